@@ -1,0 +1,5 @@
+"""Mistakes that a user can mend, told in one line."""
+
+
+class UserError(Exception):
+    """What is wrong, where (file and line, key, example id), and what was expected, in one line."""

@@ -1,0 +1,152 @@
+"""Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from finetrail import layout, schema, stage, tasks
+from finetrail.errors import UserError
+
+# Nullable keys of params.yaml, and the place in the recipe that each replaces.
+OVERRIDES = {
+    "lr": ("train", "lr"),
+    "epochs": ("train", "epochs"),
+    "batch_size": ("train", "batch_size"),
+    "limit": ("tokenize", "limit"),
+}
+
+
+class Declared:
+    """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
+
+    def __init__(self, name: str, values: dict[str, Any]) -> None:
+        self._name = name
+        self.__dict__.update(values)
+
+    def __getattr__(self, key: str) -> Any:
+        raise AttributeError(f"stage {self._name!r} reads {key!r}, which dvc.yaml does not declare for it")
+
+
+def load(stage_name: str) -> Declared:
+    """Validate params.yaml and the whole recipe, and return the part that dvc.yaml declares for one stage.
+
+    `stage_name` is as DVC prints it: "train", "download@corpus". Overrides of params.yaml are in place.
+    Raises UserError with the file, the key and what was expected.
+    """
+    params = load_params()
+    recipe = load_recipe(params.task, params.recipe)
+    values: dict[str, Any] = {"task": params.task, "recipe": params.recipe}
+    for key in declared_keys(stage_name):
+        values[key] = getattr(recipe if key in type(recipe).model_fields else params, key)
+    for key, (section, field) in OVERRIDES.items():
+        if values.get(key) is not None and section in values:
+            values[section] = values[section].model_copy(update={field: values[key]})
+    return Declared(stage_name, values)
+
+
+def load_params() -> schema.Params:
+    """Read and validate params.yaml."""
+    return _validate(schema.Params, layout.PARAMS)
+
+
+def load_recipe(task: str, recipe: str) -> Any:
+    """Read and validate one recipe against the schema of its task; sections are attributes."""
+    settings = tasks.module(task, "settings")
+    path = layout.recipe_file(task, recipe)
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
+    model = create_model(
+        "Recipe",
+        __base__=schema.Settings,
+        corpus=(settings.Corpus, ...),
+        model=(schema.Model, ...),
+        tokenize=(settings.Tokenize, ...),
+        train=(settings.Train, ...),
+        evaluate=(settings.Evaluate, ...),
+        export=(schema.Export, ...),
+    )
+    validated = _validate(model, path)
+    try:
+        settings.check(validated)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    return validated
+
+
+def declared_keys(stage_name: str) -> list[str]:
+    """Return the keys of params.yaml and the sections of the recipe that dvc.yaml declares for a stage."""
+    name, _, item = stage_name.partition("@")
+    definition = read_yaml(layout.GRAPH)["stages"][name]
+    keys: list[str] = []
+    for entry in definition.get("do", definition).get("params", []):
+        names = [entry] if isinstance(entry, str) else [key for section in entry.values() for key in section]
+        keys += [key.replace("${key}", item) for key in names]
+    return keys
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML 1.2 as DVC does (PyYAML would read 3e-5 as a string); UserError with file and line if it is not."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; expected it in the project's root, where DVC runs") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8") from None
+    except YAMLError as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+
+
+def _validate(model: type[BaseModel], path: Path) -> Any:
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem, raw) for problem in error.errors(include_url=False))
+        raise UserError(f"{path}: {problems}") from None
+
+
+def _describe(problem: Any, raw: Any) -> str:
+    """Return 'key.path: what is wrong (got VALUE)', in the words of the YAML file."""
+    keys: list[str] = []
+    for depth, step in enumerate(problem["loc"], start=1):
+        last = depth == len(problem["loc"])
+        # pydantic puts the tag or the type of a union's member into the location: it is no key of the file.
+        if isinstance(raw, dict) and (last or step not in (raw.get("kind"), raw.get("format"))):
+            keys.append(str(step))
+            raw = raw.get(step)
+        elif isinstance(raw, list) and isinstance(step, int):
+            keys.append(str(step))
+            raw = raw[step]
+    key = ".".join(keys)
+    if problem["type"] == "missing":
+        return f"{key}: required key is missing (write it without a value for null)"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    got = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+    return f"{key}: {message}{got}"
+
+
+def check() -> None:
+    """Validate params.yaml and every recipe of the project; log how many there are."""
+    params = load_params()
+    load_recipe(params.task, params.recipe)
+    recipes = sorted(layout.RECIPES.glob("*/*.yaml"))
+    for path in recipes:
+        load_recipe(path.parent.name, path.stem)
+    stage.log(f"params.yaml and {len(recipes)} recipes are valid; it runs {params.task}/{params.recipe}")
+
+
+if __name__ == "__main__":
+    stage.run(check)

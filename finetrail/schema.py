@@ -1,0 +1,206 @@
+"""The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+SHA256_HELP = "sha256 of the file; of a folder or glob: of its sorted 'SHA256  PATH' lines; null is not verified"
+
+
+class Settings(BaseModel):
+    """Base of every section: no coercion, no unknown keys, no defaults, no change after loading."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Params(Settings):
+    """params.yaml: what to run, and the overrides of sweeps (null means the recipe's value)."""
+
+    task: Name = Field(description="folder of finetrail/tasks and of recipes")
+    recipe: Name = Field(description="recipes/TASK/RECIPE.yaml, without the ending")
+    seed: int = Field(ge=0, lt=2**32, description="initial weights, dropout, order of batches")
+    launcher: str = Field(min_length=1, description="what starts the train stage: python, accelerate launch, torchrun")
+    lr: float | None = Field(gt=0, description="replaces train.lr")
+    epochs: float | None = Field(gt=0, description="replaces train.epochs")
+    batch_size: int | None = Field(ge=1, description="replaces train.batch_size")
+    limit: int | None = Field(ge=1, description="replaces tokenize.limit: at most so many examples of each split")
+
+
+# --- sources: where a corpus or a base model comes from -----------------------------------------------------------
+
+
+class PackageSource(Settings):
+    """Files of an installed Python package, read without importing it."""
+
+    kind: Literal["package"]
+    package: str = Field(min_length=1, description="distribution name, as pip installs it")
+    version: str = Field(min_length=1, description="the installed version must be this one")
+    path: str = Field(min_length=1, description="file or folder, relative to site-packages")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+
+class FileSource(Settings):
+    """Local files: one file, a folder, or a glob. DVC does not watch them: pin sha256 to notice a change."""
+
+    kind: Literal["file"]
+    path: str = Field(min_length=1, description="file, folder or glob; relative to the project's root, or absolute")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+
+class UrlSource(Settings):
+    """Files fetched by URL: http(s), or any protocol that fsspec opens; archives are unpacked."""
+
+    kind: Literal["url"]
+    urls: list[str] = Field(min_length=1, description="one file each; .gz, .zip, .tar and .tar.gz are unpacked")
+    sha256: list[Sha256] | None = Field(description="sha256 of each file as served, in the order of urls; null: any")
+    max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+
+    @model_validator(mode="after")
+    def _one_hash_each(self) -> "UrlSource":
+        if self.sha256 is not None and len(self.sha256) != len(self.urls):
+            raise ValueError(f"sha256 has {len(self.sha256)} entries for {len(self.urls)} urls; expected one each")
+        return self
+
+
+class HubSource(Settings):
+    """A dataset or a model of the Hugging Face Hub (HF_ENDPOINT names another), at a revision."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="OWNER/NAME")
+    config: str | None = Field(description="a dataset's configuration; null for its only one, and for models")
+    revision: str = Field(min_length=1, description="commit, tag, branch or ref; resolved to its commit and recorded")
+
+
+class DvcSource(Settings):
+    """An output of this or of another DVC repository, at a Git revision or experiment."""
+
+    kind: Literal["dvc"]
+    repo: str | None = Field(description="URL or path of the DVC repository; null is this one")
+    rev: str | None = Field(description="Git revision or experiment name; null is the workspace")
+    path: str = Field(min_length=1, description="the output, or a file in it, relative to the repository's root")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+
+Source = Annotated[PackageSource | FileSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")]
+
+
+# --- corpus -------------------------------------------------------------------------------------------------------
+
+
+class Splits(Settings):
+    """Where each split is: a path or glob in the source, a Hub split, or a fraction carved out of train."""
+
+    train: str = Field(min_length=1, description="path or glob inside the source; a Hub dataset's split")
+    validation: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
+    test: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
+    seed: int = Field(ge=0, description="of the carving; not params.yaml's seed, so that seeds share their splits")
+
+    @model_validator(mode="after")
+    def _something_left(self) -> "Splits":
+        if sum(split for split in (self.validation, self.test) if isinstance(split, float)) >= 1:
+            raise ValueError("validation and test leave nothing for train; expected fractions that sum to below 1")
+        return self
+
+
+class ConllReader(Settings):
+    """Columns of a text file, one token a line, a blank line between sentences."""
+
+    format: Literal["conll"]
+    separator: str | None = Field(min_length=1, description="between columns; null is any run of whitespace")
+    token_column: int = Field(description="index of the token's column; negative counts from the end")
+    label_column: int = Field(description="index of the label's column; negative counts from the end")
+    comment: str | None = Field(min_length=1, description="lines that begin so are skipped; null: none are")
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class ConlluReader(Settings):
+    """Universal Dependencies' ten columns; multiword ranges and empty nodes are left out."""
+
+    format: Literal["conllu"]
+    label: Literal["upos", "xpos", "deprel"] = Field(description="the column to predict")
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class JsonLinesReader(Settings):
+    """One JSON object a line."""
+
+    format: Literal["jsonl"]
+    columns: dict[str, str] = Field(description="the task's column -> the object's key")
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class ParquetReader(Settings):
+    """Parquet files, and Hub datasets: ClassLabel features are read as their names."""
+
+    format: Literal["parquet"]
+    columns: dict[str, str] = Field(description="the task's column -> the file's column")
+
+
+class Corpus(Settings):
+    """What every corpus section has; a task adds its reader and its checks."""
+
+    name: str = Field(min_length=1, description="what people call it: report and model card")
+    source: Source
+    splits: Splits
+    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+    language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
+
+
+# --- model, train, evaluate, export -------------------------------------------------------------------------------
+
+
+class Model(Settings):
+    """The base model."""
+
+    name: str = Field(min_length=1, description="what people call it: the Hub id where it has one")
+    source: Source
+    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+
+
+class Train(Settings):
+    """Optimization with the Hugging Face Trainer; a task may add settings of its model."""
+
+    lr: float = Field(gt=0, description="peak learning rate of AdamW")
+    epochs: float = Field(gt=0, description="passes over the train split; a fraction stops inside one")
+    batch_size: int = Field(ge=1, description="features a device and step")
+    gradient_accumulation: int = Field(ge=1, description="steps summed before an update")
+    weight_decay: float = Field(ge=0, description="AdamW's, on all but biases and norms")
+    warmup: float = Field(ge=0, lt=1, description="fraction of all updates with a rising learning rate")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="of the learning rate")
+    max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(description="auto: bf16 where the hardware has it")
+    optimizer: Literal["adamw_torch_fused", "adamw_torch"] = Field(description="fused is faster, same algorithm")
+    batching: Literal["length", "random"] = Field(description="length: batches of similar length, so little padding")
+    eval_batch_size: int = Field(ge=1, description="features a device and step, without gradients")
+    best_metric: str = Field(min_length=1, description="validation metric that chooses the checkpoint; or loss")
+    patience: int | None = Field(ge=1, description="epochs without a better best_metric before it stops; null: never")
+    log_steps: int = Field(ge=1, description="updates between two points of the loss curve")
+
+
+class Bootstrap(Settings):
+    """Percentile intervals over resampled examples (Efron 1979; Koehn 2004 for NLP)."""
+
+    samples: int = Field(ge=100, description="resamplings with replacement")
+    confidence: Fraction = Field(description="0.95 gives the 2.5th and the 97.5th percentile")
+    seed: int = Field(ge=0, description="of the resampling; not params.yaml's seed, so that seeds share it")
+
+
+class Evaluate(Settings):
+    """Prediction on validation and test; a task adds how it scores."""
+
+    batch_size: int = Field(ge=1, description="features a step")
+    bootstrap: Bootstrap
+    worst_errors: int = Field(ge=0, description="errors kept for the report, the most confident first")
+
+
+class Export(Settings):
+    """What the exported folder holds beside safetensors, tokenizer, model card and onnx/model.onnx."""
+
+    int8: bool = Field(description="also write onnx/model_int8.onnx, if it stays within max_metric_drop")
+    max_metric_drop: float = Field(ge=0, description="of the headline test metric, absolute, int8 against torch")
+    hub_repo: str | None = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="OWNER/NAME to push to; null: no push")
+    hub_private: bool = Field(description="whether a repository that the push creates is private")

@@ -1,0 +1,70 @@
+"""What every stage does around its work: errors as one line, outputs moved into place whole, log lines."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetrail.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call main(); end with one line on stderr and exit code 1 where the user can mend the cause."""
+    # Libraries' deprecations and load reports are for us, in the tests; a user can do nothing about them.
+    warnings.simplefilter("ignore")
+    if transformers := sys.modules.get("transformers"):
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"error: no space left on the disk of {error.filename or Path.cwd()}; earlier outputs are untouched")
+
+
+def log(message: str) -> None:
+    """Print one line for people; flushed, so that it stands in order with DVC's and with progress bars."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def output(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    remove(beside)
+    try:
+        yield beside
+        remove(path)
+        os.replace(beside, path)
+    finally:
+        remove(beside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with the keys as given, one a line, so that Git shows what changed."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that an earlier stage wrote; UserError if it did not."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected the output of an earlier stage: run `dvc repro`")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""One label for each word: named entities, parts of speech, chunks."""

@@ -1,0 +1,11 @@
+"""What a model card says about a model that labels words."""
+
+
+def usage(model: str) -> str:
+    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+    return (
+        "from transformers import pipeline\n"
+        "\n"
+        f'tagger = pipeline("token-classification", model="{model}", aggregation_strategy="simple")\n'
+        'print(tagger("Ada Lovelace was born in London."))'
+    )

@@ -1,0 +1,146 @@
+"""Turns features and a model's outputs into word-level predictions, and those into scores, tables and baselines."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail.evaluation import inference
+from finetrail.tasks.token_classification import metrics
+from finetrail.tasks.token_classification.metrics import headline
+
+__all__ = ["baselines", "headline", "predict", "score", "statistics", "tables", "worst_errors"]
+
+CONTEXT_WORDS = 6  # on each side of an error
+
+
+def predict(
+    examples: pa.Table,
+    features: pa.Table,
+    label_names: list[str],
+    forward: inference.Forward,
+    pad_token_id: int,
+    batch_size: int,
+) -> pa.Table:
+    """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
+
+    examples: the sentences that the features come from, in the order of the column `example`.
+    A word without subwords, which no model sees, gets O (or the first label) with confidence 0.
+    """
+    lengths = np.array([len(tokens) for tokens in examples["tokens"].to_pylist()])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    label_ids = np.full(starts[-1], label_names.index("O") if "O" in label_names else 0)
+    confidences = np.zeros(starts[-1], dtype=np.float32)
+    sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
+    words, positions = features["words"].to_pylist(), features["positions"].to_pylist()
+    for rows, logits in inference.run(features["input_ids"], forward, pad_token_id, batch_size):
+        probabilities = _softmax(logits)
+        for row, feature in zip(rows, probabilities, strict=True):
+            scored, word = feature[positions[row]], starts[sentence[row]] + np.array(words[row], dtype=np.int64)
+            label_ids[word], confidences[word] = scored.argmax(-1), scored.max(-1, initial=0)
+    names = np.array(label_names, dtype=object)
+    return pa.table(
+        {
+            "id": examples["id"],
+            "tokens": examples["tokens"],
+            "references": examples["labels"],
+            "predictions": pa.ListArray.from_arrays(starts.astype(np.int32), pa.array(names[label_ids], pa.string())),
+            "confidences": pa.ListArray.from_arrays(starts.astype(np.int32), confidences),
+        }
+    )
+
+
+def score(predictions: pa.Table, label_names: list[str]) -> dict[str, float]:
+    """Return the scores of one split, each in [0, 1]."""
+    return metrics.compute(*_lists(predictions), label_names)
+
+
+def statistics(
+    predictions: pa.Table, label_names: list[str]
+) -> tuple[np.ndarray, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Return counts [sentences, k] and the function from their sums to the scores, for bootstrap intervals."""
+    return metrics.count(*_lists(predictions), label_names), lambda sums: metrics.scores(sums, label_names)
+
+
+def tables(predictions: pa.Table, label_names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
+    references, predicted = _lists(predictions)
+    counts = metrics.count(references, predicted, label_names).sum(0)
+    per_label = metrics.per_unit(counts, metrics.units(references, predicted, label_names))
+    entities = metrics.has_entities(label_names)
+    pairs = Counter(
+        (_kind(expected, entities), _kind(found, entities))
+        for sentence in zip(references, predicted, strict=True)
+        for expected, found in zip(*sentence, strict=True)
+    )
+    confusion = [{"reference": a, "prediction": b, "count": count} for (a, b), count in sorted(pairs.items())]
+    return {"per_label": per_label, "confusion": confusion}
+
+
+def worst_errors(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
+    """Return the words that are labelled wrong, the most confident first, each in its context."""
+    errors = []
+    for row in predictions.to_pylist():
+        for position, (expected, found) in enumerate(zip(row["references"], row["predictions"], strict=True)):
+            if expected != found:
+                errors.append((-row["confidences"][position], row["id"], position, row))
+    errors.sort(key=lambda error: error[:3])
+    return [_in_context(row, position) for _, _, position, row in errors[:most]]
+
+
+def baselines(train: pa.Table, examples: pa.Table, label_names: list[str]) -> dict[str, pa.Table]:
+    """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
+
+    A word that train lacks gets the label that is most frequent in all, which is O for entities.
+    """
+    by_word: dict[str, Counter[str]] = {}
+    total: Counter[str] = Counter()
+    for tokens, labels in zip(train["tokens"].to_pylist(), train["labels"].to_pylist(), strict=True):
+        total.update(labels)
+        for token, label in zip(tokens, labels, strict=True):
+            by_word.setdefault(token, Counter())[label] += 1
+    common = "O" if metrics.has_entities(label_names) else _most_common(total)
+    best = {word: _most_common(counts) for word, counts in by_word.items()}
+    tokens = examples["tokens"].to_pylist()
+    guesses = {
+        "most_frequent_label_of_word": [[best.get(token, common) for token in sentence] for sentence in tokens],
+        f"everything_{common}": [[common] * len(sentence) for sentence in tokens],
+    }
+    return {
+        name: pa.table({"references": examples["labels"], "predictions": pa.array(labels, pa.list_(pa.string()))})
+        for name, labels in guesses.items()
+    }
+
+
+def _lists(predictions: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
+    return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _kind(label: str, entities: bool) -> str:
+    return label[2:] if entities and label != "O" else label
+
+
+def _most_common(counts: Counter[str]) -> str:
+    """Return the most frequent label; of several, the first in the alphabet."""
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
+    tokens = row["tokens"]
+    return {
+        "id": row["id"],
+        "position": position,
+        "left": " ".join(tokens[max(0, position - CONTEXT_WORDS) : position]),
+        "token": tokens[position],
+        "right": " ".join(tokens[position + 1 : position + 1 + CONTEXT_WORDS]),
+        "reference": row["references"][position],
+        "prediction": row["predictions"][position],
+        "confidence": round(float(row["confidences"][position]), 4),
+    }

@@ -1,0 +1,74 @@
+"""The recipe's schema for token classification."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from finetrail import schema
+from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, ParquetReader, Settings, Train
+
+__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+
+COLUMNS = {"tokens", "labels"}
+
+
+class Tags(Settings):
+    """How the labels are to be read; they are stored as IOB2, or as they are where the scheme is none."""
+
+    scheme: Literal["iob1", "iob2", "iobes", "none"] = Field(
+        description="none: each token has a label of its own (POS)"
+    )
+    impossible_transitions: Literal["repair", "refuse"] = Field(
+        description="such as I-PER after O: repair as conlleval reads it (begin a chunk) and count, or refuse"
+    )
+    unseen_labels: Literal["keep", "refuse"] = Field(
+        description="labels of validation or test that train lacks: keep (never predicted right) and count, or refuse"
+    )
+
+
+class Corpus(schema.Corpus):
+    """A corpus of sentences with a label for each token."""
+
+    reader: Annotated[ConllReader | ConlluReader | JsonLinesReader | ParquetReader, Field(discriminator="format")]
+    tags: Tags
+
+    @model_validator(mode="after")
+    def _columns(self) -> "Corpus":
+        columns = getattr(self.reader, "columns", None)
+        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id"}:
+            raise ValueError(f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id")
+        return self
+
+
+class Tokenize(Settings):
+    """Words to subword features."""
+
+    max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")
+    stride: int = Field(ge=0, description="tokens that two windows of one long sentence share")
+    label_subwords: Literal["first", "all"] = Field(
+        description="train on a word's first subword, or on all of them (B- goes on as I-)"
+    )
+    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> "Tokenize":
+        if self.stride >= self.max_length - 2:
+            raise ValueError(
+                f"stride {self.stride} leaves windows of max_length {self.max_length} no room to advance; "
+                "expected stride < max_length - 2"
+            )
+        return self
+
+
+ENTITY_METRICS = ("f1", "precision", "recall", "accuracy", "macro_f1")
+TOKEN_METRICS = ("accuracy", "macro_f1")
+
+
+def check(recipe: Any) -> None:
+    """Raise ValueError where two sections of one recipe contradict each other."""
+    known = ("loss", *(TOKEN_METRICS if recipe.corpus.tags.scheme == "none" else ENTITY_METRICS))
+    if recipe.train.best_metric not in known:
+        raise ValueError(
+            f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.tags.scheme "
+            f"{recipe.corpus.tags.scheme!r}; expected one of {', '.join(known)}"
+        )

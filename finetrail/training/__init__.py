@@ -1,0 +1,1 @@
+"""Turns features and a base model into a trained model."""
