@@ -29,6 +29,7 @@ TRAIN_HISTORY = Path("metrics/train")
 EVALUATION = Path("metrics/evaluation")
 EVALUATION_METRICS = EVALUATION / "metrics.json"
 EXPORT_METRICS = Path("metrics/export.json")
+# Of the last run on this machine; in neither cache, so that equal runs stay equal.
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")

@@ -1,16 +1,14 @@
 """Turns the trained model and the held-out splits into predictions and scores: data/predictions, metrics/evaluation."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer
 
 from finetrail import layout, params, stage, tasks
-from finetrail.evaluation import bootstrap, inference
+from finetrail.evaluation import bootstrap, inference, splits
 
 HELD_OUT = ("validation", "test")
 
@@ -22,11 +20,11 @@ def main() -> None:
     settings, label_names = declared.evaluate, stage.read_json(layout.LABEL_NAMES)
     forward = inference.torch_forward(modeling.load_model(layout.TRAINED))
     pad_token_id = AutoTokenizer.from_pretrained(layout.TRAINED).pad_token_id
-    train = load(split="train")[0]
+    train, _ = splits.load("train")
     metrics: dict[str, Any] = {"headline": scoring.headline(label_names), "confidence": settings.bootstrap.confidence}
     baselines, predictions = {}, {}
     for split in HELD_OUT:
-        examples, features = load(split)
+        examples, features = splits.load(split)
         predicted = scoring.predict(examples, features, label_names, forward, pad_token_id, settings.batch_size)
         metrics[split] = with_intervals(scoring, predicted, label_names, settings.bootstrap)
         guesses = scoring.baselines(train, examples, label_names)
@@ -34,14 +32,6 @@ def main() -> None:
         predictions[split] = predicted
         stage.log(summary(split, metrics[split], metrics["headline"], baselines[split]))
     write(predictions, metrics | {"baselines": baselines}, scoring, label_names, settings.worst_errors)
-
-
-def load(split: str) -> tuple[pa.Table, pa.Table]:
-    """Return the examples of a split that have features, and these features."""
-    with pa.memory_map(str(layout.features_file(split))) as file:
-        features = pa.ipc.open_stream(file).read_all()
-    examples = pq.read_table(layout.split_file(layout.CORPUS, split))
-    return examples.take(np.unique(features["example"].to_numpy())), features
 
 
 def with_intervals(scoring: Any, predicted: pa.Table, label_names: list[str], settings: Any) -> dict[str, float]:
@@ -69,21 +59,15 @@ def write(
     with stage.output(layout.PREDICTIONS) as folder, stage.output(layout.EVALUATION) as evaluation:
         folder.mkdir()
         evaluation.mkdir()
-        tables: dict[str, list[pd.DataFrame]] = {}
+        tables: dict[str, list[dict[str, Any]]] = {}
         for split, predicted in predictions.items():
             pq.write_table(predicted, layout.split_file(folder, split), compression="zstd")
             for name, rows in scoring.tables(predicted, label_names).items():
-                tables.setdefault(name, []).append(pd.DataFrame(rows).assign(split=split))
-        for name, frames in tables.items():
-            write_csv(evaluation / f"{name}.csv", pd.concat(frames))
+                tables.setdefault(name, []).extend({"split": split} | row for row in rows)
+        for name, rows in tables.items():
+            pd.DataFrame(rows).to_csv(evaluation / f"{name}.csv", index=False, lineterminator="\n")
         stage.write_json(evaluation / layout.EVALUATION_METRICS.name, metrics)
         stage.write_json(evaluation / "errors.json", scoring.worst_errors(predictions["test"], most_errors))
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table with the split first."""
-    columns = ["split", *(column for column in table.columns if column != "split")]
-    table.to_csv(path, columns=columns, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def main() -> None:
     declared = params.load("train")
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     label_names = stage.read_json(layout.LABEL_NAMES)
-    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
+    # On the right, whatever the base model's habit: features say at which position from the left a word stands.
+    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER, padding_side="right")
     train, validation = (Dataset.from_file(str(layout.features_file(split))) for split in ("train", "validation"))
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
     validation = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])

@@ -16,7 +16,7 @@ def names() -> list[str]:
 
 
 def module(task: str, part: str) -> ModuleType:
-    """Import one part of a task: settings, corpus, encoding, modeling, metrics or scoring."""
+    """Import one part of a task: settings, corpus, encoding, modeling, metrics, scoring or card."""
     if task not in names():
         raise UserError(f"params.yaml: task: there is no {task!r}; expected one of {', '.join(names())}")
     return import_module(f"finetrail.tasks.{task}.{part}")

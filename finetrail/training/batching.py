@@ -25,14 +25,17 @@ def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Ge
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """length_grouped as a sampler: another order in each epoch, drawn from torch's generator."""
+    """length_grouped as a sampler: another order in each epoch, from a seed that torch's generator gives once.
+
+    Later, dropout has moved that generator on, and not alike in all processes, which must share one order.
+    """
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int) -> None:
         self.lengths, self.batch_size = np.asarray(lengths), batch_size
+        self.generator = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        seed = int(torch.empty((), dtype=torch.int64).random_().item())
-        yield from length_grouped(self.lengths, self.batch_size, np.random.default_rng(seed)).tolist()
+        yield from length_grouped(self.lengths, self.batch_size, self.generator).tolist()

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from dvclive import Live
+from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -55,10 +56,14 @@ def train(
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[Progress(), Curves(scratch / HISTORY)],
     )
+    # BERT and others take any keyword but not num_items_in_batch, by which the Trainer (5.23) then believes their loss
+    # divided: it would sum what accumulation and processes are to average. So each step's loss is its own mean.
+    trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
     if settings.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     trainer.train()
+    trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
     state = trainer.state
     record = {
         "precision": precision,
@@ -131,6 +136,10 @@ class LengthGroupingTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         return LengthGroupedSampler(feature_lengths(dataset), self.args.train_batch_size)
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        # The Trainer would group these by length too, and return predictions in that order.
+        return SequentialSampler(eval_dataset)
+
 
 def feature_lengths(features: Dataset) -> np.ndarray:
     """Return the tokens of each feature: int64 [features]."""
@@ -143,7 +152,7 @@ class Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self.bar: Any = None
-        self.loss = math.nan
+        self.loss: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -158,16 +167,16 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
-            scores = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
-            chosen = (
-                ""
-                if args.metric_for_best_model == "loss"
-                else (f", {args.metric_for_best_model} {scores[str(args.metric_for_best_model)]:.4f}")
-            )
+            metrics, best_metric = kwargs["metrics"], str(args.metric_for_best_model)
+            shown = {"validation loss": metrics["eval_loss"]}
+            if self.loss is not None:  # train.log_steps may be more than the updates so far
+                shown = {"train loss": self.loss} | shown
+            if best_metric != "loss":
+                shown[best_metric] = metrics[f"eval_{best_metric}"]
             self.bar.clear()
             stage.log(
-                f"train: epoch {state.epoch:.4g} of {args.num_train_epochs:g}: train loss {self.loss:.4f}, "
-                f"validation loss {scores['loss']:.4f}{chosen}"
+                f"train: epoch {state.epoch:.4g} of {args.num_train_epochs:g}: "
+                + ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -88,13 +88,13 @@ def warnings(checks: dict[str, Any]) -> list[str]:
     lines = []
     for split, of_split in checks["splits"].items():
         if of_split["empty_examples"]:
-            lines.append(f"{split}: {of_split['empty_examples']:,} examples without tokens were left out")
+            lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
         if of_split["repaired_transitions"]:
-            lines.append(f"{split}: {of_split['repaired_transitions']:,} impossible tag transitions were repaired")
+            lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
     for pair, shared in checks["leakage"].items():
         if shared:
             first, second = pair.split("/")
-            lines.append(f"{second}: {shared:,} sentences also stand in {first}")
+            lines.append(f"{second}: sentences that also stand in {first}: {shared:,}")
     for split, unseen in checks["unseen_labels"].items():
         if unseen:
             labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())

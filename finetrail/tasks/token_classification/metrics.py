@@ -31,13 +31,17 @@ class EntityMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: Labels, references: Labels) -> dict[str, float]:
+        accuracy = float(accuracy_score(references, predictions))
+        if not get_entities(references) and not get_entities(predictions):
+            # seqeval would average over no types: NaN, and a warning.
+            return dict.fromkeys(("f1", "precision", "recall"), 0.0) | {"accuracy": accuracy, "macro_f1": 0.0}
         report: Any = classification_report(references, predictions, output_dict=True, zero_division=0)
         micro, macro = report["micro avg"], report["macro avg"]
         return {
             "f1": float(micro["f1-score"]),
             "precision": float(micro["precision"]),
             "recall": float(micro["recall"]),
-            "accuracy": float(accuracy_score(references, predictions)),
+            "accuracy": accuracy,
             "macro_f1": float(macro["f1-score"]),
         }
 

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    DataCollatorForTokenClassification,
+    PreTrainedModel,
+)
 
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -17,6 +22,7 @@ PIPELINE_TAG = "token-classification"
 def build_model(base_model: Path, label_names: list[str]) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
+    A tagger of the same labels keeps its head, to be trained on.
     UserError where the checkpoint lacks weights of the encoder, which would start random too.
     """
     # transformers 5 would keep the checkpoint's dtype, and train a half-precision checkpoint in half precision.
@@ -29,12 +35,20 @@ def build_model(base_model: Path, label_names: list[str]) -> PreTrainedModel:
         use_safetensors=True,
         dtype=torch.float32,
     )
-    missing = sorted(name for name in loading["missing_keys"] if name.startswith(f"{model.base_model_prefix}."))
+    drawn = loading["missing_keys"] | {name for name, *_ in loading["mismatched_keys"]}
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(name for name in drawn if name.startswith(encoder))
     if missing:
         raise UserError(
-            f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors, such as {missing[0]}; "
-            f"expected those of a {model.config.model_type} model"
+            f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors with the shape that "
+            f"config.json gives them, such as {missing[0]}; expected those of a {model.config.model_type} model"
         )
+    if AutoConfig.from_pretrained(base_model).id2label != model.config.id2label:
+        for name, module in model.named_modules():
+            # As many labels as ours: loaded although they are others, or in another order.
+            is_head = isinstance(module, torch.nn.Linear) and module.out_features == len(label_names)
+            if is_head and not name.startswith(encoder) and f"{name}.weight" not in drawn:
+                module.reset_parameters()
     return model
 
 

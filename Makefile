@@ -1,0 +1,36 @@
+# `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+# DVC runs `python` of the PATH, whichever one dvc itself runs under.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help run test lint check lock
+help:   ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: $(VENV)/installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
+	@dvc repro
+	@python -m finetrail.reporting
+
+test: $(VENV)/installed   ## set up, then run all tests
+	@python -m pytest -q
+
+lint: $(VENV)/installed   ## ruff and mypy
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+check: $(VENV)/installed   ## validate params.yaml and every recipe, without running anything
+	@python -m finetrail.params
+
+lock: $(VENV)/installed   ## write requirements.lock from what is installed
+	@pip freeze --exclude-editable | sed 's/^torch==\(.*\)+.*/torch==\1/' > requirements.lock
+
+# Everything at pinned versions; pip and not uv or poetry, see docs/faq.md.
+$(VENV)/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
+	  f"error: Python {sys.version.split()[0]}; finetrail is locked for 3.11: make {sys.argv[1]} PYTHON=python3.11")' '$(MAKECMDGOALS)'
+	@echo "Installing the pinned packages into $(VENV): about two minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@

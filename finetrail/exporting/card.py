@@ -1,0 +1,137 @@
+"""Turns the records of a run into the README.md of its exported folder: metadata for the Hub, text for people."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATE = "card.md.jinja"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SPDX_ID = re.compile(r"[A-Za-z0-9.+-]+")
+
+Record = dict[str, Any]
+
+
+def model_card(
+    *,
+    corpus: Record,
+    base_model: Record,
+    training: Record,
+    evaluation: Record,
+    export: Record,
+    label_names: list[str],
+    pipeline_tag: str,
+    usage: str,
+    hub_repo: str | None,
+) -> str:
+    """Return the card; the records are the JSON files of the stages, as read, and usage is Python code.
+
+    usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
+    """
+    metadata = _metadata(corpus, base_model, evaluation, pipeline_tag, hub_repo)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "score": "{:.4f}".format}
+    return environment.get_template(TEMPLATE).render(
+        metadata=metadata.to_yaml(),
+        corpus=corpus,
+        base_model=base_model,
+        origins={
+            f"Corpus: {corpus['name']}": _origin(corpus),
+            f"Base model: {base_model['name']}": _origin(base_model),
+        },
+        training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
+        headline=evaluation["headline"],
+        scores=_scores(evaluation),
+        baselines=evaluation.get("baselines", {}).get("test", {}),
+        int8=export.get("onnx_int8"),
+        fp32=export["onnx_fp32"],
+        label_names=label_names,
+        usage=usage,
+        confidence=f"{evaluation['confidence'] * 100:.4g}%",
+        hub_repo=hub_repo,
+    )
+
+
+def _metadata(
+    corpus: Record, base_model: Record, evaluation: Record, pipeline_tag: str, hub_repo: str | None
+) -> ModelCardData:
+    base_id = _hub_repo(base_model) or base_model["name"]
+    hub_dataset = _hub_repo(corpus)
+    results = [
+        EvalResult(
+            task_type=pipeline_tag,
+            dataset_type=hub_dataset or re.sub(r"[^a-z0-9]+", "-", corpus["name"].lower()).strip("-"),
+            dataset_name=corpus["name"],
+            dataset_revision=corpus["resolved"].get("commit") if hub_dataset else None,
+            dataset_split="test",
+            metric_type=score["metric"],
+            metric_value=score["test"],
+        )
+        for score in _scores(evaluation)
+    ]
+    return ModelCardData(
+        language=corpus["language"],
+        **_license(base_model["license"]),
+        library_name="transformers",
+        pipeline_tag=pipeline_tag,
+        tags=["onnx", "finetrail"],
+        base_model=base_id if HUB_ID.fullmatch(base_id) else None,
+        datasets=[hub_dataset] if hub_dataset else None,
+        metrics=[result.metric_type for result in results],
+        model_name=hub_repo or f"{base_model['name']} fine-tuned on {corpus['name']}",
+        eval_results=results,
+    )
+
+
+def _hub_repo(provenance: Record) -> str | None:
+    return provenance["source"]["repo"] if provenance["kind"] == "hub" else None
+
+
+def _origin(provenance: Record) -> Record:
+    """Return what identifies a source; not its paths and URLs, which may name a machine or hold a token."""
+    named = {key: provenance["source"].get(key) for key in ("package", "version", "config")}
+    rows = {"source": provenance["kind"], "repository": _hub_repo(provenance), **named, **provenance["resolved"]}
+    rows |= {key: provenance[key] for key in ("sha256", "license")}
+    return {key: value for key, value in rows.items() if value is not None}
+
+
+def _license(name: str | None) -> dict[str, Any]:
+    """Return the Hub's fields for a licence: its lower-case id, or `other` with a name where it is no SPDX id."""
+    if name is None:
+        return {}
+    if SPDX_ID.fullmatch(name):
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")}
+
+
+def _scores(evaluation: Record) -> list[Record]:
+    """Return a row for each metric of the test split, the headline first; low and high are None without interval."""
+    test, validation, headline = evaluation["test"], evaluation["validation"], evaluation["headline"]
+    bounds = {f"{metric}_{end}" for metric in test for end in ("low", "high")}
+    metrics = [headline, *(metric for metric in test if metric != headline and metric not in bounds)]
+    return [
+        {
+            "metric": metric,
+            "test": test[metric],
+            "low": test.get(f"{metric}_low"),
+            "high": test.get(f"{metric}_high"),
+            "validation": validation.get(metric),
+        }
+        for metric in metrics
+    ]
+
+
+def _cell(value: Any) -> str:
+    """Format a value for a cell of a Markdown table."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")

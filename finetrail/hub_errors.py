@@ -1,0 +1,51 @@
+"""What the Hugging Face libraries raise -> one line that says what to do."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from finetrail.errors import UserError
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn what the Hub's libraries raise about `what` into a UserError; a full disk stays what it is."""
+    try:
+        yield
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        chain = _chain(error)
+        if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
+            raise
+        raise UserError(f"{what}: {constants.ENDPOINT}: {_reason(chain)}") from None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def _reason(chain: list[BaseException]) -> str:
+    """Return what the Hub answered, where it did; otherwise the first line of the first cause."""
+    answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), chain[-1])
+    if isinstance(answer, GatedRepoError):
+        return "gated; accept its terms on its page there, then log in with `hf auth login`"
+    if isinstance(answer, RevisionNotFoundError):
+        return "no such revision; expected a commit, a tag, a branch or a ref"
+    if isinstance(answer, RepositoryNotFoundError):
+        return "not found, or private; expected an OWNER/NAME that is there, and `hf auth login` if private"
+    if isinstance(answer, HfHubHTTPError):
+        message = answer.server_message or answer.response.reason_phrase
+        hint = "; log in with `hf auth login`" if answer.response.status_code in (401, 403) else ""
+        return f"it answered {answer.response.status_code}: {message}{hint}"
+    return (str(answer) or type(answer).__name__).splitlines()[0]

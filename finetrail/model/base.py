@@ -1,0 +1,85 @@
+"""The fetched files of a base model -> data/model: verified weights and configuration, and its tokenizer/."""
+
+import json
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from finetrail.errors import UserError
+from finetrail.sources import Fetched, describe
+from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
+
+
+def copy_verified(fetched: Fetched, target: Path) -> None:
+    """Copy what a base model needs to `target`, the tokenizer's files to `target`/tokenizer with a copy of the config.
+
+    UserError where it has no safetensors, no tokenizer or no model_type, is damaged, or wants to run code of its own.
+    """
+    where = describe(fetched.provenance)
+    chosen = choose(fetched.files, where)
+    source = fetched.root / PurePosixPath(next(name for name in chosen if PurePosixPath(name).name == CONFIG)).parent
+    names = [(fetched.root / name).relative_to(source).as_posix() for name in chosen]
+    tokenizer = [name for name in names if is_any(name, TOKENIZER)]
+    _check_configs(source, tokenizer, where)
+    weights = _check_weights(source, [name for name in names if name.endswith(".safetensors")], where)
+    others = [name for name in names if name not in tokenizer and not name.endswith(".safetensors")]
+    for name in (*others, *weights):
+        _copy(source / name, target / name)
+    for name in (CONFIG, *tokenizer):
+        _copy(source / name, target / "tokenizer" / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)  # the content alone: an installed package's files may be read-only
+
+
+def _check_configs(folder: Path, tokenizer: list[str], where: str) -> None:
+    config = _read_object(folder / CONFIG, where)
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
+        raise UserError(f"{where}: {CONFIG} has no model_type; expected one that transformers knows, such as bert")
+    for name in (CONFIG, *tokenizer):
+        if name in (CONFIG, "tokenizer_config.json") and "auto_map" in _read_object(folder / name, where):
+            raise UserError(f"{where}: {name} has auto_map: it wants code of its own to run; expected a built-in model")
+
+
+def _check_weights(folder: Path, present: list[str], where: str) -> list[str]:
+    """Check headers, sizes and the index; return the files that hold the weights."""
+    if not (folder / INDEX).is_file() or present == ["model.safetensors"]:
+        _tensors(folder / present[0], where)
+        return present
+    weight_map = _read_object(folder / INDEX, where).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{where}: {INDEX} has no weight_map; expected the file of each tensor")
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        if shard not in present:
+            raise UserError(f"{where}: {shard} is missing; expected every shard that {INDEX} names")
+        missing = {tensor for tensor, file in weight_map.items() if file == shard} - _tensors(folder / shard, where)
+        if missing:
+            raise UserError(f"{where}: {shard} lacks {min(missing)}; expected the tensors that {INDEX} names")
+    return shards
+
+
+def _tensors(path: Path, where: str) -> set[str]:
+    """Return the names of the tensors; safetensors itself compares the header with the size of the file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = set(file.keys())
+    except SafetensorError as error:
+        raise UserError(f"{where}: {path.name} is damaged or truncated: {error}") from None
+    if not names:
+        raise UserError(f"{where}: {path.name} holds no tensors; expected the model's weights")
+    return names
+
+
+def _read_object(path: Path, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{where}: {path.name} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {path.name} holds no JSON object")
+    return value

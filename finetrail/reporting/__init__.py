@@ -1,0 +1,1 @@
+"""What people read of a run: metrics.json, the figures and the page."""

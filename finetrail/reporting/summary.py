@@ -1,0 +1,120 @@
+"""Turns the records of all stages into the content of metrics.json, and the headline into words."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from finetrail import layout
+
+FINAL_SPLIT = "test"
+LOWER_IS_BETTER = ("loss", "perplexity")
+
+Row = dict[str, Any]
+Series = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages left behind, as read: no field is specific to a task, and parts that a task lacks are empty."""
+
+    checks: dict[str, Any]
+    corpus: dict[str, Any]
+    model: dict[str, Any]
+    counts: dict[str, Any]
+    training: dict[str, Any]
+    history: dict[str, Series]  # "train/loss" -> (step, value) in order
+    evaluation: dict[str, Any]
+    tables: dict[str, list[Row]]  # file name without its ending -> rows
+    errors: list[Row]
+    export: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One score with its bootstrap interval; None where evaluation gave no interval."""
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
+    """Assemble metrics.json: what ran, on what, and how well; floats with six significant digits."""
+    evaluation = results.evaluation
+    metric = evaluation["headline"]
+    examples = {split: counts["examples"] for split, counts in results.counts["splits"].items()}
+    summary = {
+        "task": task,
+        "recipe": recipe,
+        "seed": results.training["seed"],
+        "model": _identity(results.model),
+        "corpus": _identity(results.corpus) | {"examples": examples},
+        "train": {key: value for key, value in results.training.items() if key != "seed"},
+        "headline": metric,
+        **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
+        # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.
+        "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
+        "export": results.export,
+    }
+    return _without_empty(_rounded(summary))
+
+
+def headline(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> Headline:
+    """Return the headline metric of a split."""
+    metric, scores = evaluation["headline"], evaluation[split]
+    return Headline(metric, scores[metric], scores.get(f"{metric}_low"), scores.get(f"{metric}_high"))
+
+
+def baselines(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> dict[str, float]:
+    """Return the baselines' headline scores on a split, the best first."""
+    scores = _baseline_scores(evaluation, split, evaluation["headline"])
+    sign = -1 if higher_is_better(evaluation["headline"]) else 1
+    return dict(sorted(scores.items(), key=lambda item: (sign * item[1], item[0])))
+
+
+def verdict(score: Headline, baseline: float) -> str:
+    """Return how a score stands to a baseline: beats (its whole interval is better), ahead, level or behind."""
+    sign = 1 if higher_is_better(score.metric) else -1
+    worst = score.low if sign > 0 else score.high
+    if score.value == baseline:
+        return "level"
+    if sign * score.value < sign * baseline:
+        return "behind"
+    return "beats" if worst is not None and sign * worst > sign * baseline else "ahead"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Tell a score from a loss by its name."""
+    return metric not in LOWER_IS_BETTER
+
+
+def sentence(evaluation: dict[str, Any]) -> str:
+    """Tell the headline result in one line."""
+    score = headline(evaluation)
+    text = f"{score.metric} {score.value:.3f} on {FINAL_SPLIT}"
+    if score.low is not None and score.high is not None:
+        text += f" ({evaluation['confidence']:.0%} interval {score.low:.3f} to {score.high:.3f})"
+    best = next(iter(baselines(evaluation).items()), None)
+    return f"{text}; best baseline: {best[0]} {best[1]:.3f}" if best else text
+
+
+def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
+    identity = {key: provenance[key] for key in ("name", "sha256")}
+    commit = provenance["resolved"].get("commit")
+    return identity | {"commit": commit} if commit else identity
+
+
+def _baseline_scores(evaluation: dict[str, Any], split: str, metric: str) -> dict[str, float]:
+    of_split = evaluation.get("baselines", {}).get(split, {})
+    return {name: scores[metric] for name, scores in of_split.items() if metric in scores}
+
+
+def _without_empty(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value not in ({}, None)}
+
+
+def _rounded(value: Any) -> Any:
+    """Keep six significant digits of every float: more is noise in a diff, fewer would lose a learning rate."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value

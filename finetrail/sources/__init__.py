@@ -1,0 +1,52 @@
+"""A pinned source (package, file, URL, Hub, DVC) -> its files on this disk, and the record of where they came from."""
+
+import glob
+from pathlib import Path
+from typing import Literal
+
+from finetrail import schema
+from finetrail.errors import UserError
+from finetrail.sources.provenance import Fetched, describe, some
+
+__all__ = ["Fetched", "describe", "fetch", "find"]
+
+
+def fetch(source: schema.Source, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:
+    """Bring the files of a source to this disk and verify them; UserError if that cannot be.
+
+    What has to be copied or unpacked goes under `scratch`; package and file sources are left where they are.
+    Each kind is imported when it is asked for, so that a file does not wait for `datasets` or `dvc`.
+    """
+    match source:
+        case schema.PackageSource():
+            from finetrail.sources import package
+
+            return package.fetch(source)
+        case schema.FileSource():
+            from finetrail.sources import local
+
+            return local.fetch(source)
+        case schema.UrlSource():
+            from finetrail.sources import url
+
+            return url.fetch(source, scratch)
+        case schema.HubSource():
+            from finetrail.sources import hub
+
+            return hub.fetch(source, repo_type, scratch)
+        case schema.DvcSource():
+            from finetrail.sources import dvc_repo
+
+            return dvc_repo.fetch(source, scratch)
+
+
+def find(fetched: Fetched, pattern: str) -> list[Path]:
+    """Return the files that a path (of a file, or of a folder: all below it) or a glob names, sorted; never none."""
+    known = set(fetched.files)
+    exact = pattern.rstrip("/").removeprefix("./")
+    names = {name for name in known if name == exact or name.startswith(f"{exact}/")}
+    names = names or known.intersection(glob.glob(pattern, root_dir=fetched.root, recursive=True))
+    if not names:
+        there = some(fetched.files)
+        raise UserError(f"{describe(fetched.provenance)}: nothing matches {pattern!r}; the files there: {there}")
+    return [fetched.root / name for name in sorted(names)]

@@ -1,0 +1,105 @@
+"""An archive (.gz, .zip, .tar, .tar.gz, .tgz) -> its files, and none outside the folder or beyond the limit."""
+
+import gzip
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from finetrail.errors import UserError
+
+CHUNK = 1 << 20
+TARS = (".tar", ".tar.gz", ".tgz")
+ENDINGS = (*TARS, ".zip", ".gz")
+
+
+class _Limited:
+    """A stream that refuses to give more bytes than a limit: the sizes in an archive's headers may lie."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit_mib: int, used: int = 0) -> None:
+        self.stream = stream
+        self.limit_mib = limit_mib
+        self.used = used
+
+    def read(self, size: int = CHUNK, /) -> bytes:
+        left = (self.limit_mib << 20) - self.used
+        data = self.stream.read(min(size, left + 1))
+        self.used += len(data)
+        if len(data) > left:
+            raise UserError(f"unpacks to more than {self.limit_mib} MiB, the recipe's max_unpacked_mib")
+        return data
+
+
+def is_archive(name: str) -> bool:
+    """Tell by its ending whether a file is to be unpacked."""
+    return name.lower().endswith(ENDINGS)
+
+
+def unpack(path: Path, root: Path, limit_mib: int) -> None:
+    """Unpack an archive into a folder; UserError if it is damaged, hostile, or larger than the limit unpacked.
+
+    A tar's limit is on its whole stream, because its headers can be as large as its files.
+    """
+    name = path.name.lower()
+    unpack_kind = _unpack_tar if name.endswith(TARS) else _unpack_zip if name.endswith(".zip") else _unpack_gzip
+    try:
+        unpack_kind(path, root, limit_mib)
+    except (UserError, NotImplementedError) as error:  # the latter from zipfile, of a compression it does not know
+        raise UserError(f"{path.name}: {error}") from None
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path.name}: damaged or truncated archive: {error}") from None
+
+
+def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
+    with path.open("rb") if path.name.lower().endswith(".tar") else gzip.open(path) as plain:
+        # A stream (r|) is read once, from front to end; seeking would go around the limit.
+        limited = _Limited(plain, limit_mib)
+        with tarfile.open(fileobj=limited, mode="r|") as tar:  # type: ignore[call-overload]  # it calls read() only
+            for member in tar:
+                if member.issparse() or not (member.isdir() or member.isreg()):
+                    raise UserError(f"member {member.name!r} is a link or a special file; expected files and folders")
+                _check_name(member.name, root, member.isdir())
+                tar.extract(member, root, set_attrs=False, filter="data")
+            # tarfile (3.11) takes a damaged header for the end of the archive; behind the real end stand only zeros.
+            while rest := tar.fileobj.read(CHUNK):
+                if rest.strip(b"\0"):
+                    raise tarfile.ReadError("a header cannot be read")
+
+
+def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
+    used = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise UserError(f"member {member.filename!r} is a link; expected files and folders")
+            if member.flag_bits & 1:
+                raise UserError(f"member {member.filename!r} is encrypted; expected an archive without a password")
+            _check_name(member.filename, root, member.is_dir())
+            target = root / member.filename
+            (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+            if not member.is_dir():
+                with archive.open(member) as stream, target.open("xb") as file:
+                    limited = _Limited(stream, limit_mib, used)
+                    shutil.copyfileobj(limited, file, CHUNK)
+                    used = limited.used
+
+
+def _unpack_gzip(path: Path, root: Path, limit_mib: int) -> None:
+    name = path.name[: -len(".gz")]
+    _check_name(name, root, False)
+    with gzip.open(path) as stream, (root / name).open("xb") as file:
+        shutil.copyfileobj(_Limited(stream, limit_mib), file, CHUNK)
+
+
+def _check_name(name: str, root: Path, is_folder: bool) -> None:
+    """Refuse a member by its name: it must stay below the folder, on Windows too, and take no other's place."""
+    for flavour in (PurePosixPath, PureWindowsPath):
+        if flavour(name).anchor or ".." in flavour(name).parts or "\0" in name:
+            raise UserError(f"member {name!r} would be written outside the folder; nothing of the archive is used")
+    target = root / name
+    taken = target.is_file() if is_folder else target.exists()
+    if taken or any(parent.is_file() for parent in target.parents):
+        raise UserError(f"member {name!r} is there twice; expected archives whose files do not replace each other")

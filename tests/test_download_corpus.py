@@ -1,0 +1,192 @@
+"""The stage download@corpus, from toy files and from the embedded corpus to canonical Parquet."""
+
+import os
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from finetrail.errors import UserError
+from finetrail.stage import read_json
+from finetrail.tasks.token_classification.settings import Corpus
+from stages import download_corpus
+
+PROJECT = Path(__file__).parents[1]
+TOY = {
+    "train": "EU B-ORG\nsays O\n\nRome I-LOC\n",
+    "dev": "EU B-ORG\nsays O\n",
+    "test": "Bonn B-LOC\n",
+}
+
+
+def section(**changes):
+    return {
+        "name": "toy",
+        "source": {"kind": "file", "path": "toy", "sha256": None},
+        "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0},
+        "license": "CC0-1.0",
+        "language": "en",
+        "reader": {
+            "format": "conll",
+            "separator": None,
+            "token_column": 0,
+            "label_column": 1,
+            "comment": None,
+            "encoding": "utf-8",
+        },
+        "tags": {"scheme": "iob2", "impossible_transitions": "repair", "unseen_labels": "keep"},
+    } | changes
+
+
+@pytest.fixture
+def download(tmp_path, monkeypatch):
+    """Return a function that runs the stage on a corpus section, in an empty project with a folder toy."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy").mkdir()
+
+    def run(files=None, **changes):
+        for name, content in (files or {}).items():
+            Path("toy", name).write_text(content, encoding="utf-8")
+        corpus = Corpus.model_validate(section(**changes))
+        params = SimpleNamespace(task="token_classification", corpus=corpus)
+        monkeypatch.setattr(download_corpus, "load", {"download@corpus": params}.__getitem__)
+        download_corpus.main()
+        return {path.name: path.read_bytes() for path in sorted(Path("data/corpus").iterdir())}
+
+    return run
+
+
+def rows(split):
+    return pq.read_table(f"data/corpus/{split}.parquet").to_pylist()
+
+
+def test_given_splits_become_canonical_parquet_with_checks_and_provenance(download, capsys):
+    written = download(TOY)
+    assert list(written) == ["checks.json", "provenance.json", "test.parquet", "train.parquet", "validation.parquet"]
+    assert rows("train") == [
+        {"id": "0", "tokens": ["EU", "says"], "labels": ["B-ORG", "O"]},
+        {"id": "1", "tokens": ["Rome"], "labels": ["B-LOC"]},
+    ]
+    assert rows("validation") == [{"id": "0", "tokens": ["EU", "says"], "labels": ["B-ORG", "O"]}]
+    assert read_json(Path("data/corpus/checks.json"))["leakage"]["train/validation"] == 1
+    provenance = read_json(Path("data/corpus/provenance.json"))
+    assert {key: provenance[key] for key in ("name", "license", "language", "kind")} == {
+        "name": "toy",
+        "license": "CC0-1.0",
+        "language": "en",
+        "kind": "file",
+    }
+    assert {file["path"]: file["sha256"] for file in provenance["files"]} == {
+        name: sha256(content.encode()).hexdigest() for name, content in TOY.items()
+    }
+    assert capsys.readouterr().err.splitlines() == [
+        "download@corpus: train 2 sentences, 3 tokens, 2 entity types",
+        "download@corpus: validation 1 sentences, 2 tokens, 1 entity types",
+        "download@corpus: test 1 sentences, 1 tokens, 1 entity types",
+        "download@corpus: warning: train: impossible tag transitions, repaired: 1",
+        "download@corpus: warning: validation: sentences that also stand in train: 1",
+    ]
+
+
+def test_row_groups_are_of_fixed_size_whatever_the_number_of_rows(download, monkeypatch):
+    monkeypatch.setattr(download_corpus, "ROW_GROUP", 4)
+    download({**TOY, "train": "x O\n\n" * 8, "dev": "x O\n\n" * 9})
+    metadata = {split: pq.ParquetFile(f"data/corpus/{split}.parquet").metadata for split in ("train", "validation")}
+    sizes = {
+        split: [of_split.row_group(group).num_rows for group in range(of_split.num_row_groups)]
+        for split, of_split in metadata.items()
+    }
+    assert sizes == {"train": [4, 4], "validation": [4, 4, 1]}
+    assert metadata["train"].row_group(0).column(0).compression == "ZSTD"
+    assert [row["id"] for row in rows("validation")] == [str(number) for number in range(9)]
+
+
+def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
+    download(
+        {"train": "".join(f"w{number} O\n\n" for number in range(20))},
+        splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1},
+    )
+    found = {split: rows(split) for split in ("train", "validation", "test")}
+    assert [len(of_split) for of_split in found.values()] == [11, 4, 5]
+    assert all(row["tokens"] == [f"w{row['id']}"] for of_split in found.values() for row in of_split)
+    assert len({row["id"] for of_split in found.values() for row in of_split}) == 20
+
+
+def test_a_glob_reads_its_files_in_sorted_order(download):
+    splits = {"train": "train*", "validation": "dev", "test": "test", "seed": 0}
+    download({**TOY, "train2": "second O\n", "train10": "first O\n"}, splits=splits)
+    assert [row["tokens"][0] for row in rows("train")] == ["EU", "Rome", "first", "second"]
+
+
+def test_a_part_of_speech_corpus_goes_through_jsonl(download):
+    line = '{"n": "%s", "words": ["a", "b"], "pos": ["DT", "NN"]}\n'
+    download(
+        {name: line % name for name in TOY},
+        reader={"format": "jsonl", "columns": {"id": "n", "tokens": "words", "labels": "pos"}, "encoding": "utf-8"},
+        tags={"scheme": "none", "impossible_transitions": "repair", "unseen_labels": "keep"},
+    )
+    assert rows("test") == [{"id": "test", "tokens": ["a", "b"], "labels": ["DT", "NN"]}]
+    assert read_json(Path("data/corpus/checks.json"))["scheme"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "message"),
+    [
+        ({}, {"test": "Bonn\n"}, r"^test:1: 1 column, label_column 1 needs at least 2"),
+        ({}, {"dev": "\n"}, r"^splits.validation: there is no example in 'dev'"),
+        (
+            {"reader": {"format": "jsonl", "columns": {"tokens": "t", "labels": "l"}, "encoding": "utf-8"}},
+            dict.fromkeys(TOY, '{"t": [], "l": []}\n'),
+            r"^splits.train: every example of it is empty",
+        ),
+        (
+            {"tags": {"scheme": "iob2", "impossible_transitions": "refuse", "unseen_labels": "keep"}},
+            {},
+            r"^train:4: example '1': label 0 is 'I-LOC'",
+        ),
+        (
+            {"tags": {"scheme": "iob2", "impossible_transitions": "repair", "unseen_labels": "refuse"}},
+            {"test": "Bo B-PER\n"},
+            r"^test: example '0' has the label 'B-PER', which train lacks",
+        ),
+    ],
+)
+def test_a_refused_corpus_leaves_the_earlier_one_untouched(download, changes, files, message):
+    before = download(TOY)
+    with pytest.raises(UserError, match=message):
+        download(files, **changes)
+    assert {path.name: path.read_bytes() for path in sorted(Path("data/corpus").iterdir())} == before
+    assert [path.name for path in Path("data").iterdir()] == ["corpus"]
+
+
+PROGRAM = """
+import sys
+from stages.download_corpus import main
+main()
+heavy = {"torch", "transformers", "datasets", "dvc"} & sys.modules.keys()
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+
+
+def test_the_embedded_corpus_gives_the_same_bytes_in_any_process_without_torch(tmp_path):
+    hashes = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        for name in ("dvc.yaml", "params.yaml"):
+            shutil.copy(PROJECT / name, folder)
+        shutil.copytree(PROJECT / "recipes", folder / "recipes")
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, env=environment, check=True)
+        files = sorted((folder / "data/corpus").iterdir())
+        hashes.append({path.name: sha256(path.read_bytes()).hexdigest() for path in files})
+    assert hashes[0] == hashes[1]
+    checks = read_json(tmp_path / "1/data/corpus/checks.json")
+    assert [of_split["sentences"] for of_split in checks["splits"].values()] == [1436, 479, 479]
+    assert sum(of_split["tokens"] for of_split in checks["splits"].values()) == 46_469
+    assert checks["unseen_labels"] == {"validation": {}, "test": {}}

