@@ -4,11 +4,18 @@ VENV := .venv
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint check lock
+.PHONY: help run test lint check docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-run: $(VENV)/installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
+# DVC keeps its records in Git, and DVCLive wants a commit to stand on.
+.PHONY: committed
+committed:
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { \
+	  echo 'error: no Git commit here; expected a clone, or: git init && git add . && git commit -m "Start"' >&2; exit 1; }
+
+run: committed $(VENV)/installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
+	@python -m finetrail.params
 	@dvc repro
 	@python -m finetrail.reporting
 
@@ -23,10 +30,13 @@ lint: $(VENV)/installed   ## ruff and mypy
 check: $(VENV)/installed   ## validate params.yaml and every recipe, without running anything
 	@python -m finetrail.params
 
+docs: $(VENV)/installed   ## write the results, benchmarks and keys into the documents
+	@python docs/tables.py
+
 lock: $(VENV)/installed   ## write requirements.lock from what is installed
 	@pip freeze --exclude-editable | sed 's/^torch==\(.*\)+.*/torch==\1/' > requirements.lock
 
-# Everything at pinned versions; pip and not uv or poetry, see docs/faq.md.
+# Everything at pinned versions.
 $(VENV)/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
 	  f"error: Python {sys.version.split()[0]}; finetrail is locked for 3.11: make {sys.argv[1]} PYTHON=python3.11")' '$(MAKECMDGOALS)'

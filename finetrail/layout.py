@@ -14,6 +14,7 @@ CORPUS_PROVENANCE = CORPUS / "provenance.json"
 CORPUS_CHECKS = CORPUS / "checks.json"
 MODEL = Path("data/model")
 MODEL_PROVENANCE = MODEL / "provenance.json"
+WEIGHTS = MODEL / "weights"
 BASE_TOKENIZER = MODEL / "tokenizer"
 TOKENIZED = Path("data/tokenized")
 LABEL_NAMES = TOKENIZED / "label_names.json"
@@ -21,7 +22,7 @@ USED_TOKENIZER = TOKENIZED / "tokenizer"
 TOKENIZED_COUNTS = TOKENIZED / "counts.json"
 TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
-PREDICTIONS = Path("data/predictions")
+PREDICTIONS = Path("data/predictions.parquet")
 EXPORTED = Path("data/exported")
 
 # metrics/: what people look at. Only METRICS is in Git.
@@ -39,7 +40,7 @@ SCRATCH = Path(".scratch")
 
 
 def split_file(folder: Path, split: str) -> Path:
-    """Return the Parquet file of one split in data/corpus or data/predictions."""
+    """Return the Parquet file of one split in data/corpus."""
     return folder / f"{split}.parquet"
 
 

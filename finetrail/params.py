@@ -1,5 +1,7 @@
 """Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,12 @@ def load(stage_name: str) -> Declared:
         if values.get(key) is not None and section in values:
             values[section] = values[section].model_copy(update={field: values[key]})
     return Declared(stage_name, values)
+
+
+def validate() -> None:
+    """Validate params.yaml and the recipe that it names."""
+    params = load_params()
+    load_recipe(params.task, params.recipe)
 
 
 def load_params() -> schema.Params:
@@ -139,12 +147,22 @@ def _describe(problem: Any, raw: Any) -> str:
 
 
 def check() -> None:
-    """Validate params.yaml and every recipe of the project; log how many there are."""
-    params = load_params()
-    load_recipe(params.task, params.recipe)
+    """Validate params.yaml and every recipe; log a line for each that is wrong, or how many recipes there are."""
     recipes = sorted(layout.RECIPES.glob("*/*.yaml"))
-    for path in recipes:
-        load_recipe(path.parent.name, path.stem)
+    validations: list[Callable[[], Any]] = [validate]
+    validations += [partial(load_recipe, path.parent.name, path.stem) for path in recipes]
+    mistakes = []
+    for validation in validations:
+        try:
+            validation()
+        except UserError as error:
+            mistakes.append(str(error))
+    *others, last = dict.fromkeys(mistakes) or [None]
+    for mistake in others:
+        stage.log(f"error: {mistake}")
+    if last:
+        raise UserError(last)
+    params = load_params()
     stage.log(f"params.yaml and {len(recipes)} recipes are valid; it runs {params.task}/{params.recipe}")
 
 

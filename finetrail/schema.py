@@ -1,6 +1,7 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,6 +59,14 @@ class UrlSource(Settings):
     urls: list[str] = Field(min_length=1, description="one file each; .gz, .zip, .tar and .tar.gz are unpacked")
     sha256: list[Sha256] | None = Field(description="sha256 of each file as served, in the order of urls; null: any")
     max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "UrlSource":
+        for url in self.urls:
+            if "@" in urlsplit(url).netloc:
+                # Not even in this message: it may end in a log.
+                raise ValueError(f"a URL to {urlsplit(url).hostname} has a user name in it; expected it in ~/.netrc")
+        return self
 
     @model_validator(mode="after")
     def _one_hash_each(self) -> "UrlSource":
@@ -167,7 +176,7 @@ class Train(Settings):
     lr: float = Field(gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(gt=0, description="passes over the train split; a fraction stops inside one")
     batch_size: int = Field(ge=1, description="features a device and step")
-    gradient_accumulation: int = Field(ge=1, description="steps summed before an update")
+    gradient_accumulation: int = Field(ge=1, description="batches whose gradients are averaged for an update")
     weight_decay: float = Field(ge=0, description="AdamW's, on all but biases and norms")
     warmup: float = Field(ge=0, lt=1, description="fraction of all updates with a rising learning rate")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="of the learning rate")

@@ -13,6 +13,9 @@ from typing import Any
 
 from finetrail.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
+
 
 def run(main: Callable[[], None]) -> None:
     """Call main(); end with one line on stderr and exit code 1 where the user can mend the cause."""
@@ -26,9 +29,11 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(f"error: no space left on the disk of {error.filename or Path.cwd()}; earlier outputs are untouched")
+        if error.errno in FULL:
+            sys.exit(f"error: no space left on a disk; {RESTORE}")
+        if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
+            sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
+        raise
 
 
 def log(message: str) -> None:
@@ -46,6 +51,10 @@ def output(path: Path) -> Iterator[Path]:
         yield beside
         remove(path)
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(f"no space left on the disk of {path}; {RESTORE}") from None
+        raise
     finally:
         remove(beside)
 

@@ -1,1 +1,10 @@
-"""The stages of dvc.yaml, one script each; nothing imports them, and they never import each other."""
+"""The stages of dvc.yaml, one script each; they never import each other."""
+
+import sys
+
+from finetrail import params, stage
+
+# `python -m stages.NAME` imports this package before the stage: a typing error is told before torch is imported, and
+# before an hour of training. Only then is argv[0] "-m".
+if sys.argv[0] == "-m":
+    stage.run(params.validate)

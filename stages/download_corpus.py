@@ -8,12 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm.auto import tqdm
 
 from finetrail import layout, schema, tasks
 from finetrail.corpus import readers, splits
 from finetrail.errors import UserError
 from finetrail.params import load
-from finetrail.sources import Fetched, fetch, find
+from finetrail.sources import Fetched, fetch, find, moving
 from finetrail.stage import log, output, run, write_json
 
 ROW_GROUP = 10_000
@@ -27,7 +28,8 @@ def canonical_rows(
     def read(pattern: str) -> Iterator[readers.Record]:
         return readers.read(fetched.root, find(fetched, pattern), corpus.reader)
 
-    for split, record in splits.assemble(corpus.splits, read):
+    records = splits.assemble(corpus.splits, read)
+    for split, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
         row = task.canonical(record, corpus, counts[split])
         if row is not None:
             yield split, row
@@ -83,6 +85,8 @@ def main() -> None:
         write_json(folder / layout.CORPUS_PROVENANCE.name, provenance(fetched, corpus))
     for split in layout.SPLITS:
         log(f"download@corpus: {split} {task.summary(counts[split], corpus)}")
+    if hint := moving(fetched):
+        log(f"download@corpus: {hint}")
     for line in task.warnings(checks):
         log(f"download@corpus: warning: {line}")
 

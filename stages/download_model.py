@@ -3,7 +3,7 @@
 from finetrail import layout
 from finetrail.model.base import copy_verified
 from finetrail.params import load
-from finetrail.sources import fetch
+from finetrail.sources import fetch, moving
 from finetrail.stage import log, output, run, write_json
 
 
@@ -16,6 +16,8 @@ def main() -> None:
     with output(layout.MODEL) as folder:
         copy_verified(fetched, folder)
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
+    if hint := moving(fetched):
+        log(f"download@model: {hint}")
     log(f"download@model: {model.name}, {provenance['bytes'] / 1e6:.0f} MB, sha256 {provenance['sha256'][:8]}…")
 
 

@@ -1,4 +1,4 @@
-"""Turns the trained model and the held-out splits into predictions and scores: data/predictions, metrics/evaluation."""
+"""Turns the trained model and the held-out splits into data/predictions.parquet and the scores, metrics/evaluation."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def main() -> None:
     declared = params.load("evaluate")
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     settings, label_names = declared.evaluate, stage.read_json(layout.LABEL_NAMES)
-    forward = inference.torch_forward(modeling.load_model(layout.TRAINED))
+    forward = inference.torch_forward(modeling.load_model(layout.TRAINED).to(inference.device()))
     pad_token_id = AutoTokenizer.from_pretrained(layout.TRAINED).pad_token_id
     train, _ = splits.load("train")
     metrics: dict[str, Any] = {"headline": scoring.headline(label_names), "confidence": settings.bootstrap.confidence}
@@ -56,12 +56,12 @@ def write(
     predictions: dict[str, pa.Table], metrics: dict[str, Any], scoring: Any, label_names: list[str], most_errors: int
 ) -> None:
     """Write predictions as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
-    with stage.output(layout.PREDICTIONS) as folder, stage.output(layout.EVALUATION) as evaluation:
-        folder.mkdir()
+    with stage.output(layout.PREDICTIONS) as file, stage.output(layout.EVALUATION) as evaluation:
         evaluation.mkdir()
+        named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
+        pq.write_table(pa.concat_tables(named), file, compression="zstd")
         tables: dict[str, list[dict[str, Any]]] = {}
         for split, predicted in predictions.items():
-            pq.write_table(predicted, layout.split_file(folder, split), compression="zstd")
             for name, rows in scoring.tables(predicted, label_names).items():
                 tables.setdefault(name, []).extend({"split": split} | row for row in rows)
         for name, rows in tables.items():

@@ -88,7 +88,7 @@ def measurer(
 ) -> Callable[[Path], Measured]:
     """Return the function that runs an ONNX file over the whole split and compares it with torch's predictions."""
     examples, features = splits.load(SPLIT)
-    expected = pq.read_table(layout.split_file(layout.PREDICTIONS, SPLIT))
+    expected = pq.read_table(layout.PREDICTIONS, filters=[("split", "=", SPLIT)])
 
     def measure(path: Path) -> Measured:
         found = scoring.predict(examples, features, label_names, onnx_forward(path), pad_token_id, batch_size)

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, params, stage, tasks
+from finetrail.errors import UserError
 from finetrail.training import trainer
 from finetrail.training.determinism import make_deterministic
 
@@ -21,15 +22,14 @@ def main() -> None:
     declared = params.load("train")
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     label_names = stage.read_json(layout.LABEL_NAMES)
-    # On the right, whatever the base model's habit: features say at which position from the left a word stands.
-    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER, padding_side="right")
-    train, validation = (Dataset.from_file(str(layout.features_file(split))) for split in ("train", "validation"))
+    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
+    train, validation = map(load_features, ("train", "validation"))
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
     validation = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])
     scratch = layout.SCRATCH / "train"
     shutil.rmtree(scratch, ignore_errors=True)
     make_deterministic(declared.seed)
-    model = task.build_model(layout.MODEL, label_names)
+    model = task.build_model(layout.WEIGHTS, label_names)
     started = time.perf_counter()
     model, record = trainer.train(
         model,
@@ -44,13 +44,26 @@ def main() -> None:
     tokens = int(trainer.feature_lengths(train).sum() * record["epochs_done"])
     # Under torchrun and accelerate launch every process comes here, and one of them writes.
     if os.environ.get("RANK", "0") == "0":
-        settings_used = {"seed": declared.seed, "base_model": base_model_name()} | settings.model_dump() | record
+        settings_used = {"seed": declared.seed} | settings.model_dump() | record
         write(model, tokenizer, settings_used, scratch, timings(seconds, tokens))
         shutil.rmtree(scratch)
         stage.log(
             f"train: {record['updates']} updates in {record['precision']} on {record['device']}, kept update "
             f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
+
+
+def load_features(split: str) -> Dataset:
+    """Map the features of a split into memory, those with labels."""
+    features = Dataset.from_file(str(layout.features_file(split)))
+    labelled = trainer.labelled(features)
+    if not len(labelled):
+        raise UserError(
+            f"{layout.features_file(split)}: no feature has a label that train knows; expected at least one"
+        )
+    if left_out := len(features) - len(labelled):
+        stage.log(f"train: {left_out:,} of {len(features):,} features of {split} have no label to learn from: left out")
+    return labelled
 
 
 def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratch: Path, timed: dict[str, Any]) -> None:
@@ -78,11 +91,6 @@ def timings(seconds: float, tokens: int) -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count(),
     }
-
-
-def base_model_name() -> str:
-    """Return what the recipe of data/model called it."""
-    return str(stage.read_json(layout.MODEL_PROVENANCE)["name"])
 
 
 if __name__ == "__main__":

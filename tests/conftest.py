@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,13 @@ ROBERTA_TOKENS = {
 }
 
 
+# Parts of words, for those that are in no vocabulary as a whole.
+PIECES = ("un", "able", "ing", "ization", "token", "common", "s")
+
+
 @pytest.fixture(scope="session")
 def toy_text(toy_sentences: list[Sentence]) -> list[str]:
-    """Lines to train tokenizers on."""
+    """Lines to make vocabularies of."""
     others = [
         "unbelievable tokenization of uncommon words",
         "naïve façade, señor",
@@ -131,6 +136,12 @@ def toy_text(toy_sentences: list[Sentence]) -> list[str]:
         "1,024 e-mails",
     ]
     return [" ".join(tokens) for tokens, _ in toy_sentences] + others
+
+
+def vocabulary(text: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words that occur more than once, and all characters; no trainer gives WordPiece twice the same."""
+    counts = Counter(word for line in text for word in line.split())
+    return sorted(word for word, count in counts.items() if count > 1), sorted(set("".join(text)) - {" "})
 
 
 def save_tokenizer(tokenizer: Tokenizer, tokens: dict[str, str], config: PreTrainedConfig, folder: Path) -> Path:
@@ -150,13 +161,14 @@ def add_special_tokens(tokenizer: Tokenizer, first: str, last: str) -> None:
 @pytest.fixture(scope="session")
 def tiny_wordpiece(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """WordPiece as BERT's, uncased."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    words, characters = vocabulary([normalizer.normalize_str(line) for line in toy_text])
+    pieces = [*BERT_TOKENS.values(), *characters, *words, *PIECES, *("##" + piece for piece in (*characters, *PIECES))]
+    ids = {piece: index for index, piece in enumerate(dict.fromkeys(["[PAD]", *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = list(dict.fromkeys(["[PAD]", *BERT_TOKENS.values()]))
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(toy_text, trainer)
     add_special_tokens(tokenizer, "[CLS]", "[SEP]")
     config = BertConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=0, **SIZES)
     return save_tokenizer(tokenizer, BERT_TOKENS, config, tmp_path_factory.mktemp("wordpiece"))
@@ -181,16 +193,14 @@ def tiny_bpe(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     return save_tokenizer(tokenizer, ROBERTA_TOKENS, config, tmp_path_factory.mktemp("bpe"))
 
 
-def train_sentencepiece(text: list[str], prepend_scheme: str, folder: Path) -> Path:
-    tokenizer = Tokenizer(models.Unigram())
+def save_sentencepiece(text: list[str], prepend_scheme: str, folder: Path) -> Path:
+    words, characters = vocabulary(text)
+    scores = dict.fromkeys(ROBERTA_TOKENS.values(), 0.0) | {"▁": -9.0} | dict.fromkeys(characters, -9.0)
+    scores |= dict.fromkeys(PIECES, -8.0) | {word: -7.0 for word in words} | {"▁" + word: -6.0 for word in words}
+    tokenizer = Tokenizer(models.Unigram(list(scores.items()), unk_id=list(scores).index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
     tokenizer.decoder = decoders.Metaspace(prepend_scheme=prepend_scheme)
-    special = list(dict.fromkeys(ROBERTA_TOKENS.values()))
-    trainer = trainers.UnigramTrainer(
-        vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False, n_sub_iterations=1
-    )
-    tokenizer.train_from_iterator(text, trainer)
     add_special_tokens(tokenizer, "<s>", "</s>")
     config = XLMRobertaConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=1, **SIZES)
     return save_tokenizer(tokenizer, ROBERTA_TOKENS, config, folder)
@@ -199,13 +209,13 @@ def train_sentencepiece(text: list[str], prepend_scheme: str, folder: Path) -> P
 @pytest.fixture(scope="session")
 def tiny_sentencepiece(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SentencePiece Unigram as XLM-RoBERTa's: every word begins with ▁."""
-    return train_sentencepiece(toy_text, "always", tmp_path_factory.mktemp("sentencepiece"))
+    return save_sentencepiece(toy_text, "always", tmp_path_factory.mktemp("sentencepiece"))
 
 
 @pytest.fixture(scope="session")
 def tiny_sentencepiece_first(toy_text: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with prepend_scheme "first": only the first word of a sentence begins with ▁."""
-    return train_sentencepiece(toy_text, "first", tmp_path_factory.mktemp("sentencepiece_first"))
+    return save_sentencepiece(toy_text, "first", tmp_path_factory.mktemp("sentencepiece_first"))
 
 
 # --- a base model -------------------------------------------------------------------------------------------------
@@ -230,8 +240,9 @@ def tiny_base_model(tiny_checkpoint: Path, tiny_wordpiece: Path) -> Callable[[Pa
 
     def lay_out(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").mkdir()
         for name in ("config.json", "model.safetensors"):
-            shutil.copy(tiny_checkpoint / name, folder)
+            shutil.copy(tiny_checkpoint / name, folder / "weights")
         shutil.copytree(tiny_wordpiece, folder / "tokenizer")
         stage.write_json(folder / "provenance.json", {"name": "tiny-bert"})
         return folder

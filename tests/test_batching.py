@@ -40,7 +40,7 @@ def test_few_features_come_once_too(n: int, batch_size: int) -> None:
 def test_batches_hold_similar_lengths() -> None:
     lengths = np.random.default_rng(0).geometric(0.05, 5000)
     grouped = padding(lengths[order(lengths, 16)], 16)
-    assert grouped < 0.05 < 0.5 < padding(lengths[np.random.default_rng(1).permutation(5000)], 16)
+    assert grouped < 0.1 < 0.5 < padding(lengths[np.random.default_rng(1).permutation(5000)], 16)
 
 
 def test_the_incomplete_batch_comes_last() -> None:

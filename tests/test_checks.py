@@ -135,7 +135,10 @@ def test_labels_without_a_scheme_are_kept_as_they_are():
 def test_unseen_labels_are_refused_with_split_label_and_first_example():
     settings = corpus(unseen_labels="refuse")
     counts, _ = counted(settings, train=["x/O"], validation=["x/O"], test=["x/O", "y/O z/B-PER", "z/B-PER"])
-    with pytest.raises(UserError, match=r"^test: example '1' has the label 'B-PER', which train lacks$"):
+    with pytest.raises(
+        UserError,
+        match=r"^test: example '1' has the label 'B-PER', which train lacks; expected labels",
+    ):
         task.checks(counts, settings)
 
 

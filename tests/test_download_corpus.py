@@ -88,6 +88,8 @@ def test_given_splits_become_canonical_parquet_with_checks_and_provenance(downlo
         "download@corpus: train 2 sentences, 3 tokens, 2 entity types",
         "download@corpus: validation 1 sentences, 2 tokens, 1 entity types",
         "download@corpus: test 1 sentences, 1 tokens, 1 entity types",
+        "download@corpus: DVC does not notice when this source changes; pin it in the recipe: "
+        f"sha256: {provenance['sha256']}",
         "download@corpus: warning: train: impossible tag transitions, repaired: 1",
         "download@corpus: warning: validation: sentences that also stand in train: 1",
     ]

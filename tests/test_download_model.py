@@ -68,8 +68,6 @@ def download(tmp_path, monkeypatch, folder):
 def test_only_weights_config_and_tokenizer_are_kept(download, folder):
     kept = download()
     assert sorted(kept) == [
-        "config.json",
-        "model.safetensors",
         "provenance.json",
         "tokenizer/chat_template.jinja",
         "tokenizer/config.json",
@@ -77,22 +75,34 @@ def test_only_weights_config_and_tokenizer_are_kept(download, folder):
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
         "tokenizer/vocab.txt",
+        "weights/config.json",
+        "weights/model.safetensors",
     ]
     for name, content in kept.items():
         if name != "provenance.json":
-            assert content == (folder / name.removeprefix("tokenizer/")).read_bytes()
+            assert content == (folder / name.partition("/")[2]).read_bytes()
 
 
 def test_provenance_names_source_hashes_and_licence(download, folder, capsys):
     provenance = json.loads(download(license="apache-2.0")["provenance.json"])
     assert provenance["name"] == "me/model"
     assert provenance["kind"] == "file"
-    assert provenance["source"] == {"path": str(folder), "sha256": None}
+    assert provenance["source"] == {"path": folder.name, "sha256": None}  # no path of this machine
     assert provenance["license"] == "apache-2.0"
     assert provenance["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert [file["path"] for file in provenance["files"]] == sorted([*TEXTS, "model.safetensors"])
-    line = f"download@model: me/model, 0 MB, sha256 {provenance['sha256'][:8]}…\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err.splitlines() == [
+        "download@model: DVC does not notice when this source changes; pin it in the recipe: "
+        f"sha256: {provenance['sha256']}",
+        f"download@model: me/model, 0 MB, sha256 {provenance['sha256'][:8]}…",
+    ]
+
+
+def test_a_pinned_model_needs_no_hint(download, folder, capsys):
+    digest = json.loads(download()["provenance.json"])["sha256"]
+    capsys.readouterr()
+    download(kind="file", path=str(folder), sha256=digest)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_second_run_writes_the_same_bytes(download):
@@ -118,8 +128,9 @@ def test_shards_come_with_their_index_and_without_other_weights(download, folder
     write_shards(folder)
     kept = sorted(name for name in download() if "safetensors" in name)
     shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-    assert kept == [*shards, "model.safetensors.index.json"]
-    loaded = load_file(Path("data/model", shards[0])) | load_file(Path("data/model", shards[1]))
+    assert kept == [f"weights/{name}" for name in (*shards, "model.safetensors.index.json")]
+    weights = Path("data/model/weights")
+    loaded = load_file(weights / shards[0]) | load_file(weights / shards[1])
     assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
         name: tensor.tolist() for name, tensor in TENSORS.items()
     }
@@ -240,7 +251,7 @@ REFUSED = [
 def test_a_model_that_is_unsafe_or_not_whole_is_refused_and_the_last_one_stays(download, folder, spoil, message):
     before = download()
     spoil(folder)
-    with pytest.raises(UserError, match=f"file source {re.escape(str(folder))}: {re.escape(message)}"):
+    with pytest.raises(UserError, match=f"file source {re.escape(folder.name)}: {re.escape(message)}"):
         download()
     kept = {str(path.relative_to("data/model")): path.read_bytes() for path in Path("data/model").rglob("*.*")}
     assert kept == before
@@ -256,7 +267,7 @@ def test_a_full_disk_ends_in_one_line(download, folder, tmp_path, capsys):
     kept.with_name("model.safetensors.part").symlink_to("/dev/full")  # the kernel refuses each write with ENOSPC
     with pytest.raises(SystemExit) as ended:
         run(lambda: download(**urls))
-    assert str(ended.value).startswith("error: no space left on the disk")
+    assert str(ended.value).startswith("error: no space left on a disk; free some")
 
 
 STAGE = """
@@ -286,6 +297,6 @@ def test_a_hub_model_is_kept_with_its_commit_and_without_heavy_imports(tmp_path,
         provenance = json.loads((tmp_path / "data/model/provenance.json").read_text())
         assert provenance["resolved"] == {"commit": hub.commit("model", "me/model")}
     assert provenance["license"] == "mit"
-    assert load_file(tmp_path / "data/model/model.safetensors").keys() == TENSORS.keys()
-    assert not (tmp_path / "data/model/model.safetensors").is_symlink()
+    assert load_file(tmp_path / "data/model/weights/model.safetensors").keys() == TENSORS.keys()
+    assert not (tmp_path / "data/model/weights/model.safetensors").is_symlink()
     assert done.stdout == "[]\n"

@@ -76,7 +76,7 @@ def write_trained(folder: Path, vocabulary: Path) -> None:
 
 def write_earlier_outputs() -> None:
     """Write what the earlier stages would, on a corpus whose labels are what the random model answers."""
-    for path in (layout.TOKENIZED, layout.CORPUS, layout.MODEL, layout.PREDICTIONS, layout.EVALUATION):
+    for path in (layout.TOKENIZED, layout.CORPUS, layout.MODEL, layout.EVALUATION):
         path.mkdir(parents=True)
     write_trained(layout.TRAINED, Path("vocab.txt"))
     tokenizer = encoding.load_tokenizer(layout.TRAINED, 16)
@@ -97,7 +97,7 @@ def write_earlier_outputs() -> None:
     corpus = sentences().set_column(2, "labels", pa.array(labels))
     pq.write_table(corpus, layout.split_file(layout.CORPUS, "test"))
     predictions = predict(corpus.slice(1))
-    pq.write_table(predictions, layout.split_file(layout.PREDICTIONS, "test"))
+    pq.write_table(predictions.add_column(0, "split", pa.array(["test"] * len(predictions))), layout.PREDICTIONS)
     origin = {"license": "mit", "kind": "package", "source": {"package": "p"}, "resolved": {}, "sha256": "0" * 64}
     write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
     write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
@@ -182,7 +182,7 @@ def test_the_examples_of_the_card_run_in_a_process_that_knows_nothing_of_the_pro
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2
     # Words of one subword each, so that the pipeline's groups are the entities of our word-level labels.
-    rows = pq.read_table(done / layout.split_file(layout.PREDICTIONS, "test")).to_pylist()
+    rows = pq.read_table(done / layout.PREDICTIONS).to_pylist()
     row = next(row for row in rows if not {"alans", "yorks"} & set(row["tokens"]) and get_entities(row["predictions"]))
     text = " ".join(row["tokens"])
     script = "\n".join(blocks).replace("path/to/this/folder", str(done / layout.EXPORTED))
@@ -238,11 +238,10 @@ def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
 
 def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(project: Path) -> None:
     before = bytes_of(layout.EXPORTED)
-    path = layout.split_file(layout.PREDICTIONS, "test")
-    table = pq.read_table(path)
+    table = pq.read_table(layout.PREDICTIONS)
     predictions = table["predictions"].to_pylist()
     predictions[4][1] = "B-LOC" if predictions[4][1] != "B-LOC" else "O"
-    pq.write_table(table.set_column(3, "predictions", pa.array(predictions)), path)
+    pq.write_table(table.set_column(4, "predictions", pa.array(predictions)), layout.PREDICTIONS)
     with pytest.raises(UserError, match=r"model.onnx differs from torch in 1 words of test, .* example 'test-5'"):
         run()
     assert bytes_of(layout.EXPORTED) == before

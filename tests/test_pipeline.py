@@ -149,9 +149,10 @@ def test_a_teammate_gets_the_result_without_running_a_stage(copy: Path, tmp_path
         >= {name: digest for name, digest in expected.items() if "timings" not in name}.items()
     )
 
-    # Even without dvc.lock, what somebody ran with the same code, params and data comes from the run-cache.
+    # Even without dvc.lock, what somebody ran with the same code, params and data comes from the run-cache; all but
+    # the report, whose metrics.json is in Git and not in the cache: it takes seconds.
     (clone / "dvc.lock").unlink()
-    assert ran(run(clone, "dvc", "repro", "--pull")) == []
+    assert ran(run(clone, "dvc", "repro", "--pull")) == ["report"]
 
 
 def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tuple[Path, str]) -> None:
@@ -164,7 +165,7 @@ def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tup
 
     assert ran(run(copy, "dvc", "repro", "download@model")) == ["download@model"]
     assert (
-        digests(copy / "data/model", ".")["model.safetensors"]
+        digests(copy / "data/model", ".")["weights/model.safetensors"]
         == digests(copy / "data/exported", ".")["model.safetensors"]
     )
     record = json.loads((copy / "data/model/provenance.json").read_text())
@@ -190,12 +191,12 @@ def test_a_failing_stage_tells_one_line_and_loses_nothing(copy: Path) -> None:
 def test_a_typing_error_fails_before_anything_is_imported(copy: Path) -> None:
     recipe = copy / RECIPE
     recipe.write_text(recipe.read_text().replace("max_metric_drop: 0.5", "max_metric_drop: much"))
-    code = "import sys; from finetrail import params; params.load('train')"
-
     for stage in ("train", "export"):
-        printed = run(copy, sys.executable, "-m", f"stages.{stage}", fails=True)
+        printed = run(copy, sys.executable, "-X", "importtime", "-m", f"stages.{stage}", fails=True)
         assert (
             "error: recipes/token_classification/toy.yaml: export.max_metric_drop: should be a valid number" in printed
         )
         assert "Traceback" not in printed
-    assert "torch" not in run(copy, sys.executable, "-X", "importtime", "-c", code, fails=True)
+        assert "pydantic" in printed and not re.search(
+            r"\| +(torch|transformers|datasets|numpy)$", printed, re.MULTILINE
+        )

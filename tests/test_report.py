@@ -20,6 +20,7 @@ from dvc_render.vega import VegaRenderer
 
 from finetrail import layout
 from finetrail.errors import UserError
+from finetrail.reporting import __main__ as last_words
 from finetrail.reporting import page, plots, summary
 from finetrail.reporting.summary import Headline, Results
 from stages import report
@@ -507,7 +508,7 @@ def test_dvc_templates_take_the_tables_as_they_are(template: str, table: str, x:
 # --- the stage ----------------------------------------------------------------------------------------------------
 
 
-def test_stage_writes_both_files_and_three_lines(
+def test_stage_writes_both_files_and_the_last_words_are_three_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = make_results()
@@ -517,10 +518,12 @@ def test_stage_writes_both_files_and_three_lines(
     report.main()
     assert json.loads(layout.METRICS.read_text()) == summary.summarize("token_classification", "wnut16", results)
     assert layout.REPORT.read_text(encoding="utf-8") == render(results)
-    lines = capsys.readouterr().err.splitlines()
+    assert capsys.readouterr().err.startswith("report: f1 0.402 on test")
+    last_words.main()
+    lines = capsys.readouterr().err.split("\n")[1:-1]
     assert len(lines) == 3
-    assert lines[0].startswith("report: f1 0.402 on test")
-    assert "metrics/report.html" in lines[1]
+    assert "f1 0.402 on test" in lines[0]
+    assert "metrics/report.html" in lines[1] and "data/exported" in lines[1]
     assert "dvc exp run -S lr=1e-4" in lines[2] and "dvc metrics diff" in lines[2] and "dvc plots show" in lines[2]
 
 

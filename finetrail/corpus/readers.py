@@ -74,7 +74,8 @@ def _token_and_label(line: str, where: str, reader: ConllReader) -> tuple[str, s
             raise UserError(f"{where}: {count} column{plural}, {key} {index} needs at least {needed}: {line[:80]!r}")
     if reader.token_column % count == reader.label_column % count:
         raise UserError(f"{where}: token_column and label_column are the same of {count} columns: {line[:80]!r}")
-    return columns[reader.token_column], columns[reader.label_column]
+    # A blank behind a label would be another label; tokens may begin or end with one where the separator is a tab.
+    return columns[reader.token_column], columns[reader.label_column].strip(WHITESPACE)
 
 
 def _conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
@@ -107,6 +108,8 @@ def _jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
             raise UserError(
                 f"{where}: not JSON: {error.msg}, column {error.colno}; expected an object a line"
             ) from None
+        except RecursionError:
+            raise UserError(f"{where}: JSON nested too deeply; expected one flat object a line") from None
         if not isinstance(example, dict):
             raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
         values = {column: example[key] for column, key in reader.columns.items() if key in example}
@@ -136,7 +139,7 @@ def _parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
         raise UserError(f"{name}: no column {missing[0]!r}; the columns there are {', '.join(columns)}")
     class_names = _class_names(file.schema_arrow.metadata or {})
     row = 0
-    for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=sorted(set(reader.columns.values()))):
+    for batch in _batches(file, sorted(set(reader.columns.values())), name):
         for example in batch.to_pylist():
             where = f"{name}, row {row}"
             for column in class_names.keys() & example.keys():
@@ -144,6 +147,18 @@ def _parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
             values = {column: example[key] for column, key in reader.columns.items()}
             yield _id(values, where), where, values
             row += 1
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=PARQUET_BATCH, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowInvalid, OSError) as error:  # a damaged page; the footer was whole
+            raise UserError(f"{name}: damaged Parquet: {str(error).splitlines()[0]}") from None
+        if batch is None:
+            return
+        yield batch
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:

@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 Forward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+def device() -> str:
+    """Return the device that evaluates: the accelerator where there is one."""
+    import torch  # an ONNX session needs no torch
+
+    return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
+
+
 def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
-    import torch  # an ONNX session needs no torch
+    import torch
 
     model.eval()
 
@@ -37,6 +44,7 @@ def run(
     bounds, values = lists.offsets.to_numpy() - lists.offsets[0].as_py(), lists.flatten().to_numpy()
     lengths = np.diff(bounds)
     order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
     for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=None, leave=False):
         rows = order[start : start + batch_size]
         mask = np.arange(lengths[rows[0]]) < lengths[rows, None]

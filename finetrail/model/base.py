@@ -13,7 +13,7 @@ from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_a
 
 
 def copy_verified(fetched: Fetched, target: Path) -> None:
-    """Copy what a base model needs to `target`, the tokenizer's files to `target`/tokenizer with a copy of the config.
+    """Copy weights and config to `target`/weights, and the tokenizer's files with the config to `target`/tokenizer.
 
     UserError where it has no safetensors, no tokenizer or no model_type, is damaged, or wants to run code of its own.
     """
@@ -26,7 +26,7 @@ def copy_verified(fetched: Fetched, target: Path) -> None:
     weights = _check_weights(source, [name for name in names if name.endswith(".safetensors")], where)
     others = [name for name in names if name not in tokenizer and not name.endswith(".safetensors")]
     for name in (*others, *weights):
-        _copy(source / name, target / name)
+        _copy(source / name, target / "weights" / name)
     for name in (CONFIG, *tokenizer):
         _copy(source / name, target / "tokenizer" / name)
 

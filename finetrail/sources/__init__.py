@@ -6,9 +6,9 @@ from typing import Literal
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources.provenance import Fetched, describe, some
+from finetrail.sources.provenance import Fetched, describe, moving, some
 
-__all__ = ["Fetched", "describe", "fetch", "find"]
+__all__ = ["Fetched", "describe", "fetch", "find", "moving"]
 
 
 def fetch(source: schema.Source, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:

@@ -1,6 +1,7 @@
 """A dataset or a model of the Hugging Face Hub -> a Parquet file per split, or the files that a model needs."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     The libraries take the Hub's address from HF_ENDPOINT when they are imported, and a token from `hf auth login`.
     """
     huggingface_hub.logging.set_verbosity_error()
+    if not sys.stderr.isatty():  # the libraries draw their bars into logs too
+        huggingface_hub.utils.disable_progress_bars()
     with told(f"{repo_type} {source.repo} at {source.revision}"):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
@@ -40,6 +43,8 @@ def _write_splits(source: schema.HubSource, commit: str, folder: Path) -> Path:
     import datasets
 
     datasets.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     remove(folder)
     # Where the Hub fails midway, datasets (5.2) takes what it cached last, of any commit: this cache starts empty.
     cache = folder / "cache"

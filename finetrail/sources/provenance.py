@@ -87,6 +87,19 @@ def describe(provenance: dict[str, Any]) -> str:
     return " ".join([f"{provenance['kind']} source", *words])
 
 
+def moving(fetched: Fetched) -> str | None:
+    """Return what to pin where a source may change without DVC's notice; None where it is pinned."""
+    kind, source = fetched.provenance["kind"], fetched.provenance["source"]
+    if kind == "hub":
+        commit = fetched.provenance["resolved"]["commit"]
+        key, pinned, pin = "revision", source["revision"] == commit, commit
+    else:
+        key, pinned = "sha256", kind == "package" or bool(source["sha256"] or source.get("rev"))
+        served = [file["sha256"] for file in fetched.provenance["files"]]
+        pin = ", ".join(served) if kind == "url" else fetched.provenance["sha256"]
+    return None if pinned else f"DVC does not notice when this source changes; pin it in the recipe: {key}: {pin}"
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are, for messages."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

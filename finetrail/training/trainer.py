@@ -24,6 +24,7 @@ from transformers import (
 from finetrail import stage
 from finetrail.errors import UserError
 from finetrail.schema import Train
+from finetrail.tasks import IGNORE_INDEX
 from finetrail.training.batching import LengthGroupedSampler
 
 HISTORY = "history"
@@ -62,7 +63,13 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if settings.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
-    trainer.train()
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"train: the device is out of memory with batches of {settings.batch_size}; expected a smaller "
+            "batch_size (and more train.gradient_accumulation), or a smaller tokenize.max_length"
+        ) from None
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
     state = trainer.state
     record = {
@@ -120,6 +127,7 @@ def _arguments(settings: Train, precision: str, seed: int, scratch: Path) -> Tra
         metric_for_best_model=settings.best_metric,
         greater_is_better=settings.best_metric != "loss",
         logging_steps=settings.log_steps,
+        logging_first_step=True,  # a short run has a curve too
         logging_nan_inf_filter=False,  # Curves stops at such a loss instead
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
@@ -141,6 +149,19 @@ class LengthGroupingTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
 
+def labelled(features: Dataset) -> Dataset:
+    """Leave out the features without any label, whose mean loss would be 0 / 0.
+
+    Such is a window that holds only the middle of one long word, or words whose labels train lacks.
+    """
+    table = features.with_format("arrow")
+    kept = [
+        np.array([(row.values.to_numpy() != IGNORE_INDEX).any() for row in batch["labels"].combine_chunks()])
+        for batch in table.iter(10_000)
+    ]
+    return features.select(np.flatnonzero(np.concatenate(kept)))
+
+
 def feature_lengths(features: Dataset) -> np.ndarray:
     """Return the tokens of each feature: int64 [features]."""
     table = features.with_format("arrow")
@@ -152,7 +173,7 @@ class Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self.bar: Any = None
-        self.loss: float | None = None
+        self.loss = math.nan  # until the first update, which is always logged
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -168,9 +189,7 @@ class Progress(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             metrics, best_metric = kwargs["metrics"], str(args.metric_for_best_model)
-            shown = {"validation loss": metrics["eval_loss"]}
-            if self.loss is not None:  # train.log_steps may be more than the updates so far
-                shown = {"train loss": self.loss} | shown
+            shown = {"train loss": self.loss, "validation loss": metrics["eval_loss"]}
             if best_metric != "loss":
                 shown[best_metric] = metrics[f"eval_{best_metric}"]
             self.bar.clear()

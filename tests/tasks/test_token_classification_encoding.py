@@ -196,7 +196,9 @@ def test_label_names_are_ordered_and_complete() -> None:
 
     assert encoding.label_names(batches, tokenize()) == ["O", "B-LOC", "I-PER"]
     assert encoding.label_names(batches, tokenize(label_subwords="all")) == ["O", "B-LOC", "I-LOC", "I-PER"]
-    assert encoding.label_names([table([["a"]], [["NN"]])], tokenize(label_subwords="all")) == ["NN"]
+    assert encoding.label_names([table([["a", "b"]], [["VB", "NN"]])], tokenize(label_subwords="all")) == ["NN", "VB"]
+    with pytest.raises(UserError, match="train: 'O' is its only label; expected two or more"):
+        encoding.label_names([table([["a"]], [["O"]])], tokenize())
 
 
 def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, tiny_bpe: Path) -> None:

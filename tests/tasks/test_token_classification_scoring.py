@@ -270,6 +270,31 @@ def test_of_equal_logits_the_first_label_wins(tiny_wordpiece: Path) -> None:
     assert predicted["confidences"].to_pylist() == [[0.25] * 6]
 
 
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        ("B-LOC", "I-LOC", ["B-LOC", "I-LOC", "I-LOC"]),
+        ("I-LOC", "I-LOC", ["I-LOC", "I-LOC", "I-LOC"]),
+        ("B-PER", "I-LOC", ["B-PER", "O", "I-LOC"]),
+        ("B-LOC", "B-LOC", ["B-LOC", "O", "B-LOC"]),
+        ("O", "I-LOC", ["O", "O", "I-LOC"]),
+    ],
+)
+def test_an_entity_goes_on_over_a_word_without_subwords_within_a_sentence(
+    tiny_wordpiece: Path, first: str, later: str, expected: list[str]
+) -> None:
+    examples = table([["Oslo", NO_SUBWORDS, "Oslo", NO_SUBWORDS], [NO_SUBWORDS, "Oslo"]])
+
+    def by_place(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Label the first word `first`, and all behind it `later`."""
+        labels = [NAMES.index(first)] * 2 + [NAMES.index(later)] * (input_ids.shape[1] - 2)
+        return np.tile(np.eye(len(NAMES), dtype=np.float32)[labels], (len(input_ids), 1, 1))
+
+    features = encoder(tiny_wordpiece).encode(examples, np.arange(2))
+    predicted = scoring.predict(examples, features, NAMES, by_place, PAD, 2)
+    assert predicted["predictions"].to_pylist() == [[*expected, "O"], ["O", first]]
+
+
 def test_huge_logits_do_not_overflow(tiny_wordpiece: Path) -> None:
     features = encoder(tiny_wordpiece).encode(table([["Oslo"]]), np.array([0]))
 

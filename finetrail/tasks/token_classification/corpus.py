@@ -65,7 +65,10 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
         for split, labels in unseen.items():
             for label in labels:
                 first = counts[split].first_id[label]
-                raise UserError(f"{split}: example {first!r} has the label {label!r}, which train lacks")
+                raise UserError(
+                    f"{split}: example {first!r} has the label {label!r}, which train lacks; "
+                    "expected labels that train has, or corpus.tags.unseen_labels: keep"
+                )
     return {
         "scheme": "none" if settings.tags.scheme == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},

@@ -39,20 +39,26 @@ def load_tokenizer(folder: Path, max_length: int) -> Any:
     """
     from transformers import AutoConfig, AutoTokenizer  # seconds to import, and encode() does not need it
 
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
         config = AutoConfig.from_pretrained(folder)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(
-            f"{folder}: the tokenizer does not load: {error}; expected one that AutoTokenizer reads"
-        ) from None
+    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
     if not tokenizer.is_fast:
-        raise UserError(
-            f"{folder}: {type(tokenizer).__name__} is a slow tokenizer; expected a fast one (tokenizer.json)"
-        )
+        kind = type(tokenizer).__name__
+        raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
+    vocabulary = getattr(config, "vocab_size", None)
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
     limit = model_positions(config)
     if limit is not None and max_length > limit:
         raise UserError(f"tokenize.max_length: {max_length} is above the {limit} positions of the base model")
+    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # positions of words count from the left
     return tokenizer
 
 
@@ -70,8 +76,13 @@ def label_names(train: Iterable[pa.Table], settings: Tokenize) -> list[str]:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
     With label_subwords "all" every B-X brings its I-X, which its later subwords need.
+    UserError where there is only one label.
     """
     found = {label for batch in train for label in pc.unique(pc.list_flatten(batch["labels"])).to_pylist()}
+    if len(found) == 1:
+        raise UserError(
+            f"train: {found.pop()!r} is its only label; expected two or more, so that there is one to learn"
+        )
     if settings.label_subwords == "all":
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
     return sorted(found, key=lambda label: (label != "O", label[2:] if label[1:2] == "-" else label, label))
@@ -109,7 +120,8 @@ class Encoder:
             self.subwords.clear()
         tokens, labels = (sentences[name].combine_chunks() for name in ("tokens", "labels"))
         word_bounds = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
-        keys = self._keys(tokens.flatten(), word_bounds)
+        words = tokens.flatten().dictionary_encode()
+        keys = self.subwords.keys(words.dictionary.to_pylist())[words.indices.to_numpy()]
         label_ids = self._label_ids(labels.flatten())
         counts = self.subwords.lengths[keys]  # subwords of each word
         ids = _gather(self.subwords.ids, self.subwords.starts[keys], counts)
@@ -142,14 +154,6 @@ class Encoder:
             "examples_in_windows": int((windows > 1).sum()),
             "words_without_subwords": words - (pc.sum(pc.list_value_length(features["words"])).as_py() or 0),
         }
-
-    def _keys(self, words: pa.Array, word_bounds: np.ndarray) -> np.ndarray:
-        encoded = words.dictionary_encode()
-        keys = self.subwords.keys(encoded.dictionary.to_pylist(), first=False)[encoded.indices.to_numpy()]
-        if self.subwords.first_differs:
-            first = word_bounds[:-1][np.diff(word_bounds) > 0]
-            keys[first] = self.subwords.keys(words.take(pa.array(first)).to_pylist(), first=True)
-        return keys
 
     def _label_ids(self, labels: pa.Array) -> np.ndarray:
         encoded = labels.dictionary_encode()
@@ -215,38 +219,30 @@ class SubwordCache:
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.clear()
-        # SentencePiece with prepend_scheme "first" treats the first word of a sentence unlike the others.
-        (alone,), (twice,) = self._encode([["a"]]), self._encode([["a", "a"]])
-        self.first_differs = twice.ids != alone.ids * 2
 
     def clear(self) -> None:
-        self.known: dict[bool, dict[str, int]] = {False: {}, True: {}}
+        """Forget all words."""
+        self.known: dict[str, int] = {}
         self.ids, self.starts, self.lengths = (np.empty(0, dtype=np.int64) for _ in range(3))
 
-    def keys(self, words: list[str], first: bool) -> np.ndarray:
-        """Return the key of each word: int64 [len(words)]; words may repeat."""
-        known = self.known[first]
-        new = list(dict.fromkeys(word for word in words if word not in known))
+    def keys(self, words: list[str]) -> np.ndarray:
+        """Return the key of each of these distinct words: int64 [len(words)]."""
+        new = [word for word in words if word not in self.known]
         if new:
-            known.update(zip(new, range(len(self.starts), len(self.starts) + len(new)), strict=True))
-            self._add(new, first)
-        return np.fromiter(map(known.__getitem__, words), dtype=np.int64, count=len(words))
+            self.known.update(zip(new, range(len(self.starts), len(self.starts) + len(new)), strict=True))
+            self._add(new)
+        return np.fromiter(map(self.known.__getitem__, words), dtype=np.int64, count=len(words))
 
-    def _add(self, words: list[str], first: bool) -> None:
-        # Many words in one call are one Encoding to unpack; behind "a", none of them is the first of its sentence.
-        lead = [] if first else ["a"]
-        size = 1 if first else WORDS_A_CALL
-        groups = [lead + words[start : start + size] for start in range(0, len(words), size)]
+    def _add(self, words: list[str]) -> None:
+        # Many words in one call are one Encoding to unpack, which is where the time goes.
+        groups = [words[start : start + WORDS_A_CALL] for start in range(0, len(words), WORDS_A_CALL)]
         ids, lengths = [self.ids], [self.lengths]
-        for group, encoding in zip(groups, self._encode(groups), strict=True):
-            counts = np.bincount(np.array(encoding.word_ids, dtype=np.int64), minlength=len(group))
-            ids.append(np.array(encoding.ids, dtype=np.int64)[counts[: len(lead)].sum() :])
-            lengths.append(counts[len(lead) :])
+        encodings = self.backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
+        for group, encoding in zip(groups, encodings, strict=True):
+            ids.append(np.array(encoding.ids, dtype=np.int64))
+            lengths.append(np.bincount(np.array(encoding.word_ids, dtype=np.int64), minlength=len(group)))
         self.ids, self.lengths = np.concatenate(ids), np.concatenate(lengths)
         self.starts = _bounds(self.lengths)[:-1]
-
-    def _encode(self, groups: list[list[str]]) -> Any:
-        return self.backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
 
 
 def _special_tokens(backend: Any) -> tuple[list[int], list[int]]:

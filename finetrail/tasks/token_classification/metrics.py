@@ -14,6 +14,8 @@ from seqeval.metrics import accuracy_score, classification_report
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import f1_score
 
+from finetrail import layout
+
 Labels = Sequence[Sequence[str]]  # sentences of labels
 
 LISTS = datasets.Features({name: datasets.List(datasets.Value("string")) for name in ("predictions", "references")})
@@ -78,7 +80,9 @@ def headline(label_names: Sequence[str]) -> str:
 
 def compute(references: Labels, predictions: Labels, label_names: Sequence[str]) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    metric = (EntityMetric if has_entities(label_names) else TokenMetric)(keep_in_memory=True)
+    kind = EntityMetric if has_entities(label_names) else TokenMetric
+    # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.
+    metric = kind(keep_in_memory=True, cache_dir=str(layout.SCRATCH / "metrics"))
     scores = metric.compute(predictions=list(predictions), references=list(references))
     return dict(scores or {})
 

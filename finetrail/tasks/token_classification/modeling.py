@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
@@ -25,6 +26,11 @@ def build_model(base_model: Path, label_names: list[str]) -> PreTrainedModel:
     A tagger of the same labels keeps its head, to be trained on.
     UserError where the checkpoint lacks weights of the encoder, which would start random too.
     """
+    config = AutoConfig.from_pretrained(base_model)
+    if type(config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"{base_model}: {config.model_type} has no token classification in transformers; expected an encoder"
+        )
     # transformers 5 would keep the checkpoint's dtype, and train a half-precision checkpoint in half precision.
     model, loading = AutoModelForTokenClassification.from_pretrained(
         base_model,
@@ -43,7 +49,7 @@ def build_model(base_model: Path, label_names: list[str]) -> PreTrainedModel:
             f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors with the shape that "
             f"config.json gives them, such as {missing[0]}; expected those of a {model.config.model_type} model"
         )
-    if AutoConfig.from_pretrained(base_model).id2label != model.config.id2label:
+    if config.id2label != model.config.id2label:
         for name, module in model.named_modules():
             # As many labels as ours: loaded although they are others, or in another order.
             is_head = isinstance(module, torch.nn.Linear) and module.out_features == len(label_names)

@@ -1,0 +1,169 @@
+"""Writes the parts of README.md and docs/ that are made from files: the graph, results, benchmarks, recipe keys.
+
+python docs/tables.py    (or `make docs`; a test holds the documents against it)
+"""
+
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from finetrail import schema, tasks  # noqa: E402
+
+# Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
+RESULTS = sorted((ROOT / "docs/results").glob("*.json"))
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md")
+
+
+def graph() -> str:
+    """Return the picture of the pipeline, as DVC draws it."""
+    drawn = subprocess.run(["dvc", "dag", "--mermaid"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return f"```mermaid\n{drawn.strip()}\n```"
+
+
+def results() -> str:
+    """Return a row for each metrics file: the headline with its interval, and what it has to beat."""
+    rows = ["| recipe | base model | test examples | headline | best baseline | ONNX int8 | learning rate, epochs |",
+            "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for path in RESULTS:
+        record = json.loads(path.read_text())
+        name, test = record["headline"], record["test"]
+        baseline, best = max(record["baselines"]["test"].items(), key=lambda item: item[1])
+        int8 = record["export"].get("onnx_int8", {}).get(name)
+        rows.append(
+            f"| {record['recipe']} | {record['model']['name']} | {record['corpus']['examples']['test']:,} "
+            f"| {name} **{test[name]:.3f}** [{test[f'{name}_low']:.3f}, {test[f'{name}_high']:.3f}] "
+            f"| {best:.3f} ({baseline.replace('_', ' ')}) | {'–' if int8 is None else f'{int8:.3f}'} "
+            f"| {record['train']['lr']:g}, {record['train']['epochs']:g} |"
+        )
+    return "\n".join(rows)
+
+
+def details() -> str:
+    """Return all scores of each metrics file on both held-out splits."""
+    parts = []
+    for path in RESULTS:
+        record = json.loads(path.read_text())
+        parts += [
+            f"### {record['task']}/{record['recipe']}",
+            "",
+            "| metric | validation | test |",
+            "| --- | --- | --- |",
+        ]
+        for name in (key for key in record["test"] if f"{key}_low" in record["test"]):
+            cells = (record[split] for split in ("validation", "test"))
+            shown = (f"{cell[name]:.4f} [{cell[f'{name}_low']:.4f}, {cell[f'{name}_high']:.4f}]" for cell in cells)
+            parts.append(f"| {name} | {' | '.join(shown)} |")
+        train = record["train"]
+        trained = f"{train['updates']:,} updates of {train['effective_batch_size']} features in {train['precision']}"
+        kept = f"kept update {train['best_update']:,} by {train['best_metric']}"
+        parts += ["", f"Seed {record['seed']}, {trained}; {kept}.", ""]
+    return "\n".join(parts).strip()
+
+
+def benchmark(name: str) -> str:
+    """Return one benchmark's figures."""
+    record = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    rows = ["| figure | value |", "| --- | --- |"]
+    for key, value in flat(record):
+        text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+        rows.append(f"| {key.replace('_', ' ')} | {text} |")
+    return "\n".join(rows)
+
+
+def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, value) pairs of a nested record."""
+    found: list[tuple[str, Any]] = []
+    for key, value in record.items():
+        found += flat(value, f"{prefix}{key}: ") if isinstance(value, dict) else [(prefix + key, value)]
+    return found
+
+
+def keys() -> str:
+    """Return every key of params.yaml and of each task's recipes, from the schema."""
+    parts = ["## params.yaml", "", *section(schema.Params)]
+    for task in tasks.names():
+        settings = tasks.module(task, "settings")
+        parts += [f"## Recipes of {task}", ""]
+        sections = {"corpus": settings.Corpus, "model": schema.Model, "tokenize": settings.Tokenize,
+                    "train": settings.Train, "evaluate": settings.Evaluate, "export": schema.Export}  # fmt: skip
+        for name, model in sections.items():
+            parts += [f"### {name}", "", *section(model)]
+    parts += ["## Sources (corpus and model)", ""]
+    for model in members(schema.Source):
+        parts += [f"### kind: {get_args(model.model_fields['kind'].annotation)[0]}", "", *section(model)]
+    return "\n".join(parts).strip()
+
+
+def section(model: Any) -> list[str]:
+    """Return one section as a table, nested sections with dotted keys."""
+    rows = [" ".join((model.__doc__ or "").split()), "", "| key | type | meaning |", "| --- | --- | --- |"]
+    return [*rows, *fields(model, ""), ""]
+
+
+def fields(model: Any, prefix: str) -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        inner = members(field.annotation)
+        if name in ("kind", "source"):
+            continue
+        if inner and issubclass(inner[0], schema.Settings):
+            for member in inner:
+                choice = member.model_fields.get("format")
+                tag = f" (format {get_args(choice.annotation)[0]})" if choice else ""
+                rows += [row.replace("| `", f"| `{prefix}{name}.", 1).replace("` |", f"`{tag} |", 1)
+                         for row in fields(member, "") if "`format`" not in row]  # fmt: skip
+        else:
+            rows.append(f"| `{prefix}{name}` | {typename(field.annotation)} | {field.description or ''} |")
+    return rows
+
+
+def members(annotation: Any) -> list[Any]:
+    """Return the classes of a union, or the one class; none for other types."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (types.UnionType, Union):
+        return [member for part in get_args(annotation) for member in members(part)]
+    return [annotation] if isinstance(annotation, type) and annotation is not type(None) else []
+
+
+def typename(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return typename(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) in (types.UnionType, Union):
+        return " or ".join(typename(part) for part in get_args(annotation))
+    if get_origin(annotation) in (list, dict):
+        return f"{get_origin(annotation).__name__} of {typename(get_args(annotation)[-1])}"
+    return "null" if annotation is type(None) else str(annotation.__name__)
+
+
+def filled(text: str) -> str:
+    """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
+    makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
+    makers |= {f"benchmark {name}": partial(benchmark, name) for name in ("encode", "train", "overhead")}
+    for name, make in makers.items():
+        opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
+        if opening in text:
+            before, rest = text.split(opening)
+            text = f"{before}{opening}\n{make()}\n{closing}{rest.split(closing)[1]}"
+    return text
+
+
+def main() -> None:
+    """Rewrite the documents."""
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(filled(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

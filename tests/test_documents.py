@@ -1,0 +1,63 @@
+"""The documents say what the files say: made parts are current, links lead somewhere, the lock covers the needs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+@pytest.fixture(scope="module")
+def tables() -> Any:
+    spec = spec_from_file_location("tables", ROOT / "docs/tables.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md"])
+def test_made_parts_are_current(tables: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing the graph needs `dvc` on the PATH, as in an activated environment.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    text = (ROOT / name).read_text()
+
+    assert tables.filled(text) == text, f"{name} is stale: run `make docs`"
+    assert "<!-- end " in text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
+
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_lock_file_satisfies_every_requirement() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    lines = (ROOT / "requirements.lock").read_text().split()
+    locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+    for need in map(Requirement, wanted):
+        assert locked.get(canonicalize_name(need.name)) in need.specifier, f"requirements.lock lacks {need}"
+    assert locked["torch"] == "2.13.0"
+
+
+def test_make_lists_its_targets() -> None:
+    printed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    for target in ("run", "test", "lint", "check"):
+        assert f"make {target} " in printed

@@ -1,0 +1,423 @@
+"""Training a tiny model: the same bytes from the same seed, the best checkpoint, honest curves, errors in one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from conftest import Sentence, toy_settings
+from datasets import Dataset
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save, save_file
+from transformers import AutoTokenizer, BertForTokenClassification
+
+from finetrail.errors import UserError
+from finetrail.schema import Train
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.token_classification import encoding, metrics, modeling
+from finetrail.tasks.token_classification.settings import Tokenize
+from finetrail.training import trainer
+from finetrail.training.determinism import make_deterministic
+from stages import download_corpus, download_model, evaluate, tokenize, train
+
+pytestmark = pytest.mark.usefixtures("restored_torch")
+
+NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+TRAIN_SENTENCES = 48  # of 64: 6 updates an epoch, in batches of 8
+UPDATES = 6
+
+Run = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def base_model(tiny_base_model: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base_model(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Table]:
+    settings = Tokenize(max_length=32, stride=4, label_subwords="first", limit=None)
+    encoder = encoding.Encoder(encoding.load_tokenizer(base_model / "tokenizer", 32), NAMES, settings)
+    tokens, labels = zip(*toy_sentences, strict=True)
+    table = encoder.encode(pa.table({"tokens": tokens, "labels": labels}), np.arange(len(tokens)))
+    in_train = pc.less(table["example"], TRAIN_SENTENCES)
+    return {"train": table.filter(in_train), "validation": table.filter(pc.invert(in_train))}
+
+
+@pytest.fixture
+def run(base_model: Path, features: dict[str, pa.Table], tmp_path: Path) -> Run:
+    """Return the function that trains in tmp_path / "scratch" with the toy settings and changes to them."""
+
+    def go(seed: int = 0, validation: Any = None, dropout: bool = True, **changes: Any) -> tuple[Any, dict[str, Any]]:
+        shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
+        make_deterministic(seed)
+        model = modeling.build_model(base_model / "weights", NAMES)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout) and not dropout:
+                module.p = 0.0
+        return trainer.train(
+            model,
+            modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer")),
+            {split: Dataset(table) for split, table in features.items()},
+            lambda ids: validation(model) if validation else metrics.validate(ids, features["validation"], NAMES),
+            Train(**toy_settings(**changes)),
+            seed,
+            tmp_path / "scratch",
+        )
+
+    return go
+
+
+@pytest.fixture
+def curve(tmp_path: Path) -> Callable[[str], dict[int, float]]:
+    """Return the function that reads a curve of the last run: step -> value."""
+
+    def read(name: str) -> dict[int, float]:
+        lines = (tmp_path / "scratch/history/plots/metrics" / f"{name}.tsv").read_text().splitlines()
+        assert lines[0] == f"step\t{Path(name).name}"
+        return {int(step): float(value) for step, value in (line.split("\t") for line in lines[1:])}
+
+    return read
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+# --- determinism --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batching", ["length", "random"])
+def test_a_seed_gives_the_same_bytes_again_and_another_seed_does_not(run: Run, batching: str) -> None:
+    first, again, other = (save(weights(run(seed, batching=batching, epochs=1.0)[0])) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_determinism_is_required_of_torch_and_leaves_new_tensors_alone() -> None:
+    make_deterministic(3)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    drawn = torch.rand(3), np.random.rand(3)
+    make_deterministic(3)
+    assert torch.equal(torch.rand(3), drawn[0])
+    assert (np.random.rand(3) == drawn[1]).all()
+
+
+# --- what is learned, and what is kept ----------------------------------------------------------------------------
+
+
+def test_the_toy_corpus_is_learned(run: Run, curve: Any) -> None:
+    _, record = run(epochs=10.0)
+    losses = list(curve("train/loss").values())
+    assert losses[-1] < 0.1 * losses[0]
+    assert record["best_value"] > 0.95
+    assert record["best_value"] == max(curve("validation/f1").values())
+
+
+def test_the_best_epoch_is_returned_and_not_the_last(run: Run, curve: Any) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def scripted(model: Any) -> dict[str, float]:
+        seen.append(weights(model))
+        return {"f1": [0.1, 0.9, 0.9, 0.3][len(seen) - 1]}
+
+    model, record = run(validation=scripted, epochs=4.0)
+    assert [equal(weights(model), epoch) for epoch in seen] == [False, True, False, False]
+    assert (record["best_value"], record["best_update"]) == (0.9, 2 * UPDATES)
+    assert curve("validation/f1") == {UPDATES: 0.1, 2 * UPDATES: 0.9, 3 * UPDATES: 0.9, 4 * UPDATES: 0.3}
+
+
+def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
+    def spoil(model: Any) -> dict[str, float]:
+        model.classifier.weight.data.mul_(100)
+        return {"f1": 0.5}
+
+    _, record = run(validation=spoil, epochs=2.0, best_metric="loss", lr=1e-6)
+    losses = curve("validation/loss")
+    assert losses[UPDATES] < losses[2 * UPDATES]
+    assert (record["best_value"], record["best_update"]) == (losses[UPDATES], UPDATES)
+
+
+def test_without_a_better_epoch_it_stops_and_says_so(run: Run) -> None:
+    values = iter([0.5, 0.4, 0.3, 0.9])
+    _, record = run(validation=lambda model: {"f1": next(values)}, epochs=4.0, patience=2)
+    assert (record["stopped_early"], record["updates"], record["epochs_done"]) == (True, 3 * UPDATES, 3.0)
+    assert (record["best_value"], record["best_update"]) == (0.5, UPDATES)
+
+
+def test_a_fraction_of_an_epoch_is_evaluated_and_kept(run: Run, curve: Any) -> None:
+    model, record = run(epochs=0.5)
+    assert (record["updates"], record["epochs_done"], record["stopped_early"]) == (3, 0.5, False)
+    assert curve("validation/f1") == {3: record["best_value"]}
+    assert record["best_update"] == 3
+    run(epochs=1.5)
+    assert list(curve("validation/f1")) == [UPDATES, 9]
+
+
+def test_accumulated_steps_are_one_update_of_a_larger_batch(run: Run, curve: Any) -> None:
+    found = []
+    for batch_size, steps in ((8, 1), (2, 4)):
+        changes = {"batch_size": batch_size, "gradient_accumulation": steps, "batching": "random", "warmup": 0.0}
+        _, record = run(dropout=False, epochs=1.0, lr=1e-4, **changes)
+        assert (record["effective_batch_size"], record["updates"]) == (8, UPDATES)
+        found.append([list(curve(f"train/{name}").values()) for name in ("loss", "grad_norm")])
+    (losses, norms), (accumulated_losses, accumulated_norms) = found
+    # A mean of means weighs each token by its batch, so nearly; a sum would be 4 times as much.
+    assert accumulated_losses == pytest.approx(losses, rel=0.05)
+    assert accumulated_norms == pytest.approx(norms, rel=0.2)
+
+
+# --- curves and log lines -----------------------------------------------------------------------------------------
+
+
+def test_curves_have_global_updates_and_no_timings(run: Run, curve: Any, tmp_path: Path) -> None:
+    run(log_steps=5)
+    history = tmp_path / "scratch/history"
+    assert sorted(path.relative_to(history).as_posix() for path in history.rglob("*") if path.is_file()) == [
+        "metrics.json",
+        *(f"plots/metrics/train/{name}.tsv" for name in ("grad_norm", "loss", "lr")),
+        *(
+            f"plots/metrics/validation/{name}.tsv"
+            for name in ("accuracy", "f1", "loss", "macro_f1", "precision", "recall")
+        ),
+    ]
+    assert list(curve("train/loss")) == [1, 5, 10]
+    assert list(curve("validation/loss")) == [UPDATES, 2 * UPDATES]
+    assert json.loads((history / "metrics.json").read_text()).keys() == {"train", "validation", "step"}
+
+
+def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> None:
+    found = []
+    for _ in range(2):
+        _, record = run()
+        files = {path: path.read_bytes() for path in (tmp_path / "scratch/history").rglob("*") if path.is_file()}
+        found.append((record, files))
+    assert found[0] == found[1]
+
+
+def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
+    logs = {"loss": 1.0, "learning_rate": 2e-5, "grad_norm": 3.0, "epoch": 0.5}
+    assert trainer.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
+    timings = {"eval_runtime": 1.0, "eval_samples_per_second": 2.0, "eval_steps_per_second": 3.0}
+    assert trainer.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0} | timings) == {
+        "validation/loss": 0.1,
+        "validation/f1": 0.5,
+    }
+    assert trainer.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
+
+
+def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    values = iter([0.25, 0.5])
+    run(validation=lambda model: {"f1": next(values)})
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("train:")]
+    assert len(lines) == 2
+    assert lines[0].startswith("train: epoch 1 of 2: train loss ")
+    assert lines[0].endswith(", f1 0.2500")
+    assert ", validation loss " in lines[0]
+
+
+def test_the_first_update_is_on_the_curve_however_short_the_run(run: Run, curve: Any) -> None:
+    run(log_steps=1000, epochs=1.0)
+    assert list(curve("train/loss")) == [1]
+
+
+def test_features_without_a_label_are_left_out(features: dict[str, pa.Table]) -> None:
+    table = features["train"].slice(0, 4)
+    ignored = [[IGNORE_INDEX] * len(labels) for labels in table["labels"].to_pylist()]
+    labels = pa.array(
+        [table["labels"][0].as_py(), ignored[1], table["labels"][2].as_py(), ignored[3]], table["labels"].type
+    )
+    column = table.schema.get_field_index("labels")
+    kept = trainer.labelled(Dataset(table.set_column(column, "labels", labels)))
+    assert kept["input_ids"][:] == [table["input_ids"][row].as_py() for row in (0, 2)]
+
+
+@pytest.mark.parametrize(("log_steps", "name"), [(1, "loss"), (1000, "eval_loss")])
+def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int, name: str) -> None:
+    with pytest.raises(UserError, match=rf"train: {name} is nan at update \d+; expected a finite .* lower train.lr"):
+        run(lr=1e30, log_steps=log_steps, warmup=0.0)
+
+
+# --- precision ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hardware(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def have(cuda: bool, bf16: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bf16)
+
+    return have
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_auto_is_bf16_where_the_hardware_has_it(hardware: Any, cuda: bool) -> None:
+    hardware(cuda, bf16=True)
+    assert trainer.effective_precision("auto") == "bf16"
+    hardware(cuda, bf16=False)
+    assert trainer.effective_precision("auto") == "fp32"
+    assert trainer.effective_precision("bf16") == "bf16"
+
+
+def test_fp16_needs_cuda(hardware: Any, run: Run) -> None:
+    hardware(cuda=True, bf16=False)
+    assert trainer.effective_precision("fp16") == "fp16"
+    hardware(cuda=False, bf16=True)
+    with pytest.raises(UserError, match="train.precision: fp16 needs a CUDA device .* expected auto, fp32 or bf16"):
+        run(precision="fp16")
+
+
+def test_bf16_trains_weights_that_stay_fp32(run: Run) -> None:
+    (model, record), (exact, _) = run(precision="bf16", epochs=1.0), run(precision="fp32", epochs=1.0)
+    assert record["precision"] == "bf16"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not equal(weights(model), weights(exact))
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(base_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(base_model / "weights", tmp_path / "copied"))
+
+
+def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
+    modeling.build_model(base_model / "weights", NAMES).save_pretrained(tmp_path / "tagger")
+    model = modeling.load_model(tmp_path / "tagger")
+    assert model.config.id2label == dict(enumerate(NAMES))
+    assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
+
+
+def test_the_head_is_drawn_from_the_seed_and_the_encoder_is_the_checkpoints(base_model: Path) -> None:
+    heads = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        model = modeling.build_model(base_model / "weights", NAMES)
+        heads.append(model.classifier.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    embeddings = load_file(base_model / "weights/model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, embeddings)
+
+
+def test_a_checkpoint_without_all_of_its_encoder_is_refused(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "layer.1.attention" not in name}
+    save_file(kept, copied / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"copied: 10 weights of the encoder .* bert\.encoder\.layer\.1\.attention"):
+        modeling.build_model(copied, NAMES)
+
+
+def test_a_checkpoint_whose_encoder_has_other_shapes_is_refused(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 7}))
+    with pytest.raises(UserError, match=r"copied: 1 weights .* shape .* bert\.embeddings\.word_embeddings\.weight"):
+        modeling.build_model(copied, NAMES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: torch.dtype) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}))
+    half = {name: tensor.to(dtype) for name, tensor in load_file(copied / "model.safetensors").items()}
+    save_file(half, copied / "model.safetensors", {"format": "pt"})
+    model = modeling.build_model(copied, NAMES)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    model.save_pretrained(copied / "saved")
+    assert {parameter.dtype for parameter in modeling.load_model(copied / "saved").parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("label_names", "is_kept"),
+    [
+        (NAMES, True),
+        ([*NAMES, "B-ORG"], False),
+        (["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], False),  # the same in another order: each row means something else
+    ],
+)
+def test_another_taggers_head_is_kept_only_for_the_same_labels(
+    base_model: Path, tmp_path: Path, label_names: list[str], is_kept: bool
+) -> None:
+    tagger = modeling.build_model(base_model / "weights", NAMES)
+    torch.nn.init.constant_(tagger.classifier.weight, 7.0)
+    tagger.save_pretrained(tmp_path / "tagger")
+    model = modeling.build_model(tmp_path / "tagger", label_names)
+    assert model.classifier.weight.shape == (len(label_names), 32)
+    assert bool((model.classifier.weight == 7).any()) == is_kept
+    assert model.classifier.weight.abs().max() <= (7 if is_kept else 1)
+    assert model.config.id2label == dict(enumerate(label_names))
+    assert equal(weights(model.bert), weights(tagger.bert))
+
+
+def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
+    collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"))
+    batch = collator([{"input_ids": [2, 9, 3], "labels": [-100, 1, -100]}, {"input_ids": [2, 3], "labels": [-100] * 2}])
+    assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["labels"].tolist() == [[IGNORE_INDEX, 1, IGNORE_INDEX], [IGNORE_INDEX] * 3]
+
+
+# --- the stages together ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batching", "padding_side"), [("length", "left"), ("random", "right")])
+def test_the_validation_score_of_training_is_that_of_evaluate(
+    project: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, batching: str, padding_side: str
+) -> None:
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, project.parent / "checkpoint"))
+    config = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": padding_side}))
+    path = project / "recipes/token_classification/toy.yaml"
+    recipe = YAML().load(path)
+    recipe["model"]["source"]["path"] = str(checkpoint)
+    recipe["train"].update(batching=batching, epochs=3.0)
+    recipe["tokenize"]["max_length"] = 10  # windows
+    YAML().dump(recipe, path)
+    monkeypatch.chdir(project)
+    for stage in (download_corpus, download_model, tokenize, train, evaluate):
+        stage.main()
+    record = json.loads((project / "data/trained/training.json").read_text())
+    scores = json.loads((project / "metrics/evaluation/metrics.json").read_text())["validation"]
+    assert 0.2 < record["best_value"] == pytest.approx(scores["f1"], abs=1e-12)
+    assert (project / "metrics/train/plots/metrics/validation/f1.tsv").is_file()
+    assert not (project / ".scratch/train").exists()
+    assert isinstance(modeling.load_model(project / "data/trained"), BertForTokenClassification)
+
+
+def test_evaluate_writes_tables_also_where_a_split_has_no_entity(tmp_path: Path, monkeypatch: Any) -> None:
+    from finetrail.tasks.token_classification import scoring
+
+    def predictions(labels: list[str], found: list[str]) -> pa.Table:
+        words = {"id": ["0"], "tokens": [["a", "b"]], "references": [labels], "predictions": [found]}
+        return pa.table(words | {"confidences": [[0.5, 0.5]]})
+
+    monkeypatch.chdir(tmp_path)
+    splits = {
+        "validation": predictions(["O", "O"], ["O", "O"]),
+        "test": predictions(["B-PER", "O"], ["B-PER", "B-PER"]),
+    }
+    evaluate.write(splits, {}, scoring, NAMES, 5)
+    assert Path("metrics/evaluation/per_label.csv").read_text().splitlines() == [
+        "split,label,precision,recall,f1,support",
+        "test,PER,0.5,1.0,0.6666666666666666,1",
+    ]
+    assert Path("metrics/evaluation/confusion.csv").read_text().splitlines() == [
+        "split,reference,prediction,count",
+        "validation,O,O,2",
+        "test,O,PER,1",
+        "test,PER,PER,1",
+    ]
