@@ -43,10 +43,12 @@ def test_f1(model: Any, pad_token_id: int, settings: Any, label_names: list[str]
     return {"f1": scoring.score(predicted, label_names)["f1"], "f1_low": low, "f1_high": high}
 
 
-def main(epochs: float) -> None:
+def main(epochs: float | None) -> None:
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     declared = params.load("train")
     recipe = params.load_recipe(declared.task, declared.recipe)
+    epochs = epochs or recipe.train.epochs
     settings = recipe.train.model_copy(update={"epochs": epochs})
     label_names = stage.read_json(layout.LABEL_NAMES)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
@@ -80,4 +82,4 @@ def main(epochs: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if sys.argv[1:] else 2.0)
+    main(float(sys.argv[1]) if sys.argv[1:] else None)

@@ -32,7 +32,7 @@ def main() -> None:
             numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[split].items())
             stage.log(f"tokenize: {split}: {', '.join(numbers)}")
         stage.write_json(folder / layout.LABEL_NAMES.name, label_names)
-        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"limit": settings.limit, "splits": counts})
+        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": settings.model_dump(), "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
 
 

@@ -32,6 +32,7 @@ def records(**changes: Any) -> dict[str, Any]:
             "resolved": {},
             "sha256": SHA,
         },
+        "tokenized": {"settings": {"max_length": 128, "limit": None}},
         "training": {"seed": 42, "lr": 3e-4, "epochs": 4.0, "precision": "bf16", "best_metric": "f1"},
         "evaluation": {
             "headline": "f1",
@@ -170,3 +171,9 @@ def test_the_same_records_give_the_same_card_and_blank_lines_stay_single() -> No
     assert text == model_card(**records())
     assert "\n\n\n" not in text
     assert text.endswith(".\n")
+
+
+def test_a_card_of_a_limited_run_says_so() -> None:
+    limited = records(tokenized={"settings": {"max_length": 128, "limit": 200}})
+    assert "at most 200 examples of each split" in model_card(**limited)
+    assert "examples of each split" not in model_card(**records())

@@ -26,6 +26,7 @@ from transformers import BertConfig, BertForTokenClassification, BertTokenizer
 from finetrail import layout, schema
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
+from finetrail.exporting.onnx import export_onnx
 from finetrail.exporting.parity import disagreements
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import encoding, modeling, scoring
@@ -102,6 +103,7 @@ def write_earlier_outputs() -> None:
     write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
     write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
     write_json(layout.LABEL_NAMES, LABELS)
+    write_json(layout.TOKENIZED_COUNTS, {"settings": {"max_length": 16, "limit": None}, "splits": {}})
     scores = scoring.score(predictions, LABELS)
     metrics = {"headline": "f1", "confidence": 0.95, "validation": scores, "test": scores}
     write_json(layout.EVALUATION_METRICS, metrics)
@@ -124,6 +126,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     project = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
+        patch.setattr(export.inference, "device", lambda: "cpu")  # where write_earlier_outputs predicts
         write_earlier_outputs()
         run()
     yield project
@@ -134,6 +137,7 @@ def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A copy of that project, in which the ONNX model comes from the first run (it takes seconds to make)."""
     copy = shutil.copytree(done, tmp_path / "project")
     monkeypatch.chdir(copy)
+    monkeypatch.setattr(export.inference, "device", lambda: "cpu")
     made = done / layout.EXPORTED / "onnx" / "model.onnx"
     monkeypatch.setattr(export, "export_onnx", lambda model, path: shutil.copy(made, path))
     return copy
@@ -248,19 +252,39 @@ def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_
     assert not [path for path in Path("data").iterdir() if path.name.startswith(".")]
 
 
-def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(export.inference, "device", lambda: device)
+
     def copy_badly(source: Path, folder: Path, **arguments: Any) -> None:
         copytree(source, folder, **arguments)
         weights = load_file(folder / "model.safetensors")
-        weights["classifier.weight"] = weights["classifier.weight"] * 1.001
+        weights["classifier.weight"] = -weights["classifier.weight"]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     copytree = shutil.copytree
     monkeypatch.setattr(export.shutil, "copytree", copy_badly)
-    with pytest.raises(
-        UserError, match="data/exported: reloaded, the model gives other logits than that of data/trained"
-    ):
+    monkeypatch.setattr(export, "export_onnx", export_onnx)  # of the copy, and not the first run's
+    with pytest.raises(UserError, match="model.onnx differs from torch in"):
         run()
+
+
+def test_a_model_of_a_limited_run_is_not_pushed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.hub, "push", lambda *_: pytest.fail("pushed"))
+    write_json(layout.TOKENIZED_COUNTS, {"settings": {"max_length": 16, "limit": 8}, "splits": {}})
+    with pytest.raises(
+        UserError, match="export.hub_repo: the model saw only a part of its corpus; expected limit null"
+    ):
+        run(hub_repo="me/tagger")
+
+
+def test_beside_an_accelerator_onnx_is_compared_with_torch_on_the_cpu(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout.PREDICTIONS.unlink()  # made by the accelerator: not the reference
+    monkeypatch.setattr(export.inference, "device", lambda: "cuda")
+    run()
+    assert read(layout.EXPORT_METRICS)["onnx_fp32"]["disagreements"] == 0
 
 
 def test_the_folder_is_pushed_whole_where_the_recipe_names_a_repository(

@@ -83,8 +83,7 @@ def make_results(labels: list[str] = TYPES) -> Results:
         | {"sha256": "ab" * 32, "bytes": 90868376},
         counts={
             "splits": {"train": split_counts(3), "validation": split_counts(1), "test": split_counts(1)},
-            "max_length": 128,
-            "limit": None,
+            "settings": {"max_length": 128, "stride": 32, "limit": None},
         },
         training={
             "seed": 42,
@@ -216,7 +215,8 @@ def html() -> str:
 
 def test_summary_tells_what_ran_on_what_and_how_well() -> None:
     got = summary.summarize("token_classification", "wnut16", make_results())
-    assert list(got)[:9] == ["task", "recipe", "seed", "model", "corpus", "train", "headline", "validation", "test"]
+    assert list(got)[:7] == ["task", "recipe", "seed", "model", "corpus", "tokenize", "train"]
+    assert list(got)[7:10] == ["headline", "validation", "test"]
     assert (got["task"], got["recipe"], got["seed"], got["headline"]) == ("token_classification", "wnut16", 42, "f1")
     assert got["model"] == {
         "name": "sentence-transformers/all-MiniLM-L6-v2",
@@ -228,6 +228,7 @@ def test_summary_tells_what_ran_on_what_and_how_well() -> None:
         "sha256": "85" * 32,
         "examples": {"train": 1437, "validation": 479, "test": 479},
     }
+    assert got["tokenize"] == {"max_length": 128, "stride": 32, "limit": None}
     assert got["train"]["lr"] == 3e-4 and got["train"]["batch_size"] == 16 and "seed" not in got["train"]
     assert got["baselines"]["test"] == {"most_frequent_tag": 0.1134, "all_o": 0.0}
     assert got["export"]["onnx_int8"]["disagreements"] == 113
@@ -341,6 +342,13 @@ def test_page_starts_with_the_headline_its_interval_and_its_best_baseline(html: 
     start = " ".join(Page(html).text.split("before trusting")[0].split())
     for expected in ("0.402", "95% interval 0.362 to 0.441", "most frequent tag, 0.113", "beats it"):
         assert expected in start
+
+
+def test_a_limited_run_is_the_first_thing_that_the_page_warns_of() -> None:
+    results = make_results()
+    results.counts["settings"]["limit"] = 200
+    assert page.concerns(results)[0].startswith("Only a quick look: at most 200 examples of each split")
+    assert "at most 200 examples of each split" in render(results)
 
 
 def test_page_warns_of_leakage_duplicates_and_unseen_labels_and_of_nothing_else(html: str) -> None:

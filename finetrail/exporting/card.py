@@ -18,6 +18,7 @@ def model_card(
     *,
     corpus: Record,
     base_model: Record,
+    tokenized: Record,
     training: Record,
     evaluation: Record,
     export: Record,
@@ -31,15 +32,7 @@ def model_card(
     usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
     """
     metadata = _metadata(corpus, base_model, evaluation, pipeline_tag, hub_repo)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": _cell, "score": "{:.4f}".format}
-    return environment.get_template(TEMPLATE).render(
+    return _environment().get_template(TEMPLATE).render(
         metadata=metadata.to_yaml(),
         corpus=corpus,
         base_model=base_model,
@@ -48,6 +41,7 @@ def model_card(
             f"Base model: {base_model['name']}": _origin(base_model),
         },
         training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
+        limit=tokenized["settings"].get("limit"),
         headline=evaluation["headline"],
         scores=_scores(evaluation),
         baselines=evaluation.get("baselines", {}).get("test", {}),
@@ -58,6 +52,18 @@ def model_card(
         confidence=f"{evaluation['confidence'] * 100:.4g}%",
         hub_repo=hub_repo,
     )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "score": "{:.4f}".format}
+    return environment
 
 
 def _metadata(

@@ -82,6 +82,8 @@ def curves(history: Mapping[str, Series], training: Mapping[str, Any]) -> list[t
 def concerns(results: Results) -> list[str]:
     """List what a reader should know before trusting the scores: one sentence each."""
     found = []
+    if (limit := results.counts["settings"].get("limit")) is not None:
+        found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")
     for source in (results.checks, results.counts):
         for split, counts in source["splits"].items():
             for name, text in CONCERNS.items():

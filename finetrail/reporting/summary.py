@@ -49,6 +49,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "seed": results.training["seed"],
         "model": _identity(results.model),
         "corpus": _identity(results.corpus) | {"examples": examples},
+        "tokenize": results.counts["settings"],
         "train": {key: value for key, value in results.training.items() if key != "seed"},
         "headline": metric,
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
@@ -93,7 +94,7 @@ def sentence(evaluation: dict[str, Any]) -> str:
     score = headline(evaluation)
     text = f"{score.metric} {score.value:.3f} on {FINAL_SPLIT}"
     if score.low is not None and score.high is not None:
-        text += f" ({evaluation['confidence']:.0%} interval {score.low:.3f} to {score.high:.3f})"
+        text += f" ({evaluation['confidence'] * 100:.4g}% interval {score.low:.3f} to {score.high:.3f})"
     best = next(iter(baselines(evaluation).items()), None)
     return f"{text}; best baseline: {best[0]} {best[1]:.3f}" if best else text
 

@@ -71,13 +71,18 @@ def train(
             "batch_size (and more train.gradient_accumulation), or a smaller tokenize.max_length"
         ) from None
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
-    state = trainer.state
-    record = {
+    return model, _record(trainer, settings, precision)
+
+
+def _record(trainer: Trainer, settings: Train, precision: str) -> dict[str, Any]:
+    """Return what was effective."""
+    state, processes = trainer.state, trainer.args.world_size
+    return {
         "precision": precision,
         "device": trainer.args.device.type,
-        "processes": trainer.args.world_size,
-        "effective_batch_size": settings.batch_size * settings.gradient_accumulation * trainer.args.world_size,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "processes": processes,
+        "effective_batch_size": settings.batch_size * settings.gradient_accumulation * processes,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "updates": state.global_step,
         "epochs_done": round(float(state.epoch or 0), 4),
         "best_metric": settings.best_metric,
@@ -85,7 +90,6 @@ def train(
         "best_update": state.best_global_step,
         "stopped_early": state.global_step < state.max_steps,
     }
-    return model, record
 
 
 def effective_precision(requested: str) -> str:
