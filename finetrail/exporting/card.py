@@ -32,25 +32,29 @@ def model_card(
     usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
     """
     metadata = _metadata(corpus, base_model, evaluation, pipeline_tag, hub_repo)
-    return _environment().get_template(TEMPLATE).render(
-        metadata=metadata.to_yaml(),
-        corpus=corpus,
-        base_model=base_model,
-        origins={
-            f"Corpus: {corpus['name']}": _origin(corpus),
-            f"Base model: {base_model['name']}": _origin(base_model),
-        },
-        training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
-        limit=tokenized["settings"].get("limit"),
-        headline=evaluation["headline"],
-        scores=_scores(evaluation),
-        baselines=evaluation.get("baselines", {}).get("test", {}),
-        int8=export.get("onnx_int8"),
-        fp32=export["onnx_fp32"],
-        label_names=label_names,
-        usage=usage,
-        confidence=f"{evaluation['confidence'] * 100:.4g}%",
-        hub_repo=hub_repo,
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            metadata=metadata.to_yaml(),
+            corpus=corpus,
+            base_model=base_model,
+            origins={
+                f"Corpus: {corpus['name']}": _origin(corpus),
+                f"Base model: {base_model['name']}": _origin(base_model),
+            },
+            training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
+            limit=tokenized["settings"].get("limit"),
+            headline=evaluation["headline"],
+            scores=_scores(evaluation),
+            baselines=evaluation.get("baselines", {}).get("test", {}),
+            int8=export.get("onnx_int8"),
+            fp32=export["onnx_fp32"],
+            label_names=label_names,
+            usage=usage,
+            confidence=f"{evaluation['confidence'] * 100:.4g}%",
+            hub_repo=hub_repo,
+        )
     )
 
 

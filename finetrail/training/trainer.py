@@ -71,10 +71,10 @@ def train(
             "batch_size (and more train.gradient_accumulation), or a smaller tokenize.max_length"
         ) from None
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
-    return model, _record(trainer, settings, precision)
+    return model, _record(trainer, model, settings, precision)
 
 
-def _record(trainer: Trainer, settings: Train, precision: str) -> dict[str, Any]:
+def _record(trainer: Trainer, model: PreTrainedModel, settings: Train, precision: str) -> dict[str, Any]:
     """Return what was effective."""
     state, processes = trainer.state, trainer.args.world_size
     return {
@@ -82,7 +82,7 @@ def _record(trainer: Trainer, settings: Train, precision: str) -> dict[str, Any]
         "device": trainer.args.device.type,
         "processes": processes,
         "effective_batch_size": settings.batch_size * settings.gradient_accumulation * processes,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "parameters": model.num_parameters(),
         "updates": state.global_step,
         "epochs_done": round(float(state.epoch or 0), 4),
         "best_metric": settings.best_metric,
