@@ -40,6 +40,15 @@ def module_of(stage: dict[str, Any]) -> Path:
     return ROOT / (stage["cmd"].split(" -m ")[1].replace(".", "/") + ".py")
 
 
+def parts_of_the_task(tree: ast.Module) -> set[str]:
+    """Return the parts that a stage looks up: tasks.module(task, "x"), or the same in a generator over ("x", "y")."""
+    generators = [node for node in ast.walk(tree) if isinstance(node, ast.GeneratorExp)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "tasks.module"]
+    lookups = [node for node in generators if "tasks.module(" in ast.unparse(node)]
+    constants = (leaf for node in [*calls, *lookups] for leaf in ast.walk(node) if isinstance(leaf, ast.Constant))
+    return {constant.value for constant in constants} & PARTS
+
+
 def imports(path: Path, task: str) -> set[Path]:
     """Return the project files that a file imports, directly, anywhere in it, for one task."""
     tree = ast.parse(path.read_text())
@@ -55,9 +64,7 @@ def imports(path: Path, task: str) -> set[Path]:
     names |= {".".join(parts[:depth]) for parts in split for depth in range(1, len(parts))}
     if path.parent.name == "stages":
         names.add("stages")
-    if "tasks.module" in path.read_text() and path.parent.name == "stages":
-        parts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in PARTS}
-        names |= {f"finetrail.tasks.{task}.{part}" for part in parts}
+    names |= {f"finetrail.tasks.{task}.{part}" for part in parts_of_the_task(tree)}
     if path == ROOT / "finetrail/params.py":
         names.add(f"finetrail.tasks.{task}.settings")
     files = {ROOT / (name.replace(".", "/") + ending) for name in names for ending in (".py", "/__init__.py")}

@@ -446,7 +446,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     # UserError where max_length is above the model's positions.
     tokenizer = encoding.load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
     assert tokenizer.tokenize("Oslo") == ["Oslo"] and tokenizer.tokenize("oslo") == ["oslo"]
-    loaded = modeling.build_model(folder / "data/model", ["O", "B-X"]).base_model.state_dict()
+    loaded = modeling.build_model(folder / "data/model/weights", ["O", "B-X"]).base_model.state_dict()
     given = load_file(hub.folder("model", name) / "model.safetensors")
     given = {re.sub(r"^(distil)?bert\.", "", key): tensor for key, tensor in given.items()}
     given = {key.replace(".gamma", ".weight").replace(".beta", ".bias"): tensor for key, tensor in given.items()}
