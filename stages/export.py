@@ -133,12 +133,12 @@ def write_int8(
     path = fp32.with_name("model_int8.onnx")
     quantize_int8(fp32, path)
     record, _ = measure(path)
-    drop = torch_scores[headline] - record[headline]
+    drop, gain = torch_scores[headline] - record[headline], record[headline] - torch_scores[headline]
     kept = drop <= max_drop
     if not kept:
         path.unlink()
     stage.log(
-        f"export: onnx/{path.name}: {record['mib']} MiB, {headline} {record[headline]:.4f} ({-drop:+.4f}), "
+        f"export: onnx/{path.name}: {record['mib']} MiB, {headline} {record[headline]:.4f} ({gain:+.4f}), "
         f"differs from torch in {record['disagreements']} words of {SPLIT}: "
         + ("kept" if kept else f"removed, export.max_metric_drop is {max_drop}")
     )
