@@ -73,9 +73,17 @@ def benchmark(name: str) -> str:
     record = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
     rows = ["| figure | value |", "| --- | --- |"]
     for key, value in flat(record):
-        text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-        rows.append(f"| {key.replace('_', ' ')} | {text} |")
+        rows.append(f"| {key.replace('_', ' ')} | {shown(value)} |")
     return "\n".join(rows)
+
+
+def shown(value: Any) -> str:
+    """Return a figure as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(shown, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
