@@ -139,6 +139,27 @@ def test_loaded_settings_cannot_be_changed(folder: Path) -> None:
         params.load("train").train.lr = 1.0
 
 
+def test_check_tells_every_mistake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(RECIPE, "batch_size: 16", "batch_size: 0")
+    edit(RECIPE.with_name("klue-ner.yaml"), "stride: 128", "stride: 509")
+
+    with pytest.raises(UserError) as last:
+        params.check()
+
+    told = [*capsys.readouterr().err.splitlines(), str(last.value)]
+    assert len(told) == 2
+    assert "wnut16.yaml: train.batch_size" in "".join(told) and "klue-ner.yaml: tokenize: stride 509" in "".join(told)
+
+
+def test_a_url_with_a_password_is_refused_and_not_repeated(folder: Path) -> None:
+    recipe = RECIPE.with_name("conll2000.yaml")
+    edit(recipe, "https://raw.", "https://me:SECRET@raw.")
+
+    with pytest.raises(UserError, match="has a user name in it; expected it in ~/.netrc") as error:
+        params.load_recipe("token_classification", "conll2000")
+    assert "SECRET" not in str(error.value)
+
+
 def test_check_validates_every_recipe_without_heavy_imports() -> None:
     code = (
         "import sys; from finetrail import params; params.check();"

@@ -220,6 +220,27 @@ def test_parquet_names_the_columns_there_where_one_is_missing(tmp_path):
         list(readers.read(tmp_path, [tmp_path / "train"], parquet(tokens="tokens")))
 
 
+def test_parquet_that_is_damaged_behind_its_footer_is_told(tmp_path):
+    pq.write_table(pa.table({"a": ["x" * 100] * 100}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[4:60] = b"\xff" * 56  # the first page's header
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"^a.parquet: damaged Parquet: "):
+        list(readers.read(tmp_path, [tmp_path / "a.parquet"], parquet(text="a")))
+
+
+def test_json_nested_too_deeply_is_told_with_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' + "[" * 200_000 + "]" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"^a.jsonl:2: JSON nested too deeply"):
+        list(readers.read(tmp_path, [tmp_path / "a.jsonl"], jsonl(text="text")))
+
+
+def test_blanks_behind_a_label_make_no_other_label(tmp_path):
+    (tmp_path / "a.txt").write_text("foo\tB-PER \nbar\tO\n")
+    (record,) = readers.read(tmp_path, [tmp_path / "a.txt"], conll(separator="\t"))
+    assert record.values["labels"] == ["B-PER", "O"]
+
+
 def test_class_labels_written_by_datasets_are_read_as_their_names(tmp_path):
     import datasets
 

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources import Fetched, archives, fetch, find, url
+from finetrail.sources import Fetched, archives, fetch, find, moving, url
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
 
@@ -798,3 +798,24 @@ def test_a_light_source_imports_nothing_heavy(tmp_path):
     command = [sys.executable, "-c", code, json.dumps(fields), "dataset", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "resolved", "pin"),
+    [
+        ("package", {"version": "1", "sha256": None}, {}, None),
+        ("file", {"path": "a", "sha256": None}, {}, "sha256: d1"),
+        ("file", {"path": "a", "sha256": "d1"}, {}, None),
+        ("url", {"urls": ["u", "v"], "sha256": None}, {}, "sha256: f1, f2"),
+        ("url", {"urls": ["u", "v"], "sha256": ["f1", "f2"]}, {}, None),
+        ("hub", {"repo": "o/n", "revision": "main"}, {"commit": "c0"}, "revision: c0"),
+        ("hub", {"repo": "o/n", "revision": "c0"}, {"commit": "c0"}, None),
+        ("dvc", {"repo": None, "rev": None, "sha256": None}, {}, "sha256: d1"),
+        ("dvc", {"repo": None, "rev": "v1", "sha256": None}, {}, None),
+    ],
+)
+def test_what_nothing_pins_is_told_with_the_pin(kind, source, resolved, pin):
+    files = [{"path": "a", "sha256": "f1"}, {"path": "b", "sha256": "f2"}]
+    provenance = {"kind": kind, "source": source, "resolved": resolved, "sha256": "d1", "files": files}
+    hint = moving(Fetched(Path(), ["a", "b"], provenance))
+    assert hint is None if pin is None else hint.endswith(f"pin it in the recipe: {pin}")

@@ -232,6 +232,22 @@ def test_the_first_update_is_on_the_curve_however_short_the_run(run: Run, curve:
     assert list(curve("train/loss")) == [1]
 
 
+def test_labelled_is_exact_over_chunks_and_slices() -> None:
+    rows = [[IGNORE_INDEX] * (i % 4) + ([i] if i % 3 == 0 else []) for i in range(25_000)]
+    table = pa.table({"labels": pa.chunked_array([rows[:7], rows[7:12_345], rows[12_345:]])}).slice(3)
+    expected = [row for row in rows[3:] if any(label != IGNORE_INDEX for label in row)]
+    assert trainer.labelled(Dataset(table))["labels"][:] == expected
+
+
+def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(self: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(trainer.Trainer, "train", fill)
+    with pytest.raises(UserError, match="out of memory with batches of 8; expected a smaller batch_size"):
+        run()
+
+
 def test_features_without_a_label_are_left_out(features: dict[str, pa.Table]) -> None:
     table = features["train"].slice(0, 4)
     ignored = [[IGNORE_INDEX] * len(labels) for labels in table["labels"].to_pylist()]

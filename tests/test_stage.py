@@ -1,0 +1,60 @@
+"""What surrounds every stage: an output is there whole or not at all, and what a user can mend is one line."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from finetrail import stage
+from finetrail.errors import UserError
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_an_output_that_fails_leaves_the_earlier_one_and_nothing_beside_it(tmp_path: Path, error: Exception) -> None:
+    target = tmp_path / "data"
+    with stage.output(target) as folder:
+        folder.mkdir()
+        (folder / "a").write_text("1")
+
+    with pytest.raises((type(error), UserError)), stage.output(target) as folder:
+        folder.mkdir()
+        (folder / "b").write_text("2")
+        raise error
+
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["data", "data/a"]
+
+
+def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"no space left on the disk of .*data; free some"),
+        stage.output(tmp_path / "data"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "the file that was read")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("a\n  b"), "error: a b"),
+        (OSError(errno.ENOSPC, "full"), "error: no space left on a disk; free some"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: /x: Permission denied; expected a place"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "error: /x: Read-only file system; expected a place"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error: Exception, line: str) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        stage.run(main)
+
+    assert str(ended.value).startswith(line)
+    assert "\n" not in str(ended.value)
+
+
+def test_a_bug_of_ours_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        stage.run(main)
