@@ -1,6 +1,5 @@
 """What the Hugging Face libraries raise -> one line that says what to do."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from huggingface_hub.errors import (
 )
 
 from finetrail.errors import UserError
+from finetrail.stage import FULL
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def told(what: str) -> Iterator[None]:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         chain = _chain(error)
-        if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
+        if any(isinstance(link, OSError) and link.errno in FULL for link in chain):
             raise
         raise UserError(f"{what}: {constants.ENDPOINT}: {_reason(chain)}") from None
 

@@ -29,6 +29,7 @@ EXPORTED = Path("data/exported")
 TRAIN_HISTORY = Path("metrics/train")
 EVALUATION = Path("metrics/evaluation")
 EVALUATION_METRICS = EVALUATION / "metrics.json"
+EVALUATION_ERRORS = EVALUATION / "errors.json"
 EXPORT_METRICS = Path("metrics/export.json")
 # Of the last run on this machine; in neither cache, so that equal runs stay equal.
 TRAIN_TIMINGS = Path("metrics/train_timings.json")

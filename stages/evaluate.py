@@ -67,7 +67,9 @@ def write(
         for name, rows in tables.items():
             pd.DataFrame(rows).to_csv(evaluation / f"{name}.csv", index=False, lineterminator="\n")
         stage.write_json(evaluation / layout.EVALUATION_METRICS.name, metrics)
-        stage.write_json(evaluation / "errors.json", scoring.worst_errors(predictions["test"], most_errors))
+        stage.write_json(
+            evaluation / layout.EVALUATION_ERRORS.name, scoring.worst_errors(predictions["test"], most_errors)
+        )
 
 
 if __name__ == "__main__":

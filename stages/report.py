@@ -16,7 +16,6 @@ TEXT_COLUMNS = {"split", "label", "reference", "prediction"}
 
 def read_results() -> Results:
     """Read what all earlier stages recorded; UserError where a record is missing."""
-    errors = layout.EVALUATION / "errors.json"
     return Results(
         checks=read_json(layout.CORPUS_CHECKS),
         corpus=read_json(layout.CORPUS_PROVENANCE),
@@ -27,7 +26,7 @@ def read_results() -> Results:
         evaluation=read_json(layout.EVALUATION_METRICS),
         tables={path.stem: read_rows(path, ",") for path in sorted(layout.EVALUATION.glob("*.csv"))},
         # A task whose errors cannot be listed (a language model's) writes none.
-        errors=read_json(errors) if errors.is_file() else [],
+        errors=read_json(layout.EVALUATION_ERRORS) if layout.EVALUATION_ERRORS.is_file() else [],
         export=read_json(layout.EXPORT_METRICS),
     )
 

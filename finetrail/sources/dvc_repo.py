@@ -1,6 +1,5 @@
 """An output of a DVC repository, at a Git revision or experiment -> a copy of its files."""
 
-import errno
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +14,7 @@ from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.sources import local
 from finetrail.sources.provenance import Fetched, record
-from finetrail.stage import remove
+from finetrail.stage import FULL, remove
 
 
 def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
@@ -35,7 +34,7 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     except DvcException as error:
         raise UserError(f"{what}: {_reason(error)}") from None
     except (OSError, DataIndexDirError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{what}: {reason}; expected an output whose data is in the cache or remote") from None

@@ -158,11 +158,10 @@ def labelled(features: Dataset) -> Dataset:
 
     Such is a window that holds only the middle of one long word, or words whose labels train lacks.
     """
-    table = features.with_format("arrow")
-    kept = [
-        np.array([(row.values.to_numpy() != IGNORE_INDEX).any() for row in batch["labels"].combine_chunks()])
-        for batch in table.iter(10_000)
-    ]
+    kept = []
+    for batch in features.with_format("arrow").iter(10_000):
+        known = pc.list_flatten(batch["labels"]).to_numpy() != IGNORE_INDEX
+        kept.append(np.bincount(pc.list_parent_indices(batch["labels"]).to_numpy()[known], minlength=len(batch)) > 0)
     return features.select(np.flatnonzero(np.concatenate(kept)))
 
 
