@@ -36,11 +36,11 @@ docs: $(VENV)/installed   ## write the results, benchmarks and keys into the doc
 lock: $(VENV)/installed   ## write requirements.lock from what is installed
 	@pip freeze --exclude-editable | sed 's/^torch==\(.*\)+.*/torch==\1/' > requirements.lock
 
-# Everything at pinned versions.
+# Everything at pinned versions. PEP 517: seqeval is source only, and pip's older way does not get all that its build needs.
 $(VENV)/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
 	  f"error: Python {sys.version.split()[0]}; finetrail is locked for 3.11: make {sys.argv[1]} PYTHON=python3.11")' '$(MAKECMDGOALS)'
 	@echo "Installing the pinned packages into $(VENV): about two minutes, once."
 	@$(PYTHON) -m venv $(VENV)
-	@pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@pip install --quiet --disable-pip-version-check --use-pep517 --requirement requirements.lock
 	@touch $@
