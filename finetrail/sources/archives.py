@@ -62,7 +62,7 @@ def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
                 if member.issparse() or not (member.isdir() or member.isreg()):
                     raise UserError(f"member {member.name!r} is a link or a special file; expected files and folders")
                 _check_name(member.name, root, member.isdir())
-                tar.extract(member, root, set_attrs=False, filter="data")
+                _write(tar.extractfile(member), root / member.name)  # extract() with a filter needs Python 3.11.4
             # tarfile (3.11) takes a damaged header for the end of the archive; behind the real end stand only zeros.
             while rest := tar.fileobj.read(CHUNK):
                 if rest.strip(b"\0"):
@@ -78,13 +78,13 @@ def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
             if member.flag_bits & 1:
                 raise UserError(f"member {member.filename!r} is encrypted; expected an archive without a password")
             _check_name(member.filename, root, member.is_dir())
-            target = root / member.filename
-            (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
-            if not member.is_dir():
-                with archive.open(member) as stream, target.open("xb") as file:
-                    limited = _Limited(stream, limit_mib, used)
-                    shutil.copyfileobj(limited, file, CHUNK)
-                    used = limited.used
+            if member.is_dir():
+                _write(None, root / member.filename)
+                continue
+            with archive.open(member) as stream:
+                limited = _Limited(stream, limit_mib, used)
+                _write(limited, root / member.filename)
+                used = limited.used
 
 
 def _unpack_gzip(path: Path, root: Path, limit_mib: int) -> None:
@@ -92,6 +92,14 @@ def _unpack_gzip(path: Path, root: Path, limit_mib: int) -> None:
     _check_name(name, root, False)
     with gzip.open(path) as stream, (root / name).open("xb") as file:
         shutil.copyfileobj(_Limited(stream, limit_mib), file, CHUNK)
+
+
+def _write(content: "IO[bytes] | _Limited | None", target: Path) -> None:
+    """Write a member with the folders above it; None is the content of a folder."""
+    (target.parent if content else target).mkdir(parents=True, exist_ok=True)
+    if content:
+        with target.open("xb") as file:
+            shutil.copyfileobj(content, file, CHUNK)
 
 
 def _check_name(name: str, root: Path, is_folder: bool) -> None:
