@@ -17,13 +17,14 @@ MODEL_PROVENANCE = MODEL / "provenance.json"
 WEIGHTS = MODEL / "weights"
 BASE_TOKENIZER = MODEL / "tokenizer"
 TOKENIZED = Path("data/tokenized")
-LABEL_NAMES = TOKENIZED / "label_names.json"
+TARGET = TOKENIZED / "target.json"
 USED_TOKENIZER = TOKENIZED / "tokenizer"
 TOKENIZED_COUNTS = TOKENIZED / "counts.json"
 TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
 PREDICTIONS = Path("data/predictions.parquet")
 EXPORTED = Path("data/exported")
+EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 
 # metrics/: what people look at. Only METRICS is in Git.
 TRAIN_HISTORY = Path("metrics/train")
@@ -35,19 +36,20 @@ EXPORT_METRICS = Path("metrics/export.json")
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
+PLOTS = Path("metrics/plots")
 
 # Partial downloads and checkpoints: survives a failed stage, never in Git or in the DVC cache.
 SCRATCH = Path(".scratch")
 
 
-def split_file(folder: Path, split: str) -> Path:
-    """Return the Parquet file of one split in data/corpus."""
-    return folder / f"{split}.parquet"
+def table_file(folder: Path, table: str) -> Path:
+    """Return the Parquet file of one table of data/corpus: a split, or what the splits share (documents)."""
+    return folder / f"{table}.parquet"
 
 
-def features_file(split: str) -> Path:
-    """Return the Arrow stream of one split's features: plain Arrow, so that training maps it into memory."""
-    return TOKENIZED / f"{split}.arrow"
+def features_file(table: str) -> Path:
+    """Return the Arrow stream of one table's features: plain Arrow, so that training maps it into memory."""
+    return TOKENIZED / f"{table}.arrow"
 
 
 def recipe_file(task: str, recipe: str) -> Path:

@@ -107,6 +107,9 @@ class Splits(Settings):
     validation: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
     test: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
     seed: int = Field(ge=0, description="of the carving; not params.yaml's seed, so that seeds share their splits")
+    stratify: str | None = Field(
+        min_length=1, description="column of the task whose values each carved split has in proportion; null: by chance"
+    )
 
     @model_validator(mode="after")
     def _something_left(self) -> "Splits":
@@ -149,6 +152,44 @@ class ParquetReader(Settings):
     columns: dict[str, str] = Field(description="the task's column -> the file's column")
 
 
+class CsvReader(Settings):
+    """Delimited text with a header line: CSV, TSV."""
+
+    format: Literal["csv"]
+    columns: dict[str, str] = Field(description="the task's column -> the file's column")
+    delimiter: str = Field(min_length=1, max_length=1, description="between columns")
+    quoting: Literal["minimal", "none"] = Field(
+        description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
+    )
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class TextReader(Settings):
+    """Plain text: one example a file, a line or a paragraph."""
+
+    format: Literal["text"]
+    unit: Literal["file", "line", "paragraph"] = Field(description="an example; blank lines part paragraphs")
+    columns: dict[str, Literal["text", "first_line", "rest", "folder", "stem"]] = Field(
+        description="the task's column -> the whole text, its first line, the text after that, the name of the file's "
+        "folder, or of the file without its ending"
+    )
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class SquadReader(Settings):
+    """SQuAD's JSON (1.1, 2.0, KorQuAD 1.0): articles of paragraphs of questions."""
+
+    format: Literal["squad"]
+
+
+class BeirReader(Settings):
+    """BEIR's layout: documents and queries as JSON lines, judgements (qrels) as one TSV a split."""
+
+    format: Literal["beir"]
+    documents: str = Field(min_length=1, description="JSON lines of _id, title, text; path inside the source")
+    queries: str = Field(min_length=1, description="JSON lines of _id, text; path inside the source")
+
+
 class Corpus(Settings):
     """What every corpus section has; a task adds its reader and its checks."""
 
@@ -188,6 +229,13 @@ class Train(Settings):
     best_metric: str = Field(min_length=1, description="validation metric that chooses the checkpoint; or loss")
     patience: int | None = Field(ge=1, description="epochs without a better best_metric before it stops; null: never")
     log_steps: int = Field(ge=1, description="updates between two points of the loss curve")
+    layer_decay: float = Field(
+        gt=0, le=1, description="a layer's learning rate as a share of the one above it (Sun et al. 2019); 1: the same"
+    )
+    unfreeze_layers: int | None = Field(
+        ge=1, description="layers that join training at the start of each epoch, from the top (Howard and Ruder 2018); "
+        "null: all train from the first"
+    )  # fmt: skip
 
 
 class Bootstrap(Settings):

@@ -1,4 +1,4 @@
-"""Turns a pinned source into the canonical corpus: one Parquet file a split, checks and provenance."""
+"""Turns a pinned source into the canonical corpus: one Parquet file a table, checks and provenance."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -23,41 +23,39 @@ ROW_GROUP = 10_000
 def canonical_rows(
     fetched: Fetched, corpus: Any, task: ModuleType, counts: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (split, row) for every example that the task keeps; `counts` of its split take up what passes."""
+    """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes."""
 
     def read(pattern: str) -> Iterator[readers.Record]:
         return readers.read(fetched.root, find(fetched, pattern), corpus.reader)
 
     records = splits.assemble(corpus.splits, read)
-    for split, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
-        row = task.canonical(record, corpus, counts[split])
-        if row is not None:
-            yield split, row
+    for table, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
+        yield from task.rows(table, record, corpus, counts)
 
 
-def write_splits(rows: Iterable[tuple[str, Any]], columns: pa.Schema, folder: Path) -> None:
-    """Write one Parquet file a split, ROW_GROUP rows at a time; UserError where a split gets none."""
-    waiting: dict[str, list[Any]] = {split: [] for split in layout.SPLITS}
-    written = dict.fromkeys(layout.SPLITS, 0)
+def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
+    """Write one Parquet file a table, ROW_GROUP rows at a time; UserError where a table gets none."""
+    waiting: dict[str, list[Any]] = {table: [] for table in tables}
+    written = dict.fromkeys(tables, 0)
     with ExitStack() as files:
         writers = {
-            split: files.enter_context(pq.ParquetWriter(layout.split_file(folder, split), columns, compression="zstd"))
-            for split in layout.SPLITS
+            table: files.enter_context(pq.ParquetWriter(layout.table_file(folder, table), columns, compression="zstd"))
+            for table, columns in tables.items()
         }
 
-        def write(split: str) -> None:
-            writers[split].write_table(pa.Table.from_pylist(waiting[split], columns))
-            written[split] += len(waiting[split])
-            waiting[split] = []
+        def write(table: str) -> None:
+            writers[table].write_table(pa.Table.from_pylist(waiting[table], tables[table]))
+            written[table] += len(waiting[table])
+            waiting[table] = []
 
-        for split, row in rows:
-            waiting[split].append(row)
-            if len(waiting[split]) == ROW_GROUP:
-                write(split)
-        for split in layout.SPLITS:
-            if waiting[split]:
-                write(split)
-    if empty := [split for split in layout.SPLITS if not written[split]]:
+        for table, row in rows:
+            waiting[table].append(row)
+            if len(waiting[table]) == ROW_GROUP:
+                write(table)
+        for table in tables:
+            if waiting[table]:
+                write(table)
+    if empty := [table for table in tables if not written[table]]:
         raise UserError(f"splits.{empty[0]}: every example of it is empty; expected at least one that is not")
 
 
@@ -76,15 +74,16 @@ def main() -> None:
     corpus = params.corpus
     task = tasks.module(params.task, "corpus")
     fetched = fetch(corpus.source, "dataset", layout.SCRATCH)
-    counts = {split: task.Counts() for split in layout.SPLITS}
+    tables = task.tables(corpus)
+    counts = {table: task.Counts() for table in tables}
     with output(layout.CORPUS) as folder:
         folder.mkdir()
-        write_splits(canonical_rows(fetched, corpus, task, counts), task.SCHEMA, folder)
+        write_tables(canonical_rows(fetched, corpus, task, counts), tables, folder)
         checks = task.checks(counts, corpus)
         write_json(folder / layout.CORPUS_CHECKS.name, checks)
         write_json(folder / layout.CORPUS_PROVENANCE.name, provenance(fetched, corpus))
-    for split in layout.SPLITS:
-        log(f"download@corpus: {split} {task.summary(counts[split], corpus)}")
+    for table in tables:
+        log(f"download@corpus: {table} {task.summary(counts[table], corpus)}")
     if hint := moving(fetched):
         log(f"download@corpus: {hint}")
     for line in task.warnings(checks):

@@ -1,5 +1,8 @@
 """Turns the trained model and the held-out splits into data/predictions.parquet and the scores, metrics/evaluation."""
 
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -9,38 +12,67 @@ from transformers import AutoTokenizer
 
 from finetrail import layout, params, stage, tasks
 from finetrail.evaluation import bootstrap, inference, splits
+from finetrail.evaluation.splits import Encoded
 
 HELD_OUT = ("validation", "test")
+BEFORE = "before_training"
+
+# Of one model: split -> predictions.
+Predictions = dict[str, pa.Table]
 
 
 def main() -> None:
     """Predict and score validation and test, with intervals and baselines."""
     declared = params.load("evaluate")
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
-    settings, label_names = declared.evaluate, stage.read_json(layout.LABEL_NAMES)
-    forward = inference.torch_forward(modeling.load_model(layout.TRAINED).to(inference.device()))
-    pad_token_id = AutoTokenizer.from_pretrained(layout.TRAINED).pad_token_id
-    train, _ = splits.load("train")
-    metrics: dict[str, Any] = {"headline": scoring.headline(label_names), "confidence": settings.bootstrap.confidence}
-    baselines, predictions = {}, {}
+    settings, target = declared.evaluate, stage.read_json(layout.TARGET)
+    held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
+    predict = predictor(modeling, scoring, held_out, shared, target, settings)
+    trained = predict(layout.TRAINED)
+    before = predict(layout.WEIGHTS) if modeling.base_is_baseline(layout.WEIGHTS) else {}
+    headline, train = scoring.headline(target, settings), splits.load("train")
+    metrics: dict[str, Any] = {"headline": headline, "confidence": settings.bootstrap.confidence}
+    baselines: dict[str, dict[str, dict[str, float]]] = {}
     for split in HELD_OUT:
-        examples, features = splits.load(split)
-        predicted = scoring.predict(examples, features, label_names, forward, pad_token_id, settings.batch_size)
-        metrics[split] = with_intervals(scoring, predicted, label_names, settings.bootstrap)
-        guesses = scoring.baselines(train, examples, label_names)
-        baselines[split] = {name: scoring.score(guess, label_names) for name, guess in guesses.items()}
-        predictions[split] = predicted
-        stage.log(summary(split, metrics[split], metrics["headline"], baselines[split]))
-    write(predictions, metrics | {"baselines": baselines}, scoring, label_names, settings.worst_errors)
+        metrics[split] = with_intervals(scoring, trained[split], target, settings)
+        guesses = scoring.baselines(train, held_out[split], shared, target, settings)
+        guesses |= {BEFORE: before[split]} if before else {}
+        baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
+        stage.log(summary(split, metrics[split], headline, baselines[split]))
+    tables = all_tables(scoring, {"": trained, f"{BEFORE}_": before}, target, settings)
+    errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
+    write(trained, metrics | {"baselines": baselines}, tables, errors)
 
 
-def with_intervals(scoring: Any, predicted: pa.Table, label_names: list[str], settings: Any) -> dict[str, float]:
+def predictor(
+    modeling: ModuleType,
+    scoring: ModuleType,
+    held_out: dict[str, Encoded],
+    shared: dict[str, Encoded],
+    target: Any,
+    settings: Any,
+) -> Callable[[Path], Predictions]:
+    """Return the function from a model's folder to its predictions."""
+    tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
+
+    def predict(folder: Path) -> Predictions:
+        forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))
+        return {
+            split: scoring.predict(encoded, shared, target, forward, tokenizer, settings)
+            for split, encoded in held_out.items()
+        }
+
+    return predict
+
+
+def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settings: Any) -> dict[str, float]:
     """Return each score with the ends of its interval: f1, f1_low, f1_high, ..."""
-    scores = scoring.score(predicted, label_names)
-    counts, to_scores = scoring.statistics(predicted, label_names)
-    ends = bootstrap.intervals(counts, to_scores, settings)
+    scores = scoring.score(predicted, target, settings)
+    units, to_scores = scoring.statistics(predicted, target, settings)
+    ends = bootstrap.intervals(units, to_scores, settings.bootstrap)
     rows = (
-        {name: value, f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]} for name, value in scores.items()
+        {name: value} | ({f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]} if name in ends else {})
+        for name, value in scores.items()
     )
     return {name: value for row in rows for name, value in row.items()}
 
@@ -52,24 +84,33 @@ def summary(split: str, scores: dict[str, float], headline: str, baselines: dict
     return f"evaluate: {split}: {headline} {scores[headline]:.4f} [{low:.4f}, {high:.4f}]; baselines: {others}"
 
 
+def all_tables(
+    scoring: ModuleType, models: dict[str, Predictions], target: Any, settings: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what people look at beside the scores, for plots and the report: name -> rows of all splits."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for prefix, predictions in models.items():
+        for split, predicted in predictions.items():
+            for name, rows in scoring.tables(predicted, target, settings).items():
+                tables.setdefault(prefix + name, []).extend({"split": split} | row for row in rows)
+    return tables
+
+
 def write(
-    predictions: dict[str, pa.Table], metrics: dict[str, Any], scoring: Any, label_names: list[str], most_errors: int
+    predictions: Predictions,
+    metrics: dict[str, Any],
+    tables: dict[str, list[dict[str, Any]]],
+    errors: list[dict[str, Any]],
 ) -> None:
     """Write predictions as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
     with stage.output(layout.PREDICTIONS) as file, stage.output(layout.EVALUATION) as evaluation:
         evaluation.mkdir()
         named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
         pq.write_table(pa.concat_tables(named), file, compression="zstd")
-        tables: dict[str, list[dict[str, Any]]] = {}
-        for split, predicted in predictions.items():
-            for name, rows in scoring.tables(predicted, label_names).items():
-                tables.setdefault(name, []).extend({"split": split} | row for row in rows)
         for name, rows in tables.items():
             pd.DataFrame(rows).to_csv(evaluation / f"{name}.csv", index=False, lineterminator="\n")
         stage.write_json(evaluation / layout.EVALUATION_METRICS.name, metrics)
-        stage.write_json(
-            evaluation / layout.EVALUATION_ERRORS.name, scoring.worst_errors(predictions["test"], most_errors)
-        )
+        stage.write_json(evaluation / layout.EVALUATION_ERRORS.name, errors)
 
 
 if __name__ == "__main__":

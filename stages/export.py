@@ -17,36 +17,46 @@ from finetrail.evaluation.inference import Forward
 from finetrail.exporting import hub
 from finetrail.exporting.card import model_card
 from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
-from finetrail.exporting.parity import disagreements
+from finetrail.exporting.parity import compare
 
 SPLIT = "test"
 
-# An ONNX file's record for metrics/export.json, and the example of each word that it labels unlike torch.
+# An ONNX file's record for metrics/export.json, and the example of each prediction that is unlike torch's.
 Measured = tuple[dict[str, Any], list[str]]
 
 
 def main() -> None:
-    """Write weights, tokenizer, ONNX and model card, and push them where the recipe says so."""
+    """Write weights, tokenizer, ONNX, settings and model card, and push them where the recipe says so."""
     declared = params.load("export")
     settings = declared.export
     modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
-    records = read_records()
+    records, target = read_records(), stage.read_json(layout.TARGET)
     evaluation, headline = records["evaluation"], records["evaluation"]["headline"]
     if settings.hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
         raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
     with stage.output(layout.EXPORTED) as folder, stage.output(layout.EXPORT_METRICS) as metrics_file:
         model = copy_trained(folder, modeling)
-        pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
-        predict = predictor(scoring, records["label_names"], pad_token_id, declared.evaluate.batch_size)
-        measure = measurer(scoring, records["label_names"], headline, predict, reference(modeling, predict))
+        stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared, records, target))
+        encoded, shared = splits.load(SPLIT), splits.load_shared()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+
+        def predict(forward: Forward) -> pa.Table:
+            return scoring.predict(encoded, shared, target, forward, tokenizer, declared.evaluate)
+
+        def score(predictions: pa.Table) -> float:
+            return scoring.score(predictions, target, declared.evaluate)[headline]
+
+        measure = measurer(predict, score, headline, reference(modeling, predict))
         fp32 = folder / "onnx" / "model.onnx"
-        metrics = {"onnx_fp32": write_fp32(model, fp32, measure)}
+        metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
         if settings.int8:
             metrics["onnx_int8"] = write_int8(fp32, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
         text = model_card(
             **records,
             export=metrics,
+            label_names=card.labels(target),
+            library=card.LIBRARY,
             pipeline_tag=modeling.PIPELINE_TAG,
             usage=card.usage(settings.hub_repo or "path/to/this/folder"),
             hub_repo=settings.hub_repo,
@@ -67,7 +77,16 @@ def read_records() -> dict[str, Any]:
         "tokenized": stage.read_json(layout.TOKENIZED_COUNTS),
         "training": stage.read_json(layout.TRAINING_RECORD),
         "evaluation": stage.read_json(layout.EVALUATION_METRICS),
-        "label_names": stage.read_json(layout.LABEL_NAMES),
+    }
+
+
+def inference_settings(declared: params.Declared, records: dict[str, Any], target: Any) -> dict[str, Any]:
+    """Return what finetrail.inference needs to encode and decode as evaluation did."""
+    return {
+        "task": declared.task,
+        "target": target,
+        "tokenize": records["tokenized"]["settings"],
+        "evaluate": declared.evaluate.model_dump(),
     }
 
 
@@ -75,14 +94,6 @@ def copy_trained(folder: Path, modeling: ModuleType) -> PreTrainedModel:
     """Copy weights, config and tokenizer as they are, and return the model loaded from the copy."""
     shutil.copytree(layout.TRAINED, folder, ignore=shutil.ignore_patterns(layout.TRAINING_RECORD.name))
     return modeling.load_model(folder)
-
-
-def predictor(
-    scoring: ModuleType, label_names: list[str], pad_token_id: int, batch_size: int
-) -> Callable[[Forward], pa.Table]:
-    """Return the function that predicts the whole split, whatever runs the model."""
-    examples, features = splits.load(SPLIT)
-    return lambda forward: scoring.predict(examples, features, label_names, forward, pad_token_id, batch_size)
 
 
 def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> pa.Table:
@@ -94,35 +105,37 @@ def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> p
 
 
 def measurer(
-    scoring: ModuleType,
-    label_names: list[str],
-    headline: str,
-    predict: Callable[[Forward], pa.Table],
-    expected: pa.Table,
+    predict: Callable[[Forward], pa.Table], score: Callable[[pa.Table], float], headline: str, expected: pa.Table
 ) -> Callable[[Path], Measured]:
     """Return the function that runs an ONNX file over the whole split and compares it with torch's predictions."""
 
     def measure(path: Path) -> Measured:
         found = predict(onnx_forward(path))
-        differ = disagreements(expected, found)
-        score = scoring.score(found, label_names)[headline]
+        compared = compare(expected, found)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))  # with weights beside it
-        return {headline: score, "disagreements": len(differ), "mib": round(size / 2**20, 2)}, differ
+        record = {headline: score(found), "predictions": compared.total, "disagreements": len(compared.differ)}
+        return record | {"near_ties": compared.near_ties, "mib": round(size / 2**20, 2)}, compared.differ
 
     return measure
 
 
-def write_fp32(model: PreTrainedModel, path: Path, measure: Callable[[Path], Measured]) -> dict[str, Any]:
-    """Write the ONNX model; UserError unless it agrees with torch in every word."""
+def write_fp32(
+    model: PreTrainedModel, path: Path, inputs: list[str], measure: Callable[[Path], Measured]
+) -> dict[str, Any]:
+    """Write the ONNX model; UserError unless it agrees with torch in every prediction."""
     path.parent.mkdir()
-    export_onnx(model, path)
+    export_onnx(model, path, inputs)
     record, differ = measure(path)
     if differ:
         raise UserError(
-            f"export: onnx/{path.name} differs from torch in {len(differ)} words of {SPLIT}, "
-            f"the first in example {differ[0]!r}; expected none"
+            f"export: onnx/{path.name} differs from torch in {len(differ):,} of {record['predictions']:,} predictions "
+            f"on {SPLIT}, the first in example {differ[0]!r}; expected none"
         )
-    stage.log(f"export: onnx/{path.name}: {record['mib']} MiB, agrees with torch in every word of {SPLIT}")
+    ties = f", but for {record['near_ties']} near ties" if record["near_ties"] else ""
+    stage.log(
+        f"export: onnx/{path.name}: {record['mib']} MiB, agrees with torch in all {record['predictions']:,} "
+        f"predictions on {SPLIT}{ties}"
+    )
     return record
 
 
@@ -133,13 +146,14 @@ def write_int8(
     path = fp32.with_name("model_int8.onnx")
     quantize_int8(fp32, path)
     record, _ = measure(path)
-    drop, gain = torch_scores[headline] - record[headline], record[headline] - torch_scores[headline]
+    gain = record[headline] - torch_scores[headline]
+    drop = gain if headline in tasks.LOWER_IS_BETTER else -gain
     kept = drop <= max_drop
     if not kept:
         path.unlink()
     stage.log(
         f"export: onnx/{path.name}: {record['mib']} MiB, {headline} {record[headline]:.4f} ({gain:+.4f}), "
-        f"differs from torch in {record['disagreements']} words of {SPLIT}: "
+        f"differs from torch in {record['disagreements']:,} of {record['predictions']:,} predictions: "
         + ("kept" if kept else f"removed, export.max_metric_drop is {max_drop}")
     )
     return record | {f"{headline}_drop": drop, "kept": kept}

@@ -1,4 +1,4 @@
-"""Turns the records of all stages into metrics/metrics.json, which Git keeps, and metrics/report.html for people."""
+"""Turns the records of all stages into metrics/metrics.json, which Git keeps, and a page and figures for people."""
 
 import csv
 from pathlib import Path
@@ -60,13 +60,17 @@ def read_value(text: str) -> Any:
 
 
 def main() -> None:
-    """Assemble both files."""
+    """Assemble the record, the page, and its figures as files."""
     params = load("report")
     results = read_results()
     with output(layout.METRICS) as path:
         write_json(path, summary.summarize(params.task, params.recipe, results))
     with output(layout.REPORT) as path:
         path.write_text(page.render(params.task, params.recipe, results), encoding="utf-8")
+    with output(layout.PLOTS) as folder:
+        folder.mkdir()
+        for name, svg in page.figures(results).items():
+            (folder / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
     log(f"report: {summary.sentence(results.evaluation)}")
 
 

@@ -1,9 +1,8 @@
 """Turns data/corpus into features: data/tokenized."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,41 +15,43 @@ EXAMPLES_A_BATCH = 4096  # bounds memory, whatever the size of the corpus
 
 
 def main() -> None:
-    """Encode every split with the base model's tokenizer, and keep that as it was used."""
+    """Encode every table with the base model's tokenizer, and keep that as it was used."""
     declared = params.load("tokenize")
     task, settings = tasks.module(declared.task, "encoding"), declared.tokenize
-    tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings.max_length)
-    train = (batch for _, batch in read(layout.split_file(layout.CORPUS, "train"), None))
-    label_names = task.label_names(train, settings)
-    encoder = task.Encoder(tokenizer, label_names, settings)
+    tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
+    target = task.target(train(), settings)
+    encoder = task.Encoder(tokenizer, target, settings)
     with stage.output(layout.TOKENIZED) as folder:
         folder.mkdir()
         counts = {}
-        for split in layout.SPLITS:
-            batches = read(layout.split_file(layout.CORPUS, split), settings.limit)
-            counts[split] = encode(batches, encoder, task.FEATURES, folder / layout.features_file(split).name)
-            numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[split].items())
-            stage.log(f"tokenize: {split}: {', '.join(numbers)}")
-        stage.write_json(folder / layout.LABEL_NAMES.name, label_names)
+        for table, schema in encoder.tables.items():
+            limit = settings.limit if table in layout.SPLITS else None
+            features = encoder.encode_table(table, read(layout.table_file(layout.CORPUS, table), limit))
+            counts[table] = write(features, schema, folder / layout.features_file(table).name)
+            numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[table].items())
+            stage.log(f"tokenize: {table}: {', '.join(numbers)}")
+        stage.write_json(folder / layout.TARGET.name, target)
         stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": settings.model_dump(), "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
 
 
-def encode(
-    batches: Iterator[tuple[np.ndarray, pa.Table]], encoder: Any, schema: pa.Schema, path: Path
-) -> dict[str, int]:
-    """Write the features of one split as an Arrow stream, batch by batch, and return their counts."""
+def train() -> Iterator[pa.Table]:
+    """Read the whole train split, in batches."""
+    return (examples for _, examples in read(layout.table_file(layout.CORPUS, "train"), None))
+
+
+def write(features: Iterable[tuple[pa.Table, dict[str, int]]], schema: pa.Schema, path: Path) -> dict[str, int]:
+    """Write the features of one table as an Arrow stream, batch by batch, and return the sum of their counts."""
     counts: Counter[str] = Counter()
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for rows, examples in tqdm(batches, desc=path.stem, unit="batch", disable=None, leave=False):
-            features = encoder.encode(examples, rows)
-            writer.write_table(features)
-            counts.update(encoder.count(examples, features))
+        for batch, of_batch in tqdm(features, desc=path.stem, unit="batch", disable=None, leave=False):
+            writer.write_table(batch)
+            counts.update(of_batch)
     return dict(counts)
 
 
 def read(path: Path, limit: int | None) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """Yield (row numbers, examples) of a split in batches: all of it, or `limit` rows spread evenly over it.
+    """Yield (row numbers, examples) of a table in batches: all of it, or `limit` rows spread evenly over it.
 
     Evenly, and not the first: corpora are often sorted by label or by document.
     """

@@ -21,7 +21,7 @@ def main() -> None:
     """Train on the train split, and choose the checkpoint on the validation split."""
     declared = params.load("train")
     task, settings = tasks.module(declared.task, "modeling"), declared.train
-    label_names = stage.read_json(layout.LABEL_NAMES)
+    target = stage.read_json(layout.TARGET)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     train, validation = map(load_features, ("train", "validation"))
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
@@ -29,13 +29,14 @@ def main() -> None:
     scratch = layout.SCRATCH / "train"
     shutil.rmtree(scratch, ignore_errors=True)
     make_deterministic(declared.seed)
-    model = task.build_model(layout.WEIGHTS, label_names)
+    model = task.build_model(layout.WEIGHTS, target, settings)
     started = time.perf_counter()
     model, record = trainer.train(
         model,
-        task.build_collator(tokenizer),
+        task.build_collator(tokenizer, settings),
         {"train": train, "validation": validation},
-        lambda predicted: task.validate(predicted, validation.with_format("arrow")[:], label_names),
+        task.reduce,
+        lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
         settings,
         declared.seed,
         scratch,

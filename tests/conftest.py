@@ -38,7 +38,6 @@ COPIED = (
     "finetrail",
     ".dvc/config",
     ".dvc/.gitignore",
-    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
 )

@@ -1,4 +1,4 @@
-"""Turns counts of single examples into percentile intervals of the scores (Efron 1979)."""
+"""Turns the weights of resampled examples into percentile intervals of the scores (Efron 1979)."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,21 @@ SAMPLES_AT_ONCE = 50  # bounds the memory of the weights: so many rows of one nu
 
 
 def intervals(
-    counts: np.ndarray, to_scores: Callable[[np.ndarray], dict[str, np.ndarray]], settings: Bootstrap
+    n: int, to_scores: Callable[[np.ndarray], dict[str, np.ndarray]], settings: Bootstrap
 ) -> dict[str, tuple[float, float]]:
-    """Return (low, high) of each score over resampled examples.
+    """Return (low, high) of each score over resamplings of n examples.
 
-    counts: [examples, k], what each example adds; to_scores turns sums [samples, k] into scores of shape [samples].
+    to_scores turns weights, int64 [samples, n], how often each example was drawn, into scores of shape [samples].
     """
     generator = np.random.default_rng(settings.seed)
-    n = len(counts)
-    sums = []
+    parts = []
     for start in range(0, settings.samples, SAMPLES_AT_ONCE):
         size = min(SAMPLES_AT_ONCE, settings.samples - start)
         drawn = generator.integers(n, size=(size, n))
-        weights = np.stack([np.bincount(row, minlength=n) for row in drawn])
-        sums.append(weights @ counts)
+        parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in drawn])))
     tail = (1 - settings.confidence) / 2 * 100
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {
         name: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
-        for name, values in to_scores(np.concatenate(sums)).items()
+        for name, values in scores.items()
     }

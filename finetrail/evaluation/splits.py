@@ -1,4 +1,6 @@
-"""Reads the examples of a split together with their features."""
+"""Reads the examples of a table of the corpus together with their features."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -7,9 +9,22 @@ import pyarrow.parquet as pq
 from finetrail import layout
 
 
-def load(split: str) -> tuple[pa.Table, pa.Table]:
+class Encoded(NamedTuple):
+    """Examples, and their features: those of one example stand together, in the order of the examples."""
+
+    examples: pa.Table
+    features: pa.Table
+
+
+def load(table: str) -> Encoded:
     """Return the examples of data/corpus that have features (tokenize.limit may leave some out), and these features."""
-    with pa.memory_map(str(layout.features_file(split))) as file:
+    with pa.memory_map(str(layout.features_file(table))) as file:
         features = pa.ipc.open_stream(file).read_all()
-    examples = pq.read_table(layout.split_file(layout.CORPUS, split))
-    return examples.take(np.unique(features["example"].to_numpy())), features
+    examples = pq.read_table(layout.table_file(layout.CORPUS, table))
+    return Encoded(examples.take(np.unique(features["example"].to_numpy())), features)
+
+
+def load_shared() -> dict[str, Encoded]:
+    """Return the tables that all splits share, such as the documents that queries are searched in."""
+    names = sorted(path.stem for path in layout.TOKENIZED.glob("*.arrow"))
+    return {name: load(name) for name in names if name not in layout.SPLITS}

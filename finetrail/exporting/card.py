@@ -23,6 +23,7 @@ def model_card(
     evaluation: Record,
     export: Record,
     label_names: list[str],
+    library: str,
     pipeline_tag: str,
     usage: str,
     hub_repo: str | None,
@@ -31,7 +32,7 @@ def model_card(
 
     usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
     """
-    metadata = _metadata(corpus, base_model, evaluation, pipeline_tag, hub_repo)
+    metadata = _metadata(corpus, base_model, evaluation, library, pipeline_tag, hub_repo)
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -71,7 +72,7 @@ def _environment() -> Environment:
 
 
 def _metadata(
-    corpus: Record, base_model: Record, evaluation: Record, pipeline_tag: str, hub_repo: str | None
+    corpus: Record, base_model: Record, evaluation: Record, library: str, pipeline_tag: str, hub_repo: str | None
 ) -> ModelCardData:
     base_id = _hub_repo(base_model) or base_model["name"]
     hub_dataset = _hub_repo(corpus)
@@ -90,7 +91,7 @@ def _metadata(
     return ModelCardData(
         language=corpus["language"],
         **_license(base_model["license"]),
-        library_name="transformers",
+        library_name=library,
         pipeline_tag=pipeline_tag,
         tags=["onnx", "finetrail"],
         base_model=base_id if HUB_ID.fullmatch(base_id) else None,

@@ -18,20 +18,18 @@ from transformers import PreTrainedModel
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import Forward
 
-# token_type_ids is no input: the graph holds its zeros, as torch implies them. ONNX has no optional input of dynamic
-# shape, so each user would have to send them; transformers.js looks at the inputs a file names, and sends just those.
-INPUTS = ("input_ids", "attention_mask")
 
-
-def export_onnx(model: PreTrainedModel, path: Path) -> None:
+def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
     """Write the model with inputs int64 [batch, length], both dynamic, and the outputs and dtype of its forward().
 
+    inputs: without token_type_ids the graph holds its zeros, as torch implies them. ONNX has no optional input of
+    dynamic shape, so each user would have to send them; transformers.js sends just the inputs that a file names.
     One file; beyond protobuf's 2 GB the weights stand beside it in {path}.data. Leaves the model in eval mode.
     Raises UserError with the cause where torch cannot trace or convert the architecture.
     """
     model.eval()
     # Two different sizes above 1: torch.export takes a size of 1, and sizes that are always equal, as fixed.
-    sample = {name: torch.ones(2, 8, dtype=torch.int64, device=model.device) for name in INPUTS}
+    sample = {name: torch.ones(2, 8, dtype=torch.int64, device=model.device) for name in inputs}
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     with torch.no_grad():
         outputs = list(model(**sample).keys())
@@ -41,7 +39,7 @@ def export_onnx(model: PreTrainedModel, path: Path) -> None:
                 model,
                 kwargs=sample,
                 output_names=outputs,
-                dynamic_shapes=dict.fromkeys(INPUTS, shape),
+                dynamic_shapes=dict.fromkeys(inputs, shape),
                 dynamo=True,
                 verbose=False,
             )
@@ -70,12 +68,12 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
 
 
 def onnx_forward(path: Path) -> Forward:
-    """Open an ONNX model on the CPU as input_ids, attention_mask [batch, length] -> its first output, the logits."""
+    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    output = session.get_outputs()[0].name
+    outputs = [output.name for output in session.get_outputs()]
 
-    def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return session.run([output], dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))[0]
+    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
 
     return forward
 

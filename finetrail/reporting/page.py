@@ -50,6 +50,7 @@ def render(task: str, recipe: str, results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    drawn = figures(results)
     environment.filters.update(number=number, score=score, words=words, flat=flat)
     return environment.get_template("page.html.j2").render(
         task=task,
@@ -61,8 +62,9 @@ def render(task: str, recipe: str, results: Results) -> str:
         max_rows=MAX_ROWS,
         concerns=concerns(results),
         **_headline_parts(results),
+        headline_figure=Markup(drawn["headline"]),
         curves=curves(results.history, results.training),
-        tables=_tables(results),
+        tables=_tables(results, drawn),
         shares=label_shares(results.checks),
     )
 
@@ -154,27 +156,51 @@ def _headline_parts(results: Results) -> dict[str, Any]:
         "headline": result,
         "compared": compared,
         "metrics": metrics,
-        "headline_figure": Markup(plots.headline(result, {words(name): value for name, value in others.items()})),
     }
 
 
-def _tables(results: Results) -> list[dict[str, Any]]:
+def figures(results: Results) -> dict[str, str]:
+    """Draw the headline, and each CSV of the evaluation that has a figure: name -> SVG."""
+    metric, others = results.evaluation["headline"], baselines(results.evaluation)
+    beside = {words(name): value for name, value in others.items()}
+    drawn = {"headline": plots.headline(headline(results.evaluation), beside)}
+    for name, rows in results.tables.items():
+        final = _final(rows)
+        match _kind(rows, metric):
+            case "labels":
+                drawn[name] = plots.label_bars(final, metric)
+            case "confusion":
+                drawn[name] = plots.confusion(final)
+            case "reliability":
+                drawn[name] = plots.reliability(final)
+    return drawn
+
+
+def _tables(results: Results, drawn: Mapping[str, str]) -> list[dict[str, Any]]:
     """Prepare the evaluation's CSVs: scores of labels first, then confusions, then all others by name."""
-    tables = [_table(name, rows, results.evaluation["headline"]) for name, rows in results.tables.items() if rows]
-    order = ["labels", "confusion", "plain"]
+    metric, tables = results.evaluation["headline"], []
+    for name, rows in results.tables.items():
+        kind = _kind(rows, metric)
+        table: dict[str, Any] = {"name": name, "rows": rows, "kind": kind, "splits": _by_split(rows)}
+        table["figure"] = Markup(drawn[name]) if name in drawn else None
+        table["top"] = top_confusions(_final(rows)) if kind == "confusion" else []
+        tables += [table] if rows else []
+    order = ["labels", "confusion", "reliability", "plain"]
     return sorted(tables, key=lambda table: (order.index(table["kind"]), table["name"]))
 
 
-def _table(name: str, rows: list[Row], metric: str) -> dict[str, Any]:
-    """Prepare one CSV of the evaluation: its columns tell what it is, and so which figure it gets."""
-    columns = set(rows[0])
-    final = [row for row in rows if row.get("split", FINAL_SPLIT) == FINAL_SPLIT]
-    table = {"name": name, "rows": rows, "kind": "plain", "figure": None, "top": [], "splits": _by_split(rows)}
-    if final and {"reference", "prediction", "count"} <= columns:
-        table |= {"kind": "confusion", "figure": Markup(plots.confusion(final)), "top": top_confusions(final)}
-    elif final and {"label", "support", metric} <= columns:
-        table |= {"kind": "labels", "figure": Markup(plots.label_bars(final, metric))}
-    return table
+def _kind(rows: list[Row], metric: str) -> str:
+    """Tell what a table is by its columns, and so which figure it gets."""
+    columns = set(rows[0]) if _final(rows) else set()
+    if {"reference", "prediction", "count"} <= columns:
+        return "confusion"
+    if {"label", "support", metric} <= columns:
+        return "labels"
+    return "reliability" if {"confidence", "accuracy", "count"} <= columns else "plain"
+
+
+def _final(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.get("split", FINAL_SPLIT) == FINAL_SPLIT]
 
 
 def _by_split(rows: list[Row]) -> list[tuple[str | None, list[Row]]]:

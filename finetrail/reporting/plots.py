@@ -123,6 +123,27 @@ def label_bars(rows: Sequence[Row], metric: str) -> str:
         return _to_svg(figure)
 
 
+def reliability(rows: Sequence[Row]) -> str:
+    """Draw the accuracy of the predictions of each confidence, beside the line of perfect calibration.
+
+    After Guo et al. 2017; rows are bins with their mean confidence, and empty bins are left out.
+    """
+    bins = [row for row in rows if row["count"]]
+    with _style("reliability"):
+        figure = Figure(figsize=(5.2, 3.6))
+        axes = _axes(figure, left=0.62, right=0.2, top=0.3, bottom=0.5)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 2)), label="calibrated", zorder=1)
+        confidences, accuracies = ([row[name] for row in bins] for name in ("confidence", "accuracy"))
+        axes.bar(confidences, accuracies, width=0.045, color=BLUE, label="accuracy")
+        for row in bins:
+            place = (row["confidence"], row["accuracy"])
+            axes.annotate(f"{row['count']:,}", place, (0, 3), textcoords="offset points", ha="center", fontsize=7)
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.08), xlabel="confidence", ylabel="share that is right")
+        axes.grid(axis="x", visible=False)
+        _legend(axes, figure)
+        return _to_svg(figure)
+
+
 def confusion(rows: Sequence[Row]) -> str:
     """Draw what each reference became, as a share of its row: right in blue, wrong in orange.
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetrail import layout
+from finetrail.tasks import LOWER_IS_BETTER
 
 FINAL_SPLIT = "test"
-LOWER_IS_BETTER = ("loss", "perplexity")
 
 Row = dict[str, Any]
 Series = list[tuple[int, float]]

@@ -9,6 +9,9 @@ from finetrail.errors import UserError
 # Positions with this label do not count in the loss (the default ignore_index of torch's cross-entropy).
 IGNORE_INDEX = -100
 
+# Of all metrics; every other one is a score.
+LOWER_IS_BETTER = ("loss", "perplexity")
+
 
 def names() -> list[str]:
     """Return the tasks that this project has, sorted."""
@@ -16,7 +19,7 @@ def names() -> list[str]:
 
 
 def module(task: str, part: str) -> ModuleType:
-    """Import one part of a task: settings, corpus, encoding, modeling, metrics, scoring or card."""
+    """Import one part of a task: settings, corpus, encoding, modeling, metrics, scoring, serving or card."""
     if task not in names():
         raise UserError(f"params.yaml: task: there is no {task!r}; expected one of {', '.join(names())}")
     return import_module(f"finetrail.tasks.{task}.{part}")

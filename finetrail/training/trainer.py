@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
@@ -24,19 +25,22 @@ from transformers import (
 from finetrail import stage
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks import IGNORE_INDEX, LOWER_IS_BETTER
 from finetrail.training.batching import LengthGroupedSampler
 
 HISTORY = "history"
 
-# Argmax ids [features, length] of the validation split -> scores.
-Validation = Callable[[np.ndarray], dict[str, float]]
+# What `reduce` kept of the logits of the validation split, in the order of the features -> scores.
+Validation = Callable[[Any], dict[str, float]]
+# (logits, labels) of a batch on the device -> what validation needs of them.
+Reduce = Callable[[Any, Any], Any]
 
 
 def train(
     model: PreTrainedModel,
     collator: Any,
     features: dict[str, Dataset],
+    reduce: Reduce,
     validation: Validation,
     settings: Train,
     seed: int,
@@ -53,8 +57,8 @@ def train(
         data_collator=collator,
         train_dataset=features["train"],
         eval_dataset=features["validation"],
-        compute_metrics=lambda prediction: validation(np.asarray(prediction.predictions)),
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        compute_metrics=lambda prediction: validation(prediction.predictions),
+        preprocess_logits_for_metrics=reduce,
         callbacks=[Progress(), Curves(scratch / HISTORY)],
     )
     # BERT and others take any keyword but not num_items_in_batch, by which the Trainer (5.23) then believes their loss
@@ -129,7 +133,7 @@ def _arguments(settings: Train, precision: str, seed: int, scratch: Path) -> Tra
         save_only_model=True,
         load_best_model_at_end=True,
         metric_for_best_model=settings.best_metric,
-        greater_is_better=settings.best_metric != "loss",
+        greater_is_better=settings.best_metric not in LOWER_IS_BETTER,
         logging_steps=settings.log_steps,
         logging_first_step=True,  # a short run has a curve too
         logging_nan_inf_filter=False,  # Curves stops at such a loss instead
@@ -156,19 +160,35 @@ class LengthGroupingTrainer(Trainer):
 def labelled(features: Dataset) -> Dataset:
     """Leave out the features without any label, whose mean loss would be 0 / 0.
 
-    Such is a window that holds only the middle of one long word, or words whose labels train lacks.
+    Such is a window that holds only the middle of one long word, or words whose labels train lacks. Features whose
+    labels are not one for each token, or are yet to be drawn (null), all stay.
     """
+    labels = features.features.arrow_schema.field("labels").type if "labels" in features.column_names else None
+    if labels is None or not (pa.types.is_list(labels) and pa.types.is_integer(labels.value_type)):
+        return features
     kept = []
     for batch in features.with_format("arrow").iter(10_000):
         known = pc.list_flatten(batch["labels"]).to_numpy() != IGNORE_INDEX
-        kept.append(np.bincount(pc.list_parent_indices(batch["labels"]).to_numpy()[known], minlength=len(batch)) > 0)
+        counts = np.bincount(pc.list_parent_indices(batch["labels"]).to_numpy()[known], minlength=len(batch))
+        kept.append((counts > 0) | batch["labels"].is_null().to_numpy())
     return features.select(np.flatnonzero(np.concatenate(kept)))
 
 
 def feature_lengths(features: Dataset) -> np.ndarray:
-    """Return the tokens of each feature: int64 [features]."""
+    """Return the tokens of each feature, of all its texts where it has several: int64 [features]."""
     table = features.with_format("arrow")
-    return np.concatenate([pc.list_value_length(batch["input_ids"]) for batch in table.iter(10_000)])
+    columns = [name for name in features.column_names if name.endswith("input_ids")]
+    return np.concatenate([sum(_tokens(batch[name]) for name in columns) for batch in table.iter(10_000)])
+
+
+def _tokens(texts: pa.ChunkedArray) -> np.ndarray:
+    """Return the tokens of each row: of a text, or of a list of texts."""
+    lengths = pc.list_value_length(texts).to_numpy().astype(np.int64)
+    if not pa.types.is_list(texts.type.value_type):
+        return lengths
+    inner = pc.list_value_length(pc.list_flatten(texts)).to_numpy()
+    rows = pc.list_parent_indices(texts).to_numpy()
+    return np.bincount(rows, weights=inner, minlength=len(texts)).astype(np.int64)
 
 
 class Progress(TrainerCallback):

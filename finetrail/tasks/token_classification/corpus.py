@@ -1,17 +1,16 @@
 """Turns raw records into canonical sentences (id, tokens, labels), and counts what to know about each split."""
 
-import json
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from finetrail import layout
+from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
@@ -34,28 +33,18 @@ class Counts:
     digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each sentence's tokens, in order
 
 
-def canonical(record: Record, settings: Corpus, counts: Counts) -> dict[str, Any] | None:
-    """Return the row of SCHEMA and count it; None for an example without tokens, which is counted too.
+def tables(settings: Corpus) -> dict[str, pa.Schema]:
+    """Return the tables of the canonical corpus."""
+    return dict.fromkeys(layout.SPLITS, SCHEMA)
+
+
+def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Any]]:
+    """Yield (split, row of SCHEMA) and count it; an example without tokens gives none, and is counted too.
 
     Raises UserError with place and id where tokens and labels do not fit together or the scheme.
     """
-    where = f"{record.where}: example {record.id!r}"
-    tokens, labels = (_strings(record.values[column], column, where) for column in ("tokens", "labels"))
-    if len(tokens) != len(labels):
-        raise UserError(f"{where}: {len(tokens)} tokens and {len(labels)} labels; expected one label for each token")
-    if not tokens:
-        counts.empty_examples += 1
-        return None
-    labels, repaired = _normalised(labels, settings.tags, where)
-    counts.sentences += 1
-    counts.tokens += len(tokens)
-    counts.empty_tokens += tokens.count("")
-    counts.repaired_transitions += repaired
-    counts.labels.update(labels)
-    for label in labels:
-        counts.first_id.setdefault(label, record.id)
-    counts.digests.append(_digest(tokens))
-    return {"id": record.id, "tokens": tokens, "labels": labels}
+    if row := _row(record, settings, counts[split]):
+        yield split, row
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
@@ -72,7 +61,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     return {
         "scheme": "none" if settings.tags.scheme == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
-        "leakage": {f"{a}/{b}": _shared(counts[a], counts[b]) for a, b in combinations(counts, 2)},
+        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
         "unseen_labels": unseen,
     }
 
@@ -105,6 +94,26 @@ def warnings(checks: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _row(record: Record, settings: Corpus, counts: Counts) -> dict[str, Any] | None:
+    where = f"{record.where}: example {record.id!r}"
+    tokens, labels = (_strings(record.values[column], column, where) for column in ("tokens", "labels"))
+    if len(tokens) != len(labels):
+        raise UserError(f"{where}: {len(tokens)} tokens and {len(labels)} labels; expected one label for each token")
+    if not tokens:
+        counts.empty_examples += 1
+        return None
+    labels, repaired = _normalised(labels, settings.tags, where)
+    counts.sentences += 1
+    counts.tokens += len(tokens)
+    counts.empty_tokens += tokens.count("")
+    counts.repaired_transitions += repaired
+    counts.labels.update(labels)
+    for label in labels:
+        counts.first_id.setdefault(label, record.id)
+    counts.digests.append(digest(tokens))
+    return {"id": record.id, "tokens": tokens, "labels": labels}
+
+
 def _strings(values: Any, column: str, where: str) -> list[str]:
     if not isinstance(values, list):
         raise UserError(f"{where}: {column} is {values!r:.60}; expected a list of strings")
@@ -134,20 +143,6 @@ def _normalised(labels: list[str], tags: Tags, where: str) -> tuple[list[str], i
     return normalised, len(impossible)
 
 
-def _digest(tokens: list[str]) -> int:
-    # JSON keeps ["a b"] and ["a", "b"] apart; not hash(), which Python salts anew in each process.
-    text = json.dumps(tokens, ensure_ascii=False)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
-
-
-def _distinct(counts: Counts) -> NDArray[np.uint64]:
-    return np.unique(np.array(counts.digests, dtype=np.uint64))
-
-
-def _shared(first: Counts, second: Counts) -> int:
-    return int(np.isin(np.array(second.digests, dtype=np.uint64), _distinct(first)).sum())
-
-
 def _unseen(train: Counts, other: Counts) -> dict[str, int]:
     return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
 
@@ -158,7 +153,7 @@ def _split_checks(counts: Counts) -> dict[str, Any]:
         "tokens": counts.tokens,
         "empty_examples": counts.empty_examples,
         "empty_tokens": counts.empty_tokens,
-        "duplicates": counts.sentences - len(_distinct(counts)),
+        "duplicates": duplicates(counts.digests),
         "repaired_transitions": counts.repaired_transitions,
         "labels": dict(sorted(counts.labels.items())),
     }

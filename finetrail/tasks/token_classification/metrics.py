@@ -73,11 +73,6 @@ def has_entities(label_names: Sequence[str]) -> bool:
     return all(label == "O" or label.startswith(("B-", "I-")) for label in label_names)
 
 
-def headline(label_names: Sequence[str]) -> str:
-    """Return the metric that people look at first."""
-    return "f1" if has_entities(label_names) else "accuracy"
-
-
 def compute(references: Labels, predictions: Labels, label_names: Sequence[str]) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
     kind = EntityMetric if has_entities(label_names) else TokenMetric

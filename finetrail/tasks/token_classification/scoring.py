@@ -8,28 +8,27 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail.evaluation import inference
+from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.token_classification import metrics
-from finetrail.tasks.token_classification.metrics import headline
-
-__all__ = ["baselines", "headline", "predict", "score", "statistics", "tables", "worst_errors"]
+from finetrail.tasks.token_classification.settings import Evaluate
 
 CONTEXT_WORDS = 6  # on each side of an error
 
 
 def predict(
-    examples: pa.Table,
-    features: pa.Table,
+    split: Encoded,
+    shared: dict[str, Encoded],
     label_names: list[str],
     forward: inference.Forward,
-    pad_token_id: int,
-    batch_size: int,
+    tokenizer: Any,
+    settings: Evaluate,
 ) -> pa.Table:
     """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
 
-    examples: the sentences that the features come from, in the order of the column `example`.
     A word without subwords, which no model sees, gets O (or the first label) with confidence 0; inside of an entity,
     its I-.
     """
+    examples, features = split
     lengths = np.array([len(tokens) for tokens in examples["tokens"].to_pylist()])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     label_ids = np.full(starts[-1], label_names.index("O") if "O" in label_names else 0)
@@ -37,8 +36,8 @@ def predict(
     seen = np.zeros(starts[-1], dtype=bool)
     sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
     words, positions = features["words"].to_pylist(), features["positions"].to_pylist()
-    for rows, logits in inference.run(features["input_ids"], forward, pad_token_id, batch_size):
-        probabilities = _softmax(logits)
+    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        probabilities = _softmax(outputs["logits"])
         for row, feature in zip(rows, probabilities, strict=True):
             scored, word = feature[positions[row]], starts[sentence[row]] + np.array(words[row], dtype=np.int64)
             label_ids[word], confidences[word], seen[word] = scored.argmax(-1), scored.max(-1, initial=0), True
@@ -56,19 +55,25 @@ def predict(
     )
 
 
-def score(predictions: pa.Table, label_names: list[str]) -> dict[str, float]:
+def headline(label_names: list[str], settings: Evaluate) -> str:
+    """Return the metric that people look at first."""
+    return "f1" if metrics.has_entities(label_names) else "accuracy"
+
+
+def score(predictions: pa.Table, label_names: list[str], settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
     return metrics.compute(*_lists(predictions), label_names)
 
 
 def statistics(
-    predictions: pa.Table, label_names: list[str]
-) -> tuple[np.ndarray, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return counts [sentences, k] and the function from their sums to the scores, for bootstrap intervals."""
-    return metrics.count(*_lists(predictions), label_names), lambda sums: metrics.scores(sums, label_names)
+    predictions: pa.Table, label_names: list[str], settings: Evaluate
+) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Return the number of sentences, and the function from their weights [samples, sentences] to the scores."""
+    counts = metrics.count(*_lists(predictions), label_names)
+    return len(counts), lambda weights: metrics.scores(weights @ counts, label_names)
 
 
-def tables(predictions: pa.Table, label_names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, label_names: list[str], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
     """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
     references, predicted = _lists(predictions)
     counts = metrics.count(references, predicted, label_names).sum(0)
@@ -83,7 +88,7 @@ def tables(predictions: pa.Table, label_names: list[str]) -> dict[str, list[dict
     return {"per_label": per_label, "confusion": confusion}
 
 
-def worst_errors(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, label_names: list[str], settings: Evaluate) -> list[dict[str, Any]]:
     """Return the words that are labelled wrong, the most confident first, each in its context."""
     errors = []
     for row in predictions.to_pylist():
@@ -94,26 +99,28 @@ def worst_errors(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
     return [_in_context(row, position) for _, _, position, row in errors[:most]]
 
 
-def baselines(train: pa.Table, examples: pa.Table, label_names: list[str]) -> dict[str, pa.Table]:
+def baselines(
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], label_names: list[str], settings: Evaluate
+) -> dict[str, pa.Table]:
     """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
 
     A word that train lacks gets the label that is most frequent in all, which is O for entities.
     """
     by_word: dict[str, Counter[str]] = {}
     total: Counter[str] = Counter()
-    for tokens, labels in zip(train["tokens"].to_pylist(), train["labels"].to_pylist(), strict=True):
+    for tokens, labels in zip(*(train.examples[name].to_pylist() for name in ("tokens", "labels")), strict=True):
         total.update(labels)
         for token, label in zip(tokens, labels, strict=True):
             by_word.setdefault(token, Counter())[label] += 1
     common = "O" if metrics.has_entities(label_names) else _most_common(total)
     best = {word: _most_common(counts) for word, counts in by_word.items()}
-    tokens = examples["tokens"].to_pylist()
+    tokens = split.examples["tokens"].to_pylist()
     guesses = {
         "most_frequent_label_of_word": [[best.get(token, common) for token in sentence] for sentence in tokens],
         f"everything_{common}": [[common] * len(sentence) for sentence in tokens],
     }
     return {
-        name: pa.table({"references": examples["labels"], "predictions": pa.array(labels, pa.list_(pa.string()))})
+        name: pa.table({"references": split.examples["labels"], "predictions": pa.array(labels, pa.list_(pa.string()))})
         for name, labels in guesses.items()
     }
 

@@ -1,0 +1,1 @@
+"""What encoding shares between tasks, without torch: tokenizers, windows, and arrays of runs."""

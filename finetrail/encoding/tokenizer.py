@@ -1,0 +1,53 @@
+"""Loads a base model's tokenizer, and refuses what would fail or lose text later."""
+
+from pathlib import Path
+from typing import Any
+
+from finetrail.errors import UserError
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Any:
+    """Load a fast tokenizer that takes pre-split words; UserError if it cannot, or max_length exceeds the model.
+
+    Byte-level BPE (GPT-2, RoBERTa) marks a word by the space before it, so it gets add_prefix_space.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # seconds to import, and encode() does not need it
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
+    if not tokenizer.is_fast:
+        kind = type(tokenizer).__name__
+        raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
+    vocabulary = getattr(config, "vocab_size", None)
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
+    limit = model_positions(config)
+    if limit is not None and max_length > limit:
+        raise UserError(f"tokenize.max_length: {max_length} is above the {limit} positions of the base model")
+    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # positions of words count from the left
+    return tokenizer
+
+
+def model_positions(config: Any) -> int | None:
+    """Return how many tokens a model takes, or None where its config sets no limit (relative positions)."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or positions < 0:
+        return None
+    # RoBERTa and its kin number positions from pad_token_id + 1, so 514 embeddings serve 512 tokens.
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    return int(positions) - offset
+
+
+def special_tokens(backend: Any) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer puts before and behind a sentence."""
+    encoding = backend.encode(["a"], is_pretokenized=True, add_special_tokens=True)
+    inside = [index for index, word in enumerate(encoding.word_ids) if word is not None]
+    return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]

@@ -1,0 +1,55 @@
+"""Turns a base model's folder into a model of transformers, and refuses a checkpoint that lacks weights."""
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from finetrail.errors import UserError
+
+
+def with_new_head(
+    base_model: Path, auto_class: Any, mapping: Container[type], label_names: list[str], **config: Any
+) -> PreTrainedModel:
+    """Load a base model with a head for the labels, drawn from torch's generator where the checkpoint has none.
+
+    A checkpoint with a head for the same labels keeps it; one for other labels, or in another order, does not.
+    """
+    names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+    model, drawn = checked(base_model, auto_class, mapping, ignore_mismatched_sizes=True, **names, **config)
+    if AutoConfig.from_pretrained(base_model).id2label != model.config.id2label:
+        encoder = f"{model.base_model_prefix}."
+        for name, module in model.named_modules():
+            # As many labels as ours: loaded although they are others, or in another order.
+            is_head = isinstance(module, torch.nn.Linear) and module.out_features == len(label_names)
+            if is_head and not name.startswith(encoder) and f"{name}.weight" not in drawn:
+                module.reset_parameters()
+    return model
+
+
+def checked(
+    base_model: Path, auto_class: Any, mapping: Container[type], **options: Any
+) -> tuple[PreTrainedModel, set[str]]:
+    """Load a model in fp32, and return it with the names of the weights that are not the checkpoint's.
+
+    mapping: the configurations that the AutoModel class knows. options go to from_pretrained.
+    UserError where the class does not know the architecture, or weights of the encoder would start random.
+    """
+    config = AutoConfig.from_pretrained(base_model)
+    if type(config) not in mapping:
+        name = auto_class.__name__.removeprefix("AutoModelFor")
+        raise UserError(f"{base_model}: {config.model_type} has no {name} in transformers; expected a model that has")
+    # transformers 5 would keep the checkpoint's dtype, and train a half-precision checkpoint in half precision.
+    model, loading = auto_class.from_pretrained(
+        base_model, output_loading_info=True, use_safetensors=True, dtype=torch.float32, **options
+    )
+    drawn = set(loading["missing_keys"]) | {name for name, *_ in loading["mismatched_keys"]}
+    missing = sorted(name for name in drawn if name.startswith(f"{model.base_model_prefix}."))
+    if missing:
+        raise UserError(
+            f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors with the shape that "
+            f"config.json gives them, such as {missing[0]}; expected those of a {config.model_type} model"
+        )
+    return model, drawn
