@@ -4,7 +4,7 @@ VENV := .venv
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint check docs lock
+.PHONY: help run test lint check results docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -29,6 +29,10 @@ lint: $(VENV)/installed   ## ruff and mypy
 
 check: $(VENV)/installed   ## validate params.yaml and every recipe, without running anything
 	@python -m finetrail.params
+
+results: $(VENV)/installed   ## run every recipe that needs no network, and keep its metrics file in docs/results
+	@python docs/results.py
+	@python docs/tables.py
 
 docs: $(VENV)/installed   ## write the results, benchmarks and keys into the documents
 	@python docs/tables.py

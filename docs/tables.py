@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetrail import schema, tasks  # noqa: E402
+from finetrail import compare, schema, tasks  # noqa: E402
+from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
-RESULTS = sorted((ROOT / "docs/results").glob("*.json"))
+RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md")
 
 
@@ -35,10 +36,12 @@ def results() -> str:
     for path in RESULTS:
         record = json.loads(path.read_text())
         name, test = record["headline"], record["test"]
-        baseline, best = max(record["baselines"]["test"].items(), key=lambda item: item[1])
+        choose = min if name in LOWER_IS_BETTER else max
+        baseline, best = choose(record["baselines"]["test"].items(), key=lambda item: item[1])
         int8 = record["export"].get("onnx_int8", {}).get(name)
+        examples = record["corpus"]["examples"]["test"]
         rows.append(
-            f"| {record['recipe']} | {record['model']['name']} | {record['corpus']['examples']['test']:,} "
+            f"| {record['task']}/{record['recipe']} | {record['model']['name']} | {examples:,} "
             f"| {name} **{test[name]:.3f}** [{test[f'{name}_low']:.3f}, {test[f'{name}_high']:.3f}] "
             f"| {best:.3f} ({baseline.replace('_', ' ')}) | {'–' if int8 is None else f'{int8:.3f}'} "
             f"| {record['train']['lr']:g}, {record['train']['epochs']:g} |"
@@ -66,6 +69,14 @@ def details() -> str:
         kept = f"kept update {train['best_update']:,} by {train['best_metric']}"
         parts += ["", f"Seed {record['seed']}, {trained}; {kept}.", ""]
     return "\n".join(parts).strip()
+
+
+def chaining() -> str:
+    """Return the runs of the chaining by seed, and whether their difference is noise."""
+    records = [json.loads(path.read_text()) for path in sorted((ROOT / "docs/results/chaining").glob("*.json"))]
+    plain, adapted = ([one for one in records if one["recipe"] == name] for name in ("bbc-news", "bbc-news-adapted"))
+    names, found = ("bbc-news", "bbc-news-adapted"), compare.compare(plain, adapted)
+    return f"{compare.table(names, found)}\n\n{compare.verdict(names, found)}"
 
 
 def benchmark(name: str) -> str:
@@ -157,7 +168,8 @@ def typename(annotation: Any) -> str:
 def filled(text: str) -> str:
     """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
     makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
-    makers |= {f"benchmark {name}": partial(benchmark, name) for name in ("encode", "train", "overhead")}
+    makers["chaining"] = chaining
+    makers |= {f"benchmark {name}": partial(benchmark, name) for name in ("encode", "blocks", "train", "overhead")}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:

@@ -1,0 +1,97 @@
+"""Two recipes over several seeds: is their difference noise?"""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from finetrail import compare
+from finetrail.errors import UserError
+
+USUAL = {"lr": 1e-4, "epochs": 2.0, "batch_size": 16, "limit": None}
+
+
+def record(seed: int, score: float, recipe: str = "plain", metric: str = "accuracy", **train: Any) -> dict[str, Any]:
+    return {
+        "task": "text_classification",
+        "recipe": recipe,
+        "seed": seed,
+        "headline": metric,
+        "test": {metric: score},
+        "train": {"lr": 1e-4, "epochs": 2.0, "batch_size": 16} | train,
+        "tokenize": {"limit": None},
+    }
+
+
+def records(scores: list[float], **changes: Any) -> list[dict[str, Any]]:
+    return [record(seed, score, **changes) for seed, score in enumerate(scores)]
+
+
+def test_the_interval_is_that_of_the_paired_t_test() -> None:
+    a, b = [0.90, 0.91, 0.89, 0.93], [0.92, 0.92, 0.93, 0.95]
+    found = compare.compare(records(a), records(b))
+    expected = stats.ttest_rel(b, a).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.is_noise == (stats.ttest_rel(b, a).pvalue > 0.05)
+
+
+def test_runs_are_paired_by_their_seed_whatever_their_order() -> None:
+    a, b = records([0.90, 0.80, 0.85]), records([0.91, 0.81, 0.86])
+    found = compare.compare(a[::-1], [*b, record(9, 0.1)])
+    assert found.seeds == [0, 1, 2]
+    assert not found.is_noise  # 0.01 better in each pair, although the seeds differ by 0.1
+    assert "better, and not by chance alone" in compare.verdict(("plain", "other"), found)
+
+
+@pytest.mark.parametrize(("metric", "word"), [("accuracy", "better"), ("perplexity", "worse")])
+def test_higher_is_worse_for_a_perplexity(metric: str, word: str) -> None:
+    found = compare.compare(records([1.0, 2.0], metric=metric), records([1.5, 2.51], metric=metric))
+    assert word in compare.verdict(("a", "b"), found)
+
+
+def test_noise_is_called_noise() -> None:
+    found = compare.compare(records([0.9, 0.8]), records([0.8, 0.91]))
+    assert compare.verdict(("a", "b"), found).endswith("noise: the interval holds 0.")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [([record(7, 0.5)], "0 seeds in both"), (records([0.1, 0.2], metric="f1"), "headlines are accuracy and f1")],
+)
+def test_what_cannot_be_compared_is_refused(second: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare.compare(records([0.9, 0.8]), second)
+
+
+def test_only_runs_with_the_recipes_own_settings_count() -> None:
+    mixed = [record(1, 0.9), record(1, 0.5, lr=1e-2), record(2, 0.8), record(1, 0.7, recipe="other")]
+    assert [one["test"]["accuracy"] for one in compare.runs(mixed, "text_classification/plain", USUAL)] == [0.9, 0.8]
+    with pytest.raises(UserError, match="0 experiments.*expected runs of it.*text_classification/other"):
+        compare.runs(mixed, "text_classification/missing", USUAL)
+
+
+def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(content: dict[str, Any] | None) -> str:
+        file = tmp_path / "metrics/metrics.json"
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(json.dumps(content))
+        git("add", "--all")
+        git("commit", "--quiet", "--allow-empty", "--message", "run")
+        return git("rev-parse", "HEAD")
+
+    git("init", "--quiet")
+    for name, content in (("a/one", record(1, 0.9)), ("b/two", record(2, 0.8)), ("c/unfinished", None)):
+        git("update-ref", f"refs/exps/{name}", commit(content))
+    git("update-ref", "refs/exps/exec/EXEC_HEAD", commit(record(4, 0.1)))
+    commit(record(3, 0.7))
+    assert sorted(one["seed"] for one in compare.experiments(tmp_path)) == [1, 2, 3]
