@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -106,39 +106,57 @@ def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def keys() -> str:
-    """Return every key of params.yaml and of each task's recipes, from the schema."""
-    parts = ["## params.yaml", "", *section(schema.Params)]
+    """Return every key of params.yaml and of recipes, from the schema: what tasks share once, then each task's own."""
+    shared = {"corpus": schema.Corpus, "model": schema.Model, "train": schema.Train, "evaluate": schema.Evaluate,
+              "export": schema.Export}  # fmt: skip
+    parts = ["## params.yaml", "", *section(schema.Params), "## What recipes of all tasks have", ""]
+    for name, model in shared.items():
+        parts += [f"### {name}", "", *section(model)]
+    readers: dict[str, Any] = {}
     for task in tasks.names():
         settings = tasks.module(task, "settings")
+        own = {"corpus": settings.Corpus, "tokenize": settings.Tokenize, "train": settings.Train,
+               "evaluate": settings.Evaluate}  # fmt: skip
         parts += [f"## Recipes of {task}", ""]
-        sections = {"corpus": settings.Corpus, "model": schema.Model, "tokenize": settings.Tokenize,
-                    "train": settings.Train, "evaluate": settings.Evaluate, "export": schema.Export}  # fmt: skip
-        for name, model in sections.items():
-            parts += [f"### {name}", "", *section(model)]
-    parts += ["## Sources (corpus and model)", ""]
-    for model in members(schema.Source):
-        parts += [f"### kind: {get_args(model.model_fields['kind'].annotation)[0]}", "", *section(model)]
+        for name, model in own.items():
+            known = set(shared[name].model_fields) if name in shared else set()
+            if set(model.model_fields) - known:
+                parts += [f"### {task}: {name}", "", *section(model, known)]
+        readers |= {
+            kind(reader, "format"): reader for reader in members(settings.Corpus.model_fields["reader"].annotation)
+        }
+    parts += ["## Readers (corpus.reader)", ""]
+    for name, model in sorted(readers.items()):
+        parts += [f"### format: {name}", "", *section(model)]
+    parts += ["## Sources (corpus.source and model.source)", ""]
+    for model in members(schema.Model.model_fields["source"].annotation):
+        parts += [f"### kind: {kind(model, 'kind')}", "", *section(model)]
     return "\n".join(parts).strip()
 
 
-def section(model: Any) -> list[str]:
+def kind(model: Any, key: str) -> str:
+    """Return the value of the key by which a union is told apart."""
+    return str(get_args(model.model_fields[key].annotation)[0])
+
+
+def section(model: Any, left_out: Collection[str] = ()) -> list[str]:
     """Return one section as a table, nested sections with dotted keys."""
     rows = [" ".join((model.__doc__ or "").split()), "", "| key | type | meaning |", "| --- | --- | --- |"]
-    return [*rows, *fields(model, ""), ""]
+    return [*rows, *fields(model, "", left_out), ""]
 
 
-def fields(model: Any, prefix: str) -> list[str]:
+def fields(model: Any, prefix: str, left_out: Collection[str] = ()) -> list[str]:
     rows = []
     for name, field in model.model_fields.items():
         inner = members(field.annotation)
-        if name in ("kind", "source"):
+        if name in ("kind", "format", "source", *left_out):
             continue
-        if inner and issubclass(inner[0], schema.Settings):
+        if name == "reader":
+            formats = " or ".join(f"`{kind(reader, 'format')}`" for reader in inner)
+            rows.append(f"| `{prefix}reader.format` | {formats} | and the keys of that reader, below |")
+        elif inner and issubclass(inner[0], schema.Settings):
             for member in inner:
-                choice = member.model_fields.get("format")
-                tag = f" (format {get_args(choice.annotation)[0]})" if choice else ""
-                rows += [row.replace("| `", f"| `{prefix}{name}.", 1).replace("` |", f"`{tag} |", 1)
-                         for row in fields(member, "") if "`format`" not in row]  # fmt: skip
+                rows += fields(member, f"{prefix}{name}.")
         else:
             rows.append(f"| `{prefix}{name}` | {typename(field.annotation)} | {field.description or ''} |")
     return rows
