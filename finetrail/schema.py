@@ -94,7 +94,41 @@ class DvcSource(Settings):
     sha256: Sha256 | None = Field(description=SHA256_HELP)
 
 
+# In data/model/tokenizer of a new model, in place of a tokenizer: how the tokenize stage trains one.
+TOKENIZER_TO_TRAIN = "tokenizer_to_train.json"
+
+
+class TokenizerToTrain(Settings):
+    """Byte-level BPE, trained on the corpus's train split (Radford et al. 2019); it has no unknown characters."""
+
+    kind: Literal["byte_level_bpe"]
+    vocab_size: int = Field(ge=257, description="256 bytes, the token that ends a text, and the merges")
+    min_frequency: int = Field(ge=1, description="a pair that stands less often in train is not merged")
+
+
+class NewSource(Settings):
+    """A model made from its configuration, with random weights, and with a tokenizer trained on the train split."""
+
+    kind: Literal["new"]
+    config: dict[str, str | int | float | bool | None] = Field(
+        description="of transformers, with model_type; vocab_size and the special tokens' ids follow from the tokenizer"
+    )
+    tokenizer: TokenizerToTrain
+
+    @model_validator(mode="after")
+    def _only_what_does_not_follow(self) -> "NewSource":
+        if not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config has no model_type; expected one that transformers knows, such as gpt2")
+        given = [key for key in self.config if key == "vocab_size" or key.endswith("_token_id")]
+        if given:
+            raise ValueError(f"config has {given[0]}, which follows from the tokenizer; expected it without")
+        return self
+
+
 Source = Annotated[PackageSource | FileSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")]
+ModelSource = Annotated[
+    PackageSource | FileSource | UrlSource | HubSource | DvcSource | NewSource, Field(discriminator="kind")
+]
 
 
 # --- corpus -------------------------------------------------------------------------------------------------------
@@ -207,7 +241,7 @@ class Model(Settings):
     """The base model."""
 
     name: str = Field(min_length=1, description="what people call it: the Hub id where it has one")
-    source: Source
+    source: ModelSource
     license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     model, record = trainer.train(
         model,
         task.build_collator(tokenizer, settings),
-        {"train": train, "validation": validation},
+        {"train": taken(train, task.COLUMNS), "validation": taken(validation, task.COLUMNS)},
         task.reduce,
         lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
         settings,
@@ -65,6 +65,11 @@ def load_features(split: str) -> Dataset:
     if left_out := len(features) - len(labelled):
         stage.log(f"train: {left_out:,} of {len(features):,} features of {split} have no label to learn from: left out")
     return labelled
+
+
+def taken(features: Dataset, columns: tuple[str, ...]) -> Dataset:
+    """Leave out the columns that no batch needs: Python would hold the whole of each row."""
+    return features.select_columns([name for name in features.column_names if name in columns])
 
 
 def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratch: Path, timed: dict[str, Any]) -> None:

@@ -258,7 +258,7 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
         "corpus": {
             "name": "Toy people and places",
             "source": {"kind": "file", "path": str(corpus), "sha256": None},
-            "splits": {"train": corpus.name, "validation": 0.2, "test": 0.2, "seed": 0},
+            "splits": {"train": corpus.name, "validation": 0.2, "test": 0.2, "seed": 0, "stratify": None},
             "license": "CC0-1.0",
             "language": None,
             "reader": {
@@ -305,6 +305,8 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "best_metric": "f1",
         "patience": None,
         "log_steps": 1,
+        "layer_decay": 1.0,
+        "unfreeze_layers": None,
     } | changes
 
 

@@ -46,6 +46,7 @@ def records(**changes: Any) -> dict[str, Any]:
             "onnx_int8": {"f1": 0.38, "f1_drop": 0.01, "disagreements": 22, "kept": True, "mib": 21.8},
         },
         "label_names": ["O", "B-person", "I-person"],
+        "library": "transformers",
         "pipeline_tag": "token-classification",
         "usage": "from transformers import pipeline",
         "hub_repo": None,

@@ -1,12 +1,15 @@
 """Canonical rows of token classification, and the checks of a corpus, against counts by hand and by plain sets."""
 
+from array import array
 from collections import Counter
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from finetrail.corpus import duplicates
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.token_classification import corpus as task
@@ -18,7 +21,7 @@ def corpus(scheme="iob2", impossible_transitions="repair", unseen_labels="keep")
         {
             "name": "toy",
             "source": {"kind": "file", "path": "toy", "sha256": None},
-            "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0},
+            "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0, "stratify": None},
             "license": None,
             "language": None,
             "reader": {"format": "parquet", "columns": {"tokens": "tokens", "labels": "labels"}},
@@ -35,6 +38,13 @@ def record(tokens, labels, number=0):
     return Record(str(number), f"toy:{number}", {"tokens": tokens, "labels": labels})
 
 
+def canonical(record, settings):
+    """Return the rows of one record of train."""
+    found = list(task.rows("train", record, settings, {"train": task.Counts()}))
+    assert {table for table, _ in found} <= {"train"}
+    return [row for _, row in found]
+
+
 def counted(settings, **splits):
     """Return ({split: Counts}, {split: rows}) of splits given as 'token/LABEL token/LABEL' sentences."""
     counts = {split: task.Counts() for split in ("train", "validation", "test")}
@@ -43,8 +53,8 @@ def counted(settings, **splits):
         for number, sentence in enumerate(sentences):
             pairs = [pair.rsplit("/", 1) for pair in sentence.split()]
             raw = record([token for token, _ in pairs], [label for _, label in pairs], number)
-            row = task.canonical(raw, settings, counts[split])
-            rows[split] += [row] if row else []
+            for table, row in task.rows(split, raw, settings, counts):
+                rows[table].append(row)
     return counts, rows
 
 
@@ -92,7 +102,10 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
         "unseen_labels": {"validation": {}, "test": {"B-PER": 1, "I-PER": 1}},
     }
     assert rows["train"][2] == {"id": "3", "tokens": ["", "in", "Rome"], "labels": ["O", "O", "B-LOC"]}
-    assert pa.Table.from_pylist(rows["test"], task.SCHEMA).to_pylist() == rows["test"]
+    assert list(task.tables(settings)) == ["train", "validation", "test"]
+    for split, schema in task.tables(settings).items():
+        assert schema.names[0] == "id"
+        assert pa.Table.from_pylist(rows[split], schema).to_pylist() == rows[split]
     assert task.summary(counts["train"], settings) == "4 sentences, 9 tokens, 2 entity types"
     assert task.warnings(checks) == [
         "train: examples without tokens, left out: 1",
@@ -107,13 +120,15 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
 SENTENCES = st.lists(st.lists(st.sampled_from(["a", "b", "a b", "", "é"]), max_size=3), max_size=12)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.fixed_dictionaries({"train": SENTENCES, "validation": SENTENCES, "test": SENTENCES}))
 def test_duplicates_and_leakage_agree_with_plain_sets(splits):
     settings = corpus("none")
     counts = {split: task.Counts() for split in splits}
     for split, sentences in splits.items():
         for sentence in sentences:
-            task.canonical(record(sentence, ["X"] * len(sentence)), settings, counts[split])
+            found = list(task.rows(split, record(sentence, ["X"] * len(sentence)), settings, counts))
+            assert [(table, row["tokens"]) for table, row in found] == ([(split, sentence)] if sentence else [])
     kept = {split: [tuple(sentence) for sentence in sentences if sentence] for split, sentences in splits.items()}
     checks = task.checks(counts, settings)
     for split, sentences in kept.items():
@@ -122,6 +137,24 @@ def test_duplicates_and_leakage_agree_with_plain_sets(splits):
     for pair, shared in checks["leakage"].items():
         first, second = pair.split("/")
         assert shared == sum(sentence in set(kept[first]) for sentence in kept[second])
+
+
+CONTENTS = st.lists(st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3), max_size=20)
+
+
+@hypothesis_settings(deadline=None)
+@given(CONTENTS, CONTENTS)
+def test_digests_count_any_content_as_plain_lists_do(first, second):
+    one, two = (array("Q", map(duplicates.digest, contents)) for contents in (first, second))
+    assert duplicates.duplicates(one) == sum(content in first[:place] for place, content in enumerate(first))
+    assert duplicates.shared(one, two) == sum(content in first for content in second)
+
+
+def test_a_digest_is_blake2b_of_64_bits_and_so_the_same_in_every_process():
+    # As coreutils print it: printf '["EU", "é"]' | b2sum --length=64
+    assert duplicates.digest(["EU", "é"]) == 0x1970053B4D962D3E
+    assert duplicates.digest("a") == 0x167004E8304614A8
+    assert duplicates.digest("a") != duplicates.digest(["a"])
 
 
 def test_labels_without_a_scheme_are_kept_as_they_are():
@@ -146,8 +179,8 @@ def test_impossible_transitions_are_refused_with_example_and_position():
     settings = corpus(impossible_transitions="refuse")
     message = r"^toy:0: example '0': label 2 is 'I-B' in \['B-A', 'I-B', 'O'\], impossible in the scheme iob2$"
     with pytest.raises(UserError, match=message):
-        task.canonical(record(list("wxyz"), ["O", "B-A", "I-B", "O"]), settings, task.Counts())
-    assert task.canonical(record(["x"], ["B-A"]), settings, task.Counts())
+        canonical(record(list("wxyz"), ["O", "B-A", "I-B", "O"]), settings)
+    assert canonical(record(["x"], ["B-A"]), settings) == [{"id": "0", "tokens": ["x"], "labels": ["B-A"]}]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +197,10 @@ def test_impossible_transitions_are_refused_with_example_and_position():
 )
 def test_a_row_that_does_not_fit_is_refused_with_place_and_example(tokens, labels, message):
     with pytest.raises(UserError) as error:
-        task.canonical(record(tokens, labels, 7), corpus(), task.Counts())
+        canonical(record(tokens, labels, 7), corpus())
     assert str(error.value).startswith(f"toy:7: example '7': {message}")
 
 
 def test_an_empty_label_is_refused_without_a_scheme_too():
     with pytest.raises(UserError, match="^toy:0: example '0': label 1 is empty; expected a label for each token$"):
-        task.canonical(record(["a", "b"], ["X", ""]), corpus("none"), task.Counts())
+        canonical(record(["a", "b"], ["X", ""]), corpus("none"))

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,7 +29,7 @@ def section(**changes):
     return {
         "name": "toy",
         "source": {"kind": "file", "path": "toy", "sha256": None},
-        "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0},
+        "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0, "stratify": None},
         "license": "CC0-1.0",
         "language": "en",
         "reader": {
@@ -108,10 +109,78 @@ def test_row_groups_are_of_fixed_size_whatever_the_number_of_rows(download, monk
     assert [row["id"] for row in rows("validation")] == [str(number) for number in range(9)]
 
 
+class Counts:
+    """What a task made here counts."""
+
+    def __init__(self):
+        self.rows = 0
+
+
+TABLES = {
+    "train": pa.schema([("id", pa.string())]),
+    "validation": pa.schema([("id", pa.string())]),
+    "test": pa.schema([("id", pa.string())]),
+    "documents": pa.schema([("id", pa.string()), ("text", pa.string())]),
+}
+
+
+def each_token_is_a_document(table, record, settings, counts):
+    """Yield a row of the split, and one for each token of a table that the splits share; without tokens, nothing."""
+    tokens = record.values["tokens"]
+    for row in [{"id": record.id}] if "skip" not in tokens else []:
+        counts[table].rows += 1
+        yield table, row
+        for token in tokens:
+            counts["documents"].rows += 1
+            yield "documents", {"id": f"{table}-{record.id}", "text": token}
+
+
+def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch, capsys):
+    task = SimpleNamespace(
+        tables=lambda settings: TABLES,
+        Counts=Counts,
+        rows=each_token_is_a_document,
+        checks=lambda counts, settings: {table: of_table.rows for table, of_table in counts.items()},
+        summary=lambda counts, settings: f"has {counts.rows}",
+        warnings=lambda checks: [f"{sum(checks.values())} in all"],
+    )
+    monkeypatch.setattr(download_corpus.tasks, "module", lambda *_: task)
+    monkeypatch.setattr(download_corpus, "ROW_GROUP", 2)
+    download({**TOY, "train": "a O\nb O\nc O\n\nskip O\n\nd O\n"})
+    assert {table: rows(table) for table in TABLES} == {
+        "train": [{"id": "0"}, {"id": "2"}],
+        "validation": [{"id": "0"}],
+        "test": [{"id": "0"}],
+        "documents": [
+            {"id": place, "text": text}
+            for place, text in (
+                ("train-0", "a"),
+                ("train-0", "b"),
+                ("train-0", "c"),
+                ("train-2", "d"),
+                ("validation-0", "EU"),
+                ("validation-0", "says"),
+                ("test-0", "Bonn"),
+            )
+        ],
+    }
+    assert pq.ParquetFile("data/corpus/documents.parquet").metadata.num_row_groups == 4
+    assert {table: pq.read_schema(f"data/corpus/{table}.parquet") for table in TABLES} == TABLES
+    assert read_json(Path("data/corpus/checks.json")) == {"train": 2, "validation": 1, "test": 1, "documents": 7}
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == [
+        "download@corpus: train has 2",
+        "download@corpus: validation has 1",
+        "download@corpus: test has 1",
+        "download@corpus: documents has 7",
+    ]
+    assert lines[-1] == "download@corpus: warning: 11 in all"
+
+
 def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
     download(
         {"train": "".join(f"w{number} O\n\n" for number in range(20))},
-        splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1},
+        splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1, "stratify": None},
     )
     found = {split: rows(split) for split in ("train", "validation", "test")}
     assert [len(of_split) for of_split in found.values()] == [11, 4, 5]
@@ -120,7 +189,7 @@ def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
 
 
 def test_a_glob_reads_its_files_in_sorted_order(download):
-    splits = {"train": "train*", "validation": "dev", "test": "test", "seed": 0}
+    splits = {"train": "train*", "validation": "dev", "test": "test", "seed": 0, "stratify": None}
     download({**TOY, "train2": "second O\n", "train10": "first O\n"}, splits=splits)
     assert [row["tokens"][0] for row in rows("train")] == ["EU", "Rome", "first", "second"]
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,10 +23,11 @@ from seqeval.metrics.sequence_labeling import get_entities
 from transformers import BertConfig, BertForTokenClassification, BertTokenizer
 
 from finetrail import layout, schema
+from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
+from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.onnx import export_onnx
-from finetrail.exporting.parity import disagreements
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import encoding, modeling, scoring
 from finetrail.tasks.token_classification.settings import Tokenize
@@ -35,9 +35,13 @@ from stages import export
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 WORDS = ["ada", "met", "alan", "in", "paris", "and", "new", "york", "##s", "."]
+EVALUATE = schema.Evaluate(
+    batch_size=4, bootstrap=schema.Bootstrap(samples=100, confidence=0.95, seed=0), worst_errors=3
+)
 FILES = [
     "README.md",
     "config.json",
+    "finetrail.json",
     "model.safetensors",
     "onnx/model.onnx",
     "onnx/model_int8.onnx",
@@ -80,31 +84,28 @@ def write_earlier_outputs() -> None:
     for path in (layout.TOKENIZED, layout.CORPUS, layout.MODEL, layout.EVALUATION):
         path.mkdir(parents=True)
     write_trained(layout.TRAINED, Path("vocab.txt"))
-    tokenizer = encoding.load_tokenizer(layout.TRAINED, 16)
+    tokenizer = load_tokenizer(layout.TRAINED, 16)
     settings = Tokenize(max_length=16, stride=4, label_subwords="first", limit=None)
     # The first sentence has no features, as tokenize.limit may have it.
     features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))
     with pa.ipc.new_stream(str(layout.features_file("test")), features.schema) as writer:
         writer.write_table(features)
-    predict = partial(
-        scoring.predict,
-        features=features,
-        label_names=LABELS,
-        forward=torch_forward(modeling.load_model(layout.TRAINED)),
-        pad_token_id=tokenizer.pad_token_id,
-        batch_size=4,
-    )
+    forward = torch_forward(modeling.load_model(layout.TRAINED))
+
+    def predict(examples: pa.Table) -> pa.Table:
+        return scoring.predict(Encoded(examples, features), {}, LABELS, forward, tokenizer, EVALUATE)
+
     labels = [["O"] * len(sentences()["tokens"][0]), *predict(sentences().slice(1))["predictions"].to_pylist()]
     corpus = sentences().set_column(2, "labels", pa.array(labels))
-    pq.write_table(corpus, layout.split_file(layout.CORPUS, "test"))
+    pq.write_table(corpus, layout.table_file(layout.CORPUS, "test"))
     predictions = predict(corpus.slice(1))
     pq.write_table(predictions.add_column(0, "split", pa.array(["test"] * len(predictions))), layout.PREDICTIONS)
     origin = {"license": "mit", "kind": "package", "source": {"package": "p"}, "resolved": {}, "sha256": "0" * 64}
     write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
     write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
-    write_json(layout.LABEL_NAMES, LABELS)
-    write_json(layout.TOKENIZED_COUNTS, {"settings": {"max_length": 16, "limit": None}, "splits": {}})
-    scores = scoring.score(predictions, LABELS)
+    write_json(layout.TARGET, LABELS)
+    write_json(layout.TOKENIZED_COUNTS, {"settings": settings.model_dump(), "splits": {}})
+    scores = scoring.score(predictions, LABELS, EVALUATE)
     metrics = {"headline": "f1", "confidence": 0.95, "validation": scores, "test": scores}
     write_json(layout.EVALUATION_METRICS, metrics)
 
@@ -112,9 +113,7 @@ def write_earlier_outputs() -> None:
 def run(**changes: Any) -> None:
     """Run the stage with a recipe's settings."""
     settings = {"int8": True, "max_metric_drop": 0.5, "hub_repo": None, "hub_private": True} | changes
-    declared = SimpleNamespace(
-        task="token_classification", export=schema.Export(**settings), evaluate=SimpleNamespace(batch_size=4)
-    )
+    declared = SimpleNamespace(task="token_classification", export=schema.Export(**settings), evaluate=EVALUATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.params, "load", lambda name: {"export": declared}[name])
         export.main()
@@ -139,7 +138,7 @@ def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(copy)
     monkeypatch.setattr(export.inference, "device", lambda: "cpu")
     made = done / layout.EXPORTED / "onnx" / "model.onnx"
-    monkeypatch.setattr(export, "export_onnx", lambda model, path: shutil.copy(made, path))
+    monkeypatch.setattr(export, "export_onnx", lambda model, path, inputs: shutil.copy(made, path))
     return copy
 
 
@@ -164,12 +163,32 @@ def test_the_folder_holds_all_that_people_need_and_nothing_else(done: Path) -> N
 def test_the_record_says_how_each_file_compares_with_torch(done: Path) -> None:
     record = read(done / layout.EXPORT_METRICS)
     size = (done / layout.EXPORTED / "onnx" / "model.onnx").stat().st_size
-    assert record["onnx_fp32"] == {"f1": 1.0, "disagreements": 0, "mib": round(size / 2**20, 2)}
+    words = sum(map(len, sentences()["tokens"].to_pylist()[1:]))
+    assert record["onnx_fp32"] == {
+        "f1": 1.0,
+        "predictions": words,
+        "disagreements": 0,
+        "near_ties": 0,
+        "mib": round(size / 2**20, 2),
+    }
     int8 = record["onnx_int8"]
-    assert set(int8) == {"f1", "disagreements", "mib", "f1_drop", "kept"}
+    assert set(int8) == {"f1", "predictions", "disagreements", "near_ties", "mib", "f1_drop", "kept"}
+    assert int8["predictions"] == words
     assert int8["kept"] is True
     assert int8["f1_drop"] == pytest.approx(1 - int8["f1"])
     assert int8["mib"] < record["onnx_fp32"]["mib"]
+
+
+def test_the_settings_of_inference_are_those_of_the_run(done: Path) -> None:
+    assert read(done / layout.EXPORT_SETTINGS) == {
+        "task": "token_classification",
+        "target": LABELS,
+        "tokenize": {"max_length": 16, "stride": 4, "label_subwords": "first", "limit": None},
+        "evaluate": EVALUATE.model_dump(),
+    }
+    found = read(done / layout.EXPORT_SETTINGS)
+    assert Tokenize(**found["tokenize"]).stride == 4
+    assert schema.Evaluate(**found["evaluate"]) == EVALUATE
 
 
 def test_the_card_is_about_this_run(done: Path) -> None:
@@ -193,7 +212,7 @@ def test_the_examples_of_the_card_run_in_a_process_that_knows_nothing_of_the_pro
     script += f"""
 import json, sys
 groups = [[group["entity_group"], group["word"]] for group in tagger({text!r})]
-print(json.dumps([groups, list(logits.shape), [name for name in sys.modules if "finetrail" in name]]))
+print(json.dumps([groups, list(outputs[0].shape), [name for name in sys.modules if "finetrail" in name]]))
 """
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
@@ -240,16 +259,64 @@ def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
     assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
 
 
+def relabel_a_word(surer: float) -> None:
+    """Change one prediction of torch's, in the fifth example, and its confidence by so much."""
+    table = pq.read_table(layout.PREDICTIONS)
+    rows = table.to_pylist()
+    word = rows[4]["predictions"][1]
+    rows[4]["predictions"][1] = "B-LOC" if word != "B-LOC" else "O"
+    rows[4]["confidences"][1] += surer
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), layout.PREDICTIONS)
+
+
 def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(project: Path) -> None:
     before = bytes_of(layout.EXPORTED)
-    table = pq.read_table(layout.PREDICTIONS)
-    predictions = table["predictions"].to_pylist()
-    predictions[4][1] = "B-LOC" if predictions[4][1] != "B-LOC" else "O"
-    pq.write_table(table.set_column(4, "predictions", pa.array(predictions)), layout.PREDICTIONS)
-    with pytest.raises(UserError, match=r"model.onnx differs from torch in 1 words of test, .* example 'test-5'"):
+    relabel_a_word(surer=0.001)
+    with pytest.raises(
+        UserError, match=r"model.onnx differs from torch in 1 of \d+ predictions on test, .* example 'test-5'"
+    ):
         run()
     assert bytes_of(layout.EXPORTED) == before
     assert not [path for path in Path("data").iterdir() if path.name.startswith(".")]
+
+
+def test_one_near_tie_is_told_and_not_refused(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    relabel_a_word(surer=0.00001)
+    run(int8=False)
+    fp32 = read(layout.EXPORT_METRICS)["onnx_fp32"]
+    assert (fp32["disagreements"], fp32["near_ties"]) == (0, 1)
+    assert f"agrees with torch in all {fp32['predictions']} predictions on test, but for 1 near ties" in (
+        capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("headline", "torch_score", "int8_score", "drop"),
+    [
+        ("f1", 0.9, 0.85, 0.05),
+        ("f1", 0.9, 0.95, -0.05),
+        ("perplexity", 10.0, 10.5, 0.5),
+        ("perplexity", 10.0, 9.0, -1.0),
+        ("loss", 2.0, 3.0, 1.0),
+    ],
+)
+@pytest.mark.parametrize("slack", [-0.01, 0.01])
+def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    headline: str,
+    torch_score: float,
+    int8_score: float,
+    drop: float,
+    slack: float,
+) -> None:
+    monkeypatch.setattr(export, "quantize_int8", lambda fp32, int8: int8.write_bytes(b"int8"))
+    measured = {headline: int8_score, "predictions": 9, "disagreements": 1, "near_ties": 0, "mib": 0.1}
+    record = export.write_int8(
+        tmp_path / "model.onnx", lambda path: (measured, ["a"]), headline, {headline: torch_score}, drop + slack
+    )
+    assert record == measured | {f"{headline}_drop": pytest.approx(drop), "kept": slack > 0}
+    assert (tmp_path / "model_int8.onnx").exists() == (slack > 0)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -304,15 +371,3 @@ def test_the_folder_is_pushed_whole_where_the_recipe_names_a_repository(
     card = (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
     assert 'model="me/tagger"' in card
     assert 'snapshot_download("me/tagger")' in card
-
-
-def test_disagreements_names_the_example_of_every_prediction_that_differs() -> None:
-    ids = ["a", "b", "c"]
-    words = pa.table({"id": ids, "predictions": [["O", "B"], [], ["O"]]})
-    others = pa.table({"id": ids, "predictions": [["B", "O"], [], ["B"]]})
-    assert disagreements(words, words) == []
-    assert disagreements(words, others) == ["a", "a", "c"]
-    single = pa.table({"id": ids, "predictions": ["x", "y", "z"]})
-    assert disagreements(single, pa.table({"id": ids, "predictions": ["x", "q", "z"]})) == ["b"]
-    with pytest.raises(ValueError, match="different examples"):
-        disagreements(words, words.slice(1))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PARTS = {path.stem for path in ROOT.glob("finetrail/tasks/*/*.py")}
 
 
+@cache
 def stages() -> dict[str, dict[str, Any]]:
     """Return the stages as DVC sees them: foreach unrolled, ${key} and ${item.X} filled in, ${task} left."""
     found: dict[str, dict[str, Any]] = {}
@@ -49,6 +51,7 @@ def parts_of_the_task(tree: ast.Module) -> set[str]:
     return {constant.value for constant in constants} & PARTS
 
 
+@cache
 def imports(path: Path, task: str) -> set[Path]:
     """Return the project files that a file imports, directly, anywhere in it, for one task."""
     tree = ast.parse(path.read_text())
@@ -71,32 +74,52 @@ def imports(path: Path, task: str) -> set[Path]:
     return {file for file in files if file.is_file() and file.is_relative_to(ROOT)}
 
 
+@cache
 def is_code(path: Path) -> bool:
     body = ast.parse(path.read_text()).body
     return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
+@cache
 def closure(path: Path, task: str) -> set[Path]:
     found, waiting = {path}, [path]
     while waiting:
         new = imports(waiting.pop(), task) - found
         found |= new
         waiting += new
-    return {file for file in found if is_code(file)}
+    return found
+
+
+def declared(name: str) -> list[str]:
+    return [dep for dep in stages()[name]["deps"] if dep.startswith(("finetrail", "stages"))]
+
+
+def covers(dep: str, task: str, file: Path) -> bool:
+    path = ROOT / fill(dep, {"task": task})
+    return path == file or path in file.parents
 
 
 @pytest.mark.parametrize("task", tasks.names())
 @pytest.mark.parametrize("name", stages())
-def test_every_imported_file_is_a_dependency_and_no_other_code_is(name: str, task: str) -> None:
-    stage = stages()[name]
-    code = [ROOT / fill(dep, {"task": task}) for dep in stage["deps"] if dep.startswith(("finetrail", "stages"))]
-    imported = closure(module_of(stage), task)
+def test_every_imported_file_is_a_dependency(name: str, task: str) -> None:
+    missing = [dep for dep in declared(name) if not (ROOT / fill(dep, {"task": task})).exists()]
+    assert not missing, f"dvc.yaml declares for {name} what {task} does not have"
+    imported = filter(is_code, closure(module_of(stages()[name]), task))
+    undeclared = [
+        str(file.relative_to(ROOT)) for file in imported if not any(covers(dep, task, file) for dep in declared(name))
+    ]
+    assert sorted(undeclared) == [], f"{name} of {task} imports files that dvc.yaml does not declare"
 
-    assert all(path.exists() for path in code)
-    undeclared = {file for file in imported if not any(file == dep or dep in file.parents for dep in code)}
-    assert not undeclared, f"{name} imports files that dvc.yaml does not declare"
-    unused = [dep for dep in code if not any(file == dep or dep in file.parents for file in imported)]
-    assert not unused, f"dvc.yaml declares for {name} what it does not import"
+
+@pytest.mark.parametrize("name", stages())
+def test_every_dependency_on_code_is_imported(name: str) -> None:
+    """By every task where it is a file of each, else by one of them at least."""
+    imported = {task: closure(module_of(stages()[name]), task) for task in tasks.names()}
+    for dep in declared(name):
+        users = [task for task, files in imported.items() if any(covers(dep, task, file) for file in files)]
+        assert users, f"dvc.yaml declares {dep} for {name}, which does not import it"
+        if "${task}" in dep:
+            assert users == tasks.names(), f"dvc.yaml declares {dep} for {name}, and not every task imports it"
 
 
 @pytest.mark.parametrize("name", stages())
@@ -138,7 +161,78 @@ def test_stages_import_no_stage() -> None:
         assert not modules, f"{path} imports a stage"
 
 
-def test_every_task_has_the_same_modules() -> None:
-    expected = {"__init__", "card", "corpus", "encoding", "metrics", "modeling", "scoring", "settings"}
-    for task in tasks.names():
-        assert {path.stem for path in (ROOT / "finetrail/tasks" / task).glob("*.py")} == expected
+# What the stages and finetrail.inference call of each task.
+CONTRACT = {
+    "__init__": set(),
+    "settings": {"Corpus", "Tokenize", "Train", "Evaluate", "check"},
+    "corpus": {"tables", "Counts", "rows", "checks", "summary", "warnings"},
+    "encoding": {"load_tokenizer", "target", "Encoder"},
+    "modeling": {
+        "PIPELINE_TAG", "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate"
+    },
+    "metrics": set(),
+    "scoring": {
+        "predict", "score", "statistics", "headline", "tables", "worst_errors", "baselines"
+    },
+    "serving": {"examples", "answers", "text_input"},
+    "card": {"usage", "LIBRARY", "labels"},
+}  # fmt: skip
+
+
+def bound(path: Path) -> set[str]:
+    """Return the names that a module defines or imports."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {ast.unparse(target) for target in targets}
+    return names
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_every_task_has_the_same_modules_with_all_that_is_called_of_them(task: str) -> None:
+    folder = ROOT / "finetrail/tasks" / task
+    modules = {path.stem for path in folder.glob("*.py")}
+    lacks = {
+        part: names - bound(folder / f"{part}.py") if part in modules else {part} for part, names in CONTRACT.items()
+    }
+    assert {part: sorted(names) for part, names in lacks.items() if names} == {}
+    starts = [*map(module_of, stages().values()), ROOT / "finetrail/inference.py"]
+    used = {path.stem for start in starts for path in closure(start, task) if path.parent == folder}
+    assert modules - set(CONTRACT) <= used, "no stage imports it"
+
+
+@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("name", stages())
+def test_no_stage_imports_what_serves_people(name: str, task: str) -> None:
+    served = [ROOT / "finetrail/inference.py", ROOT / "finetrail/tasks" / task / "serving.py"]
+    assert not closure(module_of(stages()[name]), task) & set(served)
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_light_stages_import_no_torch_and_training_decodes_nothing(task: str) -> None:
+    """A task's module may hold no more than the stages that depend on it need."""
+    folder = ROOT / "finetrail/tasks" / task
+    for name, heavy in (
+        ("download@corpus", {"torch", "transformers", "datasets"}),
+        ("tokenize", {"torch", "datasets"}),
+    ):
+        for file in closure(module_of(stages()[name]), task):
+            found = {module.split(".")[0] for module in imported_at_the_top(file)} & heavy
+            assert not found, f"{name} of {task}: {file.relative_to(ROOT)} imports {found}"
+    assert folder / "scoring.py" not in closure(module_of(stages()["train"]), task)
+
+
+def imported_at_the_top(path: Path) -> set[str]:
+    """Return the modules that importing a file imports: not those of its functions, nor for types only."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 from transformers import (
@@ -28,9 +29,10 @@ from transformers import (
 )
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import torch_forward
+from finetrail.evaluation.inference import input_names, torch_forward
 from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
 
+INPUTS = ["input_ids", "attention_mask"]
 PAD = 1  # RoBERTa numbers its positions around it
 SIZES = {
     "vocab_size": 300,
@@ -63,12 +65,12 @@ def build(name: str) -> Any:
     return model_class(config).eval()
 
 
-def batch(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def batch(size: int, length: int) -> dict[str, np.ndarray]:
     """Random ids, with the second half of the first row padded."""
     ids = np.random.default_rng(size * length).integers(3, 300, (size, length))
     mask = np.ones_like(ids)
     mask[0, (length + 1) // 2 :] = 0
-    return np.where(mask == 1, ids, PAD), mask
+    return {"input_ids": np.where(mask == 1, ids, PAD), "attention_mask": mask}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @cache
     def export(name: str) -> Path:
         path = tmp_path_factory.mktemp(name) / "model.onnx"
-        export_onnx(build(name), path)
+        export_onnx(build(name), path, INPUTS)
         return path
 
     return export
@@ -96,22 +98,54 @@ def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
         ("attention_mask", ["batch", "length"]),
     ]
     for size, length in [(1, 5), (3, 40), (1, 1), (5, 5)]:
-        ids, mask = batch(size, length)
+        inputs = batch(size, length)
         with torch.inference_mode():
-            expected = build(name)(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+            expected = build(name)(**{name: torch.from_numpy(array) for name, array in inputs.items()})
         names = list(expected.keys())
         for run, tolerance in ((session, 1e-5), (int8, 0.1 * max(abs(value).max() for value in expected.values()))):
             assert [output.name for output in run.get_outputs()] == names
-            found = run.run(names, {"input_ids": ids, "attention_mask": mask})
+            found = run.run(names, inputs)
             for value, wanted in zip(found, expected.values(), strict=True):
                 assert value.dtype == np.float32
                 np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance)
 
 
-def test_onnx_forward_gives_the_logits_of_torch_forward(exported: Callable[[str], Path]) -> None:
-    ids, mask = batch(3, 11)
-    expected = torch_forward(build("bert"))(ids, mask)
-    np.testing.assert_allclose(onnx_forward(exported("bert"))(ids, mask), expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize(("name", "outputs"), [("bert", ["logits"]), ("distilbert", ["start_logits", "end_logits"])])
+def test_onnx_forward_gives_the_outputs_of_torch_forward_by_name(
+    name: str, outputs: list[str], exported: Callable[[str], Path]
+) -> None:
+    inputs = batch(3, 11)
+    expected, found = torch_forward(build(name))(inputs), onnx_forward(exported(name))(inputs)
+    assert list(expected) == list(found) == outputs
+    for output in outputs:
+        assert expected[output].dtype == found[output].dtype == np.float32
+        np.testing.assert_allclose(found[output], expected[output], rtol=0, atol=1e-5)
+
+
+def test_token_types_are_an_input_where_the_features_have_them_and_zeros_where_not(
+    exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("example", pa.int32()), ("input_ids", ids), ("token_type_ids", ids), ("labels", ids)])
+    assert input_names(schema) == [*INPUTS, "token_type_ids"]
+    assert input_names(schema.remove(2)) == INPUTS
+    export_onnx(build("bert"), tmp_path / "pairs.onnx", input_names(schema))
+    session = onnxruntime.InferenceSession(tmp_path / "pairs.onnx", providers=["CPUExecutionProvider"])
+    assert [(given.name, given.shape) for given in session.get_inputs()] == [
+        (name, ["batch", "length"]) for name in input_names(schema)
+    ]
+    for size, length in [(1, 5), (3, 40), (5, 5)]:
+        inputs = batch(size, length)
+        types = np.random.default_rng(0).integers(0, 2, (size, length))
+        logits = [
+            (torch_forward(build("bert"))(given)["logits"], onnx_forward(tmp_path / "pairs.onnx")(given)["logits"])
+            for given in (inputs | {"token_type_ids": types}, inputs | {"token_type_ids": 0 * types})
+        ]
+        for expected, found in logits:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        (typed, _), (untyped, _) = logits
+        assert abs(typed - untyped).max() > 0.1
+        np.testing.assert_allclose(onnx_forward(exported("bert"))(inputs)["logits"], untyped, rtol=0, atol=1e-5)
 
 
 def test_each_is_one_file_with_no_trace_of_the_machine(exported: Callable[[str], Path], tmp_path: Path) -> None:
@@ -131,7 +165,7 @@ def test_the_same_model_gives_the_same_bytes_and_no_warnings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = exported("electra")
-    export_onnx(build("electra"), tmp_path / "model.onnx")
+    export_onnx(build("electra"), tmp_path / "model.onnx", INPUTS)
     assert (tmp_path / "model.onnx").read_bytes() == first.read_bytes()
     for name in ("a.onnx", "b.onnx"):
         quantize_int8(first, tmp_path / name)
@@ -149,6 +183,6 @@ def test_an_architecture_that_cannot_be_traced_is_told_with_its_cause(tmp_path: 
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     with pytest.raises(UserError, match=r"Branching does not convert to ONNX: .*data-dependent"):
-        export_onnx(Branching(MODELS["bert"][1]), tmp_path / "model.onnx")
+        export_onnx(Branching(MODELS["bert"][1]), tmp_path / "model.onnx", INPUTS)
     assert not (tmp_path / "model.onnx").exists()
     assert logging.root.manager.disable == logging.NOTSET

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetrail.corpus import readers
+from finetrail.corpus import raw, readers
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
 from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, ParquetReader
@@ -116,10 +116,18 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (conll(token_column=-3), "x O\n", "a:1: 2 columns, token_column -3 needs at least 3: 'x O'"),
         (conll("\t", 0, 1), "x O\n", "a:1: 1 column, label_column 1 needs at least 2: 'x O'"),
         (conll(encoding="klingon"), "x O\n", "reader.encoding: Python knows no encoding 'klingon'"),
-        (conll(), b"a O\n\xe9 O\n", "a: the byte 0xe9 at offset 4 is not utf-8; expected reader.encoding to name"),
+        (
+            conll(),
+            b"a O\n\xe9 O\n",
+            "a: the byte 0xe9 at offset 4 is not utf-8; expected a file in that encoding; a recipe may",
+        ),
         (conll(encoding="ascii"), "a O\nü O\n", "a: the byte 0xc3 at offset 4 is not ascii"),
         (conll(), b"a O\n\xe2\x82", "a: the byte 0xe2 at offset 4 is not utf-8"),
-        (conll(encoding="utf-16"), b"a O\n", "a: UTF-16 stream does not start with BOM; expected reader.encoding"),
+        (
+            conll(encoding="utf-16"),
+            b"a O\n",
+            "a: UTF-16 stream does not start with BOM; expected a file in that encoding",
+        ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
         (
             jsonl(text="t"),
@@ -153,11 +161,11 @@ def test_lines_do_not_depend_on_where_chunks_of_the_file_end(tmp_path, lines, ch
     path = tmp_path / "a"
     path.write_bytes("\n".join(lines).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "CHUNK_BYTES", chunk)
-        assert list(readers._lines(path, "a", "utf-8")) == list(enumerate(lines, start=1))
+        patch.setattr(raw, "CHUNK_BYTES", chunk)
+        assert list(raw.lines(path, "a", "utf-8")) == list(enumerate(lines, start=1))
         path.write_bytes("\n".join(lines).encode() + b"\xff")
         with pytest.raises(UserError, match=f"0xff at offset {len(chr(10).join(lines).encode())} is"):
-            list(readers._lines(path, "a", "utf-8"))
+            list(raw.lines(path, "a", "utf-8"))
 
 
 CONLLU = """# newdoc id = n01

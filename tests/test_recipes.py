@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import toy_settings
 from datasets import ClassLabel, Dataset, Features, List, Value
 from hub_server import StandInHub
 from huggingface_hub import ModelCard
@@ -30,8 +32,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM
 
+from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
-from finetrail.tasks.token_classification import encoding, modeling, scoring
+from finetrail.schema import Bootstrap, Evaluate, Train
+from finetrail.tasks.token_classification import modeling, scoring
 from stages import evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[1]
@@ -444,9 +448,10 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     assert provenance["license"] == card.data.license
     assert not [request for request in hub.requests if "pytorch_model.bin" in request]
     # UserError where max_length is above the model's positions.
-    tokenizer = encoding.load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
+    tokenizer = load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
     assert tokenizer.tokenize("Oslo") == ["Oslo"] and tokenizer.tokenize("oslo") == ["oslo"]
-    loaded = modeling.build_model(folder / "data/model/weights", ["O", "B-X"]).base_model.state_dict()
+    model = modeling.build_model(folder / "data/model/weights", ["O", "B-X"], Train(**toy_settings()))
+    loaded = model.base_model.state_dict()
     given = load_file(hub.folder("model", name) / "model.safetensors")
     given = {re.sub(r"^(distil)?bert\.", "", key): tensor for key, tensor in given.items()}
     given = {key.replace(".gamma", ".weight").replace(".beta", ".bias"): tensor for key, tensor in given.items()}
@@ -625,18 +630,18 @@ def test_characters_are_words_and_blanks_are_not_seen(klue_project: Path, hub: S
 
 
 def test_a_model_that_knows_every_character_is_right_about_entities_with_blanks(klue_project: Path) -> None:
-    examples, features = splits.load("test")
-    names = read_json(klue_project / "data/tokenized/label_names.json")
-    rows = zip(features["input_ids"].to_pylist(), features["labels"].to_pylist(), strict=True)
+    split, names = splits.load("test"), read_json(klue_project / "data/tokenized/target.json")
+    rows = zip(*(split.features[name].to_pylist() for name in ("input_ids", "labels")), strict=True)
     known = {tuple(ids): np.eye(len(names))[np.maximum(labels, 0)] for ids, labels in rows}
 
-    def oracle(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        logits = np.zeros((*input_ids.shape, len(names)), dtype=np.float32)
-        for row, ids, mask in zip(logits, input_ids, attention_mask, strict=True):
+    def oracle(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        logits = np.zeros((*inputs["input_ids"].shape, len(names)), dtype=np.float32)
+        for row, ids, mask in zip(logits, inputs["input_ids"], inputs["attention_mask"], strict=True):
             row[: mask.sum()] = known[tuple(ids[: mask.sum()].tolist())]
-        return logits
+        return {"logits": logits}
 
-    predicted = scoring.predict(examples, features, names, oracle, 0, 4)
+    settings = Evaluate(batch_size=4, bootstrap=Bootstrap(samples=100, confidence=0.95, seed=0), worst_errors=0)
+    predicted = scoring.predict(split, {}, names, oracle, SimpleNamespace(pad_token_id=0), settings)
 
     assert any("I-" in row["references"][row["tokens"].index(" ")] for row in predicted.to_pylist())
     assert predicted["predictions"].to_pylist() == predicted["references"].to_pylist()

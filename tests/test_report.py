@@ -16,7 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from dvc_render.vega import VegaRenderer
+from dvc_render.image import ImageRenderer
 
 from finetrail import layout
 from finetrail.errors import UserError
@@ -498,25 +498,82 @@ def test_top_confusions_are_errors_by_count() -> None:
     assert [(row["reference"], row["prediction"]) for row in got] == [("b", "a"), ("a", "b"), ("c", "a")]
 
 
+RELIABILITY = [
+    {"split": split, "confidence": confidence, "accuracy": accuracy, "count": count}
+    for split in ("validation", "test")
+    for confidence, accuracy, count in ((0.31, 0.25, 4), (None, None, 0), (0.62, 0.5, 1234), (0.97, 0.875, 56))
+]
+
+
+def test_figures_are_of_the_headline_and_of_each_table_that_has_a_kind() -> None:
+    results = make_results()
+    results.tables["reliability"] = RELIABILITY
+    results.tables["before_training_per_label"] = results.tables["per_label"]
+    results.tables["slices"] = [{"split": "test", "slice": "long", "f1": 0.5}]
+    results.tables["only_validation"] = [row for row in results.tables["confusion"] if row["split"] == "validation"]
+    results.tables["nothing"] = []
+    drawn = page.figures(results)
+    assert list(drawn) == ["headline", "confusion", "per_label", "reliability", "before_training_per_label"]
+    html = render(results)
+    for svg in drawn.values():
+        assert svg in html
+    headings = Page(html).headings
+    assert headings[3:9] == [
+        "Before training per label",
+        "Per label",
+        "Confusion",
+        "Reliability",
+        "Only validation",
+        "Slices",
+    ]
+    assert "Nothing" not in headings
+
+
 @pytest.mark.parametrize(
-    ("template", "table", "x", "y"),
-    [("confusion_counts", "confusion", "prediction", "reference"), ("label_bars", "per_label", "f1", "label")],
+    "labels", [TYPES, ["</svg>", "a & b", '"quoted"', "$x_{$", "한국어 개체명", "🙂", "tab\there", "bell\a", "nul\0"]]
 )
-def test_dvc_templates_take_the_tables_as_they_are(template: str, table: str, x: str, y: str) -> None:
-    rows = [row | {"rev": "workspace"} for row in make_results().tables[table]]
-    folder = str(PROJECT / ".dvc" / "plots")
-    filled = VegaRenderer(rows, table, template=template, template_dir=folder, x=x, y=y).get_filled_template()
-    assert filled["data"]["values"] == rows
-    assert "<DVC_METRIC" not in json.dumps(filled)
-    used = set(re.findall(r"datum\.(\w+)|datum\['([^']+)'\]", json.dumps(filled)))
-    made = set(re.findall(r'"as": "(\w+)"', json.dumps(filled)))
-    assert {name for pair in used for name in pair if name} <= set(rows[0]) | made
+def test_every_figure_is_a_picture_of_its_own_that_dvc_and_browsers_show(labels: list[str]) -> None:
+    results = make_results(labels)
+    results.tables["reliability"] = RELIABILITY
+    for name, svg in page.figures(results).items():
+        root = ElementTree.fromstring(svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert {"width", "height", "viewBox"} <= set(root.keys())
+        # Without the page's CSS each colour has its value.
+        assert set(re.findall(r"var\(--[a-z-]+(, #[0-9a-f]{6})?\)", svg)) == {
+            f", {color}" for color in re.findall(r"#[0-9a-f]{6}(?=\))", svg)
+        }
+        assert ImageRenderer.matches(f"metrics/plots/{name}.svg", {})
+
+
+def test_reliability_has_a_bar_for_each_bin_that_holds_something_and_the_line_to_compare_with() -> None:
+    rows = [row for row in RELIABILITY if row["split"] == "test"]
+    svg = plots.reliability(rows)
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert [text for text in texts if text in ("4", "0", "1,234", "56")] == ["4", "1,234", "56"]
+    assert {"calibrated", "accuracy", "confidence", "share that is right"} <= set(texts)
+    bars = [bar for bar in rectangles(svg, plots.BLUE) if bar[1] - bar[0] > 1][:3]
+    heights = [height for *_, height in bars]
+    assert [height / heights[1] for height in heights] == pytest.approx([0.5, 1.0, 1.75], rel=1e-3)
+    middles = [(left + right) / 2 for left, right, _ in bars]
+    assert (middles[1] - middles[0]) / (middles[2] - middles[1]) == pytest.approx(0.31 / 0.35, rel=1e-3)
+    ElementTree.fromstring(plots.reliability([row for row in rows if not row["count"]]))
+
+
+def rectangles(svg: str, color: str) -> list[tuple[float, float, float]]:
+    """Return (left, right, height) of the filled shapes of a colour, in the order in which they are drawn."""
+    shapes = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: var\(--[a-z]+, {color}\)', svg)
+    points = [[tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) ([\d.]+)", shape)] for shape in shapes]
+    return [
+        (min(x for x, _ in shape), max(x for x, _ in shape), max(y for _, y in shape) - min(y for _, y in shape))
+        for shape in points
+    ]
 
 
 # --- the stage ----------------------------------------------------------------------------------------------------
 
 
-def test_stage_writes_both_files_and_the_last_words_are_three_lines(
+def test_stage_writes_record_page_and_figures_and_the_last_words_are_three_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = make_results()
@@ -526,6 +583,8 @@ def test_stage_writes_both_files_and_the_last_words_are_three_lines(
     report.main()
     assert json.loads(layout.METRICS.read_text()) == summary.summarize("token_classification", "wnut16", results)
     assert layout.REPORT.read_text(encoding="utf-8") == render(results)
+    drawn = {f"{name}.svg": f"{svg}\n" for name, svg in page.figures(results).items()}
+    assert {path.name: path.read_text(encoding="utf-8") for path in layout.PLOTS.iterdir()} == drawn
     assert capsys.readouterr().err.startswith("report: f1 0.402 on test")
     last_words.main()
     lines = capsys.readouterr().err.split("\n")[1:-1]
@@ -542,9 +601,15 @@ def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path
         write_project(folder, make_results())
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": hash_seed}
         subprocess.run([sys.executable, "-m", "stages.report"], cwd=folder, env=environment, check=True, timeout=60)
-        written.append([(folder / path).read_bytes() for path in (layout.METRICS, layout.REPORT)])
+        files = (
+            layout.METRICS,
+            layout.REPORT,
+            *(layout.PLOTS / name for name in sorted(os.listdir(folder / layout.PLOTS))),
+        )
+        written.append({path: (folder / path).read_bytes() for path in files})
     assert written[0] == written[1]
-    assert written[0][1].decode() == html
+    assert written[0][layout.REPORT].decode() == html
+    assert layout.PLOTS / "confusion.svg" in written[0]
     assert str(tmp_path) not in html and str(PROJECT) not in html
 
 
@@ -563,4 +628,15 @@ def test_a_missing_record_is_told_in_one_line(tmp_path: Path, monkeypatch: pytes
     layout.EVALUATION_METRICS.unlink()
     with pytest.raises(UserError, match=r"metrics/evaluation/metrics\.json is missing; .* `dvc repro`"):
         report.main()
-    assert not layout.METRICS.exists() and not layout.REPORT.exists()
+    assert not any(path.exists() for path in (layout.METRICS, layout.REPORT, layout.PLOTS))
+
+
+def test_the_figures_of_an_earlier_run_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = make_results()
+    results.tables.pop("confusion")
+    write_project(tmp_path, results)
+    monkeypatch.chdir(tmp_path)
+    layout.PLOTS.mkdir(parents=True)
+    (layout.PLOTS / "confusion.svg").write_text("of another corpus")
+    report.main()
+    assert sorted(path.name for path in layout.PLOTS.iterdir()) == ["headline.svg", "per_label.svg"]

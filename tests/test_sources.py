@@ -154,7 +154,8 @@ def test_find_takes_a_file_a_folder_or_a_glob_and_nothing_outside(tmp_path):
     assert found("a/one.txt") == ["a/one.txt"]
     assert found("a") == found("a/") == ["a/one.txt", "a/two.txt"]
     assert found("*/one.txt") == ["a/one.txt", "b/one.txt"]
-    assert found("**/*.txt") == fetched.files
+    assert found("**/*.txt") == found(".") == found("./") == fetched.files
+    assert found("./a//") == found("[!b]/*.txt") == ["a/one.txt", "a/two.txt"]
     for pattern in ("../secret.txt", "c/*.txt", str(tmp_path / "secret.txt")):
         with pytest.raises(UserError, match="nothing matches .*; the files there: a/one.txt, a/two.txt, b/one.txt"):
             found(pattern)

@@ -1,5 +1,7 @@
 """Splits: every record in exactly one, sizes as asked, and the same ones each time."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,12 +22,20 @@ def records(n, name="a"):
     return [Record(f"{name}{number}", f"{name}:{number}", {}) for number in range(n)]
 
 
+def labelled(labels, column="label"):
+    return [Record(str(number), f"a:{number}", {column: label}) for number, label in enumerate(labels)]
+
+
 def assembled(splits, files):
     """Return {split: ids}, from {pattern: records}."""
     found = {"train": [], "validation": [], "test": []}
     for split, record in assemble(splits, lambda pattern: iter(files[pattern])):
-        found[split].append(record.id)
+        found.setdefault(split, []).append(record.id)
     return found
+
+
+def carving(stratify=None, **changes):
+    return Splits(**{"train": "tr", "validation": 0.2, "test": 0.3, "seed": 42, "stratify": stratify} | changes)
 
 
 @given(st.integers(20, 3000), st.floats(0.05, 0.45), st.floats(0.05, 0.45), st.integers(0, 2**70))
@@ -50,7 +60,7 @@ def test_the_draw_favours_no_part_of_the_file():
 
 
 def test_splits_are_carved_in_the_order_of_the_file():
-    found = assembled(Splits(train="all", validation=0.2, test=0.3, seed=42), {"all": records(10)})
+    found = assembled(carving(train="all"), {"all": records(10)})
     assert found["validation"] == [f"a{row}" for row in VALIDATION_42]
     assert found["test"] == [f"a{row}" for row in TEST_42]
     assert found["train"] == [f"a{row}" for row in TRAIN_42]
@@ -58,13 +68,13 @@ def test_splits_are_carved_in_the_order_of_the_file():
 
 def test_given_splits_are_taken_as_they_are():
     files = {"tr": records(3), "va": records(1, "b"), "te": records(2, "c")}
-    found = assembled(Splits(train="tr", validation="va", test="te", seed=0), files)
+    found = assembled(carving(validation="va", test="te"), files)
     assert found == {"train": ["a0", "a1", "a2"], "validation": ["b0"], "test": ["c0", "c1"]}
 
 
 def test_one_split_can_be_given_and_another_carved():
     files = {"tr": records(10), "te": records(2, "c")}
-    found = assembled(Splits(train="tr", validation=0.3, test="te", seed=0), files)
+    found = assembled(carving(validation=0.3, test="te"), files)
     assert [len(ids) for ids in found.values()] == [7, 3, 2]
     assert sorted(found["train"] + found["validation"]) == [f"a{row}" for row in range(10)]
     assert found["test"] == ["c0", "c1"]
@@ -87,4 +97,99 @@ def test_one_split_can_be_given_and_another_carved():
 def test_an_empty_split_is_refused(splits, counts, message):
     files = {pattern: records(n) for pattern, n in counts.items()}
     with pytest.raises(UserError, match=f"^{message}"):
-        assembled(Splits(train="tr", seed=0, **splits), files)
+        assembled(carving(**splits), files)
+
+
+def test_a_task_s_own_splits_come_after_the_three_and_null_is_none_of_them():
+    class WithDocuments(Splits):
+        documents: str | None
+        more: str | None
+
+    files = {"tr": records(10), "docs": records(2, "d")}
+    splits = WithDocuments(**carving().model_dump(), documents="docs", more=None)
+    assert {split: len(ids) for split, ids in assembled(splits, files).items()} == {
+        "train": 5,
+        "validation": 2,
+        "test": 3,
+        "documents": 2,
+    }
+    with pytest.raises(UserError, match=r"^splits.documents: there is no example in 'docs'"):
+        assembled(splits, files | {"docs": []})
+
+
+# --- strata -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(1, 200), min_size=1, max_size=12).filter(lambda sizes: sum(sizes) >= 40 * len(sizes)),
+    st.floats(0.05, 0.45),
+    st.floats(0.05, 0.45),
+    st.integers(0, 2**70),
+)
+def test_each_stratum_is_shared_out_in_proportion_and_sizes_stay_exact(sizes, validation, test, seed):
+    strata = np.repeat(np.arange(len(sizes)), sizes)
+    np.random.default_rng(0).shuffle(strata)
+    fractions = {"validation": validation, "test": test}
+    parts = carve(len(strata), fractions, seed, strata)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(strata)))
+    assert (np.bincount(strata[parts["train"]], minlength=len(sizes)) >= 1).all()
+    for split, fraction in fractions.items():
+        assert len(parts[split]) == round(len(strata) * fraction)
+        drawn = np.bincount(strata[parts[split]], minlength=len(sizes))
+        large = np.array(sizes) >= 40  # train's last row of a small stratum is not given away
+        assert (np.abs(drawn - np.array(sizes) * fraction)[large] < 2).all()
+
+
+def test_the_largest_remainders_are_rounded_up():
+    # 14 * 0.25 = 3.5, of the four values 5, 4, 3, 2: 1.25, 1.0, 0.75, 0.5; round(3.5) is 4: one more to c, one to d.
+    labels = [*"aaaaabbbbcccdd"]
+    found = assembled(carving("label", validation=0.25, test="te"), {"tr": labelled(labels), "te": records(1)})
+    assert Counter(labels[int(row)] for row in found["validation"]) == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_one_stratum_is_carved_as_none():
+    without, one = (carve(100, {"validation": 0.1, "test": 0.3}, 7, strata) for strata in (None, np.zeros(100, int)))
+    assert {split: rows.tolist() for split, rows in without.items()} == {
+        split: rows.tolist() for split, rows in one.items()
+    }
+
+
+def test_the_stratified_draw_of_a_seed_never_changes():
+    labels = [*"aaabbbbbbbbb"]
+    # a: 0.6 and 0.9 of 3, b: 1.8 and 2.7 of 9; sizes 2 and 4.
+    found = assembled(carving("label"), {"tr": labelled(labels)})
+    assert found == {
+        "train": ["0", "2", "5", "6", "7", "11"],
+        "validation": ["4", "8"],
+        "test": ["1", "3", "9", "10"],
+    }
+
+
+@pytest.mark.parametrize("values", [[0, 1], ["0", 0], [["x"], ["x", "y"]], [None, 1.5], [{"a": 1}, {"a": 2}]])
+def test_strata_are_any_values_that_json_tells_apart(values):
+    labels = [values[number % 2] for number in range(40)]
+    found = assembled(carving("label", validation=0.25, test=0.25), {"tr": labelled(labels)})
+    for rows in found.values():
+        assert sum(int(row) % 2 for row in rows) == len(rows) / 2
+
+
+def test_a_value_that_stands_once_stays_in_train():
+    labels = [*"aaaaaaaaab"]
+    for seed in range(20):
+        found = assembled(carving("label", validation=0.4, test=0.4, seed=seed), {"tr": labelled(labels)})
+        assert "9" in found["train"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (carving("lable"), "splits.stratify: a:0 has no column 'lable'; the columns there are label$"),
+        (carving("label"), "splits.stratify: train would not keep one example of each of the 8 values in the 10 ex"),
+        (carving("label", validation="va", test="te"), "splits.stratify: no split is a fraction of train's file"),
+        (carving("label", validation=0.01, test=0.01), "splits.validation: no example is left for it of the 10 in tr"),
+    ],
+)
+def test_strata_that_cannot_be_are_refused(splits, message):
+    files = {"tr": labelled([*"aaabcdefgh"]), "va": records(1), "te": records(1)}
+    with pytest.raises(UserError, match=f"^{message}"):
+        assembled(splits, files)

@@ -17,10 +17,11 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer, BertForTokenClassification
 
+from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.errors import UserError
 from finetrail.schema import Train
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.token_classification import encoding, metrics, modeling
+from finetrail.tasks.token_classification import encoding, modeling
 from finetrail.tasks.token_classification.settings import Tokenize
 from finetrail.training import trainer
 from finetrail.training.determinism import make_deterministic
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("restored_torch")
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 TRAIN_SENTENCES = 48  # of 64: 6 updates an epoch, in batches of 8
 UPDATES = 6
+SETTINGS = Train(**toy_settings())
 
 Run = Callable[..., tuple[Any, dict[str, Any]]]
 
@@ -43,7 +45,7 @@ def base_model(tiny_base_model: Callable[[Path], Path], tmp_path_factory: pytest
 @pytest.fixture(scope="module")
 def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Table]:
     settings = Tokenize(max_length=32, stride=4, label_subwords="first", limit=None)
-    encoder = encoding.Encoder(encoding.load_tokenizer(base_model / "tokenizer", 32), NAMES, settings)
+    encoder = encoding.Encoder(load_tokenizer(base_model / "tokenizer", 32), NAMES, settings)
     tokens, labels = zip(*toy_sentences, strict=True)
     table = encoder.encode(pa.table({"tokens": tokens, "labels": labels}), np.arange(len(tokens)))
     in_train = pc.less(table["example"], TRAIN_SENTENCES)
@@ -54,19 +56,25 @@ def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Ta
 def run(base_model: Path, features: dict[str, pa.Table], tmp_path: Path) -> Run:
     """Return the function that trains in tmp_path / "scratch" with the toy settings and changes to them."""
 
-    def go(seed: int = 0, validation: Any = None, dropout: bool = True, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    def go(
+        seed: int = 0, validation: Any = None, reduce: Any = modeling.reduce, dropout: bool = True, **changes: Any
+    ) -> tuple[Any, dict[str, Any]]:
         shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
         make_deterministic(seed)
-        model = modeling.build_model(base_model / "weights", NAMES)
+        settings = Train(**toy_settings(**changes))
+        model = modeling.build_model(base_model / "weights", NAMES, settings)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout) and not dropout:
                 module.p = 0.0
         return trainer.train(
             model,
-            modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer")),
+            modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
             {split: Dataset(table) for split, table in features.items()},
-            lambda ids: validation(model) if validation else metrics.validate(ids, features["validation"], NAMES),
-            Train(**toy_settings(**changes)),
+            reduce,
+            lambda kept: (
+                validation(model, kept) if validation else modeling.validate(kept, features["validation"], NAMES)
+            ),
+            settings,
             seed,
             tmp_path / "scratch",
         )
@@ -128,7 +136,7 @@ def test_the_toy_corpus_is_learned(run: Run, curve: Any) -> None:
 def test_the_best_epoch_is_returned_and_not_the_last(run: Run, curve: Any) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
-    def scripted(model: Any) -> dict[str, float]:
+    def scripted(model: Any, kept: Any) -> dict[str, float]:
         seen.append(weights(model))
         return {"f1": [0.1, 0.9, 0.9, 0.3][len(seen) - 1]}
 
@@ -139,7 +147,7 @@ def test_the_best_epoch_is_returned_and_not_the_last(run: Run, curve: Any) -> No
 
 
 def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
-    def spoil(model: Any) -> dict[str, float]:
+    def spoil(model: Any, kept: Any) -> dict[str, float]:
         model.classifier.weight.data.mul_(100)
         return {"f1": 0.5}
 
@@ -149,9 +157,48 @@ def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
     assert (record["best_value"], record["best_update"]) == (losses[UPDATES], UPDATES)
 
 
+@pytest.mark.parametrize(("best_metric", "best"), [("perplexity", 2), ("recall@10", 3)])
+def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run, best_metric: str, best: int) -> None:
+    values = [40.0, 9.5, 80.0]
+    epochs = iter(values)
+    _, record = run(validation=lambda *_: {best_metric: next(epochs)}, epochs=3.0, best_metric=best_metric)
+    assert (record["best_value"], record["best_update"]) == (values[best - 1], best * UPDATES)
+
+
+@pytest.mark.parametrize("eval_batch_size", [1, 7, 64])
+def test_validation_gets_what_reduce_keeps_of_every_batch_in_the_order_of_the_features(
+    run: Run, features: dict[str, pa.Table], eval_batch_size: int
+) -> None:
+    seen: list[Any] = []
+
+    def keep(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return logits.argmax(-1), (labels != IGNORE_INDEX).sum(-1)
+
+    def validation(model: Any, kept: Any) -> dict[str, float]:
+        ids, counts = kept
+        with torch.inference_mode():
+            for row, feature in enumerate(features["validation"].to_pylist()):
+                alone = model(torch.tensor([feature["input_ids"]], device=model.device)).logits[0].argmax(-1)
+                assert ids[row, : len(alone)].tolist() == alone.tolist()
+                assert (ids[row, len(feature["input_ids"]) :] < len(NAMES)).all()
+        seen.append(counts.tolist())
+        return {"f1": 0.5}
+
+    run(reduce=keep, validation=validation, epochs=1.0, eval_batch_size=eval_batch_size)
+    words = features["validation"]["words"].to_pylist()
+    assert seen == [[len(of_feature) for of_feature in words]]
+
+
+def test_of_a_tagger_the_best_label_of_each_token_is_kept() -> None:
+    logits = torch.tensor([[[0.1, 0.9], [0.7, 0.2]], [[0.5, 0.5], [-1.0, 0.0]]])
+    kept = modeling.reduce(logits, torch.zeros(2, 2))
+    assert kept.tolist() == [[1, 0], [0, 1]]
+    assert kept.dtype == torch.int64
+
+
 def test_without_a_better_epoch_it_stops_and_says_so(run: Run) -> None:
     values = iter([0.5, 0.4, 0.3, 0.9])
-    _, record = run(validation=lambda model: {"f1": next(values)}, epochs=4.0, patience=2)
+    _, record = run(validation=lambda *_: {"f1": next(values)}, epochs=4.0, patience=2)
     assert (record["stopped_early"], record["updates"], record["epochs_done"]) == (True, 3 * UPDATES, 3.0)
     assert (record["best_value"], record["best_update"]) == (0.5, UPDATES)
 
@@ -219,7 +266,7 @@ def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
 
 def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     values = iter([0.25, 0.5])
-    run(validation=lambda model: {"f1": next(values)})
+    run(validation=lambda *_: {"f1": next(values)})
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("train:")]
     assert len(lines) == 2
     assert lines[0].startswith("train: epoch 1 of 2: train loss ")
@@ -237,6 +284,47 @@ def test_labelled_is_exact_over_chunks_and_slices() -> None:
     table = pa.table({"labels": pa.chunked_array([rows[:7], rows[7:12_345], rows[12_345:]])}).slice(3)
     expected = [row for row in rows[3:] if any(label != IGNORE_INDEX for label in row)]
     assert trainer.labelled(Dataset(table))["labels"][:] == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (pa.array([[-100], None, [-100, 3], None, [-100, -100]], pa.list_(pa.int32())), [1, 2, 3]),  # null: to be drawn
+        (pa.array([0, -100, 1, None, -100], pa.int64()), [0, 2, 3]),  # one for the whole text
+        (pa.array([[0.0, 1.0], [0.0, 0.0], [-100.0], [], None], pa.list_(pa.float32())), [0, 1, 2, 3, 4]),
+        (pa.array([0.5, -100.0, None, 1.0, 2.0]), [0, 1, 2, 3, 4]),
+        (None, [0, 1, 2, 3, 4]),  # places of an answer, say, under other names
+    ],
+    ids=["a list", "a number", "floats", "a float", "none"],
+)
+def test_labels_that_are_yet_to_be_drawn_or_no_whole_numbers_stay(labels: pa.Array | None, kept: list[int]) -> None:
+    ids = pa.array([[row] for row in range(5)], pa.list_(pa.int32()))
+    columns = {"input_ids": ids} if labels is None else {"input_ids": ids, "labels": labels}
+    table = pa.concat_tables([pa.table(columns).slice(0, 2), pa.table(columns).slice(2)])
+    assert trainer.labelled(Dataset(table))["input_ids"][:] == [[row] for row in kept]
+
+
+def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
+    draw = np.random.default_rng(0)
+
+    def text(least: int = 1) -> list[int]:
+        return [7] * int(draw.integers(least, 6))
+
+    rows = [
+        {"example": row, "query_input_ids": text(), "positive_input_ids": text(0)}
+        | {"negative_input_ids": [text() for _ in range(row % 4)], "labels": [1] * 9}
+        for row in range(25_000)
+    ]
+    chunks = [pa.Table.from_pylist(part) for part in (rows[1:3], rows[3:12_345], rows[12_345:])]
+    lengths = trainer.feature_lengths(Dataset(pa.concat_tables(chunks).slice(1)))
+    assert lengths.dtype == np.int64
+    assert lengths.tolist() == [
+        len(row["query_input_ids"]) + len(row["positive_input_ids"]) + sum(map(len, row["negative_input_ids"]))
+        for row in rows[2:]
+    ]
+    # One text a feature, as most tasks have it.
+    single = pa.table({"input_ids": [[1, 2], [], [3]], "token_type_ids": [[0, 0], [], [0]]})
+    assert trainer.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
 
 
 def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +400,7 @@ def copied(base_model: Path, tmp_path: Path) -> Path:
 
 
 def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
-    modeling.build_model(base_model / "weights", NAMES).save_pretrained(tmp_path / "tagger")
+    modeling.build_model(base_model / "weights", NAMES, SETTINGS).save_pretrained(tmp_path / "tagger")
     model = modeling.load_model(tmp_path / "tagger")
     assert model.config.id2label == dict(enumerate(NAMES))
     assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
@@ -322,7 +410,7 @@ def test_the_head_is_drawn_from_the_seed_and_the_encoder_is_the_checkpoints(base
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = modeling.build_model(base_model / "weights", NAMES)
+        model = modeling.build_model(base_model / "weights", NAMES, SETTINGS)
         heads.append(model.classifier.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -335,14 +423,14 @@ def test_a_checkpoint_without_all_of_its_encoder_is_refused(copied: Path) -> Non
     kept = {name: tensor for name, tensor in tensors.items() if "layer.1.attention" not in name}
     save_file(kept, copied / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"copied: 10 weights of the encoder .* bert\.encoder\.layer\.1\.attention"):
-        modeling.build_model(copied, NAMES)
+        modeling.build_model(copied, NAMES, SETTINGS)
 
 
 def test_a_checkpoint_whose_encoder_has_other_shapes_is_refused(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 7}))
     with pytest.raises(UserError, match=r"copied: 1 weights .* shape .* bert\.embeddings\.word_embeddings\.weight"):
-        modeling.build_model(copied, NAMES)
+        modeling.build_model(copied, NAMES, SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -351,7 +439,7 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: tor
     (copied / "config.json").write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}))
     half = {name: tensor.to(dtype) for name, tensor in load_file(copied / "model.safetensors").items()}
     save_file(half, copied / "model.safetensors", {"format": "pt"})
-    model = modeling.build_model(copied, NAMES)
+    model = modeling.build_model(copied, NAMES, SETTINGS)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     model.save_pretrained(copied / "saved")
     assert {parameter.dtype for parameter in modeling.load_model(copied / "saved").parameters()} == {torch.float32}
@@ -368,10 +456,10 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: tor
 def test_another_taggers_head_is_kept_only_for_the_same_labels(
     base_model: Path, tmp_path: Path, label_names: list[str], is_kept: bool
 ) -> None:
-    tagger = modeling.build_model(base_model / "weights", NAMES)
+    tagger = modeling.build_model(base_model / "weights", NAMES, SETTINGS)
     torch.nn.init.constant_(tagger.classifier.weight, 7.0)
     tagger.save_pretrained(tmp_path / "tagger")
-    model = modeling.build_model(tmp_path / "tagger", label_names)
+    model = modeling.build_model(tmp_path / "tagger", label_names, SETTINGS)
     assert model.classifier.weight.shape == (len(label_names), 32)
     assert bool((model.classifier.weight == 7).any()) == is_kept
     assert model.classifier.weight.abs().max() <= (7 if is_kept else 1)
@@ -380,7 +468,7 @@ def test_another_taggers_head_is_kept_only_for_the_same_labels(
 
 
 def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
-    collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"))
+    collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), SETTINGS)
     batch = collator([{"input_ids": [2, 9, 3], "labels": [-100, 1, -100]}, {"input_ids": [2, 3], "labels": [-100] * 2}])
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
@@ -412,28 +500,3 @@ def test_the_validation_score_of_training_is_that_of_evaluate(
     assert (project / "metrics/train/plots/metrics/validation/f1.tsv").is_file()
     assert not (project / ".scratch/train").exists()
     assert isinstance(modeling.load_model(project / "data/trained"), BertForTokenClassification)
-
-
-def test_evaluate_writes_tables_also_where_a_split_has_no_entity(tmp_path: Path, monkeypatch: Any) -> None:
-    from finetrail.tasks.token_classification import scoring
-
-    def predictions(labels: list[str], found: list[str]) -> pa.Table:
-        words = {"id": ["0"], "tokens": [["a", "b"]], "references": [labels], "predictions": [found]}
-        return pa.table(words | {"confidences": [[0.5, 0.5]]})
-
-    monkeypatch.chdir(tmp_path)
-    splits = {
-        "validation": predictions(["O", "O"], ["O", "O"]),
-        "test": predictions(["B-PER", "O"], ["B-PER", "B-PER"]),
-    }
-    evaluate.write(splits, {}, scoring, NAMES, 5)
-    assert Path("metrics/evaluation/per_label.csv").read_text().splitlines() == [
-        "split,label,precision,recall,f1,support",
-        "test,PER,0.5,1.0,0.6666666666666666,1",
-    ]
-    assert Path("metrics/evaluation/confusion.csv").read_text().splitlines() == [
-        "split,reference,prediction,count",
-        "validation,O,O,2",
-        "test,O,PER,1",
-        "test,PER,PER,1",
-    ]

@@ -1,5 +1,7 @@
-"""Assigns each record to train, validation or test: as the source gives them, or carved out of train's file."""
+"""Assigns each record to a split: as the source gives them, or carved out of train's file."""
 
+import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -9,19 +11,26 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.schema import Splits
 
+# The fields of a recipe's splits that name no records.
+SETTINGS = {"seed", "stratify"}
+
 
 def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterator[tuple[str, Record]]:
     """Yield (split, record), each split in the order of its files; `read` opens what a split of the recipe names.
 
-    Train's file is read twice where another split is carved out of it: once for the number of its records.
+    A task's own splits may name more than train, validation and test, such as documents, or nothing (null). Train's
+    file is read twice where another split is carved out of it: once for the number of its records and their strata.
     """
-    named = {"validation": splits.validation, "test": splits.test}
+    named = {field: getattr(splits, field) for field in type(splits).model_fields if field not in SETTINGS}
     fractions = {split: value for split, value in named.items() if isinstance(value, float)}
-    given = {"train": splits.train} | {split: value for split, value in named.items() if isinstance(value, str)}
+    given = {split: value for split, value in named.items() if isinstance(value, str)}
+    if splits.stratify is not None and not fractions:
+        raise UserError("splits.stratify: no split is a fraction of train's file; expected null")
     if fractions:
-        parts = carve(sum(1 for _ in read(splits.train)), fractions, splits.seed)
+        n, strata = _strata(read(splits.train), splits.stratify)
+        parts = carve(n, fractions, splits.seed, strata)
         part_names = list(parts)
-        part_of_row = np.empty(sum(map(len, parts.values())), dtype=np.int8)
+        part_of_row = np.empty(n, dtype=np.int8)
         for part, rows in enumerate(parts.values()):
             part_of_row[rows] = part
         for row, record in enumerate(read(given.pop("train"))):
@@ -35,20 +44,64 @@ def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterato
             raise UserError(f"splits.{split}: there is no example in {pattern!r}; expected at least one")
 
 
-def carve(n: int, fractions: dict[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
+def carve(
+    n: int, fractions: dict[str, float], seed: int, strata: NDArray[np.int64] | None = None
+) -> dict[str, NDArray[np.int64]]:
     """Draw round(n * fraction) of n rows for each split and leave the rest to train; sorted indices, each row once.
 
-    Raises UserError where a split gets no row.
+    strata [n], numbers from 0: each split has its fraction of each stratum too, rounded by largest remainder so that
+    its size is the same as without; one row of each stratum stays in train whatever the fractions, so that a stratum
+    of few rows may be in no other split. Raises UserError where a split gets no row, or train not one of each stratum.
     """
+    groups = np.zeros(n, dtype=np.int64) if strata is None else strata
+    sizes: NDArray[np.int64] = np.bincount(groups).astype(np.int64)
+    room = sizes if strata is None else sizes - 1
+    totals = {split: round(n * fraction) for split, fraction in fractions.items()}
+    if strata is not None and sum(totals.values()) > room.sum():
+        raise UserError(
+            f"splits.stratify: train would not keep one example of each of the {len(sizes)} values in the {n} examples "
+            "of its file; expected a column of few values, such as the label, or smaller fractions"
+        )
     # random_raw and a stable sort: NumPy promises the raw stream for good, the shuffling of Generator it does not.
     order = np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
-    parts, start = {}, 0
-    for split, fraction in fractions.items():
-        stop = start + round(n * fraction)
-        parts[split] = np.sort(order[start:stop])
+    order = order[np.argsort(groups[order], kind="stable")]
+    place = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of a row of `order` in its stratum
+    parts, start = {}, np.zeros_like(sizes)
+    for split, total in totals.items():
+        stop = start + _rounded(sizes * fractions[split], room - start, total)
+        drawn = (start[groups[order]] <= place) & (place < stop[groups[order]])
+        parts[split] = np.sort(order[drawn])
         start = stop
-    parts["train"] = np.sort(order[start:])
+    parts["train"] = np.sort(order[place >= start[groups[order]]])
     for split, rows in parts.items():
         if not len(rows):
             raise UserError(f"splits.{split}: no example is left for it of the {n} in train's file")
     return parts
+
+
+def _rounded(quotas: NDArray[np.floating], most: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Round quotas to whole numbers that sum to `total`, none above its `most`: up where the largest remainders are."""
+    counts = np.minimum(np.floor(quotas).astype(np.int64), most)
+    for _ in range(total - counts.sum()):
+        remainders = np.where(counts < most, quotas - counts, -np.inf)
+        counts[np.argmax(remainders)] += 1
+    return counts
+
+
+def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray[np.int64] | None]:
+    """Return the number of records and, where there is a column, the number of each one's value in sorted order."""
+    if column is None:
+        return sum(1 for _ in records), None
+    known: dict[str, int] = {}
+    found = array("q")
+    for record in records:
+        if column not in record.values:
+            there = ", ".join(record.values)
+            raise UserError(f"splits.stratify: {record.where} has no column {column!r}; the columns there are {there}")
+        # JSON text, because a list cannot be a key.
+        value = json.dumps(record.values[column], ensure_ascii=False, sort_keys=True, default=str)
+        found.append(known.setdefault(value, len(known)))
+    # Sorted, so that ties of remainders do not depend on the order of the file.
+    number = np.empty(len(known), dtype=np.int64)
+    number[[known[value] for value in sorted(known)]] = np.arange(len(known))
+    return len(found), number[np.array(found, dtype=np.int64)]

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from finetrail.errors import UserError
+from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
 from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
 
@@ -15,8 +16,13 @@ from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_a
 def copy_verified(fetched: Fetched, target: Path) -> None:
     """Copy weights and config to `target`/weights, and the tokenizer's files with the config to `target`/tokenizer.
 
+    A new model has no weights, and how to train its tokenizer in place of one.
     UserError where it has no safetensors, no tokenizer or no model_type, is damaged, or wants to run code of its own.
     """
+    if fetched.provenance["kind"] == "new":
+        for name in ("weights/config.json", "tokenizer/config.json", f"tokenizer/{TOKENIZER_TO_TRAIN}"):
+            _copy(fetched.root / PurePosixPath(name).name, target / name)
+        return
     where = describe(fetched.provenance)
     chosen = choose(fetched.files, where)
     source = fetched.root / PurePosixPath(next(name for name in chosen if PurePosixPath(name).name == CONFIG)).parent

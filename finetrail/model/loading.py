@@ -46,7 +46,9 @@ def checked(
         base_model, output_loading_info=True, use_safetensors=True, dtype=torch.float32, **options
     )
     drawn = set(loading["missing_keys"]) | {name for name, *_ in loading["mismatched_keys"]}
-    missing = sorted(name for name in drawn if name.startswith(f"{model.base_model_prefix}."))
+    encoder = f"{model.base_model_prefix}."
+    # A pooler is the head's: a masked language model has none to give.
+    missing = sorted(name for name in drawn if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
     if missing:
         raise UserError(
             f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors with the shape that "

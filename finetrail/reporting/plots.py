@@ -28,6 +28,8 @@ SPLIT_STYLES = {"train": (BLUE, "o"), "validation": (ORANGE, "s"), "test": (GREE
 
 MAX_LABELS = 40  # more cannot be told apart; the tables have them all
 MAX_NAME = 28  # columns of a name before it is cut
+# Characters that a label may hold and XML 1.0 may not.
+NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 COLUMN_INCHES = 0.083  # of one character at 9 pt, on the wide side: the reader's font is not known here
 
 STYLE: dict[str, Any] = {
@@ -249,7 +251,7 @@ def _to_svg(figure: Figure) -> str:
     svg = re.sub(r'<g id="[^"]+"', "<g", svg)
     for color, name in CSS_NAMES.items():
         svg = svg.replace(color, f"var(--{name}, {color})")
-    return svg.strip()
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", svg).strip()
 
 
 def _axes(figure: Figure, left: float, right: float, top: float, bottom: float) -> Axes:

@@ -1,7 +1,7 @@
-"""A pinned source (package, file, URL, Hub, DVC) -> its files on this disk, and the record of where they came from."""
+"""A pinned source (package, file, URL, Hub, DVC, or a new model) -> its files here, and the record of their origin."""
 
 import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from finetrail import schema
@@ -11,7 +11,7 @@ from finetrail.sources.provenance import Fetched, describe, moving, some
 __all__ = ["Fetched", "describe", "fetch", "find", "moving"]
 
 
-def fetch(source: schema.Source, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:
+def fetch(source: schema.ModelSource, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:
     """Bring the files of a source to this disk and verify them; UserError if that cannot be.
 
     What has to be copied or unpacked goes under `scratch`; package and file sources are left where they are.
@@ -38,13 +38,20 @@ def fetch(source: schema.Source, repo_type: Literal["dataset", "model"], scratch
             from finetrail.sources import dvc_repo
 
             return dvc_repo.fetch(source, scratch)
+        case schema.NewSource():
+            from finetrail.sources import new
+
+            return new.fetch(source, scratch)
 
 
 def find(fetched: Fetched, pattern: str) -> list[Path]:
-    """Return the files that a path (of a file, or of a folder: all below it) or a glob names, sorted; never none."""
+    """Return the files that a path or a glob names, sorted; never none. Of a folder all below it; "." is the source's.
+
+    A glob is taken as Python's glob takes it: * within a folder, ** across folders, neither for a name like .hidden.
+    """
     known = set(fetched.files)
-    exact = pattern.rstrip("/").removeprefix("./")
-    names = {name for name in known if name == exact or name.startswith(f"{exact}/")}
+    exact = PurePosixPath(pattern).as_posix()
+    names = {name for name in known if exact == "." or name == exact or name.startswith(f"{exact}/")}
     names = names or known.intersection(glob.glob(pattern, root_dir=fetched.root, recursive=True))
     if not names:
         there = some(fetched.files)

@@ -20,7 +20,7 @@ class Fetched:
 
 
 def record(
-    source: schema.Source,
+    source: schema.ModelSource,
     root: Path,
     files: list[str],
     *,
@@ -94,7 +94,7 @@ def moving(fetched: Fetched) -> str | None:
         commit = fetched.provenance["resolved"]["commit"]
         key, pinned, pin = "revision", source["revision"] == commit, commit
     else:
-        key, pinned = "sha256", kind == "package" or bool(source["sha256"] or source.get("rev"))
+        key, pinned = "sha256", kind in ("package", "new") or bool(source["sha256"] or source.get("rev"))
         served = [file["sha256"] for file in fetched.provenance["files"]]
         pin = ", ".join(served) if kind == "url" else fetched.provenance["sha256"]
     return None if pinned else f"DVC does not notice when this source changes; pin it in the recipe: {key}: {pin}"

@@ -27,6 +27,7 @@ from finetrail.errors import UserError
 from finetrail.schema import Train
 from finetrail.tasks import IGNORE_INDEX, LOWER_IS_BETTER
 from finetrail.training.batching import LengthGroupedSampler
+from finetrail.training.optimizers import GradualUnfreezing, parameter_groups
 
 HISTORY = "history"
 
@@ -48,23 +49,30 @@ def train(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train, keep the best checkpoint, and return the model with the record of what was effective.
 
-    features: train and validation; checkpoints go to scratch, and curves by global step to scratch / HISTORY.
+    features: train and validation, with what the collator takes; checkpoints go to scratch, and curves by global step
+    to scratch / HISTORY.
     """
     precision = effective_precision(settings.precision)
+    arguments = _arguments(settings, precision, seed, scratch)
+    optimizer, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    groups = parameter_groups(model, settings.lr, settings.weight_decay, settings.layer_decay)
     trainer = LengthGroupingTrainer(
         model=model,
-        args=_arguments(settings, precision, seed, scratch),
+        args=arguments,
         data_collator=collator,
         train_dataset=features["train"],
         eval_dataset=features["validation"],
         compute_metrics=lambda prediction: validation(prediction.predictions),
         preprocess_logits_for_metrics=reduce,
+        optimizer_cls_and_kwargs=(optimizer, options | {"params": groups}),
         callbacks=[Progress(), Curves(scratch / HISTORY)],
     )
     # BERT and others take any keyword but not num_items_in_batch, by which the Trainer (5.23) then believes their loss
     # divided: it would sum what accumulation and processes are to average. So each step's loss is its own mean.
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
+    if settings.unfreeze_layers is not None:
+        trainer.add_callback(GradualUnfreezing(settings.unfreeze_layers))
     if settings.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.patience))
     try:
@@ -138,6 +146,7 @@ def _arguments(settings: Train, precision: str, seed: int, scratch: Path) -> Tra
         logging_first_step=True,  # a short run has a curve too
         logging_nan_inf_filter=False,  # Curves stops at such a loss instead
         dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,  # the caller chose them; a model's forward() need not take what its collator does
         disable_tqdm=True,
         report_to="none",
     )
@@ -160,10 +169,13 @@ class LengthGroupingTrainer(Trainer):
 def labelled(features: Dataset) -> Dataset:
     """Leave out the features without any label, whose mean loss would be 0 / 0.
 
-    Such is a window that holds only the middle of one long word, or words whose labels train lacks. Features whose
-    labels are not one for each token, or are yet to be drawn (null), all stay.
+    Such is a window that holds only the middle of one long word, or words or a text whose labels train lacks.
+    Features whose labels are no whole numbers, or are yet to be drawn (null), all stay.
     """
     labels = features.features.arrow_schema.field("labels").type if "labels" in features.column_names else None
+    if labels is not None and pa.types.is_integer(labels):
+        column = features.with_format("arrow")["labels"][:]
+        return features.select(np.flatnonzero(column.to_numpy() != IGNORE_INDEX))
     if labels is None or not (pa.types.is_list(labels) and pa.types.is_integer(labels.value_type)):
         return features
     kept = []

@@ -1,5 +1,7 @@
 """Alignment against the naive per-sentence way: the transformers tokenizer called on one sentence after the other."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finetrail.encoding.tokenizer import load_tokenizer, model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding
@@ -109,7 +112,7 @@ LOADED: dict[Path, Any] = {}
 
 def load(folder: Path) -> Any:
     if folder not in LOADED:
-        LOADED[folder] = encoding.load_tokenizer(folder, 16)
+        LOADED[folder] = load_tokenizer(folder, 16)
     return LOADED[folder]
 
 
@@ -179,6 +182,52 @@ def test_batches_and_a_full_cache_change_nothing(tiny_wordpiece: Path, monkeypat
     assert len(encoder.subwords.starts) < 40
 
 
+def test_a_table_gives_the_features_and_counts_of_its_batches(tiny_wordpiece: Path) -> None:
+    encoder = encoding.Encoder(load(tiny_wordpiece), LABELS, tokenize(max_length=8))
+    batches = [(np.array([0, 4]), table([["a"], ["a"] * 9])), (np.array([7]), table([["Berlin", ""]]))]
+
+    found = list(encoder.encode_table("train", iter(batches)))
+
+    assert list(encoder.tables) == ["train", "validation", "test"]
+    assert [features.schema for features, _ in found] == [encoder.tables["train"]] * 2
+    assert [features["example"].to_pylist() for features, _ in found] == [[0, 4, 4], [7]]
+    for (rows, sentences), (features, _) in zip(batches, found, strict=True):
+        assert features == encoder.encode(sentences, rows)
+    ids = [sum(map(len, features["input_ids"].to_pylist())) for features, _ in found]
+    assert [counts for _, counts in found] == [
+        {
+            "examples": 2,
+            "words": 10,
+            "features": 3,
+            "tokens": ids[0],
+            "examples_in_windows": 1,
+            "words_without_subwords": 0,
+        },
+        {
+            "examples": 1,
+            "words": 2,
+            "features": 1,
+            "tokens": ids[1],
+            "examples_in_windows": 0,
+            "words_without_subwords": 1,
+        },
+    ]
+
+
+@pytest.mark.parametrize("label_subwords", ["first", "all"])
+def test_sentences_without_labels_are_encoded_as_those_with_labels(tiny_wordpiece: Path, label_subwords: str) -> None:
+    tokenizer, how = load(tiny_wordpiece), tokenize(max_length=8, stride=2, label_subwords=label_subwords)
+    sentences = [["Berlin", "zzzqx", ""], ["a"] * 12]
+    nothing = pa.array([None] * 2, pa.list_(pa.string()))
+    unlabelled = table(sentences).set_column(1, "labels", nothing)
+
+    found = encode(tokenizer, unlabelled, how)
+
+    for feature in (expected := encode(tokenizer, table(sentences), how)):
+        feature["labels"] = [IGNORE_INDEX] * len(feature["labels"])
+    assert found == expected
+
+
 def test_saved_truncation_and_padding_are_not_applied(tiny_wordpiece: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -194,33 +243,67 @@ def test_saved_truncation_and_padding_are_not_applied(tiny_wordpiece: Path) -> N
 def test_label_names_are_ordered_and_complete() -> None:
     batches = [table([["a", "b"]], [["I-PER", "B-LOC"]]), table([["c"]], [["O"]])]
 
-    assert encoding.label_names(batches, tokenize()) == ["O", "B-LOC", "I-PER"]
-    assert encoding.label_names(batches, tokenize(label_subwords="all")) == ["O", "B-LOC", "I-LOC", "I-PER"]
-    assert encoding.label_names([table([["a", "b"]], [["VB", "NN"]])], tokenize(label_subwords="all")) == ["NN", "VB"]
+    assert encoding.target(iter(batches), tokenize()) == ["O", "B-LOC", "I-PER"]
+    assert encoding.target(iter(batches), tokenize(label_subwords="all")) == ["O", "B-LOC", "I-LOC", "I-PER"]
+    speech = table([["a", "b"]], [["VB", "NN"]])
+    assert encoding.target(iter([speech]), tokenize(label_subwords="all")) == ["NN", "VB"]
     with pytest.raises(UserError, match="train: 'O' is its only label; expected two or more"):
-        encoding.label_names([table([["a"]], [["O"]])], tokenize())
+        encoding.target(iter([table([["a"]], [["O"]])]), tokenize())
 
 
 def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, tiny_bpe: Path) -> None:
     from transformers import AutoConfig
 
     for folder in (tiny_wordpiece, tiny_bpe):
-        positions = encoding.model_positions(AutoConfig.from_pretrained(folder))
+        positions = model_positions(AutoConfig.from_pretrained(folder))
         assert positions is not None
-        encoding.load_tokenizer(folder, positions)
+        load_tokenizer(folder, positions)
         with pytest.raises(UserError, match=f"max_length: {positions + 1} is above the {positions} positions"):
-            encoding.load_tokenizer(folder, positions + 1)
+            load_tokenizer(folder, positions + 1)
 
 
 def test_roberta_has_fewer_positions_than_embeddings() -> None:
     from transformers import RobertaConfig
 
-    assert encoding.model_positions(RobertaConfig(max_position_embeddings=514)) == 512
+    assert model_positions(RobertaConfig(max_position_embeddings=514)) == 512
+
+
+def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpiece: Path) -> None:
+    def train() -> Any:
+        pytest.fail("the train split is read")
+
+    assert encoding.load_tokenizer(tiny_wordpiece, tokenize(66), train).is_fast
+    with pytest.raises(UserError, match="max_length: 67 is above the 66 positions"):
+        encoding.load_tokenizer(tiny_wordpiece, tokenize(67), train)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_bpe: Path, tmp_path: Path) -> None:
+    """As GPT-2's, which has neither a padding token nor a side for it."""
+    shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
+
+    tokenizer = load_tokenizer(tmp_path, 16)
+
+    assert (tokenizer.pad_token, tokenizer.padding_side) == ("</s>", "right")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tiny_bpe: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] - 1}))
+
+    size = config["vocab_size"]
+    with pytest.raises(UserError, match=f"{size} tokens in the tokenizer; expected the model's {size - 1}"):
+        load_tokenizer(tmp_path, 16)
 
 
 def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer does not load"):
-        encoding.load_tokenizer(tmp_path, 16)
+        load_tokenizer(tmp_path, 16)
+    with pytest.raises(UserError, match="nowhere is missing; expected the output of download@model: run `dvc repro`"):
+        load_tokenizer(tmp_path / "nowhere", 16)
 
 
 def test_a_stride_that_leaves_no_room_is_refused(tiny_wordpiece: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
+from finetrail.encoding.tokenizer import load_tokenizer
+from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.token_classification import encoding, metrics, scoring
-from finetrail.tasks.token_classification.settings import Tokenize
+from finetrail.tasks.token_classification.settings import Evaluate, Tokenize
 
 IOB2 = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-geo-loc", "I-geo-loc"]
 POS = ["NOUN", "VERB", "O", "X"]  # "O" is a part of speech here
@@ -165,7 +169,7 @@ def test_a_split_without_any_entity_has_scores() -> None:
 )
 def test_labels_tell_what_is_scored(labels: list[str], entities: bool, headline: str) -> None:
     assert metrics.has_entities(labels) == entities
-    assert metrics.headline(labels) == headline
+    assert scoring.headline(labels, evaluate()) == headline
 
 
 def test_counts_of_sentences_that_differ_in_length_are_refused() -> None:
@@ -196,19 +200,44 @@ def table(sentences: list[list[str]], labels: list[list[str]] | None = None) -> 
     return pa.table({"id": ids, "tokens": pa.array(sentences, strings), "labels": pa.array(labels, strings)})
 
 
-def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+def evaluate(batch_size: int = 4) -> Evaluate:
+    bootstrap = {"samples": 100, "confidence": 0.95, "seed": 0}
+    return Evaluate.model_validate({"batch_size": batch_size, "bootstrap": bootstrap, "worst_errors": 5})
+
+
+def predict(
+    examples: pa.Table,
+    features: pa.Table,
+    names: list[str] = NAMES,
+    forward: Forward | None = None,
+    batch_size: int = 4,
+) -> pa.Table:
+    forward = forward or by_neighbours
+    tokenizer = SimpleNamespace(pad_token_id=PAD)
+    return scoring.predict(Encoded(examples, features), {}, names, forward, tokenizer, evaluate(batch_size))
+
+
+def by_neighbours(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Logits from each token, its left neighbour and its place, as a causal model's: padding cannot matter."""
+    input_ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+    assert set(inputs) == {"input_ids", "attention_mask"}
     assert (input_ids[attention_mask == 0] == PAD).all()
     assert (np.diff(attention_mask, axis=1) <= 0).all()
     scores = np.random.default_rng(0).normal(size=(1000, len(NAMES)))
     places = np.random.default_rng(1).normal(size=(1000, len(NAMES)))
     left = np.pad(input_ids, ((0, 0), (1, 0)))[:, :-1]
-    return (scores[input_ids] + 0.5 * scores[left] + 0.5 * places[: input_ids.shape[1]]).astype(np.float32)
+    logits = scores[input_ids] + 0.5 * scores[left] + 0.5 * places[: input_ids.shape[1]]
+    return {"logits": logits.astype(np.float32)}
 
 
 def encoder(folder: Path, label_subwords: Any = "first") -> encoding.Encoder:
     settings = Tokenize(max_length=8, stride=2, label_subwords=label_subwords, limit=None)
-    return encoding.Encoder(encoding.load_tokenizer(folder, 8), NAMES, settings)
+    return encoding.Encoder(load_tokenizer(folder, 8), NAMES, settings)
+
+
+def whole(ids: np.ndarray) -> np.ndarray:
+    """Return the logits of a batch without padding."""
+    return by_neighbours({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"]
 
 
 def one_at_a_time(encode: encoding.Encoder, sentence: list[str]) -> list[tuple[str, float]]:
@@ -216,7 +245,7 @@ def one_at_a_time(encode: encoding.Encoder, sentence: list[str]) -> list[tuple[s
     labelled: dict[int, tuple[str, float]] = {}
     for feature in encode.encode(table([sentence]), np.array([0])).to_pylist():
         ids = np.array([feature["input_ids"]])
-        logits = forward(ids, np.ones_like(ids))[0].astype(np.float64)
+        logits = whole(ids)[0].astype(np.float64)
         for word, position in zip(feature["words"], feature["positions"], strict=True):
             assert word not in labelled, "a word was scored twice"
             odds = np.exp(logits[position]) / np.exp(logits[position]).sum()
@@ -235,7 +264,7 @@ def test_every_word_is_labelled_once_as_one_sentence_at_a_time(
     # Rows of the whole split: tokenize.limit leaves gaps.
     features = encode.encode(examples, np.array([3, 5, 6, 10, 11, 40]))
     assert len(features) > len(SENTENCES), "no sentence was long enough for windows"
-    predicted = scoring.predict(examples, features, NAMES, forward, PAD, batch_size)
+    predicted = predict(examples, features, batch_size=batch_size)
     expected = [one_at_a_time(encode, sentence) for sentence in SENTENCES]
     assert predicted["id"].to_pylist() == examples["id"].to_pylist()
     assert predicted["tokens"].to_pylist() == SENTENCES
@@ -250,22 +279,19 @@ def test_chunked_and_sliced_features_give_the_same_predictions(tiny_wordpiece: P
     features = encode.encode(examples, np.arange(len(SENTENCES)))
     chunks = pa.concat_tables([encode.encode(examples[i : i + 2], np.arange(i, i + 2)) for i in (0, 2, 4)])
     assert chunks["input_ids"].num_chunks == 3
-    expected = scoring.predict(examples, features, NAMES, forward, PAD, 4)
-    assert scoring.predict(examples, chunks, NAMES, forward, PAD, 4) == expected
+    expected = predict(examples, features)
+    assert predict(examples, chunks) == expected
     later = features.filter(pa.compute.greater(features["example"], 1))
-    assert (
-        scoring.predict(examples[2:], later, NAMES, forward, PAD, 4)["predictions"].to_pylist()
-        == (expected["predictions"].to_pylist()[2:])
-    )
+    assert predict(examples[2:], later)["predictions"].to_pylist() == expected["predictions"].to_pylist()[2:]
 
 
 def test_of_equal_logits_the_first_label_wins(tiny_wordpiece: Path) -> None:
     features = encoder(tiny_wordpiece).encode(table(SENTENCES[:1]), np.array([0]))
 
-    def undecided(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return np.zeros((*input_ids.shape, 4), dtype=np.float32)
+    def undecided(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"logits": np.zeros((*inputs["input_ids"].shape, 4), dtype=np.float32)}
 
-    predicted = scoring.predict(table(SENTENCES[:1]), features, ["A", "B", "C", "D"], undecided, PAD, 2)
+    predicted = predict(table(SENTENCES[:1]), features, ["A", "B", "C", "D"], undecided)
     assert predicted["predictions"].to_pylist() == [["A"] * 6]
     assert predicted["confidences"].to_pylist() == [[0.25] * 6]
 
@@ -285,23 +311,24 @@ def test_an_entity_goes_on_over_a_word_without_subwords_within_a_sentence(
 ) -> None:
     examples = table([["Oslo", NO_SUBWORDS, "Oslo", NO_SUBWORDS], [NO_SUBWORDS, "Oslo"]])
 
-    def by_place(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    def by_place(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Label the first word `first`, and all behind it `later`."""
-        labels = [NAMES.index(first)] * 2 + [NAMES.index(later)] * (input_ids.shape[1] - 2)
-        return np.tile(np.eye(len(NAMES), dtype=np.float32)[labels], (len(input_ids), 1, 1))
+        size, length = inputs["input_ids"].shape
+        labels = [NAMES.index(first)] * 2 + [NAMES.index(later)] * (length - 2)
+        return {"logits": np.tile(np.eye(len(NAMES), dtype=np.float32)[labels], (size, 1, 1))}
 
     features = encoder(tiny_wordpiece).encode(examples, np.arange(2))
-    predicted = scoring.predict(examples, features, NAMES, by_place, PAD, 2)
+    predicted = predict(examples, features, forward=by_place)
     assert predicted["predictions"].to_pylist() == [[*expected, "O"], ["O", first]]
 
 
 def test_huge_logits_do_not_overflow(tiny_wordpiece: Path) -> None:
     features = encoder(tiny_wordpiece).encode(table([["Oslo"]]), np.array([0]))
 
-    def sure(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return np.tile(np.array([-1e30, 1e30, 0, 0, 0], dtype=np.float32), (*input_ids.shape, 1))
+    def sure(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"logits": np.tile(np.array([-1e30, 1e30, 0, 0, 0], np.float32), (*inputs["input_ids"].shape, 1))}
 
-    predicted = scoring.predict(table([["Oslo"]]), features, NAMES, sure, PAD, 1)
+    predicted = predict(table([["Oslo"]]), features, forward=sure)
     assert (predicted["predictions"].to_pylist(), predicted["confidences"].to_pylist()) == ([["B-LOC"]], [[1.0]])
 
 
@@ -311,13 +338,13 @@ def test_validation_scores_the_words_of_the_features_in_any_order(tiny_wordpiece
     sentences = [sentence for sentence in SENTENCES if NO_SUBWORDS not in sentence]
     examples = table(sentences, [list(draw.choice(NAMES, len(sentence))) for sentence in sentences])
     features = encoder(tiny_wordpiece).encode(examples, np.arange(len(sentences)))
-    predicted = scoring.predict(examples, features, NAMES, forward, PAD, 4)
+    predicted = predict(examples, features)
     shuffled = features.take(draw.permutation(len(features)))
     ids = np.full((len(features), 8), -100)
     for row, feature in enumerate(shuffled["input_ids"].to_pylist()):
         batch = np.array([feature])
-        ids[row, : len(feature)] = forward(batch, np.ones_like(batch))[0].argmax(-1)
-    assert metrics.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES)
+        ids[row, : len(feature)] = whole(batch)[0].argmax(-1)
+    assert metrics.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES, evaluate())
 
 
 def test_validation_takes_a_label_that_train_lacks_for_o(tiny_wordpiece: Path) -> None:
@@ -344,7 +371,7 @@ LABELLED = pa.table(
 
 
 def test_confusion_counts_words_without_their_prefix_by_hand() -> None:
-    assert scoring.tables(LABELLED, NAMES)["confusion"] == [
+    assert scoring.tables(LABELLED, NAMES, evaluate())["confusion"] == [
         {"reference": "LOC", "prediction": "LOC", "count": 3},
         {"reference": "O", "prediction": "O", "count": 3},
         {"reference": "O", "prediction": "PER", "count": 1},
@@ -354,7 +381,7 @@ def test_confusion_counts_words_without_their_prefix_by_hand() -> None:
 
 
 def test_per_label_by_hand() -> None:
-    assert scoring.tables(LABELLED, NAMES)["per_label"] == [
+    assert scoring.tables(LABELLED, NAMES, evaluate())["per_label"] == [
         # Found: Lee, New, York, Oslo; expected: New York, Oslo.
         {"label": "LOC", "precision": 0.25, "recall": 0.5, "f1": close(1 / 3), "support": 2},
         {"label": "PER", "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
@@ -363,13 +390,13 @@ def test_per_label_by_hand() -> None:
 
 def test_parts_of_speech_stay_whole_in_the_tables() -> None:
     predictions = pa.table({"references": [["B-X", "VERB"]], "predictions": [["VERB", "VERB"]]})
-    tables = scoring.tables(predictions, ["B-X", "VERB"])
+    tables = scoring.tables(predictions, ["B-X", "VERB"], evaluate())
     assert [row["reference"] for row in tables["confusion"]] == ["B-X", "VERB"]
     assert [row["label"] for row in tables["per_label"]] == ["B-X", "VERB"]
 
 
 def test_worst_errors_are_the_most_confident_first_then_by_id_in_their_context() -> None:
-    errors = scoring.worst_errors(LABELLED, 10)
+    errors = scoring.worst_errors(LABELLED, 10, NAMES, evaluate())
     assert [(error["id"], error["position"], error["confidence"]) for error in errors] == [
         ("a", 1, 0.75),
         ("b", 2, 0.75),
@@ -385,23 +412,29 @@ def test_worst_errors_are_the_most_confident_first_then_by_id_in_their_context()
         "prediction": "B-LOC",
         "confidence": 0.75,
     }
-    assert scoring.worst_errors(LABELLED, 1) == errors[:1]
-    assert scoring.worst_errors(LABELLED, 0) == []
+    assert scoring.worst_errors(LABELLED, 1, NAMES, evaluate()) == errors[:1]
+    assert scoring.worst_errors(LABELLED, 0, NAMES, evaluate()) == []
 
 
 def test_the_context_of_an_error_is_six_words_on_each_side() -> None:
     tokens = [str(number) for number in range(20)]
     right, wrong = ["O"] * 20, ["O"] * 10 + ["B-PER"] + ["O"] * 9
     row = {"id": ["x"], "tokens": [tokens], "references": [right], "predictions": [wrong], "confidences": [[0.5] * 20]}
-    [error] = scoring.worst_errors(pa.table(row), 5)
+    [error] = scoring.worst_errors(pa.table(row), 5, NAMES, evaluate())
     assert (error["left"], error["token"], error["right"]) == ("4 5 6 7 8 9", "10", "11 12 13 14 15 16")
+
+
+def baselines(train: pa.Table, split: pa.Table, names: list[str]) -> dict[str, pa.Table]:
+    """Return them; features are not looked at."""
+    nothing = encoding.FEATURES.empty_table()
+    return scoring.baselines(Encoded(train, nothing), Encoded(split, nothing), {}, names, evaluate())
 
 
 def test_baselines_by_hand() -> None:
     train = table([["York", "is", "York"], ["York", "Lee"]], [["B-LOC", "O", "I-LOC"], ["I-LOC", "B-PER"]])
     # "Lee" once more as a place: of two labels as frequent, the first in the alphabet.
     train = pa.concat_tables([train, table([["Lee"]], [["B-LOC"]])])
-    found = scoring.baselines(train, table([["Lee", "is", "new"], ["York"]]), NAMES)
+    found = baselines(train, table([["Lee", "is", "new"], ["York"]]), NAMES)
     assert list(found) == ["most_frequent_label_of_word", "everything_O"]
     assert found["most_frequent_label_of_word"]["predictions"].to_pylist() == [["B-LOC", "O", "O"], ["I-LOC"]]
     assert found["everything_O"]["predictions"].to_pylist() == [["O"] * 3, ["O"]]
@@ -410,12 +443,16 @@ def test_baselines_by_hand() -> None:
 
 def test_without_entities_the_baseline_is_the_most_frequent_label() -> None:
     train = table([["a", "dog", "a", "cat"]], [["DET", "NOUN", "DET", "NOUN"]])
-    found = scoring.baselines(train, table([["dog", "a", "bird"]]), ["DET", "NOUN"])
+    found = baselines(train, table([["dog", "a", "bird"]]), ["DET", "NOUN"])
     assert list(found) == ["most_frequent_label_of_word", "everything_DET"]
     assert found["most_frequent_label_of_word"]["predictions"].to_pylist() == [["NOUN", "DET", "DET"]]
 
 
-def test_statistics_give_the_scores_of_the_split() -> None:
-    counts, to_scores = scoring.statistics(LABELLED, NAMES)
-    assert counts.shape == (2, 3 * 2 + 2)
-    assert to_scores(counts.sum(0)) == close(scoring.score(LABELLED, NAMES))
+def test_statistics_give_the_scores_of_any_weighting_of_the_sentences() -> None:
+    n, to_scores = scoring.statistics(LABELLED, NAMES, evaluate())
+    assert n == 2
+    found = to_scores(np.array([[1, 1], [2, 0], [0, 2]]))
+    samples = [LABELLED, LABELLED.take([0, 0]), LABELLED.take([1, 1])]
+    for name, values in found.items():
+        assert values == close([scoring.score(sample, NAMES, evaluate())[name] for sample in samples])
+    assert set(found) == set(scoring.score(LABELLED, NAMES, evaluate()))

@@ -142,7 +142,7 @@ class Encoder:
         }
 
     def _label_ids(self, labels: pa.Array) -> np.ndarray:
-        encoded = labels.dictionary_encode()
+        encoded = labels.dictionary_encode("encode")  # null too: it is no label of train either
         # A label that train lacks cannot be learned; evaluation still counts it as an error.
         ids = [self.label_ids.get(label, IGNORE_INDEX) for label in encoded.dictionary.to_pylist()]
         return np.array(ids, dtype=np.int32)[encoded.indices.to_numpy()]

@@ -18,6 +18,8 @@ from finetrail.tasks.token_classification.metrics import validate as validate
 from finetrail.tasks.token_classification.settings import Train
 
 PIPELINE_TAG = "token-classification"
+# Of the features, what the collator takes.
+COLUMNS = ("input_ids", "labels")
 
 
 def base_is_baseline(base_model: Path) -> bool:

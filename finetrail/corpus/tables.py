@@ -1,0 +1,135 @@
+"""Turns tables, an example a row, into raw records: JSON lines, CSV, Parquet."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetrail.corpus.raw import Raw, lines, objects, require_text, taken_id
+from finetrail.errors import UserError
+from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader
+
+PARQUET_BATCH = 1000
+# The csv module's limit is 131,072 characters; a C long holds this one on every platform.
+CSV_FIELD = 2**31 - 1
+
+
+def jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
+    """Yield the keys of each object that the recipe names."""
+    for where, example in objects(path, name, reader.encoding):
+        values = {column: example[key] for column, key in reader.columns.items() if key in example}
+        if missing := [key for column, key in reader.columns.items() if column not in values]:
+            raise UserError(f"{where}: no key {missing[0]!r}; the keys there are {', '.join(example) or 'none'}")
+        require_text(values, where)
+        yield taken_id(values, where), where, values
+
+
+def delimited(path: Path, name: str, reader: CsvReader) -> Iterator[Raw]:
+    """Yield the columns of each row that the recipe names, as strings."""
+    rows = _quoted(path, name, reader) if reader.quoting == "minimal" else _unquoted(path, name, reader)
+    _, header = next(rows, (0, None))
+    if header is None:
+        raise UserError(f"{name}: an empty file; expected a line with the names of the columns")
+    for column in reader.columns.values():
+        if header.count(column) != 1:
+            times = "no column" if column not in header else "more than one column"
+            raise UserError(f"{name}:1: {times} {column!r}; the columns there are {', '.join(header)}")
+    positions = {column: header.index(key) for column, key in reader.columns.items()}
+    for number, fields in rows:
+        where = f"{name}:{number}"
+        if len(fields) != len(header):
+            raise UserError(
+                f"{where}: {len(fields)} fields; expected {len(header)} as in the header"
+                + (", or reader.quoting: none if quotes are text" if reader.quoting == "minimal" else "")
+            )
+        values: dict[str, Any] = {column: fields[position] for column, position in positions.items()}
+        yield taken_id(values, where), where, values
+
+
+def _unquoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, fields). Without quotes a row is its line: the csv module would refuse a carriage return in it."""
+    for number, line in lines(path, name, reader.encoding):
+        if line:
+            yield number, line.split(reader.delimiter)
+
+
+def _quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line where the row begins, fields); a quoted field may hold line ends."""
+    csv.field_size_limit(CSV_FIELD)
+    with_ends = (line + "\n" for _, line in lines(path, name, reader.encoding))
+    # strict: else a quote that nobody closes takes the rest of the file for a field, in silence.
+    rows = csv.reader(with_ends, delimiter=reader.delimiter, strict=True)
+    while True:
+        number = rows.line_num + 1
+        try:
+            fields = next(rows, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{name}:{number}: not CSV: {error}; expected a field in quotes to end with its quote, quotes in it "
+                "doubled; or reader.quoting: none if quotes are text"
+            ) from None
+        if fields is None:
+            return
+        if fields:  # a blank line has none
+            yield number, fields
+
+
+def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
+    """Yield the columns of each row that the recipe names; ClassLabels as their names."""
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{name}: not a Parquet file: {error}") from None
+    columns = file.schema_arrow.names
+    if missing := [column for column in reader.columns.values() if column not in columns]:
+        raise UserError(f"{name}: no column {missing[0]!r}; the columns there are {', '.join(columns)}")
+    class_names = _class_names(file.schema_arrow.metadata or {})
+    row = 0
+    for batch in _batches(file, sorted(set(reader.columns.values())), name):
+        for example in batch.to_pylist():
+            where = f"{name}, row {row}"
+            for column in class_names.keys() & example.keys():
+                example[column] = _named(example[column], class_names[column], f"{where}: {column}")
+            values = {column: example[key] for column, key in reader.columns.items()}
+            yield taken_id(values, where), where, values
+            row += 1
+
+
+def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=PARQUET_BATCH, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowInvalid, OSError) as error:  # a damaged page; the footer was whole
+            raise UserError(f"{name}: damaged Parquet: {str(error).splitlines()[0]}") from None
+        if batch is None:
+            return
+        yield batch
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of the ClassLabel columns, and lists of them, that `datasets` describes in a file's schema."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+    found = {}
+    for column, feature in features.items():
+        # Sequence, List and LargeList hold their items' feature as "feature"; datasets before 4 also wrote [feature].
+        while isinstance(feature, list) or "feature" in feature:
+            feature = feature[0] if isinstance(feature, list) else feature["feature"]
+        if feature.get("_type") == "ClassLabel":
+            found[column] = feature["names"]
+    return found
+
+
+def _named(value: Any, names: list[str], where: str) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names, where) for item in value]
+    if value is None:
+        return None
+    # -1 is how datasets marks a label that is not known; names[-1] would be the last one.
+    if not 0 <= value < len(names):
+        raise UserError(f"{where} holds {value}; its ClassLabel names 0 to {len(names) - 1}")
+    return names[value]

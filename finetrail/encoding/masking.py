@@ -1,0 +1,56 @@
+"""Turns a block of tokens into a masked one and its labels, for frozen masks and for those of training."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetrail.errors import UserError
+from finetrail.tasks import IGNORE_INDEX
+
+# What a token is to masking: never masked; the first of a word; a later one of it.
+SPECIAL, FIRST, LATER = range(3)
+
+# Of the tokens to predict, so many are shown as the mask and so many as any token; the others as they are
+# (Devlin et al. 2019).
+SHOWN_AS_MASK, SHOWN_AS_ANY = 0.8, 0.1
+
+
+class Masking(NamedTuple):
+    """How tokens are drawn, and what they are replaced by."""
+
+    probability: float
+    whole_word: bool
+    mask_token_id: int
+    ordinary: np.ndarray  # the ids of the vocabulary without special tokens
+
+
+def masking(tokenizer: Any, settings: Any) -> Masking:
+    """Return the masking of the recipe's section tokenize or train.
+
+    UserError where whole words are wanted of a tokenizer that knows none.
+    """
+    if settings.whole_word and tokenizer.backend_tokenizer.pre_tokenizer is None:
+        raise UserError("whole_word: true, but the base model's tokenizer parts no words; expected false")
+    special = set(tokenizer.all_special_ids)
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - special)
+    return Masking(settings.mask_probability, settings.whole_word, tokenizer.mask_token_id, np.array(ordinary))
+
+
+def mask(
+    ids: np.ndarray, pieces: np.ndarray, how: Masking, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (input_ids, labels) of one block, int64 [length]: IGNORE_INDEX where there is nothing to predict.
+
+    Each token, or each word, is drawn with the probability on its own; where that draws none of the block, one is, so
+    that its loss is a number. pieces: SPECIAL, FIRST or LATER of each token, not all SPECIAL.
+    """
+    # A LATER at the start of a block, whose word was cut, is a word with the special token before it, or alone.
+    units = np.cumsum(pieces != LATER) if how.whole_word else np.arange(len(ids))
+    number = generator.random(len(ids) + 1)[units]
+    number[pieces == SPECIAL] = 1
+    drawn = number <= max(how.probability, number.min())
+    shown = generator.random(len(ids))
+    any_token = how.ordinary[generator.integers(len(how.ordinary), size=len(ids))]
+    swapped = np.where(shown < SHOWN_AS_MASK, how.mask_token_id, ids)
+    swapped = np.where((shown >= SHOWN_AS_MASK) & (shown < SHOWN_AS_MASK + SHOWN_AS_ANY), any_token, swapped)
+    return np.where(drawn, swapped, ids), np.where(drawn, ids, IGNORE_INDEX)

@@ -1,0 +1,200 @@
+"""Turns an exported folder into a function from people's inputs to answers, by the way that evaluation took."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from finetrail import layout, tasks
+from finetrail.errors import UserError
+from finetrail.evaluation import inference
+from finetrail.evaluation.splits import Encoded
+
+Input = dict[str, Any] | str
+Runtime = Literal["torch", "onnx", "onnx_int8"]
+
+ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx_int8": "onnx/model_int8.onnx"}
+EXAMPLES_A_BATCH = 4096  # bounds the memory that encoding documents takes
+TABLE = "test"  # inputs are encoded as the test split is
+
+
+class Predict(Protocol):
+    """What load() returns: inputs -> an answer each, as JSON objects, in order.
+
+    An input without an id gets its number, from first_id on. UserError, behind its place, for one that is no input.
+    """
+
+    def __call__(
+        self, inputs: Sequence[Input], *, places: Sequence[str] | None = None, first_id: int = 0
+    ) -> list[dict[str, Any]]: ...
+
+
+class Exported(NamedTuple):
+    """What an exported folder says of itself."""
+
+    task: str
+    target: Any
+    tokenize: Any
+    evaluate: Any
+
+
+def load(
+    folder: Path,
+    runtime: Runtime = "torch",
+    device: str | None = None,
+    batch_size: int | None = None,
+    documents: Sequence[dict[str, Any]] | None = None,
+    document_places: Sequence[str] | None = None,
+) -> Predict:
+    """Load an exported folder as a function; UserError where a file is missing, damaged, or wants to run code.
+
+    device is torch's, None the one that evaluates: the accelerator, if there is one. batch_size None is evaluation's.
+    documents are what retrieval searches in, and for no other task. What one call gets is in memory together.
+    """
+    exported = read_settings(folder)
+    if batch_size is not None:
+        exported = exported._replace(evaluate=exported.evaluate.model_copy(update={"batch_size": batch_size}))
+    encoding, scoring, serving = (tasks.module(exported.task, part) for part in ("encoding", "scoring", "serving"))
+    tokenizer = encoding.load_tokenizer(folder, exported.tokenize, lambda: iter(()))
+    encoder = encoding.Encoder(tokenizer, exported.target, exported.tokenize)
+    shared = _shared(exported.task, encoder, serving, documents, document_places)
+    forward = _forward(folder, tasks.module(exported.task, "modeling"), runtime, device)
+
+    def predict(
+        inputs: Sequence[Input], *, places: Sequence[str] | None = None, first_id: int = 0
+    ) -> list[dict[str, Any]]:
+        if not inputs:
+            return []
+        given = [serving.text_input(one) if isinstance(one, str) else one for one in inputs]
+        given = [{"id": str(number)} | one for number, one in enumerate(given, start=first_id)]
+        split = _encoded(encoder, TABLE, serving.examples, given, places)
+        predictions = scoring.predict(split, shared, exported.target, forward, tokenizer, exported.evaluate)
+        return list(serving.answers(predictions))
+
+    return predict
+
+
+def read_settings(folder: Path) -> Exported:
+    """Read and validate what export wrote of task, labels and settings."""
+    path = folder / layout.EXPORT_SETTINGS.name
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected a folder that the export stage wrote, such as {layout.EXPORTED}")
+    _refuse_code(folder)
+    found = _read_object(path)
+    if missing := [key for key in Exported._fields if key not in found]:
+        raise UserError(f"{path}: no {missing[0]!r}; expected the keys {', '.join(Exported._fields)}")
+    if found["task"] not in tasks.names():
+        raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
+    settings = tasks.module(found["task"], "settings")
+    sections = {"tokenize": settings.Tokenize, "evaluate": settings.Evaluate}
+    try:
+        read = {key: model.model_validate_json(json.dumps(found[key])) for key, model in sections.items()}
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: {error.title}: {key}: {problem['msg']}; expected what export writes") from None
+    return Exported(found["task"], found["target"], **read)
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise UserError where transformers would ask whether to run code of the folder."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in _read_object(folder / name):
+            raise UserError(f"{folder / name} has auto_map: it wants code of its own to run; expected a built-in model")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _forward(folder: Path, modeling: ModuleType, runtime: Runtime, device: str | None) -> inference.Forward:
+    if runtime == "torch":
+        if not list(folder.glob("*.safetensors")):
+            raise UserError(f"{folder}: no model.safetensors; expected the weights that export wrote")
+        try:
+            return inference.torch_forward(modeling.load_model(folder).to(device or inference.device()))
+        except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
+            raise UserError(f"{folder}: the model does not load: {_first_line(error)}") from None
+    path = folder / ONNX_FILES[runtime]
+    if not path.is_file():
+        hint = "; export leaves it out where int8 is false, or loses too much" if runtime == "onnx_int8" else ""
+        raise UserError(f"{path} is missing; expected the file that export writes{hint}")
+    if device not in (None, "cpu"):
+        raise UserError(f"device {device!r} goes with the runtime torch; expected cpu, where {path.name} runs")
+    from finetrail.exporting.onnx import onnx_forward  # seconds to import, and torch needs none of it
+
+    try:
+        return onnx_forward(path)
+    except Exception as error:  # onnxruntime has an exception for each of its status codes, and no common base
+        raise UserError(f"{path} does not load: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _shared(
+    task: str,
+    encoder: Any,
+    serving: ModuleType,
+    documents: Sequence[dict[str, Any]] | None,
+    places: Sequence[str] | None,
+) -> dict[str, Encoded]:
+    """Encode what all inputs share, if anything: the documents that retrieval searches in (serving.documents)."""
+    if documents is None:
+        return {}
+    tables = [table for table in encoder.tables if table not in layout.SPLITS]
+    if not tables:
+        raise UserError(f"documents: {task} searches in none; expected them with retrieval only")
+    return {table: _encoded(encoder, table, serving.documents, list(documents), places) for table in tables}
+
+
+def _encoded(
+    encoder: Any,
+    table: str,
+    to_examples: Callable[[list[dict[str, Any]]], pa.Table],
+    inputs: list[dict[str, Any]],
+    places: Sequence[str] | None,
+) -> Encoded:
+    """Encode inputs as rows of a table; of several, a UserError is told after the place of the first that causes it."""
+
+    def encode(inputs: list[dict[str, Any]]) -> Encoded:
+        examples = to_examples(inputs)
+        ids = examples["id"].to_pylist()
+        if len(set(ids)) < len(ids):
+            twice = next(id for id, times in Counter(ids).items() if times > 1)
+            raise UserError(f"the id {twice!r} stands there more than once; expected an id once, or none")
+        parts = [features for features, _ in encoder.encode_table(table, _batches(examples))]
+        features = pa.concat_tables(parts)
+        lost = np.setdiff1d(np.arange(len(inputs)), features["example"].to_numpy())
+        if len(lost):
+            raise UserError(f"input {ids[lost[0]]!r}: there is nothing in it to predict from")
+        return Encoded(examples, features)
+
+    try:
+        return encode(inputs)
+    except UserError:
+        for place, given in zip(places or [], inputs, strict=bool(places)):
+            try:
+                encode([given])
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from None
+        raise
+
+
+def _batches(examples: pa.Table) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    for start in range(0, len(examples), EXAMPLES_A_BATCH):
+        batch = examples.slice(start, EXAMPLES_A_BATCH)
+        yield np.arange(start, start + len(batch)), batch

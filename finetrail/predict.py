@@ -1,0 +1,118 @@
+"""Turns texts, or a file of inputs, into answers as JSON Lines, by an exported folder: python -m finetrail.predict."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import transformers  # noqa: F401  # stage.run() silences it, if it is there by then
+
+from finetrail import inference, stage
+from finetrail.corpus.raw import lines, objects
+from finetrail.errors import UserError
+
+ENCODING = "utf-8"
+INPUTS_A_CALL = 1024  # bounds memory, whatever the size of the file; enough that batches are of similar lengths
+
+
+def main() -> None:
+    """Answer the inputs that the command line names, in order."""
+    options = arguments()
+    if options.output is not None and options.output.is_dir():
+        raise UserError(f"--output {options.output} is a folder; expected a file")
+    inputs = read(options)
+    first = next(inputs, None)  # before the model loads: a mistake in the command is told at once
+    if first is None:
+        raise UserError(f"--input {options.input}: there is nothing in it; expected an input a line")
+    documents = None if options.documents is None else list(read_objects(options.documents))
+    predict = inference.load(
+        options.folder,
+        options.runtime,
+        batch_size=options.batch_size,
+        documents=None if documents is None else [document for _, document in documents],
+        document_places=None if documents is None else [place for place, _ in documents],
+    )
+    with written(options.output) as file:
+        for answer in answers(predict, chain([first], inputs)):
+            file.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m finetrail.predict", description="Answer inputs, as JSON Lines.")
+    parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text", action="append", help="one input; may stand more than once")
+    given.add_argument("--input", type=Path, help="a JSON object a line; of a .txt file: each line that is not blank")
+    parser.add_argument("--output", type=Path, help="file to write, whole or not at all; without it: stdout")
+    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
+    parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
+    runtime = parser.add_mutually_exclusive_group()
+    runtime.add_argument("--onnx", dest="runtime", action="store_const", const="onnx", help="run onnx/model.onnx")
+    runtime.add_argument(
+        "--int8", dest="runtime", action="store_const", const="onnx_int8", help="run onnx/model_int8.onnx"
+    )
+    parser.set_defaults(runtime="torch")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
+    """Yield (place, input): texts of the command line; the lines of a .txt file that are not blank; JSON objects."""
+    if options.input is None:
+        yield from ((f"--text {text!r:.40}", text) for text in options.text)
+    elif options.input.suffix == ".txt":
+        path = readable(options.input)
+        yield from ((f"{path}:{number}", line) for number, line in lines(path, str(path), ENCODING) if line.strip())
+    else:
+        yield from read_objects(options.input)
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, JSON object)."""
+    return objects(readable(path), str(path), ENCODING)
+
+
+def readable(path: Path) -> Path:
+    """Return the path; UserError if no file is there."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected JSON Lines, or texts in a file that ends in .txt")
+    return path
+
+
+def answers(predict: inference.Predict, inputs: Iterator[tuple[str, inference.Input]]) -> Iterator[dict[str, Any]]:
+    """Yield the answer to each (place, input), INPUTS_A_CALL of them in memory at a time."""
+    number = 0
+    while chunk := list(islice(inputs, INPUTS_A_CALL)):
+        places, given = zip(*chunk, strict=True)
+        yield from predict(given, places=places, first_id=number)
+        number += len(chunk)
+
+
+@contextmanager
+def written(path: Path | None) -> Iterator[TextIO]:
+    """Give what to write to: stdout, or a file that is moved into place when it is whole."""
+    if path is not None:
+        with stage.output(path) as beside, beside.open("w", encoding=ENCODING, newline="\n") as file:
+            yield file
+        return
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, such as head; else Python would flush again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,18 @@
+"""What a model card says about a model that fills masks."""
+
+LIBRARY = "transformers"
+
+
+def usage(model: str) -> str:
+    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+    return (
+        "from transformers import pipeline\n"
+        "\n"
+        f'fill = pipeline("fill-mask", model="{model}")\n'
+        'print(fill(f"The capital of France is {fill.tokenizer.mask_token}."))'
+    )
+
+
+def labels(target: None) -> list[str]:
+    """Return the model's labels: it has none."""
+    return []

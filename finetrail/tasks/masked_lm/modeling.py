@@ -1,0 +1,132 @@
+"""Turns a base model's folder into a model that fills masks, and features into its batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+
+from finetrail import stage
+from finetrail.encoding.masking import mask, masking
+from finetrail.model.loading import checked
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.masked_lm.metrics import validate as validate
+from finetrail.tasks.masked_lm.settings import Train
+
+PIPELINE_TAG = "fill-mask"
+# Of the features, what the collator takes.
+COLUMNS = ("input_ids", "pieces", "labels")
+
+NEW_HEAD = (
+    "the base model has no masked-LM head: it got a new one, tied to its word embeddings, "
+    "and its perplexity before training is that of an untrained head"
+)
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Tell whether the base model does the task untrained: before adaptation, to compare with."""
+    return True
+
+
+def notes(base_model: Path) -> list[str]:
+    """Return what people should know of the base model, a sentence each."""
+    return [NEW_HEAD] if _load(base_model)[1] else []
+
+
+def build_model(base_model: Path, target: None, settings: Train) -> PreTrainedModel:
+    """Load a base model with its masked-LM head, or with a new one, to be trained.
+
+    UserError where the checkpoint lacks weights of the encoder.
+    """
+    model, missing = _load(base_model)
+    if missing:
+        stage.log(f"train: {NEW_HEAD}")
+    return only_labelled(model)
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """Load a model in fp32; a head that the checkpoint lacks is the same each time."""
+    return _load(folder)[0]
+
+
+def _load(folder: Path) -> tuple[PreTrainedModel, set[str]]:
+    model, missing = checked(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING)
+    if missing:
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in missing:
+                    _reset(name, parameter)
+    return model, missing
+
+
+def _reset(name: str, parameter: torch.Tensor) -> None:
+    """Let a new head pass on what it gets: matrices are the identity, norms neutral."""
+    if parameter.ndim > 1:
+        torch.nn.init.eye_(parameter)
+    else:
+        torch.nn.init.constant_(parameter, float(name.endswith("weight")))
+
+
+def only_labelled(model: PreTrainedModel) -> PreTrainedModel:
+    """Make the model, while it trains, compute its head for the tokens with labels alone.
+
+    The others do not count in the loss, which stays the same, and the projection onto the vocabulary is half of the
+    work of a small encoder.
+    """
+    model.register_forward_pre_hook(_keep_labels, with_kwargs=True)
+    model.base_model.register_forward_hook(_keep_states)
+    return model
+
+
+def _keep_labels(model: Any, args: Any, inputs: dict[str, Any]) -> Any:
+    if model.training and inputs.get("labels") is not None:
+        labelled = inputs["labels"] != IGNORE_INDEX
+        # Left where the other hook finds it, also in each copy that DataParallel makes of a model.
+        model.base_model.labelled = labelled
+        inputs["labels"] = inputs["labels"][labelled][None]
+    return args, inputs
+
+
+def _keep_states(encoder: Any, args: Any, output: Any) -> None:
+    labelled = encoder.__dict__.pop("labelled", None)
+    if labelled is not None:
+        output.last_hidden_state = output.last_hidden_state[labelled][None]
+
+
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return what makes a batch of features: masks drawn with a seed from torch's generator where labels are null."""
+    how = masking(tokenizer, settings)
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        generator = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
+        ids, labels = [], []
+        for feature in features:
+            pair = feature["input_ids"], feature["labels"]
+            if feature["labels"] is None:
+                pair = mask(np.array(feature["input_ids"]), np.array(feature["pieces"]), how, generator)
+            ids.append(torch.as_tensor(pair[0]))
+            labels.append(torch.as_tensor(pair[1]))
+        attention_mask = pad_sequence([torch.ones_like(block) for block in ids], batch_first=True)
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+            "attention_mask": attention_mask,
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+        }
+
+    return collate
+
+
+def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Keep what each block adds to the scores: float32 [batch, 3], sums of losses, right tokens and tokens."""
+    known = labels != IGNORE_INDEX
+    kept, wanted = logits[known].float(), labels[known]
+    values = [cross_entropy(kept, wanted, reduction="none"), kept.argmax(-1) == wanted, torch.ones_like(wanted)]
+    block = known.nonzero()[:, 0]
+    sums = torch.zeros(len(labels), len(values), device=logits.device)
+    return sums.index_add(0, block, torch.stack([value.float() for value in values], dim=-1))

@@ -1,0 +1,59 @@
+"""Turns people's texts with masks into examples, and predictions into what fills the masks."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from finetrail.errors import UserError
+
+QUESTIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),  # with mask tokens, or null where the question is a block of input_ids
+        ("input_ids", pa.list_(pa.int32())),
+        ("positions", pa.list_(pa.int32())),  # in input_ids, what to predict; null: their mask tokens
+    ]
+)
+
+
+def examples(inputs: list[dict[str, Any]]) -> pa.Table:
+    """Turn inputs {"text": ...} or {"input_ids": [...], "positions": [...]}, perhaps with an id, into examples.
+
+    UserError naming the input, counted from 0, and the key.
+    """
+    rows = [_example(given, number) for number, given in enumerate(inputs)]
+    return pa.Table.from_pylist(rows, QUESTIONS)
+
+
+def _example(given: dict[str, Any], number: int) -> dict[str, Any]:
+    where = f"input {number}"
+    if ("text" in given) == ("input_ids" in given):
+        raise UserError(f"{where}: the keys {', '.join(given) or 'none'}; expected either text or input_ids")
+    if "text" in given and not isinstance(given["text"], str):
+        raise UserError(f"{where}: text is {given['text']!r:.60}; expected a string")
+    for key in ("input_ids", "positions"):
+        value = given.get(key)
+        if value is not None and not (isinstance(value, list) and all(type(item) is int for item in value)):
+            raise UserError(f"{where}: {key} is {value!r:.60}; expected a list of whole numbers")
+    if unknown := sorted(given.keys() - {"id", "text", "input_ids", "positions"}):
+        raise UserError(f"{where}: the key {unknown[0]!r}; expected text, or input_ids and perhaps positions")
+    return {name: given.get(name) for name in QUESTIONS.names} | {"id": str(given.get("id", number))}
+
+
+def answers(predictions: pa.Table) -> list[dict[str, Any]]:
+    """Return for each input its filled text and, mask by mask, the best tokens with their probabilities."""
+    found: list[dict[str, Any]] = []
+    for block in predictions.to_pylist():
+        # A long text is several blocks: id:0, id:1, ...
+        name, _, number = block["id"].rpartition(":")
+        if number == "0":
+            found.append({"id": name, "text": "", "masks": []})
+        found[-1]["text"] += block["filled"]
+        for tokens, probabilities in zip(block["fills"], block["probabilities"], strict=True):
+            found[-1]["masks"].append({"tokens": tokens, "probabilities": probabilities})
+    return [answer | {"text": answer["text"].strip()} for answer in found]
+
+
+def text_input(text: str) -> dict[str, Any]:
+    """Return what --text gives."""
+    return {"text": text}

@@ -1,0 +1,27 @@
+"""What a model card says about a model that answers questions from a context."""
+
+LIBRARY = "transformers"
+
+
+def labels(target: dict[str, bool]) -> list[str]:
+    """Return the labels to list: there are none."""
+    return []
+
+
+def usage(model: str) -> str:
+    """Return Python code that runs the exported model, on one window of the context; transformers 5 has no pipeline."""
+    return f'''import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+model = AutoModelForQuestionAnswering.from_pretrained("{model}")
+question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
+inputs = tokenizer(question, context, truncation="only_second", return_offsets_mapping=True, return_tensors="pt")
+offsets = inputs.pop("offset_mapping")[0].tolist()
+outside = torch.tensor([text != 1 for text in inputs.sequence_ids()])
+with torch.inference_mode():
+    outputs = model(**{{name: inputs[name] for name in inputs if name in tokenizer.model_input_names}})
+start = outputs.start_logits[0].masked_fill(outside, -torch.inf).argmax().item()
+end = outputs.end_logits[0, start:].masked_fill(outside[start:], -torch.inf).argmax().item() + start
+print(context[offsets[start][0] : offsets[end][1]])
+# Long contexts, other candidates and no answer: python -m finetrail.predict {model} --input questions.jsonl'''

@@ -1,0 +1,77 @@
+"""Turns a base model's folder into a model that points at answers, and features into its batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    AutoModelForQuestionAnswering,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+)
+
+from finetrail.model import loading
+from finetrail.tasks.question_answering.metrics import span_accuracy
+from finetrail.tasks.question_answering.settings import Train
+
+PIPELINE_TAG = "question-answering"
+# Of the features, what the collator takes.
+COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions")
+
+
+def base_is_baseline(folder: Path) -> bool:
+    """Tell whether a base model answers before it is trained: its new head points anywhere."""
+    return False
+
+
+def build_model(folder: Path, target: dict[str, bool], settings: Train) -> PreTrainedModel:
+    """Load a base model with a new head, drawn from torch's generator: seed it before.
+
+    A model that answers questions keeps its head, to be trained on.
+    """
+    # Two outputs a token, start and end; a base model that was a classifier has as many as it had classes.
+    model, _ = loading.checked(
+        folder,
+        AutoModelForQuestionAnswering,
+        MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+        num_labels=2,
+        ignore_mismatched_sizes=True,
+    )
+    model.register_forward_hook(_without_padding, with_kwargs=True)
+    return model
+
+
+def _without_padding(model: torch.nn.Module, _: Any, inputs: dict[str, Any], outputs: Any) -> Any:
+    """Take the loss over the tokens of each feature: that of transformers 5.23 also counts the padding as a choice."""
+    if "start_positions" in inputs:
+        losses = [
+            cross_entropy(outputs[f"{end}_logits"].masked_fill(inputs["attention_mask"] == 0, -torch.inf), positions)
+            for end, positions in (("start", inputs["start_positions"]), ("end", inputs["end_positions"]))
+        ]
+        outputs["loss"] = (losses[0] + losses[1]) / 2
+    return outputs
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """Load a trained model with its head, in fp32."""
+    return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+
+
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return what pads a batch of features to its longest."""
+    return DataCollatorWithPadding(tokenizer)
+
+
+def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor, ...]:
+    """Keep the logits of start and end: only with the features is it known where a context stands."""
+    return logits[:2]
+
+
+def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, bool]) -> dict[str, float]:
+    """Score the logits of all features, for choosing a checkpoint."""
+    return {"span_accuracy": span_accuracy(*reduced, features, target["unanswerable"])}

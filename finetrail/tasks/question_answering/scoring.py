@@ -1,0 +1,360 @@
+"""Turns features and a model's outputs into answers, and those into scores, tables and baselines.
+
+exact_match and f1 equal those of the official scripts: SQuAD's evaluate-v1.1.py (Rajpurkar et al. 2016) and
+evaluate-v2.0.py (Rajpurkar et al. 2018), KorQuAD's evaluate-v1.0.py (Lim et al. 2019); theirs are percentages.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail.evaluation import inference
+from finetrail.evaluation.splits import Encoded
+from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
+
+# Text, start, end (characters; None for no answer), score.
+Span = tuple[str, int | None, int | None, float]
+
+SPAN = pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("confidence", pa.float64())])
+
+# The columns that decoding adds.
+ANSWER = {
+    "predictions": pa.string(),
+    "starts": pa.int32(),
+    "confidences": pa.float64(),
+    "n_best": pa.list_(SPAN),
+    "null_scores": pa.float64(),
+}
+
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+KORQUAD_BLANKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
+
+# By the first of them that a question holds; Korean ones begin a word that goes on with a particle.
+ENGLISH_WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
+KOREAN_WORDS = ("누구", "누가", "언제", "어디", "무엇", "무슨", "몇", "어떤", "어느", "왜", "얼마", "어떻게")
+OTHER = "(other)"
+
+ANSWER_WORDS = ((1, "1 word"), (2, "2 words"), (4, "3-4 words"), (8, "5-8 words"))
+MORE_WORDS, NO_ANSWER = "9 words and more", "(no answer)"
+
+SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
+THRESHOLDS = 20  # rows of the table of thresholds, besides the best
+CONTEXT_CHARACTERS = 80  # on each side of an error
+
+
+def predict(
+    split: Encoded,
+    shared: dict[str, Encoded],
+    target: dict[str, bool],
+    forward: inference.Forward,
+    tokenizer: Any,
+    settings: Evaluate,
+) -> pa.Table:
+    """Answer every question with a span of its context, or with "" for none.
+
+    Columns: id, question, context, references (null where they are not known), predictions, starts (characters; null
+    for no answer), confidences (softmax over the n best, and over none where that is a choice), n_best, null_scores:
+    how far the score of no answer (in the window where it is lowest, as Devlin et al. 2019) is above the best span's.
+    """
+    examples, features = split
+    found: list[dict[tuple[int, int], float]] = [{} for _ in range(len(examples))]
+    null = np.full(len(examples), np.inf)
+    example = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
+    for row, span_scores, null_score in _windows(features, forward, tokenizer.pad_token_id, settings):
+        of_example = found[example[row]]
+        null[example[row]] = min(null[example[row]], null_score)
+        for span, score in span_scores.items():
+            # Windows overlap: one span may stand in several.
+            of_example[span] = max(score, of_example.get(span, -np.inf))
+    contexts = examples["context"].to_pylist()
+    answers = [_answer(*of_example, settings) for of_example in zip(contexts, found, null, strict=True)]
+    columns = {name: pa.array([answer[name] for answer in answers], kind) for name, kind in ANSWER.items()}
+    given = examples["answers"].to_pylist()
+    references = [None if of_one is None else [answer["text"] for answer in of_one] for of_one in given]
+    return pa.table(
+        {
+            "id": examples["id"],
+            "question": examples["question"],
+            "context": examples["context"],
+            "references": pa.array(references, pa.list_(pa.string())),
+            **columns,
+        }
+    )
+
+
+def _windows(
+    features: pa.Table, forward: inference.Forward, pad_token_id: int, settings: Evaluate
+) -> Iterator[tuple[int, dict[tuple[int, int], float], float]]:
+    """Yield each feature's row, its best spans as characters of the context with their scores, and its null score."""
+    starts, ends = (features[name].combine_chunks() for name in ("starts", "ends"))
+    bounds = starts.offsets.to_numpy() - starts.offsets[0].as_py()
+    starts, ends = starts.flatten().to_numpy(), ends.flatten().to_numpy()
+    context_start = features["context_start"].to_numpy()
+    for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
+        for row, start_logits, end_logits in zip(rows, outputs["start_logits"], outputs["end_logits"], strict=True):
+            part = slice(bounds[row], bounds[row + 1])
+            inside = slice(context_start[row], context_start[row] + part.stop - part.start)
+            spans = _spans(starts[part], ends[part], start_logits[inside], end_logits[inside], settings)
+            yield row, spans, float(start_logits[NULL_POSITION] + end_logits[NULL_POSITION])
+
+
+def _spans(
+    starts: np.ndarray, ends: np.ndarray, start_logits: np.ndarray, end_logits: np.ndarray, settings: Evaluate
+) -> dict[tuple[int, int], float]:
+    """Return the best spans of one window, (start, end) in characters, with their scores.
+
+    Tokens with the same characters, such as the bytes of one, are one token, with the best of their logits. No span
+    begins or ends with a token that is nothing but white space.
+    """
+    if not len(starts):
+        return {}
+    first = np.flatnonzero(np.append(True, (np.diff(starts) != 0) | (np.diff(ends) != 0)))
+    starts, ends = starts[first], ends[first]
+    begin, finish = (
+        np.where(starts < ends, np.maximum.reduceat(logits, first), -np.inf) for logits in (start_logits, end_logits)
+    )
+    scores, a, b = best_spans(begin, finish, settings.n_best, settings.max_answer_length)
+    return dict(zip(zip(starts[a].tolist(), ends[b].tolist(), strict=True), scores.tolist(), strict=True))
+
+
+def best_spans(
+    start_logits: np.ndarray, end_logits: np.ndarray, n_best: int, max_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return score, first and last token of the best spans of one window, the best first; float and int [<= n_best].
+
+    Of all spans of at most max_length tokens, not only of those between the best starts and the best ends; of equal
+    scores the earlier comes first, then the shorter. A logit of -inf stands for a token where no span begins, or ends.
+    """
+    beyond = np.append(end_logits, np.full(max_length, -np.inf, dtype=end_logits.dtype))
+    ends = np.lib.stride_tricks.sliding_window_view(beyond, max_length)[: len(start_logits)]  # [start, length - 1]
+    scores = (start_logits[:, None] + ends).ravel()
+    allowed = np.flatnonzero(scores > -np.inf)
+    if len(allowed) > n_best:
+        allowed = allowed[scores[allowed] >= np.partition(scores[allowed], -n_best)[-n_best]]
+    best = allowed[np.argsort(-scores[allowed], kind="stable")][:n_best]
+    return scores[best], best // max_length, best // max_length + best % max_length
+
+
+def _answer(context: str, found: dict[tuple[int, int], float], null: float, settings: Evaluate) -> dict[str, Any]:
+    """Choose the answer to one question, from the scores of the spans found in its windows."""
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))[: settings.n_best]
+    spans: list[Span] = [(context[start:end], start, end, score) for (start, end), score in ranked]
+    difference = null - spans[0][3] if spans else np.inf
+    refused = settings.null_threshold is not None and difference > settings.null_threshold
+    none: Span = ("", None, None, null)
+    if settings.null_threshold is not None:
+        spans = sorted([*spans, none], key=lambda span: -span[3])
+    scores = np.array([span[3] for span in spans])
+    powers = np.exp(scores - scores.max(initial=-np.inf))
+    confidences = dict(zip(spans, (powers / powers.sum()).tolist(), strict=True))
+    chosen = next((span for span in spans if bool(span[0]) != refused), none)
+    return {
+        "predictions": chosen[0],
+        "starts": chosen[1],
+        "confidences": confidences.get(chosen, 0.0),
+        "n_best": [{"text": a, "start": b, "end": c, "confidence": sure} for (a, b, c, _), sure in confidences.items()],
+        "null_scores": difference,
+    }
+
+
+def headline(target: dict[str, bool], settings: Evaluate) -> str:
+    """Return the metric that people look at first."""
+    return "f1"
+
+
+def score(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, float]:
+    """Return the scores of one split, each in [0, 1]."""
+    n, to_scores = statistics(predictions, target, settings)
+    return {name: float(values[0]) for name, values in to_scores(np.ones((1, n), dtype=np.int64)).items()}
+
+
+def statistics(
+    predictions: pa.Table, target: dict[str, bool], settings: Evaluate
+) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Return the number of questions, and the function from their weights [samples, questions] to the scores."""
+    references = predictions["references"].to_pylist()
+    pairs = zip(predictions["predictions"].to_pylist(), references, strict=True)
+    exact, f1 = np.array([question_scores(*pair, settings.script) for pair in pairs]).T
+    has_answer = np.array([bool(of_one) for of_one in references])
+    everything = np.ones_like(has_answer)
+    columns = {"f1": (f1, everything), "exact_match": (exact, everything)}
+    if not has_answer.all():
+        columns |= {"has_answer_f1": (f1, has_answer), "has_answer_exact_match": (exact, has_answer)}
+        columns |= {"no_answer_accuracy": (exact, ~has_answer)}
+
+    def to_scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        # A resampled split may lack one of the two kinds of questions.
+        return {
+            name: (weights * counted) @ values / np.maximum((weights * counted).sum(1), 1)
+            for name, (values, counted) in columns.items()
+        }
+
+    return len(references), to_scores
+
+
+def normalized(text: str, script: str) -> str:
+    """Return what the official script compares: lower case, without punctuation, (English) articles, double blanks."""
+    if script == "korquad":
+        text = text.translate(KORQUAD_BLANKS)
+    text = text.lower().translate(PUNCTUATION)
+    if script != "korquad":
+        text = ARTICLES.sub(" ", text)
+    return " ".join(text.split())
+
+
+def question_scores(prediction: str, references: list[str], script: str) -> tuple[float, float]:
+    """Return exact match and F1 of one prediction: the best over the references, as the official script has it.
+
+    A question without references is right without an answer: SQuAD 2.0's rule, where the other scripts have none.
+    """
+    predicted = normalized(prediction, script)
+    expected = [normalized(reference, script) for reference in references]
+    if script == "squad2":
+        expected = [reference for reference in expected if reference]
+    if not expected:
+        return float(not predicted), float(not predicted)
+    return float(predicted in expected), max(_f1(predicted, reference, script) for reference in expected)
+
+
+def _f1(predicted: str, expected: str, script: str) -> float:
+    """Return the F1 of two normalized texts over words, or over characters for KorQuAD."""
+    a, b = (list(text.replace(" ", "")) if script == "korquad" else text.split() for text in (predicted, expected))
+    same = (Counter(a) & Counter(b)).total()
+    return 2 * same / (len(a) + len(b)) if same else 0.0
+
+
+def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+    """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
+
+    null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; to be chosen on
+    validation.
+    """
+    rows = predictions.select(["question", "references", "predictions", "n_best", "null_scores"]).to_pylist()
+    scores = [question_scores(row["predictions"], row["references"], settings.script) for row in rows]
+    found = {
+        "per_question_word": _by_label([_question_word(row["question"]) for row in rows], scores),
+        "per_answer_length": _by_label([_answer_length(row["references"]) for row in rows], scores),
+    }
+    if all(row["references"] for row in rows):
+        return found
+    return found | {"null_thresholds": _null_thresholds(rows, settings.script)}
+
+
+def _by_label(labels: list[str], scores: list[tuple[float, float]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for label, of_question in zip(labels, scores, strict=True):
+        groups.setdefault(label, []).append(of_question)
+    means = {label: np.mean(of_label, axis=0) for label, of_label in groups.items()}
+    return [
+        {"label": label, "support": len(groups[label]), "f1": float(f1), "exact_match": float(exact)}
+        for label, (exact, f1) in sorted(means.items())
+    ]
+
+
+def _question_word(question: str) -> str:
+    for word in re.findall(r"\w+", question.lower()):
+        if word in ENGLISH_WORDS:
+            return word
+        for stem in KOREAN_WORDS:
+            if word.startswith(stem):
+                return stem
+    return OTHER
+
+
+def _answer_length(references: list[str]) -> str:
+    if not references:
+        return NO_ANSWER
+    words = len(references[0].split())
+    return next((label for most, label in ANSWER_WORDS if words <= most), MORE_WORDS)
+
+
+def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, Any]]:
+    """Return the scores at thresholds spread evenly over the questions, and at the best for F1, from low to high."""
+    rows = sorted(rows, key=lambda row: row["null_scores"])
+    spans = [next((span["text"] for span in row["n_best"] if span["text"]), "") for row in rows]
+    answered = [question_scores(span, row["references"], script) for span, row in zip(spans, rows, strict=True)]
+    refused = [question_scores("", row["references"], script) for row in rows]
+    # At a threshold the questions up to it keep their span: [questions + 1, 2], by the number of those.
+    none = np.zeros((1, 2))
+    kept, given_up = (np.concatenate([none, np.cumsum(scores, axis=0)]) for scores in (answered, refused))
+    by_number = (kept + given_up[-1] - given_up) / len(rows)
+    differences = np.array([row["null_scores"] for row in rows])
+    finite = np.unique(np.round(differences[np.isfinite(differences)], 4))
+    thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # the first of them: no question is answered
+    number = np.searchsorted(differences, thresholds, side="right")
+    best = int(by_number[number, 1].argmax())
+    spread = np.linspace(0, len(thresholds) - 1, min(THRESHOLDS, len(thresholds))).round().astype(int)
+    return [
+        {
+            "threshold": float(thresholds[index]),
+            "f1": float(by_number[number[index], 1]),
+            "exact_match": float(by_number[number[index], 0]),
+            "answered": float(number[index] / len(rows)),
+            "best": bool(index == best),
+        }
+        for index in sorted({best, *spread.tolist()})
+    ]
+
+
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return the questions without an exact match, the most confident first, each with the context of its answer."""
+    pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
+    scores = [question_scores(*pair, settings.script) for pair in pairs]
+    confidences = predictions["confidences"].to_pylist()
+    wrong = sorted((-confidences[index], index) for index, (exact, _) in enumerate(scores) if not exact)[:most]
+    rows = predictions.take([index for _, index in wrong]).to_pylist() if wrong else []
+    return [_in_context(row, scores[index][1]) for row, (_, index) in zip(rows, wrong, strict=True)]
+
+
+def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
+    """Return one error around the span that was predicted, or around the reference where that is no answer."""
+    context, text, start = row["context"], row["predictions"], row["starts"]
+    if start is None:
+        text = row["references"][0] if row["references"] else ""
+        start = context.find(text)
+    end = start + len(text)
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        "left": context[max(0, start - CONTEXT_CHARACTERS) : start],
+        "token": context[start:end],
+        "right": context[end : end + CONTEXT_CHARACTERS],
+        "reference": " | ".join(dict.fromkeys(row["references"])) or NO_ANSWER,
+        "prediction": row["predictions"] or NO_ANSWER,
+        "confidence": round(row["confidences"], 4),
+        "f1": round(f1, 4),
+    }
+
+
+def baselines(
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, bool], settings: Evaluate
+) -> dict[str, pa.Table]:
+    """Return predictions that need no model: the context's first sentence, its sentence most like the question, none.
+
+    No answer is one where train has questions without one. The second is the sliding window of Rajpurkar et al. 2016,
+    with sentences as windows.
+    """
+    columns = (split.examples[name].to_pylist() for name in ("question", "context", "answers"))
+    guesses: dict[str, list[str]] = {"first_sentence": [], "sentence_most_like_question": [], "no_answer": []}
+    references = []
+    for question, context, answers in zip(*columns, strict=True):
+        sentences = SENTENCE_END.split(context.strip())
+        asked = set(normalized(question, settings.script).split())
+        overlaps = [len(asked & set(normalized(sentence, settings.script).split())) for sentence in sentences]
+        guesses["first_sentence"].append(sentences[0])
+        guesses["sentence_most_like_question"].append(sentences[int(np.argmax(overlaps))])
+        guesses["no_answer"].append("")
+        references.append([answer["text"] for answer in answers])
+    if not target["unanswerable"]:
+        del guesses["no_answer"]
+    of_split = pa.array(references, pa.list_(pa.string()))
+    return {
+        name: pa.table({"references": of_split, "predictions": pa.array(texts, pa.string())})
+        for name, texts in guesses.items()
+    }

@@ -1,0 +1,195 @@
+"""Turns pairs and judged queries into canonical queries and a collection of documents, and counts what to know."""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import pyarrow as pa
+
+from finetrail import layout
+from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.readers import Record
+from finetrail.errors import UserError
+from finetrail.tasks.retrieval.settings import Corpus
+
+DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
+DOCUMENTS = pa.schema(DOCUMENT)
+# Texts beside ids: a row is all that encoding it takes.
+QUERIES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("query", pa.string()),
+        ("relevant", pa.list_(pa.struct([("id", pa.string()), ("relevance", pa.int32()), *DOCUMENT[1:]]))),
+        ("negatives", pa.list_(pa.struct(DOCUMENT))),
+    ]
+)
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Counts:
+    """What is known of one table while its rows pass; of documents also which ones are there already."""
+
+    examples: int = 0
+    relevant: int = 0
+    negatives: int = 0
+    empty_examples: int = 0
+    without_relevant: int = 0
+    other_labels: int = 0
+    identical: int = 0
+    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each query or document
+    relevant_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of relevant documents' ids
+    known: set[int] = field(default_factory=set)
+
+
+def tables(settings: Corpus) -> dict[str, pa.Schema]:
+    """Return the tables of the canonical corpus."""
+    return dict.fromkeys(layout.SPLITS, QUERIES) | {"documents": DOCUMENTS}
+
+
+def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
+    """Yield (table, row) and count it: a document, or a query with a pair's documents where they are new.
+
+    A query that is empty, or has no relevant document, gives none, and is counted too. UserError with place and id
+    where a text is none.
+    """
+    where = f"{record.where}: example {record.id!r}"
+    if table == "documents":
+        yield table, _counted({"id": record.id, **record.values}, counts[table])
+    elif settings.splits.documents is not None:
+        yield from _query(table, record.id, record.values["query"], record.values["positives"], [], counts[table])
+    else:
+        yield from _pair(table, record, where, settings, counts)
+
+
+def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
+    """Return the counts of each table, and what splits share: queries (leakage) and relevant documents (normal)."""
+    queries = {split: counts[split] for split in layout.SPLITS}
+    pairs = list(combinations(queries, 2))
+    relevant = {split: of_split.relevant_digests for split, of_split in queries.items()}
+    return {
+        "splits": {split: _query_checks(of_split) for split, of_split in queries.items()}
+        | {"documents": _document_checks(counts["documents"])},
+        "leakage": {f"{a}/{b}": shared(queries[a].digests, queries[b].digests) for a, b in pairs},
+        "shared_relevant_documents": {f"{a}/{b}": shared(relevant[a], relevant[b]) for a, b in pairs},
+    }
+
+
+def summary(counts: Counts, settings: Corpus) -> str:
+    """Return one table in words, for the log."""
+    if not counts.relevant:
+        return f"{counts.examples:,} documents"
+    negatives = f", {counts.negatives:,} hard negatives" if counts.negatives else ""
+    return f"{counts.examples:,} queries, {counts.relevant:,} relevant documents{negatives}"
+
+
+def warnings(checks: dict[str, Any]) -> list[str]:
+    """Return one line for each thing that somebody should look at before training."""
+    said = {
+        "empty_examples": "without text, left out",
+        "without_relevant_documents": "without a relevant document, left out",
+        "query_is_document": "whose relevant document is the query itself",
+        "duplicates": "that stand there before",
+    }
+    lines = []
+    for split in layout.SPLITS:
+        for key, words in said.items():
+            if count := checks["splits"][split][key]:
+                lines.append(f"{split}: queries {words}: {count:,}")
+    if empty := checks["splits"]["documents"]["empty_examples"]:
+        lines.append(f"documents: without text, found by no words: {empty:,}")
+    for pair, count in checks["leakage"].items():
+        if count:
+            first, second = pair.split("/")
+            lines.append(f"{second}: queries that also stand in {first}: {count:,}")
+    return lines
+
+
+def _pair(
+    split: str, record: Record, where: str, settings: Corpus, counts: dict[str, Counts]
+) -> Iterator[tuple[str, Row]]:
+    """Yield what one row of a file of pairs gives: a query if the row is a pair, and its documents."""
+    query, text = (_text(record.values[column], column, where) for column in ("query", "document"))
+    given = record.values.get("negatives")
+    given = [given] if isinstance(given, str) else given if given is not None else []
+    if not isinstance(given, list):
+        raise UserError(f"{where}: negatives is {given!r:.60}; expected a text or a list of texts")
+    documents = [_document(text)] + [_document(_text(negative, "negatives", where)) for negative in given]
+    positive, *negatives = documents
+    if settings.positive_label is not None and not _is_positive(record.values["label"], settings, where):
+        counts[split].other_labels += 1
+    else:
+        relevant = [positive | {"relevance": 1}] if text.strip() else []
+        negatives = [negative for negative in negatives if negative["text"].strip() and negative != positive]
+        yield from _query(split, record.id, query, relevant, negatives, counts[split])
+    for document in documents:
+        known = counts["documents"].known
+        if document["text"].strip() and (key := digest(document["id"])) not in known:
+            known.add(key)
+            yield "documents", _counted(document, counts["documents"])
+
+
+def _query(
+    split: str, given: str, query: str, relevant: list[Row], negatives: list[Row], counts: Counts
+) -> Iterator[tuple[str, Row]]:
+    if not query.strip():
+        counts.empty_examples += 1
+        return
+    if not relevant:
+        counts.without_relevant += 1
+        return
+    counts.examples += 1
+    counts.relevant += len(relevant)
+    counts.negatives += len(negatives)
+    counts.identical += any(query == document["text"] for document in relevant)
+    counts.digests.append(digest(query))
+    counts.relevant_digests.extend(digest(document["id"]) for document in relevant)
+    yield split, {"id": given, "query": query, "relevant": relevant, "negatives": negatives}
+
+
+def _counted(document: Row, counts: Counts) -> Row:
+    counts.examples += 1
+    counts.empty_examples += not (document["title"] + document["text"]).strip()
+    counts.digests.append(digest([document["title"], document["text"]]))
+    return document
+
+
+def _document(text: str) -> Row:
+    """Return a pair's document; its id is a digest, so that equal texts are one document."""
+    return {"id": f"{digest(text):016x}", "title": "", "text": text}
+
+
+def _is_positive(label: Any, settings: Corpus, where: str) -> bool:
+    if not isinstance(label, str | int) or isinstance(label, bool):
+        raise UserError(f"{where}: label is {label!r:.60}; expected a string or a whole number")
+    return str(label) == settings.positive_label
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
+    return value
+
+
+def _query_checks(counts: Counts) -> dict[str, int]:
+    return {
+        "queries": counts.examples,
+        "relevant_documents": counts.relevant,
+        "hard_negatives": counts.negatives,
+        "duplicates": duplicates(counts.digests),
+        "empty_examples": counts.empty_examples,
+        "without_relevant_documents": counts.without_relevant,
+        "other_labels": counts.other_labels,
+        "query_is_document": counts.identical,
+    }
+
+
+def _document_checks(counts: Counts) -> dict[str, int]:
+    return {
+        "documents": counts.examples,
+        "duplicates": duplicates(counts.digests),
+        "empty_examples": counts.empty_examples,
+    }

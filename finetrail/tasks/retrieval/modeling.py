@@ -1,0 +1,214 @@
+"""Turns a base model's folder into a bi-encoder with its loss, and features into its batches."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from finetrail.errors import UserError
+from finetrail.model.loading import checked
+from finetrail.tasks.retrieval.metrics import validate as validate
+from finetrail.tasks.retrieval.settings import Train
+
+PIPELINE_TAG = "sentence-similarity"
+# Of the features, what the collator takes.
+COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
+
+# The names by which all releases of sentence-transformers since 2.0 know these modules; 6.2 itself would write paths
+# that older ones lack.
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+
+
+@dataclass
+class BiEncoderOutput(ModelOutput):
+    """The loss, and the vectors that validation ranks: float [batch, width]."""
+
+    loss: torch.Tensor | None = None
+    queries: torch.Tensor | None = None
+    documents: torch.Tensor | None = None
+
+
+class BiEncoder(PreTrainedModel):
+    """One encoder for queries and documents; its weights are all that there is, so it is saved as the encoder."""
+
+    base_model_prefix = "encoder"
+    # transformers 5.23 asks the outer model for what the encoder, which it has loaded already, was asked for before.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(self, encoder: PreTrainedModel, target: dict[str, Any], scale: float) -> None:
+        super().__init__(encoder.config)
+        self.encoder, self.target, self.scale = encoder, target, scale
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        document_input_ids: torch.Tensor,
+        document_attention_mask: torch.Tensor,
+        documents: torch.Tensor,
+        relevant: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> BiEncoderOutput:
+        """Compare each query [batch, length] with the documents of the whole batch [batch, given, length].
+
+        documents: their keys [batch, given], the relevant one first; relevant: keys [batch, n], for each query. labels
+        are not used: the Trainer (5.23) computes a validation loss only for batches that have some.
+        """
+        queries = self.embed(input_ids, attention_mask)
+        vectors = self.embed(document_input_ids.flatten(0, 1), document_attention_mask.flatten(0, 1))
+        same_query = (input_ids[:, None] == input_ids[None]).all(-1)
+        excluded = no_negatives(same_query, documents, relevant)
+        own = torch.arange(len(queries), device=queries.device) * documents.shape[1]
+        return BiEncoderOutput(
+            loss=in_batch_loss(queries, vectors, excluded, own, self.scale), queries=queries, documents=vectors[own]
+        )
+
+    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return a vector of length 1 for each text, in float32: [texts, width]."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        if self.target["pooling"] == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = attention_mask[..., None].to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return functional.normalize(pooled, dim=-1)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the encoder's weights under its own names, which checkpoints have too."""
+        return self.encoder.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load what state_dict() gave, as the Trainer does with its best checkpoint."""
+        return self.encoder.load_state_dict(state_dict, strict, assign)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write a folder that AutoModel and, with the tokenizer beside, sentence-transformers load."""
+        self.encoder.save_pretrained(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        pooling, width = self.target["pooling"], self.config.hidden_size
+        prompts = {"query": self.target["query_prefix"], "document": self.target["document_prefix"]}
+        files: dict[str, Any] = {
+            "modules.json": MODULES,
+            "sentence_bert_config.json": {"max_seq_length": self.target["max_length"], "do_lower_case": False},
+            "config_sentence_transformers.json": {"prompts": prompts, "similarity_fn_name": "cosine"},
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": width,
+                "pooling_mode_cls_token": pooling == "cls",
+                "pooling_mode_mean_tokens": pooling == "mean",
+                "include_prompt": True,
+            },
+        }
+        (folder / "1_Pooling").mkdir(exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def no_negatives(same_query: torch.Tensor, documents: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
+    """Tell which documents of the batch are no negatives of which query: bool [batch, batch * given].
+
+    Those that its judgements name, the relevant documents of a query with the same text, and those that stand in the
+    batch before: each counts once.
+    """
+    flat = documents.flatten()
+    judged = (flat[None, :, None] == relevant[:, None, :]).any(-1)
+    of_same = torch.zeros(len(documents), *documents.shape, dtype=torch.bool, device=documents.device)
+    of_same[:, :, 0] = same_query
+    again = (flat[:, None] == flat[None]).tril(-1).any(-1)
+    return judged | of_same.flatten(1) | again
+
+
+def in_batch_loss(
+    queries: torch.Tensor, documents: torch.Tensor, excluded: torch.Tensor, own: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Return the mean cross-entropy of each query's own document among all of the batch (Henderson et al. 2017).
+
+    queries: [batch, width], documents: [n, width], of length 1; excluded: bool [batch, n], documents that are no
+    negatives of a query; own: the index of its document. MultipleNegativesRankingLoss where nothing is excluded.
+    """
+    similarity = queries @ documents.T * scale
+    excluded = excluded.clone()
+    excluded[torch.arange(len(own), device=own.device), own] = False
+    return functional.cross_entropy(similarity.masked_fill(excluded, -torch.inf), own)
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Tell whether the base model does the task untrained: any encoder's vectors can be compared."""
+    return True
+
+
+def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
+    """Load an encoder, all of it pretrained; UserError where the checkpoint lacks weights, which would start random."""
+    encoder, drawn = checked(base_model, AutoModel, MODEL_MAPPING)
+    # A masked language model has no pooler, and the mean of token vectors needs none.
+    missing = sorted(name for name in drawn if not name.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"{base_model}: {len(missing)} weights of the encoder are not in its safetensors with the shape that "
+            f"config.json gives them, such as {missing[0]}; expected those of a {encoder.config.model_type} model"
+        )
+    if encoder.config.is_encoder_decoder:
+        raise UserError(f"{base_model}: {encoder.config.model_type} has a decoder; expected an encoder alone")
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler.requires_grad_(False)  # kept for who loads the encoder, but no gradient reaches it
+    return BiEncoder(encoder, target, settings.scale)
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """Load a trained encoder in fp32; it gives last_hidden_state, which scoring pools."""
+    encoder = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # its output is not used, and ONNX would compute it
+    return encoder
+
+
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return what pads queries and documents; where a feature has fewer documents, its relevant one stands again.
+
+    Which then is no negative of any query, as nothing is that stands there again.
+    """
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        given = max(len(feature["documents"]) for feature in features)
+        width = max(len(feature["relevant"]) for feature in features)
+        texts = [ids for feature in features for ids in _repeated(feature["document_input_ids"], given)]
+        input_ids, attention_mask = _padded([feature["input_ids"] for feature in features], tokenizer.pad_token_id)
+        document_input_ids, document_attention_mask = _padded(texts, tokenizer.pad_token_id)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "document_input_ids": document_input_ids.unflatten(0, (len(features), given)),
+            "document_attention_mask": document_attention_mask.unflatten(0, (len(features), given)),
+            "documents": torch.tensor([_repeated(feature["documents"], given) for feature in features]),
+            "relevant": torch.tensor([_repeated(feature["relevant"], width) for feature in features]),
+            "labels": torch.arange(len(features)),
+        }
+
+    return collate
+
+
+def reduce(logits: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep the vectors of queries and of their documents, all of them."""
+    return logits
+
+
+def _repeated(values: list[Any], length: int) -> list[Any]:
+    """Fill a list up with its first value."""
+    return values + values[:1] * (length - len(values))
+
+
+def _padded(texts: list[list[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and attention mask, padded on the right: int64 [texts, length]."""
+    ids = [torch.tensor(text) for text in texts]
+    ones = [torch.ones_like(text) for text in ids]
+    return pad_sequence(ids, batch_first=True, padding_value=pad_token_id), pad_sequence(ones, batch_first=True)

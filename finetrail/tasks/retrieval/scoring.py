@@ -1,0 +1,270 @@
+"""Turns features and a model's outputs into rankings of documents, and those into scores, tables and baselines."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finetrail.errors import UserError
+from finetrail.evaluation import inference
+from finetrail.evaluation.splits import Encoded
+from finetrail.tasks.retrieval import metrics
+from finetrail.tasks.retrieval.settings import Evaluate
+
+SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
+EXCERPT = 300  # characters
+QUERY_WORDS = ((1, 4), (5, 8), (9, 16), (17, None))
+RELEVANT = ((1, 1), (2, 3), (4, 9), (10, None))
+
+SIMILARITIES_AT_ONCE = 1 << 24  # bounds the memory of a block of queries by all documents
+# faiss's inverted file: about 4 * sqrt(documents) clusters, of which an eighth are searched.
+CLUSTERS, SHARE_SEARCHED, LEAST_IN_CLUSTER = 4, 8, 39
+
+WORD = re.compile(r"\w+")
+
+TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
+GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
+
+# Of each query, the best first: rows of documents, and their scores.
+Found = Sequence[tuple[np.ndarray, np.ndarray]]
+
+# What a model made of a collection, while the model lives: splits, and requests to a server, share it.
+_collections: WeakKeyDictionary[inference.Forward, tuple[pa.Table, np.ndarray]] = WeakKeyDictionary()
+
+
+def predict(
+    split: Encoded,
+    shared: dict[str, Encoded],
+    target: dict[str, Any],
+    forward: inference.Forward,
+    tokenizer: Any,
+    settings: Evaluate,
+) -> pa.Table:
+    """Search the documents for each query; columns id, query, references, and of what is found: ranked (100 ids),
+    predictions, confidences and found (10 ids, their cosines, their texts); and relevant, the text to be found.
+
+    Without documents, or for texts that are no queries, the predictions are the vectors themselves.
+    """
+    examples, features = split
+    first = np.unique(features["example"].to_numpy(), return_index=True)[1]
+    vectors = _embed(features.take(first), forward, tokenizer, target, settings)
+    if "documents" not in shared or "query" not in examples.column_names:
+        return pa.table({"id": examples["id"], "predictions": pa.array(list(vectors), pa.list_(pa.float32()))})
+    collection, encoded = shared["documents"]
+    known = _collections.get(forward)
+    if known is None or known[0] is not encoded:
+        known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
+    search = exact if settings.index == "exact" else clustered
+    return _rankings(examples, collection, search(vectors, known[1], metrics.DEPTH))
+
+
+def headline(target: dict[str, Any], settings: Evaluate) -> str:
+    """Return the metric that people look at first."""
+    return "ndcg@10"
+
+
+def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
+    """Return the scores of one split, each in [0, 1]: means over the queries."""
+    return {name: float(values.mean()) for name, values in _per_query(predictions).items()}
+
+
+def statistics(
+    predictions: pa.Table, target: dict[str, Any], settings: Evaluate
+) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Return the number of queries, and the function from their weights [samples, queries] to the scores."""
+    values = _per_query(predictions)
+    return len(predictions), lambda weights: {
+        name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()
+    }
+
+
+def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+    """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
+    ndcg = _per_query(predictions)["ndcg@10"]
+    words = np.array([len(query.split()) for query in predictions["query"].to_pylist()])
+    relevant = np.array([len(grades) for grades in predictions["references"].to_pylist()])
+    return {
+        "by_query_length": _by_range(words, ndcg, QUERY_WORDS, "words"),
+        "by_relevant_documents": _by_range(relevant, ndcg, RELEVANT, "relevant"),
+    }
+
+
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return the queries whose first relevant document stands lowest, or in no ranking; then the most confident."""
+    errors = []
+    for row in predictions.to_pylist():
+        relevant = {judged["id"] for judged in row["references"]}
+        rank = next((rank for rank, found in enumerate(row["ranked"], start=1) if found in relevant), None)
+        if rank != 1:
+            errors.append((-(rank or metrics.DEPTH + 1), -row["confidences"][0], row["id"], rank, row))
+    errors.sort(key=lambda error: error[:3])
+    return [
+        {
+            "id": row["id"],
+            "query": row["query"],
+            "rank": rank,
+            "relevant": _excerpt(row["relevant"]),
+            "found": _excerpt(row["found"][0]),
+            "confidence": round(row["confidences"][0], 4),
+        }
+        for *_, rank, row in errors[:most]
+    ]
+
+
+def baselines(
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+) -> dict[str, pa.Table]:
+    """Return what BM25 finds in the whole texts: what a model cuts off is there for words to match."""
+    documents = shared["documents"].examples
+    pairs = zip(documents["title"].to_pylist(), documents["text"].to_pylist(), strict=True)
+    texts = [f"{title} {text}" for title, text in pairs]
+    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, metrics.DEPTH)
+    return {"bm25": _rankings(split.examples, documents, found)}
+
+
+# --- search: the k best documents of each query ---------------------------------------------------------------------
+
+
+def exact(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
+    """Compare each query with each document: float32 [n, width] and [m, width], by their product.
+
+    Equal documents stand in the order of the collection.
+    """
+    step = max(1, SIMILARITIES_AT_ONCE // len(documents))
+    blocks = (queries[start : start + step] @ documents.T for start in range(0, len(queries), step))
+    return [top(similarities, k) for block in blocks for similarities in block]
+
+
+def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
+    """Compare each query with the documents in the clusters nearest to it (faiss's IVFFlat): fewer than k if those are.
+
+    UserError where faiss is not installed.
+    """
+    try:
+        import faiss
+    except ImportError:
+        raise UserError("evaluate.index: faiss is not installed; expected `pip install faiss-cpu`, or exact") from None
+    width = documents.shape[1]
+    clusters = max(1, min(int(CLUSTERS * len(documents) ** 0.5), len(documents) // LEAST_IN_CLUSTER))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, clusters, faiss.METRIC_INNER_PRODUCT)
+    index.train(documents)
+    index.add(documents)
+    index.nprobe = -(-clusters // SHARE_SEARCHED)
+    found = []
+    for similarities, rows in zip(*index.search(queries, min(k, len(documents))), strict=True):
+        order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 fills up, and equal ones stand in any order
+        found.append((rows[order], similarities[order]))
+    return found
+
+
+def bm25(queries: Sequence[str], documents: Sequence[str], kind: str, k: int) -> Found:
+    """Score each document for each query by BM25 as Lucene has it, k1 1.5 and b 0.75 (bm25s)."""
+    import bm25s  # torch-free, but nothing that predicts for people needs it
+
+    index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+    index.index([terms(document, kind) for document in documents], show_progress=False)
+    nothing = np.zeros(len(documents), dtype=np.float32)  # bm25s 0.3 refuses a query without terms
+    asked = (terms(query, kind) for query in queries)
+    return [top(index.get_scores(words) if words else nothing, k) for words in asked]
+
+
+def terms(text: str, kind: str) -> list[str]:
+    """Return the lower-cased words of a text, or the pairs of neighbouring characters in them (a lone one as it is)."""
+    words = WORD.findall(text.lower())
+    if kind == "words":
+        return words
+    return [word[i : i + 2] for word in words for i in range(max(1, len(word) - 1))]
+
+
+def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rows, scores) of the k highest of [m] scores, the highest first, equal ones in order."""
+    k = min(k, len(scores))
+    # Not argpartition alone: of equal scores at the border it takes any.
+    candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return rows, scores[rows]
+
+
+# --- their parts ----------------------------------------------------------------------------------------------------
+
+
+def _embed(
+    features: pa.Table, forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+) -> np.ndarray:
+    """Return a vector of length 1 for each text, pooled as in training: float32 [texts, width]."""
+    lengths = pc.list_value_length(features["input_ids"]).to_numpy()
+    vectors = None
+    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        hidden = outputs["last_hidden_state"]
+        tokens = lengths[rows, None]
+        if target["pooling"] == "cls":
+            pooled = hidden[:, 0]
+        else:
+            mask = np.arange(hidden.shape[1]) < tokens
+            pooled = np.einsum("blw,bl->bw", hidden, mask.astype(hidden.dtype)) / tokens.astype(hidden.dtype)
+        if vectors is None:  # a text without tokens keeps a vector of zeros
+            vectors = np.zeros((len(features), hidden.shape[-1]), dtype=np.float32)
+        vectors[rows] = pooled / np.linalg.norm(pooled, axis=-1, keepdims=True).clip(1e-12)
+    if vectors is None:
+        raise UserError("there is no token to make a vector of in any of the texts; expected some text")
+    return vectors
+
+
+def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table:
+    ids = documents["id"].to_numpy()
+    shown = [rows[:SHOWN] for rows, _ in found]
+    texts = documents.select(["title", "text"]).take(np.concatenate(shown)).to_pylist()
+    ends = np.cumsum([0, *map(len, shown)])
+    relevant = examples["relevant"].to_pylist()
+    columns: dict[str, Any] = {
+        "references": ([_grades(judged) for judged in relevant], pa.list_(GRADES)),
+        "ranked": ([ids[rows] for rows, _ in found], pa.list_(pa.string())),
+        "predictions": ([ids[rows] for rows in shown], pa.list_(pa.string())),
+        "confidences": ([scores[:SHOWN] for _, scores in found], pa.list_(pa.float32())),
+        "found": ([texts[start:end] for start, end in zip(ends, ends[1:], strict=False)], pa.list_(TEXTS)),
+        "relevant": ([_most_relevant(judged) for judged in relevant], TEXTS),
+    }
+    arrays = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
+    return pa.table({"id": examples["id"], "query": examples["query"], **arrays})
+
+
+def _grades(judged: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return judged and [{name: document[name] for name in ("id", "relevance")} for document in judged]
+
+
+def _most_relevant(judged: list[dict[str, Any]] | None) -> dict[str, str] | None:
+    """Return title and text of the first of the most relevant documents."""
+    if not judged:
+        return None
+    best = max(judged, key=lambda document: document["relevance"])
+    return {name: best[name] for name in ("title", "text")}
+
+
+def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
+    judged = predictions["references"].to_pylist()
+    grades = [{document["id"]: document["relevance"] for document in of_query} for of_query in judged]
+    return metrics.per_query(predictions["ranked"].to_pylist(), grades)
+
+
+def _by_range(
+    counts: np.ndarray, ndcg: np.ndarray, ranges: Sequence[tuple[int, int | None]], unit: str
+) -> list[dict[str, Any]]:
+    """Return a row for each range of counts that some queries are in."""
+    rows = []
+    for low, high in ranges:
+        inside = (counts >= low) & (counts <= (high or counts.max()))
+        if inside.any():
+            label = f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
+            rows.append(
+                {"label": f"{label} {unit}", "support": int(inside.sum()), "ndcg@10": float(ndcg[inside].mean())}
+            )
+    return rows
+
+
+def _excerpt(document: dict[str, str]) -> str:
+    text = " ".join(f"{document['title']} {document['text']}".split())
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"

@@ -1,0 +1,213 @@
+"""Turns raw records into canonical texts (id, text, perhaps text_pair, a target), and counts what to know of them."""
+
+import json
+import math
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.readers import Record
+from finetrail.errors import UserError
+from finetrail.tasks.text_classification.settings import TARGETS, Corpus
+
+SPLITS = ("train", "validation", "test")
+TYPES = {"label": pa.string(), "labels": pa.list_(pa.string()), "score": pa.float64()}
+IMBALANCED = 10  # times as frequent in train as another label is worth a warning
+SHOWN_LABELS = 10
+
+
+@dataclass
+class Counts:
+    """What is known of one split while its texts pass; 16 bytes a text."""
+
+    examples: int = 0
+    characters: int = 0
+    empty_examples: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    first_id: dict[str, str] = field(default_factory=dict)  # label -> first example that has it
+    lowest: float = math.inf
+    highest: float = -math.inf
+    total: float = 0.0  # of all scores
+    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each text or pair, in order
+    target_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # the same with its target
+
+
+def tables(settings: Corpus) -> dict[str, pa.Schema]:
+    """Return the columns of train, validation and test."""
+    texts = ["id", *_text_columns(settings)]
+    target = TARGETS[settings.problem]
+    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])])
+    return dict.fromkeys(SPLITS, schema)
+
+
+def rows(
+    table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the row of one record and count it; none for a blank text (or one of a pair), which is counted too.
+
+    Raises UserError with place and id where a text or its target is not what the recipe says.
+    """
+    where, of_split = f"{record.where}: example {record.id!r}", counts[table]
+    texts = [_text(record.values[column], column, settings, where) for column in _text_columns(settings)]
+    if any(not text.strip() for text in texts):
+        of_split.empty_examples += 1
+        return
+    column = TARGETS[settings.problem]
+    target = TARGET_READERS[settings.problem](record.values[column], settings, where)
+    _count(of_split, record.id, texts, target)
+    yield table, {"id": record.id, **dict(zip(_text_columns(settings), texts, strict=True)), column: target}
+
+
+def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
+    """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
+    unseen = {split: _unseen(counts["train"], counts[split]) for split in ("validation", "test")}
+    if settings.unseen_labels == "refuse":
+        for split, labels in unseen.items():
+            for label in labels:
+                first = counts[split].first_id[label]
+                raise UserError(
+                    f"{split}: example {first!r} has the label {label!r}, which train lacks; "
+                    "expected labels that train has, or corpus.unseen_labels: keep"
+                )
+    return {
+        "problem": settings.problem,
+        "splits": {split: _split_checks(of_split, settings) for split, of_split in counts.items()},
+        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
+        "unseen_labels": unseen,
+    }
+
+
+def summary(counts: Counts, settings: Corpus) -> str:
+    """Return one split in words, for the log: also how its labels are distributed."""
+    examples = f"{counts.examples:,} {'pairs' if 'text_pair' in settings.reader.columns else 'texts'}"
+    if settings.problem == "regression":
+        return f"{examples}, scores from {counts.lowest:g} to {counts.highest:g}, mean {_mean(counts):.4g}"
+    shares = [f"{label} {count / counts.examples:.1%}" for label, count in _by_frequency(counts.labels)]
+    if len(shares) > SHOWN_LABELS:
+        shares = [*shares[: SHOWN_LABELS - 1], "...", shares[-1]]
+    return f"{examples}, {len(counts.labels)} labels: {', '.join(shares)}"
+
+
+def warnings(checks: dict[str, Any]) -> list[str]:
+    """Return one line for each thing that somebody should look at before training."""
+    lines = []
+    for split, of_split in checks["splits"].items():
+        if of_split["empty_examples"]:
+            lines.append(f"{split}: examples without text, left out: {of_split['empty_examples']:,}")
+        if of_split["contradictions"]:
+            lines.append(f"{split}: texts that stand there with different targets: {of_split['contradictions']:,}")
+    if frequencies := _by_frequency(checks["splits"]["train"].get("labels", {})):
+        (most, many), (least, few) = frequencies[0], frequencies[-1]
+        if many > IMBALANCED * few:
+            lines.append(f"train: imbalanced: {most} stands there {many:,} times, {least} {few:,}")
+    for pair, count in checks["leakage"].items():
+        if count:
+            first, second = pair.split("/")
+            lines.append(f"{second}: texts that also stand in {first}: {count:,}")
+    for split, unseen in checks["unseen_labels"].items():
+        if unseen:
+            labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
+            lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
+    return lines
+
+
+def _text_columns(settings: Corpus) -> list[str]:
+    return [column for column in ("text", "text_pair") if column in settings.reader.columns]
+
+
+def _text(value: Any, column: str, settings: Corpus, where: str) -> str:
+    if value is None:  # how Parquet and JSON hold what is missing
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
+    return unicodedata.normalize("NFC", value) if settings.normalize == "nfc" else value
+
+
+def _label(value: Any, settings: Corpus, where: str) -> str:
+    if isinstance(value, int):
+        value = json.dumps(value)  # as the file has it: 1, or true
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: the label is {value!r:.60}; expected a name or a whole number")
+    if settings.label_map is None:
+        return value
+    if value not in settings.label_map:
+        known = ", ".join(settings.label_map)
+        raise UserError(f"{where}: the label is {value!r:.60}; corpus.label_map has {known}")
+    return settings.label_map[value]
+
+
+def _labels(value: Any, settings: Corpus, where: str) -> list[str]:
+    if isinstance(value, str) and settings.label_separator is not None:
+        value = [part.strip() for part in value.split(settings.label_separator)] if value.strip() else []
+    if not isinstance(value, list):
+        raise UserError(f"{where}: labels is {value!r:.60}; expected a list, or a string and corpus.label_separator")
+    return list(dict.fromkeys(_label(item, settings, where) for item in value))
+
+
+def _score(value: Any, settings: Corpus, where: str) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if isinstance(value, bool) or not math.isfinite(score):
+        raise UserError(f"{where}: the score is {value!r:.60}; expected a finite number")
+    return score
+
+
+TARGET_READERS = {"single_label": _label, "multi_label": _labels, "regression": _score}
+
+
+def _count(counts: Counts, example: str, texts: list[str], target: Any) -> None:
+    counts.examples += 1
+    counts.characters += sum(map(len, texts))
+    counts.digests.append(digest(texts))
+    counts.target_digests.append(digest([*texts, json.dumps(sorted(target) if isinstance(target, list) else target)]))
+    if isinstance(target, float):
+        counts.lowest, counts.highest = min(counts.lowest, target), max(counts.highest, target)
+        counts.total += target
+        return
+    labels = [target] if isinstance(target, str) else target
+    counts.labels.update(labels)
+    for label in labels:
+        counts.first_id.setdefault(label, example)
+
+
+def _unseen(train: Counts, other: Counts) -> dict[str, int]:
+    return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
+
+
+def _split_checks(counts: Counts, settings: Corpus) -> dict[str, Any]:
+    found = {
+        "examples": counts.examples,
+        "characters": counts.characters,
+        "empty_examples": counts.empty_examples,
+        "duplicates": duplicates(counts.digests),
+        "contradictions": _contradictions(counts),
+    }
+    if settings.problem != "regression":
+        return found | {"labels": dict(sorted(counts.labels.items()))}
+    return found | {"scores": {"lowest": counts.lowest, "highest": counts.highest, "mean": _mean(counts)}}
+
+
+def _contradictions(counts: Counts) -> int:
+    """Return how many distinct texts stand there with more than one target."""
+    texts, targets = (np.array(digests, dtype=np.uint64) for digests in (counts.digests, counts.target_digests))
+    _, first = np.unique(targets, return_index=True)
+    _, times = np.unique(texts[first], return_counts=True)
+    return int((times > 1).sum())
+
+
+def _mean(counts: Counts) -> float:
+    return counts.total / max(counts.examples, 1)
+
+
+def _by_frequency(labels: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(labels.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,69 @@
+"""Turns a base model's folder into a model that labels or scores texts, and features into its batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+)
+
+from finetrail.model.loading import with_new_head
+from finetrail.tasks.text_classification.metrics import validate as validate
+from finetrail.tasks.text_classification.settings import TARGETS, Train
+
+PIPELINE_TAG = "text-classification"
+# Of the features, what the collator takes.
+COLUMNS = ("input_ids", "token_type_ids", "labels")
+
+# The problem as transformers names it, by which its models choose their loss.
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Tell whether the base model does the task untrained: its head is new here."""
+    return False
+
+
+def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
+    """Load a base model with a new head, drawn from torch's generator: seed it before.
+
+    A classifier of the same labels keeps its head, to be trained on.
+    UserError where the checkpoint lacks weights of the encoder, which would start random too.
+    """
+    problem = target["problem"]
+    model = with_new_head(
+        base_model,
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        target["label_names"] or [TARGETS[problem]],
+        problem_type=PROBLEM_TYPES[problem],
+    )
+    if (
+        model.config.pad_token_id is None
+    ):  # GPT-2: its head looks for the last token that is none, as its tokenizer pads
+        model.config.pad_token_id = model.config.eos_token_id
+    return model
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """Load a trained model with its head, in fp32."""
+    return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+
+
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Return what pads a batch of features to its longest."""
+    return DataCollatorWithPadding(tokenizer)
+
+
+def reduce(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Keep the logits, float32 [batch, labels]; some models give hidden states behind them."""
+    return (logits[0] if isinstance(logits, tuple) else logits).float()

@@ -1,0 +1,388 @@
+"""Turns features and a model's outputs into a prediction for each text, and those into scores, tables and baselines."""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score
+
+from finetrail.errors import UserError
+from finetrail.evaluation import inference
+from finetrail.evaluation.splits import Encoded
+from finetrail.tasks.text_classification import metrics
+from finetrail.tasks.text_classification.settings import TARGETS, Evaluate
+
+TEXTS = ("text", "text_pair")
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+SHOWN_CHARACTERS = 300  # of a text among the worst errors
+# The bag of words is fit to at most so many texts, spread evenly over train: minutes, whatever the corpus.
+MOST_FITTED = 50_000
+WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
+
+# Weights of resampled examples, int64 [samples, n], to scores of shape [samples].
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def predict(
+    split: Encoded,
+    shared: dict[str, Encoded],
+    target: dict[str, Any],
+    forward: inference.Forward,
+    tokenizer: Any,
+    settings: Evaluate,
+) -> pa.Table:
+    """Predict each text once, from the pooled logits of its features.
+
+    Columns: id, text, text_pair (of pairs), references, predictions; of labels also confidences (of what is predicted)
+    and probabilities (a struct of all labels).
+    """
+    examples, features = split
+    text = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
+    logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
+    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        logits[rows] = outputs["logits"]
+    pooled = metrics.pool(logits, text, len(examples), settings.pool)
+    column = TARGETS[target["problem"]]
+    references = examples[column] if column in examples.column_names else pa.nulls(len(examples))
+    inputs = {name: examples[name] for name in ("id", *TEXTS) if name in examples.column_names}
+    return pa.table(inputs | {"references": references} | decide(pooled, target, settings))
+
+
+def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+    """Turn logits [texts, labels] into the column predictions, and of labels also confidences and probabilities."""
+    if target["problem"] == "regression":
+        return {"predictions": pa.array(logits[:, 0].astype(np.float64))}
+    single = target["problem"] == "single_label"
+    # Summed in float64, so that no order of summation shows in what is written.
+    values = logits.astype(np.float64)
+    return labelled(softmax(values, axis=-1) if single else metrics.sigmoid(values), target, settings)
+
+
+def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+    """Choose the label, or the labels, of each text by probabilities [texts, labels]."""
+    names = target["label_names"]
+    by_label = [pa.array(column) for column in probabilities.astype(np.float32).T]
+    columns = {"probabilities": pa.StructArray.from_arrays(by_label, names)}
+    if target["problem"] == "single_label":
+        best = probabilities.argmax(-1)
+        confidences = probabilities[np.arange(len(best)), best].astype(np.float32)
+        return {
+            "predictions": pa.array([names[label] for label in best]),
+            "confidences": pa.array(confidences),
+        } | columns
+    decisions = probabilities >= settings.threshold
+    confidences = [row[chosen].tolist() for row, chosen in zip(probabilities, decisions, strict=True)]
+    return {
+        "predictions": pa.array(metrics.chosen(decisions, names), pa.list_(pa.string())),
+        "confidences": pa.array(confidences, pa.list_(pa.float32())),
+    } | columns
+
+
+def headline(target: dict[str, Any], settings: Evaluate) -> str:
+    """Return the metric that people look at first."""
+    return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
+
+
+# --- scores -------------------------------------------------------------------------------------------------------
+
+
+def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
+    """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best)."""
+    references, predicted = _lists(predictions)
+    scores = metrics.compute(references, predicted, target["problem"])
+    if settings.positive_label is not None:
+        if settings.positive_label not in target["label_names"]:
+            raise UserError(
+                f"evaluate.positive_label: no text of train has the label {settings.positive_label!r}; "
+                f"expected one of {', '.join(target['label_names'])}"
+            )
+        is_it = [[label == settings.positive_label for label in labels] for labels in (references, predicted)]
+        scores["f1"] = float(f1_score(*is_it, zero_division=0))
+    if target["problem"] != "regression":
+        scores["ece"] = float(calibration_error(_bins(predictions, target).sum(0)))
+    return scores
+
+
+def statistics(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> tuple[int, Statistic]:
+    """Return the number of texts, and the function from their weights to the scores of score()."""
+    parts: list[Statistic]
+    if target["problem"] == "regression":
+        values = (predictions[name].to_numpy() for name in ("references", "predictions"))
+        parts = [partial(correlations, *values)]
+    else:
+        of_labels = _label_statistic if target["problem"] == "single_label" else _labels_statistic
+        parts = [of_labels(*_lists(predictions), settings), _calibration_statistic(predictions, target)]
+    return len(predictions), lambda weights: {name: value for part in parts for name, value in part(weights).items()}
+
+
+def _label_statistic(references: list[str], predicted: list[str], settings: Evaluate) -> Statistic:
+    names = sorted({*references, *predicted})
+    number = {name: index for index, name in enumerate(names)}
+    cells = np.array([number[a] * len(names) + number[b] for a, b in zip(references, predicted, strict=True)])
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = np.stack([np.bincount(cells, row, minlength=len(names) ** 2) for row in weights])
+        confusion = counts.reshape(-1, len(names), len(names))
+        right, expected, found = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+        total, all_right = expected.sum(-1), right.sum(-1)
+        # Gorodkin 2004: the correlation of the two assignments.
+        spread = (total**2 - (expected**2).sum(-1)) * (total**2 - (found**2).sum(-1))
+        f1 = _ratio(2 * right, expected + found)
+        scores = {
+            "accuracy": _ratio(all_right, total),
+            "macro_f1": _mean_of_present(f1, expected + found),
+            "mcc": _ratio(all_right * total - (expected * found).sum(-1), np.sqrt(spread)),
+        }
+        if settings.positive_label is not None:
+            absent = np.zeros(len(weights))
+            scores["f1"] = f1[:, number[settings.positive_label]] if settings.positive_label in number else absent
+        return scores
+
+    return statistic
+
+
+def _labels_statistic(references: list[list[str]], predicted: list[list[str]], settings: Evaluate) -> Statistic:
+    _, expected, found = metrics.hot(references, predicted)
+    counts = np.stack([expected & found, expected, found]).astype(np.float64)
+    exact = (expected == found).all(-1)
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        right, wanted, given = (weights @ part for part in counts)
+        return {
+            "micro_f1": _ratio(2 * right.sum(-1), (wanted + given).sum(-1)),
+            "macro_f1": _mean_of_present(_ratio(2 * right, wanted + given), wanted + given),
+            "exact_match": _ratio(weights @ exact, weights.sum(-1)),
+        }
+
+    return statistic
+
+
+def correlations(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return Pearson's and Spearman's correlation of values [n] where each stands weights [samples, n] times."""
+    ranks = weighted_ranks(references, weights), weighted_ranks(predicted, weights)
+    return {"pearson": _pearson(references, predicted, weights), "spearman": _pearson(*ranks, weights)}
+
+
+def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean rank of each of values [n] among all, each standing weights [samples, n] times: [samples, n]."""
+    groups = np.unique(values, return_inverse=True)[1]
+    sizes = np.stack([np.bincount(groups, row) for row in weights])
+    return (sizes.cumsum(-1) - (sizes - 1) / 2)[:, groups]
+
+
+def _pearson(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weighted correlation of [n] or [samples, n] values; 0 where one side is constant."""
+    total = weights.sum(-1, keepdims=True)
+    first, second = (side - (side * weights).sum(-1, keepdims=True) / total for side in (first, second))
+    spreads = ((side**2 * weights).sum(-1) for side in (first, second))
+    return _ratio((first * second * weights).sum(-1), np.sqrt(np.prod(list(spreads), axis=0)))
+
+
+# --- calibration --------------------------------------------------------------------------------------------------
+
+
+def _bins(predictions: pa.Table, target: dict[str, Any]) -> np.ndarray:
+    """Return what each text adds to each bin: decisions, their confidences, those right; float64 [texts, BINS, 3].
+
+    Of a single label: how sure the model is of it. Of several: the probability of each label, and whether it is there.
+    """
+    references, predicted = _lists(predictions)
+    if target["problem"] == "single_label":
+        confidences = predictions["confidences"].to_numpy()[:, None].astype(np.float64)
+        right = np.array([[a == b] for a, b in zip(references, predicted, strict=True)])
+    else:
+        by_label = predictions["probabilities"].combine_chunks().flatten()
+        confidences = np.stack([column.to_numpy() for column in by_label], axis=-1).astype(np.float64)
+        right = np.array([[name in labels for name in target["label_names"]] for labels in references])
+    bins = np.clip(np.ceil(confidences * BINS).astype(np.int64) - 1, 0, BINS - 1)  # (0, 1/15], (1/15, 2/15] ...
+    sums = np.zeros((len(predictions), BINS, 3))
+    rows = np.arange(len(predictions))[:, None]
+    np.add.at(sums, (rows, bins), np.stack([np.ones_like(confidences), confidences, right], axis=-1))
+    return sums
+
+
+def calibration_error(bins: np.ndarray) -> np.ndarray:
+    """Return the mean distance of confidence and accuracy (ECE of Guo et al. 2017): [..., BINS, 3] -> [...]."""
+    return _ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
+
+
+def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Statistic:
+    sums = _bins(predictions, target).reshape(len(predictions), -1)
+    return lambda weights: {"ece": calibration_error((weights @ sums).reshape(len(weights), BINS, 3))}
+
+
+# --- what people look at ------------------------------------------------------------------------------------------
+
+
+def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+    """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference."""
+    references, predicted = _lists(predictions)
+    if target["problem"] == "regression":
+        return {"by_reference": _by_reference(np.array(references), np.array(predicted))}
+    bins = _bins(predictions, target).sum(0)
+    reliability = [
+        {"confidence": float(sure / count), "accuracy": float(right / count), "count": int(count)}
+        for count, sure, right in bins
+        if count
+    ]
+    if target["problem"] == "multi_label":
+        return {"per_label": _per_label(references, predicted), "reliability": reliability}
+    pairs = Counter(zip(references, predicted, strict=True))
+    confusion = [{"reference": a, "prediction": b, "count": count} for (a, b), count in sorted(pairs.items())]
+    per_label = _per_label([[label] for label in references], [[label] for label in predicted])
+    return {"per_label": per_label, "confusion": confusion, "reliability": reliability}
+
+
+def _per_label(references: list[list[str]], predicted: list[list[str]]) -> list[dict[str, Any]]:
+    names, expected, found = metrics.hot(references, predicted)
+    right, wanted, given = (expected & found).sum(0), expected.sum(0), found.sum(0)
+    columns = _ratio(right, given), _ratio(right, wanted), _ratio(2 * right, wanted + given)
+    return [
+        {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
+        for name, p, r, f, support in zip(names, *columns, wanted, strict=True)
+    ]
+
+
+def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
+    """Return the means of ten parts of the texts, from the lowest references to the highest."""
+    parts = np.array_split(np.argsort(references, kind="stable"), 10)
+    return [
+        {
+            "mean_reference": float(references[part].mean()),
+            "mean_prediction": float(predicted[part].mean()),
+            "mean_absolute_error": float(np.abs(references - predicted)[part].mean()),
+            "count": len(part),
+        }
+        for part in parts
+        if len(part)
+    ]
+
+
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first."""
+    errors = []
+    for row in predictions.to_pylist():
+        reference, prediction = row["references"], row["predictions"]
+        if reference != prediction:
+            sure = _certainty(row, target)
+            errors.append((-sure, row["id"], row))
+    errors.sort(key=lambda error: error[:2])
+    name = "difference" if target["problem"] == "regression" else "confidence"
+    return [
+        {"id": row["id"]}
+        | {column: _shortened(row[column]) for column in TEXTS if column in row}
+        | {"reference": _shown(row["references"]), "prediction": _shown(row["predictions"]), name: round(-key, 4)}
+        for key, _, row in errors[:most]
+    ]
+
+
+def _certainty(row: dict[str, Any], target: dict[str, Any]) -> float:
+    """Return how wrong a prediction is: its confidence, that of the worst of its decisions, or the distance."""
+    if target["problem"] == "regression":
+        return abs(row["references"] - row["predictions"])
+    if target["problem"] == "single_label":
+        return row["confidences"]
+    wrong = set(row["references"]) ^ set(row["predictions"])
+    known = [(name, p) for name, p in row["probabilities"].items() if name in wrong]
+    return max((p if name in row["predictions"] else 1 - p for name, p in known), default=0.0)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rstrip() + " ..."
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    return ", ".join(value) or "none" if isinstance(value, list) else value
+
+
+# --- baselines ----------------------------------------------------------------------------------------------------
+
+
+def baselines(
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+) -> dict[str, pa.Table]:
+    """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
+
+    The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
+    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat.
+    """
+    column, problem = TARGETS[target["problem"]], target["problem"]
+    kept = (
+        np.arange(min(len(train.examples), MOST_FITTED)) * len(train.examples) // min(len(train.examples), MOST_FITTED)
+    )
+    fitted = train.examples.take(kept)
+    words = TfidfVectorizer(token_pattern=WORDS, ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
+    known, asked = words.fit_transform(_joined(fitted)), words.transform(_joined(split.examples))
+    if problem == "regression":
+        scores = fitted[column].to_numpy()
+        guesses = {
+            "train_mean": np.full(len(split.examples), train.examples[column].to_numpy().mean()),
+            "tfidf_ridge": Ridge().fit(known, scores).predict(asked),
+        }
+        columns = {name: {"predictions": pa.array(values)} for name, values in guesses.items()}
+    else:
+        names = target["label_names"]
+        shares = _hot(train.examples[column].to_pylist(), names).mean(0)
+        guesses = {
+            "majority": np.tile(shares, (len(split.examples), 1)),
+            "tfidf_logistic_regression": _logistic(known, _hot(fitted[column].to_pylist(), names), asked, problem),
+        }
+        columns = {name: labelled(values, target, settings) for name, values in guesses.items()}
+    return {name: pa.table({"references": split.examples[column]} | predicted) for name, predicted in columns.items()}
+
+
+def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.ndarray:
+    """Fit one model, or one for each of several labels, and return probabilities [texts asked, labels]."""
+    found = np.tile(labels.mean(0), (asked.shape[0], 1))  # stays where a label is never or always there
+    if problem == "single_label":
+        classes = labels.argmax(-1)
+        if len(np.unique(classes)) > 1:
+            model = _regression().fit(known, classes)
+            found[:, model.classes_] = model.predict_proba(asked)
+        return found
+    for label, there in enumerate(labels.T):
+        if 0 < there.sum() < len(there):
+            found[:, label] = _regression().fit(known, there).predict_proba(asked)[:, 1]
+    return found
+
+
+def _regression() -> LogisticRegression:
+    # C: TF-IDF rows have length 1, for which the default of 1 shrinks too much.
+    return LogisticRegression(C=10, max_iter=1000)
+
+
+def _joined(examples: pa.Table) -> list[str]:
+    columns = (examples[name].to_pylist() for name in TEXTS if name in examples.column_names)
+    return [" ".join(texts) for texts in zip(*columns, strict=True)]
+
+
+def _hot(labels: list[Any], names: list[str]) -> np.ndarray:
+    """Return labels, or lists of labels, as zeros and ones: float64 [texts, names]."""
+    return np.array(
+        [[name in (given if isinstance(given, list) else [given]) for name in names] for given in labels], float
+    )
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------------------
+
+
+def _lists(predictions: pa.Table) -> tuple[list[Any], list[Any]]:
+    return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide; 0 where there is nothing to divide by, as scikit-learn has it."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
+
+
+def _mean_of_present(f1: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Average F1 [samples, labels] over the labels that a sample has at all, as scikit-learn does."""
+    return _ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))

@@ -1,0 +1,119 @@
+"""The recipe's schema for text classification."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from finetrail import schema
+from finetrail.schema import CsvReader, Fraction, JsonLinesReader, ParquetReader, Settings, TextReader, Train
+
+__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+
+# What is to be predicted -> the column of the corpus that holds it.
+TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
+
+
+class Corpus(schema.Corpus):
+    """A corpus of texts, or pairs of texts, with what is to be predicted of each."""
+
+    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader | TextReader, Field(discriminator="format")]
+    problem: Literal["single_label", "multi_label", "regression"] = Field(
+        description="what each text has: one label (column label), any number of them (labels), or a number (score)"
+    )
+    label_separator: str | None = Field(
+        min_length=1, description="between the labels of one string, for multi_label; null: they are lists"
+    )
+    label_map: dict[str, str] | None = Field(
+        min_length=1, description="value in the files -> name of the label, all of them; null: the values are the names"
+    )
+    normalize: Literal["nfc", "none"] = Field(
+        description="Unicode form of the texts; nfc joins what some systems take apart, such as Korean syllables"
+    )
+    unseen_labels: Literal["keep", "refuse"] = Field(
+        description="labels of validation or test that train lacks: keep (never predicted right) and count, or refuse"
+    )
+
+    @model_validator(mode="after")
+    def _columns(self) -> "Corpus":
+        columns, needed = set(self.reader.columns), {"text", TARGETS[self.problem]}
+        if not needed <= columns <= needed | {"text_pair", "id"}:
+            raise ValueError(
+                f"reader.columns has {', '.join(sorted(columns))}; a {self.problem} corpus needs "
+                f"{' and '.join(sorted(needed))}, and may have text_pair and id"
+            )
+        if self.splits.stratify not in (None, *columns):
+            raise ValueError(f"splits.stratify: {self.splits.stratify!r} is not one of reader.columns")
+        return self
+
+    @model_validator(mode="after")
+    def _labels(self) -> "Corpus":
+        if self.label_separator is not None and self.problem != "multi_label":
+            raise ValueError(f"label_separator goes with problem multi_label, not {self.problem}; expected null")
+        if self.label_separator is None and self.problem == "multi_label" and self.reader.format in ("csv", "text"):
+            raise ValueError(
+                f"label_separator is null, and {self.reader.format} has no lists; expected what parts the labels"
+            )
+        if self.label_map is not None and self.problem == "regression":
+            raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
+        return self
+
+
+class Tokenize(Settings):
+    """Texts to subword features."""
+
+    max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")
+    overflow: Literal["head", "tail", "head_tail", "windows"] = Field(
+        description="what a longer text keeps (Sun et al. 2019): its first tokens, its last, some of both, or all of "
+        "them in overlapping windows, each a feature that trains with the text's label"
+    )
+    head_tokens: int | None = Field(
+        ge=1, description="for head_tail: first tokens kept, the last fill the rest; the paper: 128 of 510"
+    )
+    stride: int | None = Field(ge=0, description="for windows: tokens that two windows of one text share")
+    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+
+    @model_validator(mode="after")
+    def _overflow(self) -> "Tokenize":
+        for key, overflow in (("head_tokens", "head_tail"), ("stride", "windows")):
+            value = getattr(self, key)
+            if (value is None) == (self.overflow == overflow):
+                expected = "a number" if value is None else f"null: it is for {overflow}"
+                raise ValueError(f"{key} is {value} with overflow {self.overflow}; expected {expected}")
+            if value is not None and value >= self.max_length - 2:
+                raise ValueError(f"{key} {value} leaves no room in max_length {self.max_length}; expected less")
+        return self
+
+
+class Evaluate(schema.Evaluate):
+    """Prediction, and the scores that depend on a choice."""
+
+    pool: Literal["mean", "max"] = Field(description="of the logits of a long text's windows")
+    positive_label: str | None = Field(
+        description="for single_label: also score F1 of this label alone, as MRPC does; null: of none"
+    )
+    threshold: Fraction | None = Field(description="for multi_label: labels with at least this probability; else null")
+
+
+METRICS = {
+    "single_label": ("accuracy", "macro_f1", "mcc"),
+    "multi_label": ("micro_f1", "macro_f1", "exact_match"),
+    "regression": ("pearson", "spearman"),
+}
+
+
+def check(recipe: Any) -> None:
+    """Raise ValueError where two sections of one recipe contradict each other."""
+    problem = recipe.corpus.problem
+    known = ("loss", *METRICS[problem])
+    if recipe.train.best_metric not in known:
+        raise ValueError(
+            f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.problem {problem}; "
+            f"expected one of {', '.join(known)}"
+        )
+    if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
+        raise ValueError(f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail")
+    if recipe.evaluate.positive_label is not None and problem != "single_label":
+        raise ValueError(f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null")
+    if (recipe.evaluate.threshold is None) == (problem == "multi_label"):
+        expected = "a number for" if problem == "multi_label" else "null, as it is for"
+        raise ValueError(f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}")

@@ -1,0 +1,1 @@
+"""The next token: continued texts, and completions of prompts."""

@@ -1,0 +1,207 @@
+"""Turns texts into blocks of tokens, and prompts with their completions into one feature each, without torch.
+
+A document ends with the token eos; documents are joined and cut into blocks, or each is cut on its own. The loss is on
+all tokens of a block but its first, which nothing stands before, and on those of a completion, not on its prompt's.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail import layout
+from finetrail.encoding import new_model, ragged
+from finetrail.encoding.tokenizer import model_positions
+from finetrail.errors import UserError
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.text_generation.settings import PLACE, Tokenize
+
+# What encode() makes of a text: all its tokens. Labels are the tokens themselves; the model shifts them.
+TOKENS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+# example: row in data/corpus of the text that the first token is of. bytes: UTF-8 that the labels stand for.
+FEATURES = TOKENS.append(pa.field("bytes", pa.int32()))
+
+
+def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
+    """Load the base model's tokenizer, or train the new model's; UserError where it does not go with the model."""
+    from transformers import AutoConfig  # seconds to import, and encode() does not need it
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
+    tokenizer = new_model.train_tokenizer(folder, _texts(train)) if new_model.is_new(folder) else _pretrained(folder)
+    if settings.eos_token is not None:
+        if settings.eos_token not in tokenizer.get_vocab():
+            raise UserError(f"tokenize.eos_token: {settings.eos_token!r} is not in the vocabulary; expected a token")
+        tokenizer.eos_token = settings.eos_token
+    if tokenizer.eos_token is None:
+        raise UserError(f"{folder}: the tokenizer names no token that ends a text; expected tokenize.eos_token to")
+    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # positions count from the left
+    config = AutoConfig.from_pretrained(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {config.vocab_size}")
+    limit = model_positions(config)
+    if limit is not None and settings.block_size > limit:
+        raise UserError(f"tokenize.block_size: {settings.block_size} is above the {limit} positions of the base model")
+    return tokenizer
+
+
+def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+    """Return how a prompt is laid out for the model."""
+    return {"block_size": settings.block_size, "template": settings.template}
+
+
+class Encoder:
+    """Encodes tables of texts."""
+
+    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
+        self.backend = tokenizer.backend_tokenizer
+        # A saved tokenizer may carry the truncation and padding of its first use.
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.eos = tokenizer.eos_token_id
+        self.template = settings.template or PLACE
+        self.size = settings.block_size
+        self.join, self.keep = settings.join_documents, settings.remainder == "keep"
+        self.token_bytes = token_bytes(tokenizer)
+        self.tables = dict.fromkeys(layout.SPLITS, FEATURES)
+
+    def encode_table(
+        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
+    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+        """Yield the features of each batch of (rows, examples) with their counts.
+
+        Joined documents leave to the next batch what does not fill a block, so that batches do not show.
+        """
+        rest = TOKENS.empty_table()
+        for rows, examples in batches:
+            texts = self.encode(examples, rows)
+            # A prompt that is "" and not null: a text on its own, which people want scored whole.
+            are_documents = examples["prompt"].null_count > 0
+            if self.join and are_documents:
+                texts, rest = self._join(pa.concat_tables([rest, texts]))
+            features, counts = self._cut(texts, self.keep or not are_documents)
+            yield features, {"examples": len(examples)} | counts
+        features, counts = self._cut(rest, self.keep)
+        yield features, {"examples": 0} | counts
+
+    def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
+        """Turn examples (columns prompt, text) into TOKENS, one row each: the prompt, the text, and eos.
+
+        A null text, which the model is to continue, is none and has no eos.
+        """
+        prompts = [
+            None if prompt is None else self.template.replace(PLACE, prompt) for prompt in _column(examples, "prompt")
+        ]
+        texts = _column(examples, "text")
+        # A special token's name is one in a template; in a text it is text, which ends no document.
+        self.backend.encode_special_tokens = False
+        before = self.backend.encode_batch_fast([prompt or "" for prompt in prompts], add_special_tokens=False)
+        self.backend.encode_special_tokens = True
+        behind = self.backend.encode_batch_fast([text or "" for text in texts], add_special_tokens=False)
+        self.backend.encode_special_tokens = False
+        ids, labels = [], []
+        for prompt, text, encoding in zip(before, texts, behind, strict=True):
+            body = [] if text is None else [*encoding.ids, self.eos]
+            start = prompt.ids or ([self.eos] if text is None else [])  # the model needs something to continue
+            ids.append(start + body)
+            labels.append([IGNORE_INDEX] * len(start) + body)
+        return pa.table([pa.array(rows, pa.int32()), ids, labels], schema=TOKENS)
+
+    def _join(self, texts: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Return the blocks of one text of all, a row each, and the tokens behind the last one, a row too."""
+        example, starts, ids, labels = _flat(texts)
+        whole = len(ids) // self.size * self.size
+        sizes = np.full(whole // self.size, self.size)
+        example = np.repeat(example, np.diff(starts))
+        blocks = _tokens(example[: whole : self.size], sizes, ids[:whole], labels[:whole])
+        left = np.array([len(ids) - whole] if len(ids) > whole else [], dtype=np.int64)
+        return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
+
+    def _cut(self, texts: pa.Table, keep: bool) -> tuple[pa.Table, dict[str, int]]:
+        """Cut documents into blocks, and shorten prompts (at their beginning, then completions at their end)."""
+        example, starts, ids, labels = _flat(texts)
+        prompt = ragged.bounds(labels == IGNORE_INDEX)[starts]
+        prompt_sizes, sizes = np.diff(prompt), np.diff(starts)
+        is_prompted = prompt_sizes > 0
+        excess = np.maximum(sizes - self.size, 0) * is_prompted
+        first = starts[:-1] + np.minimum(excess, prompt_sizes)
+        pieces = np.where(is_prompted, 1, -(-sizes // self.size))
+        text = np.repeat(np.arange(len(sizes)), pieces)
+        start = first[text] + (np.arange(len(text)) - ragged.bounds(pieces)[text]) * self.size
+        size = np.minimum(self.size, starts[text + 1] - start)
+        kept = is_prompted[text] | (size == self.size) | keep
+        dropped = int(size[~kept].sum())
+        text, start, size = text[kept], start[kept], size[kept]
+        labels = ragged.gather(labels, start, size)
+        labels[ragged.bounds(size)[:-1]] = IGNORE_INDEX
+        features = _tokens(example[text], size, ragged.gather(ids, start, size), labels)
+        of_token = np.where(labels == IGNORE_INDEX, 0, self.token_bytes[np.maximum(labels, 0)])
+        amounts = np.diff(ragged.bounds(of_token)[ragged.bounds(size)])
+        counts = {
+            "features": len(text),
+            "tokens": int(size.sum()),
+            "examples_truncated": int((excess > 0).sum()),
+            "tokens_truncated": int(excess.sum()),
+            "tokens_dropped": dropped,
+        }
+        return features.append_column(FEATURES.field("bytes"), pa.array(amounts, pa.int32())), counts
+
+
+def token_bytes(tokenizer: Any) -> np.ndarray:
+    """Return the bytes of UTF-8 that each token stands for, by id; 0 for special tokens."""
+    from tokenizers import decoders
+
+    backend = tokenizer.backend_tokenizer
+    vocabulary = tokenizer.get_vocab()
+    added = tokenizer.get_added_vocab()
+    sizes = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    anchor = backend.encode("a", add_special_tokens=False).ids  # some decoders strip the blank before a first token
+    before = len(backend.decode(anchor, skip_special_tokens=False).encode())
+    for token, number in vocabulary.items():
+        if number in tokenizer.all_special_ids:
+            continue
+        if isinstance(backend.decoder, decoders.ByteLevel) and token not in added:
+            sizes[number] = len(token)  # a character for each byte
+        else:
+            sizes[number] = len(backend.decode([*anchor, number], skip_special_tokens=False).encode()) - before
+    return sizes
+
+
+def _pretrained(folder: Path) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    # AutoTokenizer (5.23) makes GPT-2's byte-level BPE of any tokenizer.json beside a GPT-2's config: KoGPT2's, which
+    # is another, then finds no tokens in Korean.
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        tokenizer = kind.from_pretrained(folder)
+    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: {type(tokenizer).__name__} is a slow tokenizer; expected a fast one")
+    return tokenizer
+
+
+def _texts(train: Callable[[], Iterator[pa.Table]]) -> Iterator[str]:
+    return (text for batch in train() for column in ("prompt", "text") for text in _column(batch, column) if text)
+
+
+def _column(examples: pa.Table, name: str) -> list[str | None]:
+    return list(examples[name].to_pylist())
+
+
+def _flat(texts: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return example [n], where texts begin and end [n + 1], and the tokens and labels of all, one after the other."""
+    ids, labels = (texts[name].combine_chunks() for name in ("input_ids", "labels"))
+    starts = ids.offsets.to_numpy().astype(np.int64) - ids.offsets[0].as_py()
+    return texts["example"].to_numpy(), starts, ids.flatten().to_numpy(), labels.flatten().to_numpy()
+
+
+def _tokens(example: np.ndarray, sizes: np.ndarray, ids: np.ndarray, labels: np.ndarray) -> pa.Table:
+    columns = [pa.array(example, pa.int32()), ragged.lists(sizes, ids), ragged.lists(sizes, labels)]
+    return pa.table(columns, schema=TOKENS)

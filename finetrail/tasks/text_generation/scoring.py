@@ -1,0 +1,321 @@
+"""Turns features and a model's logits into losses of single tokens and continuations, and those into scores.
+
+A row of the predictions is a block (or a completion), with its tokens; or a sample, with a continuation and no tokens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finetrail.evaluation import generation, inference
+from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.splits import Encoded
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.text_generation.settings import PLACE, Evaluate
+
+CONTEXT_TOKENS = 12  # on each side of an error
+REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
+
+PREDICTIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("references", pa.list_(pa.int32())),  # the tokens to predict,
+        ("predictions", pa.list_(pa.int32())),  # those that the model found likeliest,
+        ("confidences", pa.list_(pa.float32())),  # with which probability,
+        ("losses", pa.list_(pa.float32())),  # and minus the logarithm of the references' probability
+        ("bytes", pa.int32()),  # of UTF-8 that the references stand for
+        ("reference_texts", pa.list_(pa.string())),
+        ("predicted_texts", pa.list_(pa.string())),
+        ("prompt", pa.string()),
+        ("continuation", pa.string()),
+        ("continuation_ids", pa.list_(pa.int32())),
+        ("reference_continuation", pa.string()),  # what stands there in truth, as long
+        ("reference_continuation_ids", pa.list_(pa.int32())),
+    ]
+)
+
+
+def predict(
+    split: Encoded,
+    shared: dict[str, Encoded],
+    target: dict[str, Any],
+    forward: Forward,
+    tokenizer: Any,
+    settings: Evaluate,
+) -> pa.Table:
+    """Return a row for each feature, in their order, and behind them one for each example that is continued.
+
+    Examples without a text are continued, all of them; where every example has one, settings.samples.count of them.
+    """
+    features = split.features
+    blocks: list[dict[str, Any]] = [{} for _ in range(len(features))]
+    labels = features["labels"].to_pylist()
+    texts = Texts(tokenizer)
+    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        for row, logits in zip(rows, outputs["logits"], strict=True):
+            blocks[row] = _read(logits, np.array(labels[row])) | {"bytes": features["bytes"][int(row)].as_py()}
+    numbers = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
+    for number, block in zip(numbers, blocks, strict=True):
+        block["id"] = split.examples["id"][int(number)].as_py()
+        block["reference_texts"], block["predicted_texts"] = (
+            [texts[token] for token in block[name]] for name in ("references", "predictions")
+        )
+    samples = [
+        _sample(example, target, forward, tokenizer, settings) for example in _continued(split.examples, settings)
+    ]
+    return pa.Table.from_pylist(blocks + samples, PREDICTIONS)
+
+
+class Texts(dict[int, str]):
+    """The text of each token by its id, decoded when it is first asked for."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.backend = tokenizer.backend_tokenizer
+        # Some decoders take the blank off the first token of a text.
+        self.anchor = self.backend.encode("a", add_special_tokens=False).ids
+        self.before = self.backend.decode(self.anchor, skip_special_tokens=False)
+
+    def __missing__(self, token: int) -> str:
+        text = self.backend.decode([*self.anchor, token], skip_special_tokens=False)
+        return self.setdefault(token, text.removeprefix(self.before))
+
+
+def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Compare the logits [padded length, vocabulary] of one feature with its labels [length], each with the next."""
+    positions = np.flatnonzero(labels[1:] != IGNORE_INDEX)
+    references, scores = labels[1:][positions], logits[positions]
+    predictions = scores.argmax(-1)
+    best = scores.max(-1, initial=-np.inf)
+    # Sums of some 50,000 terms: in float32 they would lose the digits that a mean over all tokens keeps.
+    normalizers = best + np.log(np.exp(scores - best[:, None]).sum(-1, dtype=np.float64))
+    return {
+        "references": references,
+        "predictions": predictions,
+        "confidences": np.exp(best - normalizers),
+        "losses": normalizers - scores[np.arange(len(positions)), references],
+    }
+
+
+def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
+    """Return the examples to continue; a prompt "" is a text of its own that is only scored."""
+    without = examples.filter(pc.is_null(examples["text"]))
+    if len(without):
+        return list(without.to_pylist())
+    able = examples.filter(pc.fill_null(pc.not_equal(examples["prompt"], ""), True))
+    count = min(settings.samples.count, len(able))
+    return list(able.take(np.arange(count) * len(able) // max(count, 1)).to_pylist())
+
+
+def _sample(
+    example: dict[str, Any], target: dict[str, Any], forward: Forward, tokenizer: Any, settings: Evaluate
+) -> dict[str, Any]:
+    """Continue a prompt, or the beginning of a document; the reference is cut to as many tokens."""
+    backend, samples = tokenizer.backend_tokenizer, settings.samples
+    prompt, reference = example["prompt"], example["text"]
+    if prompt is None:
+        beginning = backend.encode(reference, add_special_tokens=False).offsets[: samples.prompt_tokens]
+        end = beginning[-1][1] if beginning else 0
+        prompt, reference = reference[:end], reference[end:]
+    given = (target["template"] or PLACE).replace(PLACE, prompt)
+    ids = backend.encode(given, add_special_tokens=False).ids or [tokenizer.eos_token_id]
+    ids = ids[-(target["block_size"] - samples.max_new_tokens) :]
+    options = samples.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
+    new = generation.continuation(ids, forward, tokenizer.eos_token_id, **options)
+    true = backend.encode(reference or "", add_special_tokens=False).ids[: samples.max_new_tokens]
+    return dict.fromkeys(("references", "predictions", "confidences", "losses"), []) | {
+        "id": example["id"],
+        "prompt": prompt,
+        "continuation": backend.decode(new),
+        "continuation_ids": new,
+        "reference_continuation": None if reference is None else backend.decode(true),
+        "reference_continuation_ids": None if reference is None else true,
+    }
+
+
+def headline(target: Any, settings: Evaluate) -> str:
+    """Return the metric that people look at first."""
+    return "perplexity"
+
+
+def score(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, float]:
+    """Return the scores of one split; those of continuations only where there are some."""
+    sums = _sums(predictions).sum(0)
+    return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
+
+
+def statistics(
+    predictions: pa.Table, target: Any, settings: Evaluate
+) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Return the number of blocks, and the function from their weights to the scores.
+
+    Those of continuations are not among them: they are of the few that are shown, and get no interval.
+    """
+    sums = _sums(predictions)
+    return len(sums), lambda weights: _scores(weights @ sums)
+
+
+def _blocks(predictions: pa.Table) -> pa.Table:
+    return predictions.filter(pc.greater(pc.list_value_length(predictions["references"]), 0))
+
+
+def _sums(predictions: pa.Table) -> np.ndarray:
+    """Return what each block adds up: tokens, their losses, those predicted right, and bytes; float64 [blocks, 4]."""
+    blocks = _blocks(predictions)
+    sizes = pc.list_value_length(blocks["references"]).to_numpy()
+    block = np.repeat(np.arange(len(blocks)), sizes)
+    losses, references, found = (
+        pc.list_flatten(blocks[name]).to_numpy() for name in ("losses", "references", "predictions")
+    )
+    columns = [sizes, *(np.bincount(block, values, len(blocks)) for values in (losses, references == found))]
+    return np.stack([*columns, blocks["bytes"].to_numpy()], axis=1).astype(np.float64)
+
+
+def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn sums [..., 4] into scores [...]."""
+    tokens, losses, right, size = np.moveaxis(sums, -1, 0)
+    loss = losses / tokens
+    return {
+        "perplexity": np.exp(loss),
+        "loss": loss,
+        "bits_per_byte": losses / np.log(2) / np.maximum(size, 1),
+        "accuracy": right / tokens,
+    }
+
+
+def _sample_scores(predictions: pa.Table) -> dict[str, float]:
+    """Return diversity and repetition of the continuations, and of what stands there in truth."""
+    if "continuation_ids" not in predictions.column_names:
+        return {}
+    found = {
+        "": predictions["continuation_ids"].drop_null().to_pylist(),
+        "reference_": predictions["reference_continuation_ids"].drop_null().to_pylist(),
+    }
+    return {
+        f"{prefix}{name}": value
+        for prefix, texts in found.items()
+        if texts
+        for name, value in {
+            "distinct_1": distinct(texts, 1),
+            "distinct_2": distinct(texts, 2),
+            f"repetition_{REPEATED}": repetition(texts),
+        }.items()
+    }
+
+
+def distinct(texts: list[list[int]], size: int) -> float:
+    """Return different n-grams as a share of all n-grams, over all texts together (Li et al. 2016)."""
+    grams = [gram for text in texts for gram in _grams(text, size)]
+    return len(set(grams)) / max(len(grams), 1)
+
+
+def repetition(texts: list[list[int]]) -> float:
+    """Return the share of a text's 4-grams that stand in it before, the mean over texts (Welleck et al. 2020).
+
+    A text of less than 4 tokens repeats none.
+    """
+    shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
+    return sum(shares) / len(shares)
+
+
+def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
+    return list(zip(*(text[start:] for start in range(size)), strict=False))
+
+
+def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+    """Return the continuations, to be read."""
+    samples = predictions.filter(pc.is_valid(predictions["continuation"]))
+    columns = {"id": "id", "prompt": "prompt", "continuation": "continuation", "reference_continuation": "reference"}
+    return {"samples": samples.select(list(columns)).rename_columns(list(columns.values())).to_pylist()}
+
+
+def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
+    """Return the tokens where the model was surest of another one, each in its context."""
+    blocks = _blocks(predictions)
+    references, found, sure = (
+        pc.list_flatten(blocks[name]).to_numpy() for name in ("references", "predictions", "confidences")
+    )
+    block = pc.list_parent_indices(blocks["references"]).to_numpy()
+    wrong = np.flatnonzero(references != found)
+    errors = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    positions = errors - np.searchsorted(block, block[errors])
+    rows = blocks.take(block[errors]).to_pylist()
+    return [_in_context(row, int(position)) for row, position in zip(rows, positions, strict=True)]
+
+
+def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
+    texts = row["reference_texts"]
+    return {
+        "id": row["id"],
+        "left": "".join(texts[max(0, position - CONTEXT_TOKENS) : position]),
+        "token": texts[position],
+        "right": "".join(texts[position + 1 : position + 1 + CONTEXT_TOKENS]),
+        "prediction": row["predicted_texts"][position],
+        "confidence": round(float(row["confidences"][position]), 4),
+        "loss": round(float(row["losses"][position]), 4),
+    }
+
+
+def baselines(
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Any, settings: Evaluate
+) -> dict[str, pa.Table]:
+    """Return predictions that need no trained model: of each token alone, and after the token before it.
+
+    unigram: frequencies in train, each one more than counted; bigram: Witten and Bell's (1991) mixture of what followed
+    the token before with the unigrams. A vocabulary of all ids up to the highest that is here.
+    """
+    before, after = _pairs(train.features)
+    held_before, held_after = _pairs(split.features)
+    size = 1 + int(max(array.max(initial=0) for array in (before, after, held_before, held_after)))
+    counts = np.bincount(after, minlength=size)
+    unigram = (counts + 1) / (counts.sum() + size)
+    probabilities = {
+        "unigram": (unigram[held_after], np.full(len(held_after), counts.argmax())),
+        "bigram": _bigram(before, after, held_before, held_after, unigram),
+    }
+    return {name: _as_predictions(split.features, *found) for name, found in probabilities.items()}
+
+
+def _pairs(features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return each token that is to be predicted, and the one before it: int64 [tokens]."""
+    ids, labels = (pc.list_flatten(features[name]).to_numpy().astype(np.int64) for name in ("input_ids", "labels"))
+    positions = np.flatnonzero(labels != IGNORE_INDEX)  # none is the first of its feature
+    return ids[positions - 1], labels[positions]
+
+
+def _bigram(
+    before: np.ndarray, after: np.ndarray, held_before: np.ndarray, held_after: np.ndarray, unigram: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of each held-out token after the one before it, and what most often followed that one."""
+    size = len(unigram)
+    pairs, counts = np.unique(before * size + after, return_counts=True)
+    context = np.bincount(before, minlength=size)
+    kinds = np.bincount(pairs // size, minlength=size)
+    wanted = held_before * size + held_after
+    place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    seen = np.where(pairs[place] == wanted, counts[place], 0)
+    share = kinds[held_before] / np.maximum(context[held_before] + kinds[held_before], 1)
+    share = np.where(context[held_before] > 0, share, 1.0)  # of the unigrams
+    probability = (1 - share) * seen / np.maximum(context[held_before], 1) + share * unigram[held_after]
+    best = np.full(size, unigram.argmax())
+    order = np.argsort(counts, kind="stable")  # the last that is written is the most frequent
+    best[pairs[order] // size] = pairs[order] % size
+    return probability, best[held_before]
+
+
+def _as_predictions(features: pa.Table, probabilities: np.ndarray, found: np.ndarray) -> pa.Table:
+    """Lay out flat arrays as rows of the features."""
+    flat = pc.list_flatten(features["labels"]).to_numpy()
+    parents = pc.list_parent_indices(features["labels"]).to_numpy()
+    sizes = np.bincount(parents[flat != IGNORE_INDEX], minlength=len(features))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
+    lists = {
+        "references": flat[flat != IGNORE_INDEX],
+        "predictions": found,
+        "confidences": np.zeros(len(found)),
+        "losses": -np.log(probabilities),
+    }
+    columns = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in lists.items()}
+    return pa.table(columns | {"bytes": features["bytes"]})

@@ -1,0 +1,187 @@
+"""Queries and documents become the features that training and search take; nothing is lost uncounted."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import AutoTokenizer
+
+from finetrail.errors import UserError
+from finetrail.tasks.retrieval import encoding
+from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
+from finetrail.tasks.retrieval.settings import Tokenize
+
+
+def settings(**changes: Any) -> Tokenize:
+    values = {
+        "max_query_length": 6,
+        "max_length": 8,
+        "query_prefix": "",
+        "document_prefix": "",
+        "max_negatives": 2,
+        "pooling": "mean",
+        "limit": None,
+    }
+    return Tokenize.model_validate(values | changes)
+
+
+@pytest.fixture
+def tokenizer(tiny_wordpiece: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_wordpiece)
+
+
+def encoder(tokenizer: Any, **changes: Any) -> encoding.Encoder:
+    chosen = settings(**changes)
+    return encoding.Encoder(tokenizer, encoding.target(iter([]), chosen), chosen)
+
+
+def document(given: str, text: str, title: str = "") -> dict[str, Any]:
+    return {"id": given, "title": title, "text": text}
+
+
+def queries(*rows: tuple[str, list[dict[str, Any]] | None, list[dict[str, Any]] | None]) -> pa.Table:
+    def graded(documents: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        return documents and [row | {"relevance": 1} for row in documents]
+
+    values = [
+        {"id": str(n), "query": query, "relevant": graded(relevant), "negatives": negatives}
+        for n, (query, relevant, negatives) in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(values, QUERIES)
+
+
+OSLO, PARIS, LEE, ANNA = (
+    document("d1", "oslo is far", "oslo"),
+    document("d2", "paris"),
+    document("d3", "lee"),
+    document("d4", "anna"),
+)
+MIXED = queries(
+    ("the train to oslo left", [OSLO, PARIS], [LEE, ANNA, PARIS]),
+    ("nobody", [LEE], []),
+    ("anna and lee met", [ANNA], [OSLO]),
+)
+
+
+def test_each_relevant_document_is_a_feature_with_the_negatives_of_its_query(tokenizer: Any) -> None:
+    features = encoder(tokenizer).encode(MIXED, np.array([3, 7, 9]))
+
+    def ids(text: str, most: int) -> list[int]:
+        return tokenizer(text, truncation=True, max_length=most)["input_ids"]
+
+    oslo, paris, lee, anna = (ids(text, 8) for text in ("oslo oslo is far", "paris", "lee", "anna"))
+    assert features.schema == encoding.PAIRS
+    assert features["example"].to_pylist() == [3, 3, 7, 9]
+    first = ids("the train to oslo left", 6)
+    assert features["input_ids"].to_pylist() == [first, first, ids("nobody", 6), ids("anna and lee met", 6)]
+    assert features["document_input_ids"].to_pylist() == [[oslo, lee, anna], [paris, lee, anna], [lee], [anna, oslo]]
+
+
+def test_keys_name_the_documents_and_all_that_are_relevant(tokenizer: Any) -> None:
+    features = encoder(tokenizer).encode(MIXED, np.arange(3)).to_pydict()
+
+    key = {name: features["documents"][row][0] for row, name in enumerate(("oslo", "paris", "lee", "anna"))}
+    assert len(set(key.values())) == 4
+    assert features["documents"][0] == [key["oslo"], key["lee"], key["anna"]]
+    assert features["documents"][3] == [key["anna"], key["oslo"]]
+    both = [key["oslo"], key["paris"]]
+    assert features["relevant"] == [both, both, [key["lee"]], [key["anna"]]]
+
+
+def test_the_batches_do_not_matter(tokenizer: Any) -> None:
+    encode = encoder(tokenizer).encode
+
+    whole = encode(MIXED, np.arange(3))
+    parts = [encode(MIXED.slice(row, 1), np.array([row])) for row in range(3)]
+
+    assert pa.concat_tables(parts).to_pydict() == whole.to_pydict()
+
+
+def test_documents_begin_with_their_title(tokenizer: Any) -> None:
+    table = pa.Table.from_pylist([OSLO, PARIS, document("d5", "", "lee"), document("d6", "")], DOCUMENTS)
+
+    features = encoder(tokenizer).encode(table, np.arange(4))
+
+    assert features.schema == encoding.TEXTS
+    texts = ["oslo oslo is far", "paris", "lee", ""]
+    assert features["input_ids"].to_pylist() == [tokenizer(text)["input_ids"] for text in texts]
+
+
+def test_prefixes_stand_before_queries_and_documents(tokenizer: Any) -> None:
+    prefixed = encoder(tokenizer, query_prefix="was ", document_prefix="the ", max_query_length=20, max_length=20)
+
+    row = prefixed.encode(queries(("anna", [PARIS], [LEE])), np.array([0])).to_pylist()[0]
+
+    assert row["input_ids"] == tokenizer("was anna")["input_ids"]
+    assert row["document_input_ids"] == [tokenizer("the paris")["input_ids"], tokenizer("the lee")["input_ids"]]
+
+
+def test_a_query_without_references_is_encoded_for_search(tokenizer: Any) -> None:
+    features = encoder(tokenizer).encode(queries(("nobody", None, None), ("lee", None, None)), np.array([0, 1]))
+
+    assert features["input_ids"].to_pylist() == [tokenizer(text)["input_ids"] for text in ("nobody", "lee")]
+    assert features["document_input_ids"].to_pylist() == features["documents"].to_pylist() == [[], []]
+
+
+def test_what_is_cut_off_is_counted(tokenizer: Any) -> None:
+    long = document("d1", "anna lee oslo paris quito anna lee oslo")  # 8 words of the vocabulary, room for 6
+
+    ((features, counts),) = encoder(tokenizer).encode_table(
+        "train", iter([(np.arange(1), queries(("paris anna lee oslo quito", [long], [LEE])))])
+    )
+
+    assert [len(ids) for ids in features["document_input_ids"].to_pylist()[0]] == [8, 3]
+    assert counts == {
+        "examples": 1,
+        "features": 1,
+        "negatives": 1,
+        "tokens": 6 + 8 + 3,
+        "texts_truncated": 2,
+        "tokens_truncated": 1 + 2,
+    }
+
+
+def test_no_negatives_are_kept_where_the_recipe_wants_none(tokenizer: Any) -> None:
+    features = encoder(tokenizer, max_negatives=0).encode(MIXED, np.arange(3))
+
+    assert [len(ids) for ids in features["document_input_ids"].to_pylist()] == [1, 1, 1, 1]
+
+
+def test_the_target_says_how_a_text_becomes_a_vector() -> None:
+    chosen = settings(pooling="cls", query_prefix="query: ")
+
+    expected = {"pooling": "cls", "max_length": 8, "query_prefix": "query: ", "document_prefix": ""}
+    assert encoding.target(iter([]), chosen) == expected
+
+
+@pytest.mark.parametrize("name", ["max_query_length", "max_length"])
+def test_special_tokens_must_leave_room(tiny_bpe: Path, name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bpe)
+    tokenizer.backend_tokenizer.post_processor = template("<s> <s> $A </s>", tokenizer)
+
+    with pytest.raises(UserError, match=f"tokenize.{name}: 3 is room for special tokens alone; expected more than 3"):
+        encoder(tokenizer, **{name: 3})
+
+
+def template(single: str, tokenizer: Any) -> Any:
+    from tokenizers.processors import TemplateProcessing
+
+    tokens = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    return TemplateProcessing(single=single, special_tokens=tokens)
+
+
+def test_a_length_above_the_models_positions_is_refused(tiny_wordpiece: Path) -> None:
+    with pytest.raises(UserError, match="max_length: 600 is above the 66 positions"):
+        encoding.load_tokenizer(tiny_wordpiece, settings(max_query_length=600), lambda: iter([]))
+
+
+def test_encoding_needs_no_torch() -> None:
+    modules = ", ".join(f"finetrail.tasks.retrieval.{name}" for name in ("settings", "corpus", "encoding"))
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,298 @@
+"""The loss is the well-known one but for known positives, and the saved folder is what other libraries load."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from test_retrieval_encoding import document, queries, settings
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, TrainingArguments
+
+from finetrail.errors import UserError
+from finetrail.evaluation.inference import torch_forward
+from finetrail.evaluation.splits import Encoded
+from finetrail.schema import Bootstrap
+from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
+from finetrail.tasks.retrieval.corpus import DOCUMENTS
+from finetrail.tasks.retrieval.settings import Evaluate, Train
+
+TRAIN = Train.model_construct(scale=20.0)
+EVALUATE = Evaluate(
+    batch_size=4,
+    bootstrap=Bootstrap(samples=100, confidence=0.95, seed=0),
+    worst_errors=10,
+    index="exact",
+    bm25_terms="words",
+)
+TEXTS = ["anna lives in paris .", "nobody was at home .", "the train to oslo left", "lee", "quito is far from oslo !"]
+
+
+@pytest.fixture
+def base(tiny_base_model: Callable[[Path], Path], tmp_path: Path) -> Path:
+    return tiny_base_model(tmp_path / "base") / "weights"
+
+
+@pytest.fixture
+def tokenizer(tiny_wordpiece: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_wordpiece)
+
+
+def build(base: Path, **changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    target = encoding.target(iter([]), settings(max_length=20, **changes))
+    return modeling.build_model(base, target, TRAIN), target
+
+
+def features_of(tokenizer: Any, table: pa.Table, **changes: Any) -> pa.Table:
+    chosen = settings(max_length=20, max_query_length=20, **changes)
+    return encoding.Encoder(tokenizer, {}, chosen).encode(table, np.arange(len(table)))
+
+
+def pairs(*rows: tuple[str, str, list[str]]) -> pa.Table:
+    return queries(*((q, [document(d, d)], [document(n, n) for n in negatives]) for q, d, negatives in rows))
+
+
+def saved(model: PreTrainedModel, tokenizer: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# --- the loss -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_the_loss_is_multiple_negatives_ranking_where_all_documents_differ(
+    base: Path, tokenizer: Any, tmp_path: Path, negatives: int
+) -> None:
+    model, _ = build(base)
+    model.eval()
+    rows = [
+        ("anna", TEXTS[0], ["oslo", "the café"]),
+        ("home", TEXTS[1], ["paris", "lee was"]),
+        ("who left", TEXTS[2], ["a friend", "quito"]),
+    ]
+    table = pairs(*((q, d, others[:negatives]) for q, d, others in rows))
+
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table).to_pylist())
+    loss = model(**batch).loss
+
+    reference = SentenceTransformer(str(saved(model, tokenizer, tmp_path / "saved")), device="cpu").eval()
+    columns = [[row[0] for row in rows], [row[1] for row in rows]]
+    columns += [[row[2][place] for row in rows] for place in range(negatives)]
+    expected = MultipleNegativesRankingLoss(reference, scale=20.0)(map(reference.preprocess, columns), torch.zeros(1))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_known_positives_are_no_negatives() -> None:
+    queries = torch.eye(3)
+    documents = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.5, 0, 0.5]])
+    own, nothing = torch.arange(3), torch.zeros(3, 3, dtype=torch.bool)
+    excluded = nothing.clone()
+    excluded[2, 0] = excluded[2, 2] = True  # the own document is never left out
+
+    loss = modeling.in_batch_loss(queries, documents, excluded, own, 1.0)
+
+    def entropy(row: int, columns: list[int]) -> float:
+        scores = (queries @ documents.T)[row, columns]
+        return float(torch.logsumexp(scores, 0) - scores[-1])
+
+    expected = (entropy(0, [1, 2, 0]) + entropy(1, [0, 2, 1]) + entropy(2, [1, 2])) / 3
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_documents_of_equal_queries_and_of_the_judgements_are_no_negatives_and_others_count_once() -> None:
+    same_query = torch.tensor([[True, False, True], [False, True, False], [True, False, True]])
+    documents = torch.tensor([[1, 7], [2, 3], [4, 1]])
+    relevant = torch.tensor([[1, 1], [2, 7], [4, 4]])
+
+    excluded = modeling.no_negatives(same_query, documents, relevant)
+
+    # columns: documents 1, 7, 2, 3, 4, and 1 again
+    assert excluded.tolist() == [
+        [True, False, False, False, True, True],  # 1 its own; 4 of the same query
+        [False, True, True, False, False, True],  # 2 its own; 7 judged
+        [True, False, False, False, True, True],
+    ]
+
+
+def test_a_pair_that_stands_there_twice_counts_once(base: Path, tokenizer: Any) -> None:
+    model, _ = build(base)
+    model.eval()
+    collate = modeling.build_collator(tokenizer, TRAIN)
+    once = pairs(("anna", TEXTS[0], []), ("home", TEXTS[1], []))
+    twice = pairs(("anna", TEXTS[0], []), ("anna", TEXTS[0], []), ("home", TEXTS[1], []), ("home", TEXTS[1], []))
+
+    losses = [model(**collate(features_of(tokenizer, table).to_pylist())).loss.item() for table in (once, twice)]
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_missing_negative_is_filled_and_does_not_count(base: Path, tokenizer: Any) -> None:
+    model, _ = build(base)
+    model.eval()
+    table = pairs(("anna", TEXTS[0], ["oslo", "the café"]), ("home", TEXTS[1], []))
+
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table).to_pylist())
+
+    assert batch["document_input_ids"].shape[:2] == (2, 3)
+    assert batch["document_input_ids"][1].unique(dim=0).shape[0] == 1
+    documents = model.embed(*(batch[f"document_{name}"].flatten(0, 1) for name in ("input_ids", "attention_mask")))
+    similarity = model.embed(batch["input_ids"], batch["attention_mask"]) @ documents[:4].T * 20
+    expected = torch.nn.functional.cross_entropy(similarity, torch.tensor([0, 3]))
+    assert model(**batch).loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+# --- the saved folder -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_other_libraries_load_it_and_embed_as_training_and_search_do(
+    base: Path, tokenizer: Any, tmp_path: Path, pooling: str
+) -> None:
+    model, target = build(base, pooling=pooling, query_prefix="was ", document_prefix="the ")
+    model.eval()
+    folder = saved(model, tokenizer, tmp_path / "saved")
+
+    loaded = SentenceTransformer(str(folder), device="cpu")
+    chosen = settings(max_length=20, max_query_length=20, query_prefix="was ", document_prefix="the ", pooling=pooling)
+    encoder = encoding.Encoder(AutoTokenizer.from_pretrained(folder), target, chosen)
+    documents = pa.Table.from_pylist([document(text, text) for text in TEXTS], DOCUMENTS)
+    asked = queries(*((text, None, None) for text in TEXTS))
+
+    for table, expected in ((documents, loaded.encode_document(TEXTS)), (asked, loaded.encode_query(TEXTS))):
+        encoded = Encoded(table, encoder.encode(table, np.arange(len(TEXTS))))
+        forward = torch_forward(modeling.load_model(folder))
+        found = scoring.predict(encoded, {}, target, forward, tokenizer, EVALUATE)
+        np.testing.assert_allclose(found["predictions"].to_pylist(), expected, atol=1e-5)
+    with torch.inference_mode():
+        trained = model.embed(
+            **tokenizer(
+                [f"the {text}" for text in TEXTS], padding=True, return_tensors="pt", return_token_type_ids=False
+            )
+        )
+    np.testing.assert_allclose(trained, loaded.encode_document(TEXTS), atol=1e-5)
+    assert loaded.max_seq_length == 20
+
+
+def test_the_folder_is_that_of_the_encoder(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model, _ = build(base)
+
+    folder = saved(model, tokenizer, tmp_path / "saved")
+
+    weights, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["BertModel"]
+    encoder, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.state_dict().items())
+    assert list(modeling.load_model(folder)(torch.ones(1, 4, dtype=torch.int64)).keys()) == ["last_hidden_state"]
+
+
+def test_the_trainers_best_checkpoint_comes_back(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """A learning rate that ruins the model makes the first checkpoint the best one."""
+    torch.manual_seed(0)
+    model, target = build(base)
+    rows = [(text.split()[0], text, ["a friend"]) for text in TEXTS[:4]]
+    features = features_of(tokenizer, pairs(*rows))
+    dataset = Dataset(features)
+    kept: list[dict[str, torch.Tensor]] = []
+
+    class Keeping(Trainer):
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            kept.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+            super()._save_checkpoint(*args, **kwargs)
+
+    trainer = Keeping(
+        model,
+        TrainingArguments(
+            str(tmp_path / "scratch"),
+            learning_rate=3.0,
+            num_train_epochs=2,
+            per_device_train_batch_size=2,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_only_model=True,
+            load_best_model_at_end=True,
+            metric_for_best_model="order",
+            greater_is_better=False,
+            use_cpu=True,
+            disable_tqdm=True,
+            report_to="none",
+            dataloader_pin_memory=False,
+        ),
+        modeling.build_collator(tokenizer, TRAIN),
+        dataset,
+        dataset,
+        compute_metrics=lambda found: {"order": len(kept), **metrics.validate(found.predictions, features, target)},
+        preprocess_logits_for_metrics=modeling.reduce,
+    )
+    trainer.train()
+
+    assert trainer.state.best_global_step == 2 and len(kept) == 2
+    assert all(
+        0 <= log["eval_mrr@10"] <= 1 and log["eval_loss"] > 0 for log in trainer.state.log_history if "eval_loss" in log
+    )
+    name = "encoder.layer.0.output.dense.weight"
+    assert not torch.equal(kept[0][name], kept[1][name])
+    assert all(torch.equal(tensor, kept[0][key]) for key, tensor in model.state_dict().items())
+    model.save_pretrained(tmp_path / "trained")
+    assert torch.equal(load_file(tmp_path / "trained/model.safetensors")[name], kept[0][name])
+
+
+def test_no_gradient_reaches_a_pooler(base: Path) -> None:
+    AutoModel.from_pretrained(base).save_pretrained(base)  # the base was a masked language model, without one
+
+    model, _ = build(base)
+
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["encoder.pooler.dense.weight", "encoder.pooler.dense.bias"]
+
+
+def test_a_checkpoint_without_all_of_its_encoder_is_refused(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights = {name: tensor for name, tensor in weights.items() if "layer.1" not in name}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(UserError, match="16 weights of the encoder are not in .* such as encoder.layer.1"):
+        build(base)
+
+
+def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    from transformers import BartConfig, BartModel
+
+    tiny = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 1, "decoder_attention_heads": 1}
+    sizes = {"d_model": 8, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 9, "max_position_embeddings": 9}
+    BartModel(BartConfig(**tiny, **sizes)).save_pretrained(tmp_path)
+
+    with pytest.raises(UserError, match="bart has a decoder; expected an encoder alone"):
+        build(tmp_path)
+
+
+def test_any_encoder_is_its_own_baseline(base: Path) -> None:
+    assert modeling.base_is_baseline(base)
+
+
+def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any) -> None:
+    table = queries(
+        ("anna", [document("a", "anna"), document("b", "lee")], []),
+        ("oslo", [document("c", "oslo")], []),
+        ("paris", [document("c", "oslo")], []),
+    )
+    features = features_of(tokenizer, table)
+    vectors = {"a": [1, 0, 0], "b": [0, 1, 0], "c": [0, 0, 1]}
+    documents = np.array([vectors[name] for name in "abcc"], dtype=np.float16)
+    asked = np.array([[0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.9, 0.8, 0.7], [1, 1, 1]], dtype=np.float16)
+
+    # b first; c third behind a and b; c as near as the others, so third too.
+    assert metrics.validate((asked, documents), features, {}) == {"mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
+    order = [2, 3, 1, 0]  # as training sorts them by length
+    assert metrics.validate((asked[order], documents[order]), features.take(order), {}) == {
+        "mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    }

@@ -1,0 +1,95 @@
+"""From the corpus to answers for what the contract's toy does not have: several labels, and scores of pairs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Sentence, toy_recipe
+from ruamel.yaml import YAML
+from toys import write
+
+from finetrail import inference, layout, stage
+from finetrail.tasks.text_classification import serving
+from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
+
+STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
+PLACES = {"travel": "lives", "café": "café", "rail": "train", "question": "ask"}
+
+
+def several(texts: list[str]) -> list[dict[str, Any]]:
+    return [{"text": text, "labels": [name for name, word in PLACES.items() if word in text]} for text in texts]
+
+
+def scored(texts: list[str]) -> list[dict[str, Any]]:
+    return [{"a": text, "b": " ".join(text.split()[:4]), "score": len(text.split()) / 10} for text in texts]
+
+
+# Rows, columns, and what a recipe has for them in train and in evaluate.
+CASES: dict[str, tuple[Callable[[list[str]], list[dict[str, Any]]], dict[str, str], dict[str, Any], dict[str, Any]]] = {
+    "multi_label": (
+        several,
+        {"text": "text", "labels": "labels"},
+        {"best_metric": "micro_f1", "epochs": 12.0},
+        {"positive_label": None, "threshold": 0.4},
+    ),
+    "regression": (
+        scored,
+        {"text": "a", "text_pair": "b", "score": "score"},
+        {"best_metric": "pearson", "epochs": 4.0, "layer_decay": 0.9, "unfreeze_layers": 2},
+        {"positive_label": None, "threshold": None},
+    ),
+}
+
+
+def make(problem: str, project: Path, parent: Path, sentences: list[Sentence], checkpoint: Path) -> None:
+    """Write corpus, recipe and params.yaml of a problem."""
+    rows, columns, of_train, of_evaluate = CASES[problem]
+    texts = [" ".join(tokens) for tokens, _ in sentences]
+    recipe = write("text_classification", toy_recipe(parent, checkpoint), texts, parent)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows(texts)]
+    (parent / "toy.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe["corpus"] |= {"problem": problem, "reader": recipe["corpus"]["reader"] | {"columns": columns}}
+    recipe["tokenize"] |= {"max_length": 20, "overflow": "tail", "stride": None}
+    recipe["train"] |= of_train
+    recipe["evaluate"] |= of_evaluate
+    yaml = YAML()
+    (project / "recipes/text_classification").mkdir(exist_ok=True)
+    yaml.dump(recipe, project / "recipes/text_classification/toy.yaml")
+    params = yaml.load(project / "params.yaml")
+    params.update(task="text_classification", recipe="toy")
+    yaml.dump(params, project / "params.yaml")
+
+
+@pytest.mark.usefixtures("restored_torch")
+@pytest.mark.parametrize("problem", CASES)
+def test_it_is_learned_exported_and_answered(
+    problem: str,
+    project: Path,
+    tmp_path: Path,
+    toy_sentences: list[Sentence],
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make(problem, project, tmp_path, toy_sentences, tiny_checkpoint)
+    monkeypatch.chdir(project)
+    for one in STAGES:
+        one.main()
+    metrics = stage.read_json(layout.METRICS)
+    headline = {"multi_label": "micro_f1", "regression": "pearson"}[problem]
+    assert metrics["headline"] == headline and metrics["export"]["onnx_fp32"]["disagreements"] == 0
+    weakest = min(metrics["baselines"]["test"].values())
+    assert metrics["test"][headline] > weakest + 0.2
+    page = layout.REPORT.read_text(encoding="utf-8")
+    tables = {"multi_label": {"per_label", "reliability"}, "regression": {"by_reference"}}[problem]
+    assert {path.stem for path in layout.EVALUATION.glob("*.csv")} == tables and headline in page
+    stored = pq.read_table(layout.PREDICTIONS, filters=[("split", "=", "test")]).drop_columns("split")
+    expected = serving.answers(stored)
+    asked = [{key: row[key] for key in ("id", "text", "text_pair") if key in row} for row in stored.to_pylist()]
+    found = inference.load(layout.EXPORTED, "torch")(asked)
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.get("labels") == other.get("labels")
+        assert one.get("score") == pytest.approx(other.get("score"), abs=1e-4)

@@ -1,0 +1,115 @@
+"""The beir reader: judged queries with their documents, the documents themselves, and ids that lead nowhere."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from finetrail.corpus import readers
+from finetrail.errors import UserError
+from finetrail.schema import BeirReader
+
+CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
+BEIR = BeirReader(format="beir", documents="./corpus.jsonl", queries="queries.jsonl")
+DOCUMENTS = [
+    {"_id": "d1", "title": "One", "text": "first", "metadata": {}},
+    {"_id": 2, "title": None, "text": "second"},
+    {"_id": "d3", "text": "third"},
+]
+QUERIES = [{"_id": "q2", "text": "zwei?"}, {"_id": "q1", "text": "eins?"}, {"_id": "q3", "text": "never asked"}]
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+def read(root, qrels=HEADER, documents=DOCUMENTS, queries=QUERIES, name="qrels/train.tsv", reader=BEIR):
+    (root / "qrels").mkdir(exist_ok=True)
+    for file, rows in (("corpus.jsonl", documents), ("queries.jsonl", queries)):
+        (root / file).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (root / "qrels/train.tsv").write_text(qrels, encoding="utf-8")
+    return list(readers.read(root, [root / name], reader))
+
+
+def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tmp_path):
+    qrels = "q1\t2\t1\nq2\td3\t2\n\nq1\td1\t3\r\nq1\td3\t0\nq1\td1\t3\n"
+    one = {"id": "d1", "title": "One", "text": "first"}
+    two, three = ({"id": key, "title": "", "text": text} for key, text in (("2", "second"), ("d3", "third")))
+    assert read(tmp_path, HEADER + qrels) == [
+        ("q1", "qrels/train.tsv:2", {"query": "eins?", "positives": [two | {"relevance": 1}, one | {"relevance": 3}]}),
+        ("q2", "qrels/train.tsv:3", {"query": "zwei?", "positives": [three | {"relevance": 2}]}),
+    ]
+
+
+def test_the_file_of_documents_gives_each_document(tmp_path):
+    assert read(tmp_path, name="corpus.jsonl") == [
+        ("d1", "corpus.jsonl:1", {"title": "One", "text": "first"}),
+        ("2", "corpus.jsonl:2", {"title": "", "text": "second"}),
+        ("d3", "corpus.jsonl:3", {"title": "", "text": "third"}),
+    ]
+
+
+def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
+    (record,) = read(tmp_path, HEADER + "q1\td1\t0\nq1\td3\t-1\n")
+    assert record.values == {"query": "eins?", "positives": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qrels": "q1\td1\t1\n"}, "qrels/train.tsv:1: 'q1\\td1\\t1'; expected a header: query-id, corpus-id, score"),
+        ({"qrels": HEADER + "q1\t0\td1\t1\n"}, "qrels/train.tsv:2: 4 columns; expected query-id, corpus-id and score"),
+        ({"qrels": HEADER + "q1\td1\thigh\n"}, "qrels/train.tsv:2: the score is 'high'; expected a whole number"),
+        (
+            {"qrels": HEADER + "q1\td1\t1\nq1\td1\t2\n"},
+            "qrels/train.tsv:3: query 'q1' and document 'd1' have another score in a line above",
+        ),
+        (
+            {"qrels": HEADER + "q1\td1\t1\nq9\td1\t1\n"},
+            "qrels/train.tsv:3: there is no query 'q9' in queries.jsonl; expected every id of the qrels there",
+        ),
+        (
+            {"qrels": HEADER + "q1\td9\t1\n"},
+            "qrels/train.tsv:2: query 'q1': there is no document 'd9' in corpus.jsonl; expected every id",
+        ),
+        (
+            {"reader": BEIR.model_copy(update={"queries": "q.jsonl"})},
+            "reader.queries: the source has no file 'q.jsonl'; expected JSON lines of queries",
+        ),
+        (
+            {"qrels": HEADER + "q1\td1\t1\n", "documents": DOCUMENTS + DOCUMENTS},
+            "corpus.jsonl:4: the id 'd1' stands here a second time",
+        ),
+        (
+            {"name": "corpus.jsonl", "documents": DOCUMENTS + DOCUMENTS},
+            "corpus.jsonl:4: the id 'd1' stands here a second time",
+        ),
+        ({"documents": [{"id": "d1", "text": ""}]}, "corpus.jsonl:1: no key '_id'; the keys there are id, text"),
+        ({"documents": [{"_id": "d1"}]}, "corpus.jsonl:1: no key 'text'; the keys there are _id"),
+        ({"documents": [{"_id": "d1", "text": 3}]}, "corpus.jsonl:1: text is 3; expected a string"),
+        ({"documents": [{"_id": None, "text": ""}]}, "corpus.jsonl:1: the id is None; expected a string"),
+        ({"queries": [{"_id": "q1", "text": "\ud83d"}]}, "queries.jsonl:1: a lone surrogate"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path, changes, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, **changes)
+    assert str(error.value).startswith(message)
+
+
+def test_a_real_collection_has_the_judgements_that_its_files_have():
+    root = CORPORA / "cranfield"
+    if not root.is_dir():
+        pytest.skip("no cranfield in FINETRAIL_CORPORA")
+    documents = list(readers.read(root, [root / "corpus.jsonl"], BEIR))
+    texts = {record.id: record.values for record in documents}
+    assert len(texts) == 1400
+    judgements = 0
+    for name in ("qrels/train.tsv", "qrels/test.tsv"):
+        lines = [line.split("\t") for line in (root / name).read_text().splitlines()[1:]]
+        records = list(readers.read(root, [root / name], BEIR))
+        assert [record.id for record in records] == list(dict.fromkeys(query for query, _, _ in lines))
+        for record in records:
+            for positive in record.values["positives"]:
+                assert [record.id, positive["id"], str(positive["relevance"])] in lines
+                assert {key: positive[key] for key in ("title", "text")} == texts[positive["id"]]
+            judgements += len(record.values["positives"])
+    assert judgements == 1612  # as SOURCE.txt counts them

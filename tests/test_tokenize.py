@@ -1,0 +1,135 @@
+"""The tokenize stage on a task made here: every table of its encoder, which rows a limit keeps, counts, target."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetrail import layout
+from stages import tokenize
+
+SIZES = {"train": 10, "validation": 5, "test": 3, "documents": 12}
+# A table may have features of its own.
+SCHEMAS = {name: pa.schema([("example", pa.int32()), (f"{name}_ids", pa.list_(pa.int32()))]) for name in SIZES}
+ROW_GROUP = 4  # so that batches end inside of tables
+
+
+class Encoder:
+    tables = SCHEMAS
+
+    def __init__(self, tokenizer: Any, target: Any, settings: Any) -> None:
+        self.target = target
+
+    def encode_table(
+        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
+    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+        for rows, examples in batches:
+            assert examples["id"].to_pylist() == [f"{name}-{row}" for row in rows]
+            features = [{"example": row, f"{name}_ids": [row]} for row in rows.tolist()]
+            yield pa.Table.from_pylist(features, SCHEMAS[name]), {"examples": len(rows), "long_ones": 1000}
+
+
+class Tokenizer:
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tokenizer.json").write_text("{}")
+
+
+class Settings(SimpleNamespace):
+    def model_dump(self) -> dict[str, Any]:
+        return vars(self)
+
+
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return the function that runs the stage in tmp_path and returns its log lines."""
+    monkeypatch.chdir(tmp_path)
+    layout.CORPUS.mkdir(parents=True)
+    for name, size in SIZES.items():
+        ids = pa.table({"id": [f"{name}-{row}" for row in range(size)]})
+        pq.write_table(ids, layout.table_file(layout.CORPUS, name), row_group_size=ROW_GROUP)
+    monkeypatch.setattr(tokenize, "EXAMPLES_A_BATCH", ROW_GROUP)
+
+    def go(limit: int | None, target: Any = None) -> list[str]:
+        def load_tokenizer(folder: Path, settings: Any, train: Callable[[], Iterator[pa.Table]]) -> Tokenizer:
+            assert folder == layout.BASE_TOKENIZER
+            assert ids_of(train()) == ids_of(train()) == [f"train-{row}" for row in range(10)]
+            return Tokenizer()
+
+        def find_target(train: Iterator[pa.Table], settings: Any) -> Any:
+            assert ids_of(train) == [f"train-{row}" for row in range(10)], "the target is of the whole split"
+            return target
+
+        encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder)
+        declared = SimpleNamespace(task="made-here", tokenize=Settings(max_length=8, limit=limit))
+        monkeypatch.setattr(tokenize.params, "load", {"tokenize": declared}.__getitem__)
+        monkeypatch.setattr(tokenize.tasks, "module", lambda *names: {("made-here", "encoding"): encoding}[names])
+        tokenize.main()
+        return [line for line in capfd.readouterr().err.splitlines() if line.startswith("tokenize:")]
+
+    return go
+
+
+def ids_of(tables: Iterator[pa.Table]) -> list[str]:
+    return [name for table in tables for name in table["id"].to_pylist()]
+
+
+def encoded(name: str) -> list[int]:
+    with pa.memory_map(str(layout.features_file(name))) as file:
+        table = pa.ipc.open_stream(file).read_all()
+    assert table.schema == SCHEMAS[name]
+    assert table[f"{name}_ids"].to_pylist() == [[row] for row in table["example"].to_pylist()]
+    return table["example"].to_pylist()
+
+
+def test_without_a_limit_every_row_of_every_table_is_encoded_once_in_order(run: Run) -> None:
+    run(None)
+    assert {name: encoded(name) for name in SIZES} == {name: list(range(size)) for name, size in SIZES.items()}
+
+
+def test_a_limit_spreads_over_each_split_and_leaves_what_the_splits_share_whole(run: Run) -> None:
+    run(4)
+    assert {name: encoded(name) for name in SIZES} == {
+        "train": [0, 2, 5, 7],
+        "validation": [0, 1, 2, 3],
+        "test": [0, 1, 2],
+        "documents": list(range(12)),
+    }
+
+
+@pytest.mark.parametrize("limit", [1, 3, 9, 10, 11])
+def test_a_limit_keeps_so_many_rows_at_equal_distances(run: Run, limit: int) -> None:
+    run(limit)
+    rows = encoded("train")
+    assert len(rows) == min(limit, 10)
+    assert max(np.diff([*rows, 10])) - min(np.diff([*rows, 10])) <= 1
+
+
+def test_counts_are_sums_over_batches_and_are_logged_a_line_a_table(run: Run) -> None:
+    lines = run(4)
+    counts = json.loads(layout.TOKENIZED_COUNTS.read_text())
+    assert counts["settings"] == {"max_length": 8, "limit": 4}
+    assert counts["splits"] == {
+        "train": {"examples": 4, "long_ones": 2000},  # none of the last batch
+        "validation": {"examples": 4, "long_ones": 1000},
+        "test": {"examples": 3, "long_ones": 1000},
+        "documents": {"examples": 12, "long_ones": 3000},
+    }
+    assert lines[0] == "tokenize: train: 4 examples, 2,000 long ones"
+    assert [line.split(":")[1].strip() for line in lines] == list(SIZES)
+
+
+@pytest.mark.parametrize("target", [None, ["O", "B-é"], {"labels": ["a"], "multi": False}])
+def test_the_target_is_kept_as_it_is(run: Run, target: Any) -> None:
+    run(None, target)
+    assert json.loads(layout.TARGET.read_text()) == target
+    assert (layout.USED_TOKENIZER / "tokenizer.json").is_file()
