@@ -169,7 +169,7 @@ def test_fill_mask_shows_the_same_masks_for_every_model(
         assert "[MASK]" in row["text"]
         assert row["reference"] == block["references"][index]
         assert row["reference_probability"] == pytest.approx(math.exp(-block["losses"][index]), abs=1e-4)
-        assert row["fills"].startswith(f"{block['predictions'][index]} {block['confidences'][index]:.3f}, ")
+        assert row["fills"].startswith(f"{block['predictions'][index]} {block['confidences'][index]:.3f} | ")
 
 
 def test_worst_errors_are_the_most_confident_wrong_ones(predictions: pa.Table) -> None:

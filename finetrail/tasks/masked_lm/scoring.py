@@ -260,7 +260,7 @@ def _fill_mask(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
                 "text": "".join(context).strip(),
                 "reference": block["references"][index],
                 "reference_probability": round(float(np.exp(-block["losses"][index])), 4),
-                "fills": ", ".join(f"{token} {probability:.3f}" for token, probability in found),
+                "fills": " | ".join(f"{token} {probability:.3f}" for token, probability in found),
             }
         )
     return rows

@@ -59,8 +59,7 @@ def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> di
     if target["problem"] == "regression":
         return {"predictions": pa.array(logits[:, 0].astype(np.float64))}
     single = target["problem"] == "single_label"
-    # Summed in float64, so that no order of summation shows in what is written.
-    values = logits.astype(np.float64)
+    values = logits.astype(np.float64)  # so that probabilities sum to 1
     return labelled(softmax(values, axis=-1) if single else metrics.sigmoid(values), target, settings)
 
 
@@ -366,9 +365,11 @@ def _joined(examples: pa.Table) -> list[str]:
 
 def _hot(labels: list[Any], names: list[str]) -> np.ndarray:
     """Return labels, or lists of labels, as zeros and ones: float64 [texts, names]."""
-    return np.array(
-        [[name in (given if isinstance(given, list) else [given]) for name in names] for given in labels], float
-    )
+    column = {name: index for index, name in enumerate(names)}
+    matrix = np.zeros((len(labels), len(names)))
+    for row, given in zip(matrix, labels, strict=True):
+        row[[column[label] for label in (given if isinstance(given, list) else [given])]] = 1
+    return matrix
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------

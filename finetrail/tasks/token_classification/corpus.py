@@ -83,10 +83,10 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
         if of_split["repaired_transitions"]:
             lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
-    for pair, shared in checks["leakage"].items():
-        if shared:
+    for pair, count in checks["leakage"].items():
+        if count:
             first, second = pair.split("/")
-            lines.append(f"{second}: sentences that also stand in {first}: {shared:,}")
+            lines.append(f"{second}: sentences that also stand in {first}: {count:,}")
     for split, unseen in checks["unseen_labels"].items():
         if unseen:
             labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
