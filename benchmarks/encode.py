@@ -18,6 +18,7 @@ from benchmarks import CORPORA, keep
 from finetrail import layout
 from finetrail.corpus import readers
 from finetrail.corpus.tags import to_iob2
+from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.schema import ConllReader
 from finetrail.tasks.token_classification import encoding
 from finetrail.tasks.token_classification.corpus import SCHEMA
@@ -39,15 +40,15 @@ def sentences(folder: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def ours(source: Path, target: Path) -> None:
+def label_names(source: Path) -> list[str]:
+    return encoding.target((batch for _, batch in tokenize.read(source, None)), SETTINGS)
+
+
+def ours(tokenizer: Any, names: list[str], source: Path, target: Path) -> None:
     """What stages/tokenize.py does with one split: Parquet to an Arrow stream."""
-    tokenizer = encoding.load_tokenizer(layout.BASE_TOKENIZER, SETTINGS.max_length)
-    names = encoding.label_names((batch for _, batch in tokenize.read(source, None)), SETTINGS)
-    started = time.perf_counter()
-    tokenize.encode(
-        tokenize.read(source, None), encoding.Encoder(tokenizer, names, SETTINGS), encoding.FEATURES, target
-    )
-    print(f"ours: {time.perf_counter() - started:.3f} s", file=sys.stderr)
+    encoder = encoding.Encoder(tokenizer, names, SETTINGS)
+    features = encoder.encode_table("train", tokenize.read(source, None))
+    tokenize.write(features, encoder.tables["train"], target)
 
 
 def course(dataset: Any, tokenizer: Any, names: list[str], cache: Path) -> Any:
@@ -117,8 +118,7 @@ def main(folder: Path) -> None:
         once, many = temporary / "once.parquet", temporary / "many.parquet"
         write_copies(rows, 1, once)
         write_copies(rows, COPIES, many)
-        tokenizer = encoding.load_tokenizer(layout.BASE_TOKENIZER, SETTINGS.max_length)
-        names = encoding.label_names((batch for _, batch in tokenize.read(once, None)), SETTINGS)
+        tokenizer, names = load_tokenizer(layout.BASE_TOKENIZER, SETTINGS.max_length), label_names(once)
         label_ids = {label: index for index, label in enumerate(names)}
         dataset = datasets.Dataset.from_list(
             [{"tokens": r["tokens"], "label_ids": [label_ids[label] for label in r["labels"]]} for r in rows]
@@ -128,8 +128,7 @@ def main(folder: Path) -> None:
         for _ in range(ROUNDS):
             took, peer = timed(lambda: course(dataset, tokenizer, names, temporary / "course.arrow"))
             seconds["course"].append(took)
-            encoder = encoding.Encoder(tokenizer, names, SETTINGS)
-            took, _ = timed(lambda: tokenize.encode(tokenize.read(once, None), encoder, encoding.FEATURES, target))  # noqa: B023
+            took, _ = timed(lambda: ours(tokenizer, names, once, target))
             seconds["ours"].append(took)
         with pa.memory_map(str(target)) as file:
             features = pa.ipc.open_stream(file).read_all()
@@ -156,7 +155,9 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         with tempfile.TemporaryDirectory() as target:
-            ours(Path(sys.argv[2]), Path(target) / "features.arrow")
+            given = Path(sys.argv[2])
+            tokenizer = load_tokenizer(layout.BASE_TOKENIZER, SETTINGS.max_length)
+            ours(tokenizer, label_names(given), given, Path(target) / "features.arrow")
         # Not getrusage: a child's ru_maxrss begins with its parent's size. VmHWM, in KiB, is of this process alone.
         status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
         print(int(status["VmHWM"].split()[0]) / 1024)

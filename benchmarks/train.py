@@ -20,6 +20,7 @@ from finetrail.evaluation import bootstrap, inference, splits
 from finetrail.tasks.token_classification import modeling, scoring
 from finetrail.training import trainer
 from finetrail.training.determinism import make_deterministic
+from stages.train import taken
 
 
 def plain(model: Any, collator: Any, train: Dataset, validation: Dataset, settings: Any, folder: str) -> None:
@@ -33,14 +34,13 @@ def plain(model: Any, collator: Any, train: Dataset, validation: Dataset, settin
     Trainer(model, arguments, data_collator=collator, train_dataset=train, eval_dataset=validation).train()
 
 
-def test_f1(model: Any, pad_token_id: int, settings: Any, label_names: list[str]) -> dict[str, float]:
+def test_f1(model: Any, tokenizer: Any, settings: Any, label_names: list[str]) -> dict[str, float]:
     """Score the test split in fp32, with its interval."""
-    examples, features = splits.load("test")
     forward = inference.torch_forward(model)
-    predicted = scoring.predict(examples, features, label_names, forward, pad_token_id, settings.batch_size)
-    counts, to_scores = scoring.statistics(predicted, label_names)
-    low, high = bootstrap.intervals(counts, to_scores, settings.bootstrap)["f1"]
-    return {"f1": scoring.score(predicted, label_names)["f1"], "f1_low": low, "f1_high": high}
+    predicted = scoring.predict(splits.load("test"), {}, label_names, forward, tokenizer, settings)
+    units, to_scores = scoring.statistics(predicted, label_names, settings)
+    low, high = bootstrap.intervals(units, to_scores, settings.bootstrap)["f1"]
+    return {"f1": scoring.score(predicted, label_names, settings)["f1"], "f1_low": low, "f1_high": high}
 
 
 def main(epochs: float | None) -> None:
@@ -50,29 +50,30 @@ def main(epochs: float | None) -> None:
     recipe = params.load_recipe(declared.task, declared.recipe)
     epochs = epochs or recipe.train.epochs
     settings = recipe.train.model_copy(update={"epochs": epochs})
-    label_names = stage.read_json(layout.LABEL_NAMES)
+    label_names = stage.read_json(layout.TARGET)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
-    collator = modeling.build_collator(tokenizer)
+    collator = modeling.build_collator(tokenizer, settings)
     train, validation = (Dataset.from_file(str(layout.features_file(split))) for split in ("train", "validation"))
     tokens = int(trainer.feature_lengths(train).sum() * epochs)
     result: dict[str, Any] = {"recipe": declared.recipe, "epochs": epochs, "useful_tokens": tokens}
     for who in ("plain", "ours"):
         with tempfile.TemporaryDirectory() as folder:
             (set_seed if who == "plain" else make_deterministic)(declared.seed)
-            model = modeling.build_model(layout.WEIGHTS, label_names)
+            model = modeling.build_model(layout.WEIGHTS, label_names, settings)
             started = time.perf_counter()
             if who == "plain":
                 plain(model, collator, train, validation, settings, folder)
             else:
                 ordered = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])
                 table = ordered.with_format("arrow")[:]
+                features = {"train": train, "validation": ordered}
                 trainer.train(
-                    model, collator, {"train": train, "validation": ordered},
-                    lambda ids: modeling.validate(ids, table, label_names),  # noqa: B023
+                    model, collator, {split: taken(given, modeling.COLUMNS) for split, given in features.items()},
+                    modeling.reduce, lambda ids: modeling.validate(ids, table, label_names),  # noqa: B023
                     settings, declared.seed, Path(folder),
                 )  # fmt: skip
             seconds = time.perf_counter() - started
-        scores = test_f1(model, tokenizer.pad_token_id, recipe.evaluate, label_names)
+        scores = test_f1(model, tokenizer, recipe.evaluate, label_names)
         result[who] = {"seconds": round(seconds, 1), "useful_tokens_per_second": round(tokens / seconds)} | scores
     result["ratio"] = round(result["plain"]["seconds"] / result["ours"]["seconds"], 2)
     result["ours_f1_inside_plain_interval"] = (

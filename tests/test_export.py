@@ -84,7 +84,7 @@ def write_earlier_outputs() -> None:
     for path in (layout.TOKENIZED, layout.CORPUS, layout.MODEL, layout.EVALUATION):
         path.mkdir(parents=True)
     write_trained(layout.TRAINED, Path("vocab.txt"))
-    tokenizer = load_tokenizer(layout.TRAINED, 16)
+    tokenizer = load_tokenizer(layout.TRAINED, 16, pre_split=True)
     settings = Tokenize(max_length=16, stride=4, label_subwords="first", limit=None)
     # The first sentence has no features, as tokenize.limit may have it.
     features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))

@@ -168,7 +168,8 @@ CONTRACT = {
     "corpus": {"tables", "Counts", "rows", "checks", "summary", "warnings"},
     "encoding": {"load_tokenizer", "target", "Encoder"},
     "modeling": {
-        "PIPELINE_TAG", "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate"
+        "PIPELINE_TAG", "COLUMNS",
+        "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate",
     },
     "metrics": set(),
     "scoring": {

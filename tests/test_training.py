@@ -45,7 +45,7 @@ def base_model(tiny_base_model: Callable[[Path], Path], tmp_path_factory: pytest
 @pytest.fixture(scope="module")
 def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Table]:
     settings = Tokenize(max_length=32, stride=4, label_subwords="first", limit=None)
-    encoder = encoding.Encoder(load_tokenizer(base_model / "tokenizer", 32), NAMES, settings)
+    encoder = encoding.Encoder(load_tokenizer(base_model / "tokenizer", 32, pre_split=True), NAMES, settings)
     tokens, labels = zip(*toy_sentences, strict=True)
     table = encoder.encode(pa.table({"tokens": tokens, "labels": labels}), np.arange(len(tokens)))
     in_train = pc.less(table["example"], TRAIN_SENTENCES)

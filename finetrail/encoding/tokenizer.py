@@ -6,17 +6,18 @@ from typing import Any
 from finetrail.errors import UserError
 
 
-def load_tokenizer(folder: Path, max_length: int) -> Any:
-    """Load a fast tokenizer that takes pre-split words; UserError if it cannot, or max_length exceeds the model.
+def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> Any:
+    """Load a fast tokenizer; UserError if there is none, or max_length exceeds the model.
 
-    Byte-level BPE (GPT-2, RoBERTa) marks a word by the space before it, so it gets add_prefix_space.
+    pre_split: for words. Byte-level BPE (GPT-2, RoBERTa) marks one by the space before it, so it gets add_prefix_space.
     """
     from transformers import AutoConfig, AutoTokenizer  # seconds to import, and encode() does not need it
 
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+        # Only then: given at all, it also changes how texts are tokenized.
+        tokenizer = AutoTokenizer.from_pretrained(folder, **({"add_prefix_space": True} if pre_split else {}))
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
         reason = str(error).split(". ")[0]

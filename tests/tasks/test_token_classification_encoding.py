@@ -112,7 +112,7 @@ LOADED: dict[Path, Any] = {}
 
 def load(folder: Path) -> Any:
     if folder not in LOADED:
-        LOADED[folder] = load_tokenizer(folder, 16)
+        LOADED[folder] = load_tokenizer(folder, 16, pre_split=True)
     return LOADED[folder]
 
 
@@ -257,9 +257,9 @@ def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, 
     for folder in (tiny_wordpiece, tiny_bpe):
         positions = model_positions(AutoConfig.from_pretrained(folder))
         assert positions is not None
-        load_tokenizer(folder, positions)
+        load_tokenizer(folder, positions, pre_split=True)
         with pytest.raises(UserError, match=f"max_length: {positions + 1} is above the {positions} positions"):
-            load_tokenizer(folder, positions + 1)
+            load_tokenizer(folder, positions + 1, pre_split=True)
 
 
 def test_roberta_has_fewer_positions_than_embeddings() -> None:
@@ -284,7 +284,7 @@ def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_
     del config["pad_token"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
 
-    tokenizer = load_tokenizer(tmp_path, 16)
+    tokenizer = load_tokenizer(tmp_path, 16, pre_split=True)
 
     assert (tokenizer.pad_token, tokenizer.padding_side) == ("</s>", "right")
 
@@ -296,14 +296,14 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tiny_bpe: Path, 
 
     size = config["vocab_size"]
     with pytest.raises(UserError, match=f"{size} tokens in the tokenizer; expected the model's {size - 1}"):
-        load_tokenizer(tmp_path, 16)
+        load_tokenizer(tmp_path, 16, pre_split=True)
 
 
 def test_a_folder_without_a_tokenizer_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer does not load"):
-        load_tokenizer(tmp_path, 16)
+        load_tokenizer(tmp_path, 16, pre_split=True)
     with pytest.raises(UserError, match="nowhere is missing; expected the output of download@model: run `dvc repro`"):
-        load_tokenizer(tmp_path / "nowhere", 16)
+        load_tokenizer(tmp_path / "nowhere", 16, pre_split=True)
 
 
 def test_a_stride_that_leaves_no_room_is_refused(tiny_wordpiece: Path) -> None:

@@ -38,7 +38,7 @@ WORDS_A_CALL = 1024
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
     """Load the base model's tokenizer, for words."""
-    return tokenizers.load_tokenizer(folder, settings.max_length)
+    return tokenizers.load_tokenizer(folder, settings.max_length, pre_split=True)
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> list[str]:
