@@ -69,6 +69,19 @@ def test_the_hub_reads_language_license_base_model_and_task() -> None:
     assert "datasets" not in data
 
 
+def test_the_library_is_the_tasks() -> None:
+    card = ModelCard(model_card(**records(library="sentence-transformers", pipeline_tag="sentence-similarity")))
+    assert (card.data.library_name, card.data.pipeline_tag) == ("sentence-transformers", "sentence-similarity")
+
+
+def test_people_read_three_ways_to_run_the_model() -> None:
+    text = model_card(**records(hub_repo="me/tagger"))
+    assert "```python\nfrom transformers import pipeline\n```" in text
+    assert 'snapshot_download("me/tagger")' in text
+    assert "`python -m finetrail.predict path/to/this/folder --input texts.jsonl`" in text
+    assert "snapshot_download" not in model_card(**records())
+
+
 def test_the_model_index_holds_every_test_score_in_full_and_survives_a_round_trip() -> None:
     data = ModelCard(model_card(**records(corpus=hub_corpus(), hub_repo="me/tagger"))).data
     assert data.datasets == ["tner/wnut2016"]

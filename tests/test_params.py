@@ -14,7 +14,14 @@ from finetrail.errors import UserError
 ROOT = Path(__file__).parent.parent
 RECIPE = Path("recipes/token_classification/wnut16.yaml")
 # How many each task has; a recipe that is lost or left over would else go unnoticed.
-RECIPES = {"token_classification": 10}
+RECIPES = {
+    "masked_lm": 4,
+    "question_answering": 6,
+    "retrieval": 4,
+    "text_classification": 12,
+    "text_generation": 5,
+    "token_classification": 10,
+}
 
 
 @pytest.fixture

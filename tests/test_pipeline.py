@@ -63,9 +63,11 @@ def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[P
     assert sorted(ran(printed)) == sorted(ALL)
     metrics = json.loads((folder / "metrics/metrics.json").read_text())
     assert metrics["recipe"] == "toy" and 0 <= metrics["test"]["f1_low"] <= metrics["test"]["f1"]
-    for name in ("model.safetensors", "onnx/model.onnx", "README.md", "tokenizer.json"):
+    for name in ("model.safetensors", "onnx/model.onnx", "README.md", "tokenizer.json", "finetrail.json"):
         assert (folder / "data/exported" / name).is_file()
     assert (folder / "metrics/report.html").is_file()
+    figures = sorted(path.name for path in (folder / "metrics/plots").iterdir())
+    assert figures == ["confusion.svg", "headline.svg", "per_label.svg"]
     assert run(folder, "git", "status", "--porcelain") == ""
 
 
@@ -91,6 +93,15 @@ def test_no_output_holds_a_path_of_this_machine(finished: tuple[Path, str]) -> N
 
 def test_a_second_repro_does_nothing(copy: Path) -> None:
     assert "Data and pipelines are up to date." in run(copy, "dvc", "repro")
+
+
+def test_dvc_shows_the_curves_and_the_figures(copy: Path) -> None:
+    run(copy, "dvc", "plots", "show", "--out", "shown")
+
+    html = (copy / "shown/index.html").read_text()
+    for name in ("loss.tsv", "lr.tsv", "f1.tsv"):
+        assert name in html
+    assert len(re.findall(r'<img src="[^"]*\.svg"|data:image/svg', html)) == 3
 
 
 def test_a_forced_run_elsewhere_gives_the_same_bytes(copy: Path) -> None:

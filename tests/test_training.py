@@ -327,6 +327,13 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
     assert trainer.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
 
 
+def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> None:
+    table = pa.table({"labels": [[1]], "example": [0], "input_ids": [[2]], "words": [[0]]})
+    kept = train.taken(Dataset(table), modeling.COLUMNS)
+    assert kept[0] == {"labels": [1], "input_ids": [2]}
+    assert train.taken(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
+
+
 def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(self: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Features, Value
 from hub_server import StandInHub
+from ruamel.yaml import YAML
 from test_recipes import edit, real, run, write_parquet
 from transformers import (
     AutoTokenizer,
@@ -409,6 +410,21 @@ def test_bbc_news_is_embedded(enter: Enter) -> None:
     assert all(abs(labels("test")[topic] - count / 5) <= 1 for topic, count in topics.items())
     embed_base(Path())
     assert encoded()["train"]["examples_truncated"] == 1334
+
+
+def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -> None:
+    plain, adapted = (
+        YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml") for name in ("bbc-news", "bbc-news-adapted")
+    )
+    assert adapted.pop("model")["source"] == {
+        "kind": "dvc",
+        "repo": None,
+        "rev": "adapted",
+        "path": "data/trained",
+        "sha256": None,
+    }
+    plain.pop("model")
+    assert adapted == plain
 
 
 def test_tweets_are_embedded(enter: Enter) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoTokenizer, RobertaConfig
 
 from finetrail.encoding.tokenizer import load_tokenizer, model_positions
 from finetrail.errors import UserError
@@ -229,8 +230,6 @@ def test_sentences_without_labels_are_encoded_as_those_with_labels(tiny_wordpiec
 
 
 def test_saved_truncation_and_padding_are_not_applied(tiny_wordpiece: Path) -> None:
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=30)
@@ -252,8 +251,6 @@ def test_label_names_are_ordered_and_complete() -> None:
 
 
 def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, tiny_bpe: Path) -> None:
-    from transformers import AutoConfig
-
     for folder in (tiny_wordpiece, tiny_bpe):
         positions = model_positions(AutoConfig.from_pretrained(folder))
         assert positions is not None
@@ -263,8 +260,6 @@ def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, 
 
 
 def test_roberta_has_fewer_positions_than_embeddings() -> None:
-    from transformers import RobertaConfig
-
     assert model_positions(RobertaConfig(max_position_embeddings=514)) == 512
 
 
@@ -275,6 +270,28 @@ def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpie
     assert encoding.load_tokenizer(tiny_wordpiece, tokenize(66), train).is_fast
     with pytest.raises(UserError, match="max_length: 67 is above the 66 positions"):
         encoding.load_tokenizer(tiny_wordpiece, tokenize(67), train)
+
+
+def test_only_for_words_does_byte_level_bpe_get_a_space_before_each(tiny_bpe: Path, tmp_path: Path) -> None:
+    """As GPT-2's, which sees the first word of a text without one."""
+    shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"]["add_prefix_space"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"add_prefix_space": False}))
+    texts = ["lives in Paris", " lives", "naïve façade", "a  b", "\n"]
+
+    given, loaded, of_words = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        load_tokenizer(tmp_path, 16),
+        load_tokenizer(tmp_path, 16, pre_split=True),
+    )
+
+    assert loaded(texts)["input_ids"] == given(texts)["input_ids"]
+    words = ["lives", "in"]
+    assert of_words(words, is_split_into_words=True)["input_ids"] == given(" lives in")["input_ids"]
+    assert given("lives in")["input_ids"] != given(" lives in")["input_ids"]
 
 
 def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_bpe: Path, tmp_path: Path) -> None:
