@@ -28,6 +28,9 @@ def main() -> None:
     validation = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])
     scratch = layout.SCRATCH / "train"
     shutil.rmtree(scratch, ignore_errors=True)
+    notes = task.notes(layout.WEIGHTS)
+    for note in notes:
+        stage.log(f"train: {note}")
     make_deterministic(declared.seed)
     model = task.build_model(layout.WEIGHTS, target, settings)
     started = time.perf_counter()
@@ -45,7 +48,7 @@ def main() -> None:
     tokens = int(trainer.feature_lengths(train).sum() * record["epochs_done"])
     # Under torchrun and accelerate launch every process comes here, and one of them writes.
     if os.environ.get("RANK", "0") == "0":
-        settings_used = {"seed": declared.seed} | settings.model_dump() | record
+        settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"notes": notes}
         write(model, tokenizer, settings_used, scratch, timings(seconds, tokens))
         shutil.rmtree(scratch)
         stage.log(

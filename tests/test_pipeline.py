@@ -99,9 +99,12 @@ def test_dvc_shows_the_curves_and_the_figures(copy: Path) -> None:
     run(copy, "dvc", "plots", "show", "--out", "shown")
 
     html = (copy / "shown/index.html").read_text()
-    for name in ("loss.tsv", "lr.tsv", "f1.tsv"):
-        assert name in html
-    assert len(re.findall(r'<img src="[^"]*\.svg"|data:image/svg', html)) == 3
+    for curve in ("loss", "learning_rate", "metrics_train_plots_metrics_validation_f1_tsv"):
+        assert f'id = "{curve}"' in html
+    figures = re.findall(r'<img src="(static/[^"]*)"', html)
+    assert len(figures) == 3
+    for figure in figures:
+        assert (copy / "shown" / figure).read_text().startswith("<svg")
 
 
 def test_a_forced_run_elsewhere_gives_the_same_bytes(copy: Path) -> None:

@@ -30,11 +30,33 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
         raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
     limit = model_positions(config)
     if limit is not None and max_length > limit:
-        raise UserError(f"tokenize.max_length: {max_length} is above the {limit} positions of the base model")
+        raise UserError(
+            f"features of {max_length} tokens exceed the {limit} positions of the base model; expected fewer"
+        )
     if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # positions of words count from the left
+    # klue/roberta-base has BERT's tokenizer, whose second token type is out of range in a RoBERTa, which has one.
+    if getattr(config, "type_vocab_size", 0) < 2:
+        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the second one is saved
+    if pre_split:
+        _space_before_words(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _space_before_words(backend: Any) -> None:
+    """Do what add_prefix_space asks for: transformers 5.23 does it only where a model has a tokenizer class of its own.
+
+    ModernBERT's, say, is the general one.
+    """
+    from tokenizers import pre_tokenizers
+
+    top = backend.pre_tokenizer
+    is_sequence = isinstance(top, pre_tokenizers.Sequence)
+    for part in top if is_sequence else [top]:
+        if isinstance(part, pre_tokenizers.ByteLevel):
+            part.add_prefix_space = True
 
 
 def model_positions(config: Any) -> int | None:

@@ -31,6 +31,10 @@ CONCERNS = {
     "empty_examples": "examples without content were dropped",
     "empty_tokens": "tokens without content were met",
     "repaired_transitions": "labels stood where their scheme does not allow them, and were repaired",
+    "answers_in_no_window": "are longer than a window: the model cannot give them",
+    "answers_within_tokens": "begin or end inside a token: no span of tokens gives them exactly",
+    "examples_truncated": "were cut to the length of a feature",
+    "without_relevant_documents": "queries have no document to be found, and were left out",
     "words_without_subwords": "words came out of the tokenizer as nothing: the model never sees them",
 }
 VERDICTS = {
@@ -86,6 +90,7 @@ def concerns(results: Results) -> list[str]:
     found = []
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")
+    found += results.training.get("notes", [])
     for source in (results.checks, results.counts):
         for split, counts in source["splits"].items():
             for name, text in CONCERNS.items():

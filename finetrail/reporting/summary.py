@@ -50,7 +50,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "model": _identity(results.model),
         "corpus": _identity(results.corpus) | {"examples": examples},
         "tokenize": results.counts["settings"],
-        "train": {key: value for key, value in results.training.items() if key != "seed"},
+        "train": {key: value for key, value in results.training.items() if key not in ("seed", "notes")},
         "headline": metric,
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
         # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.

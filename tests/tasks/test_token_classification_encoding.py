@@ -272,26 +272,35 @@ def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpie
         encoding.load_tokenizer(tiny_wordpiece, tokenize(67), train)
 
 
-def test_only_for_words_does_byte_level_bpe_get_a_space_before_each(tiny_bpe: Path, tmp_path: Path) -> None:
-    """As GPT-2's, which sees the first word of a text without one."""
-    shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
-    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
-    tokenizer["pre_tokenizer"]["add_prefix_space"] = False
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
-    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"add_prefix_space": False}))
+@pytest.mark.parametrize("kind", ["RobertaTokenizer", "PreTrainedTokenizerFast", "in a sequence"])
+def test_only_for_words_does_byte_level_bpe_get_a_space_before_each(tiny_bpe: Path, tmp_path: Path, kind: str) -> None:
+    """As GPT-2's, RoBERTa's and ModernBERT's, which see the first word of a text without one."""
+    shutil.copytree(tiny_bpe, tmp_path / "given")
+    parts = json.loads((tmp_path / "given/tokenizer.json").read_text())
+    parts["pre_tokenizer"]["add_prefix_space"] = False
+    if kind == "in a sequence":
+        split = {"type": "Digits", "individual_digits": True}
+        parts["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, parts["pre_tokenizer"]]}
+    (tmp_path / "given/tokenizer.json").write_text(json.dumps(parts))
+    config = json.loads((tmp_path / "given/tokenizer_config.json").read_text())
+    config |= {"add_prefix_space": False}
+    if kind == "RobertaTokenizer":
+        config["tokenizer_class"] = kind
+    (tmp_path / "given/tokenizer_config.json").write_text(json.dumps(config))
     texts = ["lives in Paris", " lives", "naïve façade", "a  b", "\n"]
 
     given, loaded, of_words = (
-        AutoTokenizer.from_pretrained(tmp_path),
-        load_tokenizer(tmp_path, 16),
-        load_tokenizer(tmp_path, 16, pre_split=True),
+        AutoTokenizer.from_pretrained(tmp_path / "given"),
+        load_tokenizer(tmp_path / "given", 16),
+        load_tokenizer(tmp_path / "given", 16, pre_split=True),
     )
+    of_words.save_pretrained(tmp_path / "saved")
 
     assert loaded(texts)["input_ids"] == given(texts)["input_ids"]
-    words = ["lives", "in"]
-    assert of_words(words, is_split_into_words=True)["input_ids"] == given(" lives in")["input_ids"]
     assert given("lives in")["input_ids"] != given(" lives in")["input_ids"]
+    for tokenizer in (of_words, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        ids = tokenizer(["lives", "in"], is_split_into_words=True)["input_ids"]
+        assert ids == given(" lives in")["input_ids"]
 
 
 def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_bpe: Path, tmp_path: Path) -> None:

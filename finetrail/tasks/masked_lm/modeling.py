@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
 
-from finetrail import stage
 from finetrail.encoding.masking import mask, masking
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
@@ -42,10 +41,7 @@ def build_model(base_model: Path, target: None, settings: Train) -> PreTrainedMo
 
     UserError where the checkpoint lacks weights of the encoder.
     """
-    model, missing = _load(base_model)
-    if missing:
-        stage.log(f"train: {NEW_HEAD}")
-    return only_labelled(model)
+    return only_labelled(_load(base_model)[0])
 
 
 def load_model(folder: Path) -> PreTrainedModel:

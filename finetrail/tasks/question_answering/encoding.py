@@ -36,17 +36,8 @@ KINDS[0x1160:0x1200] = CONTINUES
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer; it gives token types only where the model tells two texts apart by them.
-
-    klue/roberta and others pair BERT's tokenizer, which gives them, with a model that knows type 0 alone.
-    """
-    from transformers import AutoConfig
-
-    tokenizer = tokenizers.load_tokenizer(folder, settings.max_length)
-    if getattr(AutoConfig.from_pretrained(folder), "type_vocab_size", 0) < 2:
-        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the latter is saved
-    return tokenizer
+    """Load the base model's tokenizer; it gives token types only where the model tells two texts apart by them."""
+    return tokenizers.load_tokenizer(folder, settings.max_length)
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, bool]:

@@ -29,6 +29,11 @@ def base_is_baseline(folder: Path) -> bool:
     return False
 
 
+def notes(folder: Path) -> list[str]:
+    """Return what people should know of the base model, a sentence each."""
+    return []
+
+
 def build_model(folder: Path, target: dict[str, bool], settings: Train) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 

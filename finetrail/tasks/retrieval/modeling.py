@@ -147,6 +147,11 @@ def base_is_baseline(base_model: Path) -> bool:
     return True
 
 
+def notes(base_model: Path) -> list[str]:
+    """Return what people should know of the base model, a sentence each."""
+    return []
+
+
 def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
     """Load an encoder, all of it pretrained; UserError where the checkpoint lacks weights, which would start random."""
     encoder, drawn = checked(base_model, AutoModel, MODEL_MAPPING)

@@ -27,14 +27,7 @@ TEXTS_A_CALL = 256  # an Encoding takes about 100 bytes a token, until its ids a
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
     """Load the base model's tokenizer; UserError if that cannot be, or max_length is above the model's positions."""
-    from transformers import AutoConfig  # seconds to import
-
-    tokenizer = base_tokenizer.load_tokenizer(folder, settings.max_length)
-    # klue/roberta-base has BERT's tokenizer, whose second type is out of range in a RoBERTa, which has one.
-    if getattr(AutoConfig.from_pretrained(folder), "type_vocab_size", 0) < 2:
-        names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the second one is saved
-    return tokenizer
+    return base_tokenizer.load_tokenizer(folder, settings.max_length)
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def base_is_baseline(base_model: Path) -> bool:
     return any(base_model.glob("*.safetensors"))
 
 
+def notes(base_model: Path) -> list[str]:
+    """Return what people should know of the base model, a sentence each."""
+    return []
+
+
 def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
     """Load a base model, or make a new one of its config, drawn from torch's generator: seed it before; fp32.
 

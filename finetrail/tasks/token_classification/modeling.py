@@ -27,6 +27,11 @@ def base_is_baseline(base_model: Path) -> bool:
     return False
 
 
+def notes(base_model: Path) -> list[str]:
+    """Return what people should know of the base model, a sentence each."""
+    return []
+
+
 def build_model(base_model: Path, label_names: list[str], settings: Train) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
