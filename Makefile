@@ -20,7 +20,7 @@ run: committed $(VENV)/installed   ## set up, then run the pipeline of params.ya
 	@python -m finetrail.reporting
 
 test: $(VENV)/installed   ## set up, then run all tests
-	@python -m pytest -q
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed   ## ruff and mypy
 	@ruff check .

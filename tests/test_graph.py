@@ -168,7 +168,7 @@ CONTRACT = {
     "corpus": {"tables", "Counts", "rows", "checks", "summary", "warnings"},
     "encoding": {"load_tokenizer", "target", "Encoder"},
     "modeling": {
-        "PIPELINE_TAG", "COLUMNS",
+        "PIPELINE_TAG", "COLUMNS", "notes",
         "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate",
     },
     "metrics": set(),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,16 @@ def test_a_limited_run_is_the_first_thing_that_the_page_warns_of() -> None:
     results.counts["settings"]["limit"] = 200
     assert page.concerns(results)[0].startswith("Only a quick look: at most 200 examples of each split")
     assert "at most 200 examples of each split" in render(results)
+
+
+def test_notes_on_the_base_model_are_told_before_the_data_and_are_no_settings() -> None:
+    results = make_results()
+    assert '<th scope="row">notes</th>' not in render(replace(results, training=results.training | {"notes": []}))
+    results.training["notes"] = ["Its <head> is drawn anew.", "Another."]
+    assert page.concerns(results)[:2] == results.training["notes"]
+    html = render(results)
+    assert "<li>Its &lt;head&gt; is drawn anew.</li>\n<li>Another.</li>" in html
+    assert "notes" not in summary.summarize("t", "r", results)["train"]
 
 
 def test_page_warns_of_leakage_duplicates_and_unseen_labels_and_of_nothing_else(html: str) -> None:

@@ -69,7 +69,7 @@ def run(base_model: Path, features: dict[str, pa.Table], tmp_path: Path) -> Run:
         return trainer.train(
             model,
             modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
-            {split: Dataset(table) for split, table in features.items()},
+            {split: train.taken(Dataset(table), modeling.COLUMNS) for split, table in features.items()},
             reduce,
             lambda kept: (
                 validation(model, kept) if validation else modeling.validate(kept, features["validation"], NAMES)

@@ -40,6 +40,7 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
             outputs = model(**{name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()})
             return {name: np.asarray(value.float().cpu()) for name, value in outputs.items() if torch.is_tensor(value)}
 
+    forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
     return forward
 
 

@@ -111,7 +111,7 @@ def _origin(provenance: Record) -> Record:
     named = {key: provenance["source"].get(key) for key in ("package", "version", "config")}
     rows = {"source": provenance["kind"], "repository": _hub_repo(provenance), **named, **provenance["resolved"]}
     rows |= {key: provenance[key] for key in ("sha256", "license")}
-    return {key: value for key, value in rows.items() if value is not None}
+    return {key: value for key, value in rows.items() if value is not None and not isinstance(value, dict)}
 
 
 def _license(name: str | None) -> dict[str, Any]:

@@ -141,13 +141,13 @@ def words(name: str) -> str:
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested record to dotted keys; a list becomes one line."""
+    """Flatten a nested record to dotted keys; a list becomes one line, and an empty one None."""
     found: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            found[f"{prefix}{key}"] = ", ".join(map(str, value)) or None if isinstance(value, list) else value
     return found
 
 
