@@ -16,6 +16,7 @@ from finetrail.evaluation.splits import Encoded
 
 HELD_OUT = ("validation", "test")
 BEFORE = "before_training"
+MODELS = ("before training", "trained")
 
 # Of one model: split -> predictions.
 Predictions = dict[str, pa.Table]
@@ -39,7 +40,7 @@ def main() -> None:
         guesses |= {BEFORE: before[split]} if before else {}
         baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
         stage.log(summary(split, metrics[split], headline, baselines[split]))
-    tables = all_tables(scoring, {"": trained, f"{BEFORE}_": before}, target, settings)
+    tables = all_tables(scoring, trained, before, target, settings)
     errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
     write(trained, metrics | {"baselines": baselines}, tables, errors)
 
@@ -85,14 +86,20 @@ def summary(split: str, scores: dict[str, float], headline: str, baselines: dict
 
 
 def all_tables(
-    scoring: ModuleType, models: dict[str, Predictions], target: Any, settings: Any
+    scoring: ModuleType, trained: Predictions, before: Predictions, target: Any, settings: Any
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return what people look at beside the scores, for plots and the report: name -> rows of all splits."""
+    """Return what people look at beside the scores, for plots and the report: name -> rows of all splits.
+
+    Of single examples (rows with an id), what the base model gave before training stands above what it gives now.
+    """
     tables: dict[str, list[dict[str, Any]]] = {}
-    for prefix, predictions in models.items():
-        for split, predicted in predictions.items():
-            for name, rows in scoring.tables(predicted, target, settings).items():
-                tables.setdefault(prefix + name, []).extend({"split": split} | row for row in rows)
+    for split, predicted in trained.items():
+        earlier = scoring.tables(before[split], target, settings) if before else {}
+        for name, rows in scoring.tables(predicted, target, settings).items():
+            if before and rows and "id" in rows[0]:
+                pairs = zip(earlier[name], rows, strict=True)
+                rows = [{"model": model} | row for pair in pairs for model, row in zip(MODELS, pair, strict=True)]
+            tables.setdefault(name, []).extend({"split": split} | row for row in rows)
     return tables
 
 

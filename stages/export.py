@@ -131,7 +131,7 @@ def write_fp32(
             f"export: onnx/{path.name} differs from torch in {len(differ):,} of {record['predictions']:,} predictions "
             f"on {SPLIT}, the first in example {differ[0]!r}; expected none"
         )
-    ties = f", but for {record['near_ties']} near ties" if record["near_ties"] else ""
+    ties = f" (near ties apart: {record['near_ties']})" if record["near_ties"] else ""
     stage.log(
         f"export: onnx/{path.name}: {record['mib']} MiB, agrees with torch in all {record['predictions']:,} "
         f"predictions on {SPLIT}{ties}"

@@ -146,16 +146,19 @@ def test_the_base_model_is_a_baseline_where_the_task_says_so(
             "before_training": {"share": before, "examples": 2},
         }
     assert written() == [
-        "before_training_nothing.csv",
-        "before_training_outcomes.csv",
         "errors.json",
         "metrics.json",
         "nothing.csv",
         "outcomes.csv",
     ]
-    rows = "split,id,right\nvalidation,v0,1\nvalidation,v2,{}\ntest,t0,0\ntest,t2,{}\n"
-    assert (layout.EVALUATION / "outcomes.csv").read_text() == rows.format(1, 1)
-    assert (layout.EVALUATION / "before_training_outcomes.csv").read_text() == rows.format(0, 0)
+    # Of each example what was said before training, above what is said now.
+    outcomes = (layout.EVALUATION / "outcomes.csv").read_text().splitlines()
+    assert outcomes[0] == "split,model,id,right"
+    said = [line.split(",") for line in outcomes[1:]]
+    assert [line[1] for line in said] == ["before training", "trained"] * 4
+    assert [line[2] for line in said] == ["v0", "v0", "v2", "v2", "t0", "t0", "t2", "t2"]
+    assert [line[3] for line in said if line[1] == "trained" and line[0] == "validation"] == ["1", "1"]
+    assert [line[3] for line in said if line[1] == "before training" and line[2] == "v2"] == ["0"]
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("evaluate:")]
     assert lines[1].startswith("evaluate: test: share 0.5000 [")
     assert lines[1].endswith("]; baselines: first of train 0.0000, before training 0.0000")
@@ -257,7 +260,7 @@ def test_tables_of_a_split_that_has_no_entity_are_written_too(tmp_path: Path, mo
         "validation": predictions(["O", "O"], ["O", "O"]),
         "test": predictions(["B-PER", "O"], ["B-PER", "B-PER"]),
     }
-    tables = evaluate.all_tables(scoring, {"": predicted}, ["O", "B-PER"], SETTINGS)
+    tables = evaluate.all_tables(scoring, predicted, {}, ["O", "B-PER"], SETTINGS)
     evaluate.write(predicted, {}, tables, [])
     assert (layout.EVALUATION / "per_label.csv").read_text().splitlines() == [
         "split,label,precision,recall,f1,support",

@@ -285,7 +285,7 @@ def test_one_near_tie_is_told_and_not_refused(project: Path, capfd: pytest.Captu
     run(int8=False)
     fp32 = read(layout.EXPORT_METRICS)["onnx_fp32"]
     assert (fp32["disagreements"], fp32["near_ties"]) == (0, 1)
-    assert f"agrees with torch in all {fp32['predictions']} predictions on test, but for 1 near ties" in (
+    assert f"agrees with torch in all {fp32['predictions']} predictions on test (near ties apart: 1)" in (
         capfd.readouterr().err
     )
 

@@ -173,7 +173,7 @@ def figures(results: Results) -> dict[str, str]:
         final = _final(rows)
         match _kind(rows, metric):
             case "labels":
-                drawn[name] = plots.label_bars(final, metric)
+                drawn[name] = plots.label_bars(final, _of_labels(rows, metric))
             case "confusion":
                 drawn[name] = plots.confusion(final)
             case "reliability":
@@ -199,9 +199,14 @@ def _kind(rows: list[Row], metric: str) -> str:
     columns = set(rows[0]) if _final(rows) else set()
     if {"reference", "prediction", "count"} <= columns:
         return "confusion"
-    if {"label", "support", metric} <= columns:
+    if {"label", "support", _of_labels(rows, metric)} <= columns:
         return "labels"
     return "reliability" if {"confidence", "accuracy", "count"} <= columns else "plain"
+
+
+def _of_labels(rows: list[Row], metric: str) -> str:
+    """Return the metric of single labels: the headline, or F1 where that is of all labels together (accuracy)."""
+    return metric if rows and metric in rows[0] else "f1"
 
 
 def _final(rows: list[Row]) -> list[Row]:

@@ -105,7 +105,7 @@ def headline(score: Headline, baselines: Mapping[str, float]) -> str:
 
 
 def label_bars(rows: Sequence[Row], metric: str) -> str:
-    """Draw one bar a label for a metric in [0, 1], the most frequent label first, with its support."""
+    """Draw one bar a label, the most frequent label first, with its support; the axis ends at 1, or at the largest."""
     ranked = sorted(rows, key=lambda row: (-row["support"], row["label"]))[:MAX_LABELS]
     names = [row["label"] for row in ranked]
     with _style(f"labels {metric}"):
@@ -115,12 +115,13 @@ def label_bars(rows: Sequence[Row], metric: str) -> str:
         axes.barh(range(len(names)), values, height=0.62, color=BLUE)
         beside = axes.get_yaxis_transform()
         for row, value in enumerate(values):
-            axes.text(1.07, row, f"{value:.3f}", transform=beside, ha="right", va="center")
+            shown = f"{value:.3f}" if value < 10 else f"{value:.0f}"
+            axes.text(1.07, row, shown, transform=beside, ha="right", va="center")
             support = f"{ranked[row]['support']:,}"
             axes.text(1.19, row, support, transform=beside, ha="right", va="center", color=MUTED)
         for right, title in ((1.07, metric), (1.19, "support")):
             axes.annotate(title, (right, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", ha="right")
-        axes.set(xlabel=metric, xlim=(0, 1))
+        axes.set(xlabel=metric, xlim=(0, max(1, *values)))
         _rows(axes, names)
         return _to_svg(figure)
 

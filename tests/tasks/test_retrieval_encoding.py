@@ -175,7 +175,7 @@ def template(single: str, tokenizer: Any) -> Any:
 
 
 def test_a_length_above_the_models_positions_is_refused(tiny_wordpiece: Path) -> None:
-    with pytest.raises(UserError, match="max_length: 600 is above the 66 positions"):
+    with pytest.raises(UserError, match="600 tokens exceed the 66 positions"):
         encoding.load_tokenizer(tiny_wordpiece, settings(max_query_length=600), lambda: iter([]))
 
 

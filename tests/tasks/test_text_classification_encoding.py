@@ -262,5 +262,5 @@ def test_a_length_without_room_for_both_texts_is_refused(tiny_wordpiece: Path) -
 
 
 def test_a_length_above_the_models_positions_is_refused(tiny_wordpiece: Path) -> None:
-    with pytest.raises(UserError, match="max_length: 67 is above the 66 positions"):
+    with pytest.raises(UserError, match="67 tokens exceed the 66 positions"):
         encoding.load_tokenizer(tiny_wordpiece, tokenize(max_length=67), lambda: iter([]))

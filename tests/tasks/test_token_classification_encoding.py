@@ -255,7 +255,7 @@ def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, 
         positions = model_positions(AutoConfig.from_pretrained(folder))
         assert positions is not None
         load_tokenizer(folder, positions, pre_split=True)
-        with pytest.raises(UserError, match=f"max_length: {positions + 1} is above the {positions} positions"):
+        with pytest.raises(UserError, match=f"{positions + 1} tokens exceed the {positions} positions"):
             load_tokenizer(folder, positions + 1, pre_split=True)
 
 
@@ -268,7 +268,7 @@ def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpie
         pytest.fail("the train split is read")
 
     assert encoding.load_tokenizer(tiny_wordpiece, tokenize(66), train).is_fast
-    with pytest.raises(UserError, match="max_length: 67 is above the 66 positions"):
+    with pytest.raises(UserError, match="67 tokens exceed the 66 positions"):
         encoding.load_tokenizer(tiny_wordpiece, tokenize(67), train)
 
 
