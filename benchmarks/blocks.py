@@ -23,7 +23,7 @@ from stages import tokenize
 
 SETTINGS = Tokenize(
     block_size=128, join_documents=True, remainder="drop", mask_probability=0.15, whole_word=False, mask_seed=0,
-    limit=None,
+    limit=None, engine="local", num_proc=1,
 )  # fmt: skip
 ROUNDS = 5
 COPIES = 10
@@ -40,7 +40,7 @@ def ours(tokenizer: Any, source: Path, target: Path) -> None:
     tokenize.write(blocks, encoding.FEATURES, target)
 
 
-def course(dataset: Any, tokenizer: Any, cache: Path) -> Any:
+def course(dataset: Any, tokenizer: Any, cache: Path, num_proc: int | None = None) -> Any:
     """The course's chapter 7, masked language modeling: tokenize_function and group_texts over datasets.map."""
 
     def tokenize_function(examples: dict[str, Any]) -> Any:
@@ -59,7 +59,7 @@ def course(dataset: Any, tokenizer: Any, cache: Path) -> Any:
         return result
 
     files = [str(cache.with_name(f"{cache.name}-{name}.arrow")) for name in ("tokens", "blocks")]
-    options: dict[str, Any] = {"batched": True, "load_from_cache_file": False}
+    options: dict[str, Any] = {"batched": True, "load_from_cache_file": False, "num_proc": num_proc}
     tokens = dataset.map(tokenize_function, remove_columns=["text"], cache_file_name=files[0], **options)
     return tokens.map(group_texts, cache_file_name=files[1], **options)
 

@@ -26,7 +26,7 @@ from finetrail.tasks.token_classification.settings import Tokenize
 from stages import tokenize
 
 READER = ConllReader(format="conll", separator=None, token_column=0, label_column=-1, comment=None, encoding="utf-8")
-SETTINGS = Tokenize(max_length=512, stride=32, label_subwords="all", limit=None)
+SETTINGS = Tokenize(engine="local", num_proc=1, max_length=512, stride=32, label_subwords="all", limit=None)
 ROUNDS = 3
 COPIES = 10
 

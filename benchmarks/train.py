@@ -59,7 +59,7 @@ def main(epochs: float | None) -> None:
     for who in ("plain", "ours"):
         with tempfile.TemporaryDirectory() as folder:
             (set_seed if who == "plain" else make_deterministic)(declared.seed)
-            model = modeling.build_model(layout.WEIGHTS, label_names, settings)
+            model = modeling.build_model(layout.WEIGHTS, label_names, settings, train)
             started = time.perf_counter()
             if who == "plain":
                 plain(model, collator, train, validation, settings, folder)

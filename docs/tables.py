@@ -107,8 +107,8 @@ def flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def keys() -> str:
     """Return every key of params.yaml and of recipes, from the schema: what tasks share once, then each task's own."""
-    shared = {"corpus": schema.Corpus, "model": schema.Model, "train": schema.Train, "evaluate": schema.Evaluate,
-              "export": schema.Export}  # fmt: skip
+    shared = {"corpus": schema.Corpus, "model": schema.Model, "tokenize": schema.Tokenize, "train": schema.Train,
+              "evaluate": schema.Evaluate, "export": schema.Export}  # fmt: skip
     parts = ["## params.yaml", "", *section(schema.Params), "## What recipes of all tasks have", ""]
     for name, model in shared.items():
         parts += [f"### {name}", "", *section(model)]
@@ -187,7 +187,8 @@ def filled(text: str) -> str:
     """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
     makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
     makers["chaining"] = chaining
-    makers |= {f"benchmark {name}": partial(benchmark, name) for name in ("encode", "blocks", "train", "overhead")}
+    measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
+    makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:

@@ -92,6 +92,8 @@ def read_settings(folder: Path) -> Exported:
     if found["task"] not in tasks.names():
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
     settings = tasks.module(found["task"], "settings")
+    if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
+        found["tokenize"] |= {"engine": "local", "num_proc": 1}
     sections = {"tokenize": settings.Tokenize, "evaluate": settings.Evaluate}
     try:
         read = {key: model.model_validate_json(json.dumps(found[key])) for key, model in sections.items()}

@@ -96,6 +96,12 @@ def declared_keys(stage_name: str) -> list[str]:
     return keys
 
 
+def declared_files(stage_name: str) -> list[Path]:
+    """Return the files and folders that dvc.yaml declares as a stage's deps."""
+    task = load_params().task
+    return [Path(dep.replace("${task}", task)) for dep in read_yaml(layout.GRAPH)["stages"][stage_name]["deps"]]
+
+
 def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does (PyYAML would read 3e-5 as a string); UserError with file and line if it is not."""
     try:

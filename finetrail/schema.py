@@ -1,9 +1,17 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -144,11 +152,25 @@ class Splits(Settings):
     stratify: str | None = Field(
         min_length=1, description="column of the task whose values each carved split has in proportion; null: by chance"
     )
+    group: str | None = Field(
+        min_length=1,
+        description="column, the task's or one more: examples that share its value go into one carved split, which "
+        "then has at most its fraction; null: each alone",
+    )
 
     @model_validator(mode="after")
     def _something_left(self) -> "Splits":
         if sum(split for split in (self.validation, self.test) if isinstance(split, float)) >= 1:
             raise ValueError("validation and test leave nothing for train; expected fractions that sum to below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Splits":
+        if self.stratify is not None and self.group is not None:
+            raise ValueError(
+                f"stratify {self.stratify!r} and group {self.group!r}: whole groups are in no proportion; "
+                "expected one of the two, the other null"
+            )
         return self
 
 
@@ -245,13 +267,34 @@ class Model(Settings):
     license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
 
 
-class Train(Settings):
-    """Optimization with the Hugging Face Trainer; a task may add settings of its model."""
+class Tokenize(Settings):
+    """How a corpus becomes features; a task adds what its features are. These two never change a byte of them."""
 
+    engine: Literal["local", "ray"] = Field(description="local: this machine; ray: the Ray cluster at RAY_ADDRESS")
+    num_proc: int = Field(ge=1, description="processes that encode; with ray: tasks at a time")
+
+
+class Lora(Settings):
+    """Low-rank adapters on the base model's linear layers (Hu et al. 2021), merged into its weights after training."""
+
+    rank: int = Field(ge=1, description="of the two matrices that are added to each weight")
+    alpha: float = Field(gt=0, description="their product is scaled by alpha / rank")
+    dropout: float = Field(ge=0, lt=1, description="on what goes into the adapters")
+    target_modules: list[str] | None = Field(
+        min_length=1, description="names of the linear layers, such as query and value; null: all of the base model"
+    )
+
+
+class Train(Settings):
+    """Optimization; a task may add settings of its model."""
+
+    engine: Literal["trainer", "accelerate"] = Field(
+        description="the Hugging Face Trainer, or the loop of finetrail/training/loop.py; the same results"
+    )
     lr: float = Field(gt=0, description="peak learning rate of AdamW")
     epochs: float = Field(gt=0, description="passes over the train split; a fraction stops inside one")
-    batch_size: int = Field(ge=1, description="features a device and step")
-    gradient_accumulation: int = Field(ge=1, description="batches whose gradients are averaged for an update")
+    batch_size: int = Field(ge=1, description="features a device and step; more than fit go through in parts")
+    gradient_accumulation: int = Field(ge=1, description="batches of one update, whose loss is that of one big batch")
     weight_decay: float = Field(ge=0, description="AdamW's, on all but biases and norms")
     warmup: float = Field(ge=0, lt=1, description="fraction of all updates with a rising learning rate")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="of the learning rate")
@@ -270,6 +313,49 @@ class Train(Settings):
         ge=1, description="layers that join training at the start of each epoch, from the top (Howard and Ruder 2018); "
         "null: all train from the first"
     )  # fmt: skip
+    checkpoint_every: str | None = Field(
+        pattern=r"^[1-9]\d* (updates|minutes)$",
+        description="'500 updates' or '10 minutes': at the next point of the loss curve, besides each epoch, so "
+        "that a killed run goes on from there; null: at each epoch only",
+    )
+    gradient_checkpointing: bool = Field(
+        description="compute activations anew in the backward pass: less memory, slower"
+    )
+    torch_compile: bool = Field(description="compile the model with torch.compile; slow to start")
+    lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
+
+    @model_validator(mode="after")
+    def _layers_train(self) -> "Train":
+        if self.lora is not None and (self.unfreeze_layers is not None or self.layer_decay < 1):
+            raise ValueError(
+                "lora freezes the layers, and layer_decay and unfreeze_layers say how they train; "
+                "expected layer_decay 1.0 and no unfreeze_layers, or no lora"
+            )
+        return self
+
+
+def _one_message(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("expected balanced, null, or for each label (a string) a weight above 0") from None
+
+
+ClassWeights = Annotated[
+    Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None, WrapValidator(_one_message)
+]
+
+
+class ClassifierTrain(Train):
+    """Optimization of what chooses one label of several. Validation has the plain loss: comparable between settings."""
+
+    label_smoothing: float = Field(
+        ge=0, lt=1, description="share of the target that all labels get alike (Szegedy et al. 2016); train only"
+    )
+    class_weights: ClassWeights = Field(
+        description="label -> weight of its losses, all labels; balanced: more for rare ones, 1 on average; null: all "
+        "alike; train only"
+    )
 
 
 class Bootstrap(Settings):

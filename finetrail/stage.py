@@ -37,8 +37,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def log(message: str) -> None:
-    """Print one line for people; flushed, so that it stands in order with DVC's and with progress bars."""
-    print(message, file=sys.stderr, flush=True)
+    """Print one line for people, once for all processes; flushed, so that it stands in order with DVC's."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -56,7 +56,8 @@ def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], 
             if waiting[table]:
                 write(table)
     if empty := [table for table in tables if not written[table]]:
-        raise UserError(f"splits.{empty[0]}: every example of it is empty; expected at least one that is not")
+        where = f"splits.{empty[0]}" if empty[0] in layout.SPLITS else f"corpus: the table {empty[0]}"
+        raise UserError(f"{where}: every example of it is left out, as empty or unusable; expected at least one")
 
 
 def provenance(fetched: Fetched, corpus: schema.Corpus) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def main() -> None:
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
     if hint := moving(fetched):
         log(f"download@model: {hint}")
-    log(f"download@model: {model.name}, {provenance['bytes'] / 1e6:.0f} MB, sha256 {provenance['sha256'][:8]}…")
+    size = "new: train draws its weights" if model.source.kind == "new" else f"{provenance['bytes'] / 1e6:.0f} MB"
+    log(f"download@model: {model.name}, {size}, sha256 {provenance['sha256'][:8]}…")
 
 
 if __name__ == "__main__":

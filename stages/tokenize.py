@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from finetrail import layout, params, stage, tasks
+from finetrail.encoding.engines import Batch, Features, ordered_map
+from finetrail.schema import Tokenize
 
 EXAMPLES_A_BATCH = 4096  # bounds memory, whatever the size of the corpus
 
@@ -21,17 +24,21 @@ def main() -> None:
     tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
     target = task.target(train(), settings)
     encoder = task.Encoder(tokenizer, target, settings)
-    with stage.output(layout.TOKENIZED) as folder:
+    engine = ordered_map(settings.engine, settings.num_proc)
+    with stage.output(layout.TOKENIZED) as folder, engine as mapped:
         folder.mkdir()
         counts = {}
         for table, schema in encoder.tables.items():
             limit = settings.limit if table in layout.SPLITS else None
-            features = encoder.encode_table(table, read(layout.table_file(layout.CORPUS, table), limit))
+            batches = Batches(layout.table_file(layout.CORPUS, table).absolute(), limit, EXAMPLES_A_BATCH)
+            features = encoder.encode_table(table, batches, mapped)
             counts[table] = write(features, schema, folder / layout.features_file(table).name)
             numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[table].items())
             stage.log(f"tokenize: {table}: {', '.join(numbers)}")
         stage.write_json(folder / layout.TARGET.name, target)
-        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": settings.model_dump(), "splits": counts})
+        # Without the engine: the same features, so that nothing behind this stage runs again.
+        used = settings.model_dump(exclude=set(Tokenize.model_fields))
+        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": used, "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
 
 
@@ -40,7 +47,7 @@ def train() -> Iterator[pa.Table]:
     return (examples for _, examples in read(layout.table_file(layout.CORPUS, "train"), None))
 
 
-def write(features: Iterable[tuple[pa.Table, dict[str, int]]], schema: pa.Schema, path: Path) -> dict[str, int]:
+def write(features: Iterable[Features], schema: pa.Schema, path: Path) -> dict[str, int]:
     """Write the features of one table as an Arrow stream, batch by batch, and return the sum of their counts."""
     counts: Counter[str] = Counter()
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
@@ -50,7 +57,19 @@ def write(features: Iterable[tuple[pa.Table, dict[str, int]]], schema: pa.Schema
     return dict(counts)
 
 
-def read(path: Path, limit: int | None) -> Iterator[tuple[np.ndarray, pa.Table]]:
+@dataclass(frozen=True)
+class Batches:
+    """What read() yields; the path is absolute, because a Ray worker that reads them has another working folder."""
+
+    path: Path
+    limit: int | None
+    size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return read(self.path, self.limit, self.size)
+
+
+def read(path: Path, limit: int | None, size: int = EXAMPLES_A_BATCH) -> Iterator[Batch]:
     """Yield (row numbers, examples) of a table in batches: all of it, or `limit` rows spread evenly over it.
 
     Evenly, and not the first: corpora are often sorted by label or by document.
@@ -59,7 +78,7 @@ def read(path: Path, limit: int | None) -> Iterator[tuple[np.ndarray, pa.Table]]
     total = file.metadata.num_rows
     kept = np.arange(total) if limit is None or limit >= total else np.arange(limit) * total // limit
     start = 0
-    for batch in file.iter_batches(EXAMPLES_A_BATCH):
+    for batch in file.iter_batches(size):
         rows = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(batch))]
         if len(rows):
             yield rows, pa.Table.from_batches([batch]).take(rows - start)

@@ -5,16 +5,25 @@ import platform
 import resource
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import peft
+import torch
+import transformers
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, params, stage, tasks
 from finetrail.errors import UserError
-from finetrail.training import trainer
+from finetrail.training import adapters, batching, checkpoints, loop, memory, trainer
 from finetrail.training.determinism import make_deterministic
+from finetrail.training.run import HISTORY, Run
+
+ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
 
 def main() -> None:
@@ -25,42 +34,89 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     train, validation = map(load_features, ("train", "validation"))
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
-    validation = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])
-    scratch = layout.SCRATCH / "train"
-    shutil.rmtree(scratch, ignore_errors=True)
+    validation = validation.select(batching.feature_lengths(validation).argsort(kind="stable")[::-1])
     notes = task.notes(layout.WEIGHTS)
     for note in notes:
         stage.log(f"train: {note}")
-    make_deterministic(declared.seed)
-    model = task.build_model(layout.WEIGHTS, target, settings)
-    started = time.perf_counter()
-    model, record = trainer.train(
-        model,
-        task.build_collator(tokenizer, settings),
-        {"train": taken(train, task.COLUMNS), "validation": taken(validation, task.COLUMNS)},
-        task.reduce,
-        lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
-        settings,
-        declared.seed,
-        scratch,
+    run = Run(
+        task=task,
+        collator=task.build_collator(tokenizer, settings),
+        train=taken(train, task.COLUMNS),
+        validation=taken(validation, task.COLUMNS),
+        validate=lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
+        settings=settings,
+        seed=declared.seed,
+        scratch=scratch(declared),
+        piece_size=settings.batch_size,
     )
+    started = time.perf_counter()
+    model, record = fit(lambda: build_model(task, target, settings, train, declared.seed), run)
     seconds = time.perf_counter() - started
-    tokens = int(trainer.feature_lengths(train).sum() * record["epochs_done"])
+    tokens = int(batching.feature_lengths(train).sum() * record["epochs_done"])
     # Under torchrun and accelerate launch every process comes here, and one of them writes.
     if os.environ.get("RANK", "0") == "0":
         settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"notes": notes}
-        write(model, tokenizer, settings_used, scratch, timings(seconds, tokens))
-        shutil.rmtree(scratch)
+        write(model, tokenizer, settings_used, run.scratch, timings(seconds, tokens))
+        checkpoints.clear(run.scratch)
         stage.log(
             f"train: {record['updates']} updates in {record['precision']} on {record['device']}, kept update "
             f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
 
 
+def scratch(declared: params.Declared) -> Path:
+    """Return where this very run keeps its checkpoints: no other settings, code, data or libraries meet them."""
+    determined_by = {
+        "seed": declared.seed,
+        "train": declared.train.model_dump(),
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+        "versions": [platform.python_version(), *(module.__version__ for module in (torch, transformers, peft))],
+    }
+    return layout.SCRATCH / "train" / checkpoints.key(determined_by, params.declared_files("train"))
+
+
+def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, seed: int) -> PreTrainedModel:
+    """Make the model that trains: with its new weights, those of adapters too, drawn from the seed."""
+    make_deterministic(seed)
+    model = task.build_model(layout.WEIGHTS, target, settings, train)
+    model.config.use_cache = False  # for generation only; the Trainer would do so too
+    if settings.lora is not None:
+        adapters.add(model, settings.lora)
+    if settings.gradient_checkpointing:
+        memory.checkpoint_gradients(model)
+    if settings.torch_compile:
+        model.compile(dynamic=True)  # in place: names and weights stay what they are
+    return model
+
+
+def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
+
+    The batches stay what they are, and their loss too.
+    """
+    record = None
+    while record is None:
+        try:
+            model, record = ENGINES[run.settings.engine](build(), run)
+        except torch.OutOfMemoryError:
+            several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
+            if several or not run.task.SEPARABLE or run.piece_size == 1:
+                raise UserError(
+                    f"train: the device is out of memory with {run.piece_size} features at once; expected a smaller "
+                    "batch_size (and more train.gradient_accumulation), train.gradient_checkpointing, or a smaller "
+                    "tokenize.max_length"
+                ) from None
+            run = replace(run, piece_size=run.piece_size // 2)
+            stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
+    if run.settings.lora is not None:
+        adapters.merge(model)
+    return model, record
+
+
 def load_features(split: str) -> Dataset:
     """Map the features of a split into memory, those with labels."""
     features = Dataset.from_file(str(layout.features_file(split)))
-    labelled = trainer.labelled(features)
+    labelled = batching.labelled(features)
     if not len(labelled):
         raise UserError(
             f"{layout.features_file(split)}: no feature has a label that train knows; expected at least one"
@@ -85,7 +141,7 @@ def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratc
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         stage.write_json(folder / layout.TRAINING_RECORD.name, record)
-        shutil.copytree(scratch / trainer.HISTORY, history)
+        shutil.copytree(scratch / HISTORY, history)
         stage.write_json(timings_file, timed)
 
 

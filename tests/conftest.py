@@ -16,6 +16,7 @@ os.environ.update(HF_MODULES_CACHE=f"{HOME}/modules", HF_HUB_OFFLINE="1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from datasets import Dataset  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 from transformers import (  # noqa: E402
@@ -258,7 +259,14 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
         "corpus": {
             "name": "Toy people and places",
             "source": {"kind": "file", "path": str(corpus), "sha256": None},
-            "splits": {"train": corpus.name, "validation": 0.2, "test": 0.2, "seed": 0, "stratify": None},
+            "splits": {
+                "train": corpus.name,
+                "validation": 0.2,
+                "test": 0.2,
+                "seed": 0,
+                "stratify": None,
+                "group": None,
+            },
             "license": "CC0-1.0",
             "language": None,
             "reader": {
@@ -276,8 +284,15 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
             "source": {"kind": "file", "path": str(model), "sha256": None},
             "license": "CC0-1.0",
         },
-        "tokenize": {"max_length": 16, "stride": 4, "label_subwords": "first", "limit": None},
-        "train": toy_settings(),
+        "tokenize": {
+            "engine": "local",
+            "num_proc": 1,
+            "max_length": 16,
+            "stride": 4,
+            "label_subwords": "first",
+            "limit": None,
+        },
+        "train": toy_settings(**PLAIN_LOSS),
         "evaluate": {
             "batch_size": 8,
             "bootstrap": {"samples": 100, "confidence": 0.95, "seed": 0},
@@ -287,9 +302,15 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
     }
 
 
+# What the two classifiers' settings have besides, and the train split of models that do not look at it.
+PLAIN_LOSS = {"label_smoothing": 0.0, "class_weights": None}
+NO_FEATURES = Dataset.from_dict({})
+
+
 def toy_settings(**changes: Any) -> dict[str, Any]:
     """The section `train` of the toy recipe."""
     return {
+        "engine": "trainer",
         "lr": 0.01,
         "epochs": 2.0,
         "batch_size": 8,
@@ -307,6 +328,10 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "log_steps": 1,
         "layer_decay": 1.0,
         "unfreeze_layers": None,
+        "checkpoint_every": None,
+        "gradient_checkpointing": False,
+        "torch_compile": False,
+        "lora": None,
     } | changes
 
 

@@ -5,19 +5,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import skip_first_batches
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetrail.training.batching import LengthGroupedSampler, length_grouped
+from finetrail.training.batching import MOST_PADDING, REPEATED, Batches, length_grouped, pieces, train_loader
 
 
 def order(lengths: Any, batch_size: int, seed: int = 0) -> np.ndarray:
     return length_grouped(np.asarray(lengths, dtype=np.int64), batch_size, np.random.default_rng(seed))
 
 
-def sampler(lengths: Any, batch_size: int, seed: int = 0) -> LengthGroupedSampler:
-    torch.manual_seed(seed)
-    return LengthGroupedSampler(lengths, batch_size)
+def batches(lengths: Any, batch_size: int, seed: int = 0, **others: Any) -> Batches:
+    return Batches(np.asarray(lengths, dtype=np.int64), batch_size, others.pop("grouped", True), seed, **others)
+
+
+def epoch(given: Batches, number: int) -> list[list[tuple[int, int]]]:
+    given.set_epoch(number)
+    return list(given)
+
+
+def rows(found: list[list[tuple[int, int]]]) -> list[int]:
+    return [row for batch in found for row, _ in batch]
 
 
 def padding(lengths: np.ndarray, batch_size: int) -> float:
@@ -31,10 +41,12 @@ def test_every_feature_comes_once(lengths: list[int], batch_size: int) -> None:
     assert sorted(order(lengths, batch_size)) == list(range(len(lengths)))
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(0, 8), (1, 8), (7, 8), (8, 8), (9, 8), (5, 1)])
-def test_few_features_come_once_too(n: int, batch_size: int) -> None:
-    assert sorted(sampler(range(1, n + 1), batch_size)) == list(range(n))
-    assert len(sampler(range(1, n + 1), batch_size)) == n
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 8), (7, 8), (8, 8), (9, 8), (5, 1)])
+def test_few_features_come_once_too(n: int, batch_size: int, grouped: bool) -> None:
+    found = list(batches(range(1, n + 1), batch_size, grouped=grouped))
+    assert sorted(rows(found)) == list(range(n))
+    assert len(found) == len(batches(range(1, n + 1), batch_size)) == -(-n // batch_size)
 
 
 def test_batches_hold_similar_lengths() -> None:
@@ -56,29 +68,102 @@ def test_short_and_long_batches_alternate() -> None:
     assert 0.25 < rising < 0.75
 
 
-def test_epochs_differ_and_a_seed_gives_the_same_epochs_again() -> None:
+@pytest.mark.parametrize("grouped", [True, False])
+def test_epochs_differ_and_a_seed_gives_the_same_epochs_again_in_any_order(grouped: bool) -> None:
     lengths = np.random.default_rng(3).integers(1, 50, 100)
-    run, again, other = sampler(lengths, 8), sampler(lengths, 8), sampler(lengths, 8, seed=1)
-    epochs = [list(run) for _ in range(3)]
-    assert epochs == [list(again) for _ in range(3)]
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != list(other)
+    one, again, other = (batches(lengths, 8, seed, grouped=grouped) for seed in (0, 0, 1))
+    epochs = [epoch(one, number) for number in range(3)]
+    torch.rand(7)  # what others draw does not matter
+    assert [epoch(again, number) for number in (2, 0, 1)] == [epochs[2], epochs[0], epochs[1]]
+    assert rows(epochs[0]) != rows(epochs[1]) != rows(epochs[2])
+    assert rows(epochs[0]) != rows(epoch(other, 0))
+    draws = [dict(pair for batch in found for pair in batch) for found in epochs]
+    assert all(draws[0][row] != draws[1][row] for row in range(100))
 
 
-def test_what_a_process_draws_while_it_trains_does_not_change_the_order() -> None:
-    """Under torchrun each process has dropout masks of its own shape, but all must share one order."""
-    lengths = np.random.default_rng(4).integers(1, 50, 100)
-    one, two = sampler(lengths, 8), sampler(lengths, 8)
-    assert list(one) == list(two)
-    torch.rand(7)
-    first = list(one)
-    torch.rand(1000)
-    assert list(two) == first
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.booleans())
+def test_processes_share_the_batches_of_one_and_have_as_many(
+    n: int, batch_size: int, processes: int, grouped: bool
+) -> None:
+    lengths = np.random.default_rng(n).integers(1, 50, n)
+    alone = epoch(batches(lengths, batch_size, grouped=grouped), 1)
+    shares = [
+        epoch(batches(lengths, batch_size, grouped=grouped, process=process, processes=processes), 1)
+        for process in range(processes)
+    ]
+    assert len({len(share) for share in shares}) == 1
+    together = [batch for turn in zip(*shares, strict=True) for batch in turn]
+    assert together[: len(alone)] == alone
+    assert all(draw == REPEATED for batch in together[len(alone) :] for _, draw in batch)
 
 
 def test_features_of_one_batch_vary_between_epochs() -> None:
     """Not only the order of the batches: the same features together in each epoch would bias the gradients."""
-    lengths = np.random.default_rng(5).integers(1, 50, 3000)
-    run = sampler(lengths, 8)
-    first, second = ({frozenset(epoch[i : i + 8]) for i in range(0, 3000, 8)} for epoch in (list(run), list(run)))
+    run = batches(np.random.default_rng(5).integers(1, 50, 3000), 8)
+    first, second = ({frozenset(rows([batch])) for batch in epoch(run, number)} for number in range(2))
     assert len(first & second) < 10
+
+
+# --- pieces -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 128), min_size=1, max_size=64), st.integers(1, 64), st.sampled_from([0.0, 0.05, 0.5]))
+def test_pieces_hold_every_feature_once_and_little_padding(lengths: list[int], most: int, padding: float) -> None:
+    found = pieces(lengths, most, padding)
+    assert sorted(position for piece in found for position in piece) == list(range(len(lengths)))
+    for piece in found:
+        own = [lengths[position] for position in piece]
+        assert 1 <= len(piece) <= most
+        assert own == sorted(own, reverse=True)
+        assert len(own) * own[0] - sum(own) <= padding * len(own) * own[0]
+
+
+def test_features_of_one_length_are_one_piece() -> None:
+    assert pieces([7] * 32, 32, MOST_PADDING) == [list(range(32))]
+    assert pieces([5, 60, 58], 32, MOST_PADDING) == [[1, 2], [0]]
+    assert pieces([5, 60, 58], 32, 1.0) == [[1, 2, 0]]
+
+
+def loader(piece_size: int | None, **others: Any) -> Any:
+    features = Dataset.from_dict({"input_ids": [[1] * n for n in (3, 9, 3, 9, 3)], "left": [0] * 5})
+
+    def collate(given: list[dict[str, Any]]) -> dict[str, Any]:
+        assert all(row.keys() == {"input_ids", "draw"} for row in given)
+        return {"ids": [row["input_ids"] for row in given], "draws": [row["draw"] for row in given]}
+
+    def items(piece: dict[str, Any]) -> torch.Tensor:
+        return torch.tensor(sum(map(len, piece["ids"])))
+
+    given = batches([3, 9, 3, 9, 3], 4, **others)
+    return train_loader(features, collate, items, given, ("input_ids", "draw"), piece_size)  # type: ignore[arg-type]
+
+
+def test_a_batch_comes_in_pieces_with_their_items() -> None:
+    for batch in loader(4):
+        for piece, items in zip(batch["pieces"], batch["items"], strict=True):
+            assert len({len(ids) for ids in piece["ids"]}) == 1
+            assert items == sum(map(len, piece["ids"]))
+    assert [len(batch["pieces"]) for batch in loader(None)] == [1, 1]
+    assert max(len(piece["ids"]) for batch in loader(1) for piece in batch["pieces"]) == 1
+
+
+def test_a_repeated_batch_counts_nothing() -> None:
+    *_, last = loader(4, process=2, processes=3)
+    assert last["items"].sum() == 0
+    *_, last = loader(4, process=1, processes=3)
+    assert last["items"].sum() > 0
+
+
+def test_an_epoch_of_the_loader_takes_nothing_from_torchs_generator() -> None:
+    torch.manual_seed(0)
+    list(loader(4))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), after)
+
+
+def test_resuming_skips_batches_of_the_same_epoch() -> None:
+    given = loader(4)
+    given.set_epoch(3)
+    whole = [batch["pieces"] for batch in given]
+    assert [batch["pieces"] for batch in skip_first_batches(given, 1)] == whole[1:]

@@ -21,7 +21,14 @@ def corpus(scheme="iob2", impossible_transitions="repair", unseen_labels="keep")
         {
             "name": "toy",
             "source": {"kind": "file", "path": "toy", "sha256": None},
-            "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0, "stratify": None},
+            "splits": {
+                "train": "train",
+                "validation": "dev",
+                "test": "test",
+                "seed": 0,
+                "stratify": None,
+                "group": None,
+            },
             "license": None,
             "language": None,
             "reader": {"format": "parquet", "columns": {"tokens": "tokens", "labels": "labels"}},

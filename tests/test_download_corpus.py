@@ -29,7 +29,7 @@ def section(**changes):
     return {
         "name": "toy",
         "source": {"kind": "file", "path": "toy", "sha256": None},
-        "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0, "stratify": None},
+        "splits": {"train": "train", "validation": "dev", "test": "test", "seed": 0, "stratify": None, "group": None},
         "license": "CC0-1.0",
         "language": "en",
         "reader": {
@@ -180,7 +180,7 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
 def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
     download(
         {"train": "".join(f"w{number} O\n\n" for number in range(20))},
-        splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1, "stratify": None},
+        splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1, "stratify": None, "group": None},
     )
     found = {split: rows(split) for split in ("train", "validation", "test")}
     assert [len(of_split) for of_split in found.values()] == [11, 4, 5]
@@ -189,7 +189,7 @@ def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
 
 
 def test_a_glob_reads_its_files_in_sorted_order(download):
-    splits = {"train": "train*", "validation": "dev", "test": "test", "seed": 0, "stratify": None}
+    splits = {"train": "train*", "validation": "dev", "test": "test", "seed": 0, "stratify": None, "group": None}
     download({**TOY, "train2": "second O\n", "train10": "first O\n"}, splits=splits)
     assert [row["tokens"][0] for row in rows("train")] == ["EU", "Rome", "first", "second"]
 
@@ -213,7 +213,7 @@ def test_a_part_of_speech_corpus_goes_through_jsonl(download):
         (
             {"reader": {"format": "jsonl", "columns": {"tokens": "t", "labels": "l"}, "encoding": "utf-8"}},
             dict.fromkeys(TOY, '{"t": [], "l": []}\n'),
-            r"^splits.train: every example of it is empty",
+            r"^splits.train: every example of it is left out, as empty or unusable; expected at least one$",
         ),
         (
             {"tags": {"scheme": "iob2", "impossible_transitions": "refuse", "unseen_labels": "keep"}},
@@ -233,6 +233,15 @@ def test_a_refused_corpus_leaves_the_earlier_one_untouched(download, changes, fi
         download(files, **changes)
     assert {path.name: path.read_bytes() for path in sorted(Path("data/corpus").iterdir())} == before
     assert [path.name for path in Path("data").iterdir()] == ["corpus"]
+
+
+def test_an_empty_table_that_splits_share_is_named_as_one(tmp_path):
+    columns = pa.schema([("id", pa.string())])
+    rows = [(split, {"id": "0"}) for split in ("train", "validation", "test")]
+    with pytest.raises(UserError, match=r"^corpus: the table documents: every example of it is left out"):
+        download_corpus.write_tables(
+            rows, dict.fromkeys(("train", "validation", "test", "documents"), columns), tmp_path
+        )
 
 
 PROGRAM = """

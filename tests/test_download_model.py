@@ -55,7 +55,7 @@ def download(tmp_path, monkeypatch, folder):
 
     def call(license=None, **fields):
         fields = fields or {"kind": "file", "path": str(folder), "sha256": None}
-        source = TypeAdapter(schema.Source).validate_python(fields)
+        source = TypeAdapter(schema.ModelSource).validate_python(fields)
         model = schema.Model(name="me/model", source=source, license=license)
         monkeypatch.setattr(download_model, "load", {"download@model": SimpleNamespace(model=model)}.__getitem__)
         download_model.main()
@@ -96,6 +96,13 @@ def test_provenance_names_source_hashes_and_licence(download, folder, capsys):
         f"sha256: {provenance['sha256']}",
         f"download@model: me/model, 0 MB, sha256 {provenance['sha256'][:8]}…",
     ]
+
+
+def test_a_new_model_is_told_to_have_no_weights_yet(download, capsys):
+    tokenizer = {"kind": "byte_level_bpe", "vocab_size": 300, "min_frequency": 2}
+    kept = download(kind="new", config={"model_type": "gpt2"}, tokenizer=tokenizer)
+    assert not [name for name in kept if name.endswith(".safetensors")]
+    assert "download@model: me/model, new: train draws its weights, sha256 " in capsys.readouterr().err
 
 
 def test_a_pinned_model_needs_no_hint(download, folder, capsys):

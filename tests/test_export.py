@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,7 +85,7 @@ def write_earlier_outputs() -> None:
         path.mkdir(parents=True)
     write_trained(layout.TRAINED, Path("vocab.txt"))
     tokenizer = load_tokenizer(layout.TRAINED, 16, pre_split=True)
-    settings = Tokenize(max_length=16, stride=4, label_subwords="first", limit=None)
+    settings = Tokenize(engine="local", num_proc=1, max_length=16, stride=4, label_subwords="first", limit=None)
     # The first sentence has no features, as tokenize.limit may have it.
     features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))
     with pa.ipc.new_stream(str(layout.features_file("test")), features.schema) as writer:
@@ -104,7 +104,10 @@ def write_earlier_outputs() -> None:
     write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
     write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
     write_json(layout.TARGET, LABELS)
-    write_json(layout.TOKENIZED_COUNTS, {"settings": settings.model_dump(), "splits": {}})
+    write_json(
+        layout.TOKENIZED_COUNTS,
+        {"settings": settings.model_dump(exclude=set(schema.Tokenize.model_fields)), "splits": {}},
+    )
     scores = scoring.score(predictions, LABELS, EVALUATE)
     metrics = {"headline": "f1", "confidence": 0.95, "validation": scores, "test": scores}
     write_json(layout.EVALUATION_METRICS, metrics)
@@ -187,7 +190,7 @@ def test_the_settings_of_inference_are_those_of_the_run(done: Path) -> None:
         "evaluate": EVALUATE.model_dump(),
     }
     found = read(done / layout.EXPORT_SETTINGS)
-    assert Tokenize(**found["tokenize"]).stride == 4
+    assert found["tokenize"]["stride"] == 4
     assert schema.Evaluate(**found["evaluate"]) == EVALUATE
 
 
@@ -259,21 +262,26 @@ def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
     assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
 
 
-def relabel_a_word(surer: float) -> None:
-    """Change one prediction of torch's, in the fifth example, and its confidence by so much."""
+def relabel_a_word(choose: Callable[..., Any], surer: float) -> str:
+    """Change the least or most sure prediction of torch's, and its confidence by so much; return its example."""
     table = pq.read_table(layout.PREDICTIONS)
     rows = table.to_pylist()
-    word = rows[4]["predictions"][1]
-    rows[4]["predictions"][1] = "B-LOC" if word != "B-LOC" else "O"
-    rows[4]["confidences"][1] += surer
+    row = choose(rows, key=lambda row: choose(row["confidences"]))
+    word = row["confidences"].index(choose(row["confidences"]))
+    row["predictions"][word] = "B-LOC" if row["predictions"][word] != "B-LOC" else "O"
+    row["confidences"][word] += surer
     pq.write_table(pa.Table.from_pylist(rows, table.schema), layout.PREDICTIONS)
+    return str(row["id"])
 
 
-def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(project: Path) -> None:
+@pytest.mark.parametrize(("choose", "surer"), [(min, 0.001), (max, 0.0)])
+def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(
+    project: Path, choose: Callable[..., Any], surer: float
+) -> None:
     before = bytes_of(layout.EXPORTED)
-    relabel_a_word(surer=0.001)
+    example = relabel_a_word(choose, surer)
     with pytest.raises(
-        UserError, match=r"model.onnx differs from torch in 1 of \d+ predictions on test, .* example 'test-5'"
+        UserError, match=rf"model.onnx differs from torch in 1 of \d+ predictions on test, .* example '{example}'"
     ):
         run()
     assert bytes_of(layout.EXPORTED) == before
@@ -281,7 +289,7 @@ def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_
 
 
 def test_one_near_tie_is_told_and_not_refused(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    relabel_a_word(surer=0.00001)
+    relabel_a_word(min, surer=0.00001)
     run(int8=False)
     fp32 = read(layout.EXPORT_METRICS)["onnx_fp32"]
     assert (fp32["disagreements"], fp32["near_ties"]) == (0, 1)

@@ -94,7 +94,7 @@ def exported(cases, tiny_wordpiece, tmp_path_factory) -> dict[str, Path]:
 
 def settings_of(task, case):
     module = tasks.module(task, "settings")
-    return module.Tokenize(**case.tokenize), module.Evaluate(**case.evaluate)
+    return module.Tokenize(**case.tokenize, engine="local", num_proc=1), module.Evaluate(**case.evaluate)
 
 
 def encoder(task, case, folder):
@@ -156,7 +156,7 @@ def test_the_batch_size_changes_no_answer(cases, exported, tag):
 
 
 def test_inputs_without_an_id_are_numbered_and_texts_are_split_at_whitespace(tag):
-    answers = tag(["Anna lives\tin  Paris .", {"tokens": ["a b"], "id": "mine"}, {"text": "", "more": 1}], first_id=7)
+    answers = tag(["Anna lives\tin  Paris .", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
     assert [(answer["id"], answer["tokens"]) for answer in answers] == [
         ("7", ["Anna", "lives", "in", "Paris", "."]),
         ("mine", ["a b"]),
@@ -193,10 +193,11 @@ def test_entities_are_read_as_conlleval_reads_labels(labels, entities):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "input '0': neither is there; expected {\"tokens\""),
+        ({}, "input '0': there is no text; expected {\"tokens\""),
         ({"id": "x", "text": None}, "input 'x': text is None; expected"),
         ({"tokens": "a b"}, "input '0': tokens is 'a b'; expected"),
         ({"tokens": ["a", 1]}, "input '0': tokens is ['a', 1]; expected"),
+        ({"text": "a", "more": 1}, "input '0': unknown key 'more'; expected id, tokens, text"),
     ],
 )
 def test_an_input_that_is_none_is_told_behind_its_place(tag, given, message):
@@ -440,7 +441,7 @@ def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, mon
         file.write("{}\n")
     monkeypatch.setattr(predict, "INPUTS_A_CALL", 10)
     code, _, error = command("--input", sentences, "--output", output)
-    assert (code, error.startswith(f"error: {sentences}:132: input '66': neither is there; expected")) == (1, True)
+    assert (code, error.startswith(f"error: {sentences}:132: input '66': there is no text; expected")) == (1, True)
     assert output.read_text(encoding="utf-8") == answers
     assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ from transformers import (
 
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.training import optimizers, trainer
+from finetrail.training import optimizers
 from finetrail.training.determinism import make_deterministic
+from finetrail.training.run import Run
+from stages.train import ENGINES
 
 SIZES = {
     "hidden_size": 8,
@@ -148,8 +151,8 @@ def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([row[name] for row in features]) for name in ("input_ids", "labels")}
 
 
-def run(tmp_path: Path, **changes: Any) -> list[dict[str, torch.Tensor]]:
-    """Train with the Trainer; return the weights before, and after each epoch."""
+def run(tmp_path: Path, engine: str = "trainer", **changes: Any) -> list[dict[str, torch.Tensor]]:
+    """Train with one of the engines; return the weights before, and after each epoch."""
     make_deterministic(0)
     model = bert()
     states: list[dict[str, torch.Tensor]] = []
@@ -159,16 +162,19 @@ def run(tmp_path: Path, **changes: Any) -> list[dict[str, torch.Tensor]]:
         return {"accuracy": 0.0}
 
     snapshot()
-    features = {"train": toy_features(16), "validation": toy_features(4)}
     settings = Train(**toy_settings(**{"best_metric": "accuracy", "weight_decay": 0.1} | changes))
-    trainer.train(model, collate, features, lambda logits, labels: logits, snapshot, settings, 0, tmp_path)
+    columns = {"COLUMNS": ("input_ids", "labels"), "SEPARABLE": True, "items": lambda batch: torch.tensor(1)}
+    task = SimpleNamespace(**columns, reduce=lambda logits, labels: logits)
+    train, validation = toy_features(16), toy_features(4)
+    ENGINES[engine](model, Run(task, collate, train, validation, snapshot, settings, 0, tmp_path, 8))  # type: ignore
     return states
 
 
 @pytest.mark.usefixtures("restored_torch")
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused"])
-def test_frozen_weights_stay_bit_by_bit_and_then_join(tmp_path: Path, optimizer: str) -> None:
-    before, first, second, third = run(tmp_path, unfreeze_layers=2, epochs=3.0, optimizer=optimizer)
+def test_frozen_weights_stay_bit_by_bit_and_then_join(tmp_path: Path, optimizer: str, engine: str) -> None:
+    before, first, second, third = run(tmp_path, engine, unfreeze_layers=2, epochs=3.0, optimizer=optimizer)
     depths = optimizers.depth_of_parameters(bert())
     for name, depth in depths.items():
         assert torch.equal(before[name], first[name]) == (depth < 2), name

@@ -62,7 +62,10 @@ def edit(path: Path, old: str, new: str) -> None:
         ("test: 0.2", "test: 0.9", "corpus.splits: validation and test leave nothing for train"),
         ("sha256: 8573", "sha256: 857", "corpus.source.sha256: String should match pattern"),
         ("hub_repo:", "hub_repo: me", "export.hub_repo: String should match pattern"),
-        ("train:\n  lr", "train:\n\tlr", "not valid YAML"),
+        ("train:\n  engine", "train:\n\tengine", "not valid YAML"),
+        ("engine: trainer", "engine: trainers", "train.engine: should be 'trainer' or 'accelerate'"),
+        ("engine: local", "engine: spark", "tokenize.engine: should be 'local' or 'ray', got 'spark'"),
+        ("10 minutes", "10 hours", "train.checkpoint_every: String should match pattern"),
         ("language: en", "language: en\n  language: ko", "not valid YAML"),
     ],
 )

@@ -71,6 +71,9 @@ def test_whole_numbers_are_classes_and_equal_only_where_they_are_the_same() -> N
         (0.4, 0.4, True),
         (0.4, 0.40005, True),
         (0.4, 0.4002, False),
+        (0.5, 0.5, True),
+        (0.51, 0.51, False),
+        (1.0, 1.0, False),
         (None, 0.4, False),
         (None, None, False),
     ],
@@ -102,6 +105,20 @@ def test_near_ties_are_excused_up_to_one_in_a_thousand_and_one_and_then_none_is(
     assert compare(changed(0), changed(most)) == (total, [], most)
     too_many = [f"e{row}" for row in range(most + 1)]
     assert compare(changed(0), changed(most + 1)) == (total, too_many, 0)
+
+
+def test_scores_of_a_ranking_tie_wherever_they_are() -> None:
+    def ranked(ids: list[str]) -> pa.Table:
+        return pa.table({"id": ["a"], "predictions": [ids], "scores": [[0.98, 0.98, 0.4]]})
+
+    assert compare(ranked(["x", "y", "z"]), ranked(["x", "y", "q"])) == (3, [], 1)
+    assert compare(ranked(["x", "y", "z"]), ranked(["y", "y", "z"])) == (3, [], 1)
+
+
+def test_examples_are_named_in_order_whether_they_tie_or_not() -> None:
+    expected = table(["x"] * 6, [0.4, 0.4, 0.4, 0.9, 0.4, 0.4])
+    found = table(["y"] * 6, [0.4, 0.9, 0.4, 0.9, 0.4, 0.4])
+    assert compare(expected, found) == (6, [*"abcdef"], 0)
 
 
 def test_a_difference_stays_beside_near_ties() -> None:

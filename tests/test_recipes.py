@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import toy_settings
+from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
 from datasets import ClassLabel, Dataset, Features, List, Value
 from hub_server import StandInHub
 from huggingface_hub import ModelCard
@@ -34,8 +34,9 @@ from transformers import BertConfig, BertForPreTraining, DistilBertConfig, Disti
 
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
-from finetrail.schema import Bootstrap, Evaluate, Train
+from finetrail.schema import Bootstrap, Evaluate
 from finetrail.tasks.token_classification import modeling, scoring
+from finetrail.tasks.token_classification.settings import Train
 from stages import evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[1]
@@ -450,7 +451,8 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     # UserError where max_length is above the model's positions.
     tokenizer = load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
     assert tokenizer.tokenize("Oslo") == ["Oslo"] and tokenizer.tokenize("oslo") == ["oslo"]
-    model = modeling.build_model(folder / "data/model/weights", ["O", "B-X"], Train(**toy_settings()))
+    train_settings = Train(**toy_settings(**PLAIN_LOSS))
+    model = modeling.build_model(folder / "data/model/weights", ["O", "B-X"], train_settings, NO_FEATURES)
     loaded = model.base_model.state_dict()
     given = load_file(hub.folder("model", name) / "model.safetensors")
     given = {re.sub(r"^(distil)?bert\.", "", key): tensor for key, tensor in given.items()}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetrail.corpus.readers import Record
-from finetrail.corpus.splits import assemble, carve
+from finetrail.corpus.splits import assemble, carve, carve_groups
 from finetrail.errors import UserError
 from finetrail.schema import Splits
 
@@ -16,6 +17,8 @@ from finetrail.schema import Splits
 VALIDATION_42 = [4, 8]
 TEST_42 = [1, 3, 9]
 TRAIN_42 = [0, 2, 5, 6, 7]
+# And of five pairs: 30% of 10 rows are one pair, for two do not fit.
+GROUPS_42 = {"train": ["0", "1", "4", "5", "6", "7"], "validation": ["8", "9"], "test": ["2", "3"]}
 
 
 def records(n, name="a"):
@@ -35,7 +38,8 @@ def assembled(splits, files):
 
 
 def carving(stratify=None, **changes):
-    return Splits(**{"train": "tr", "validation": 0.2, "test": 0.3, "seed": 42, "stratify": stratify} | changes)
+    given = {"train": "tr", "validation": 0.2, "test": 0.3, "seed": 42, "stratify": stratify, "group": None}
+    return Splits(**given | changes)
 
 
 @given(st.integers(20, 3000), st.floats(0.05, 0.45), st.floats(0.05, 0.45), st.integers(0, 2**70))
@@ -193,3 +197,72 @@ def test_strata_that_cannot_be_are_refused(splits, message):
     files = {"tr": labelled([*"aaabcdefgh"]), "va": records(1), "te": records(1)}
     with pytest.raises(UserError, match=f"^{message}"):
         assembled(splits, files)
+
+
+# --- groups -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=60, max_size=120), st.floats(0.1, 0.4), st.integers(0, 2**70), st.data())
+def test_a_group_is_in_one_split_and_splits_are_as_large_as_groups_allow(sizes, validation, seed, data):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    np.random.default_rng(0).shuffle(groups)
+    fractions = {"validation": validation, "test": data.draw(st.floats(0.1, 0.4))}
+    parts = carve_groups(groups, fractions, seed)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(groups)))
+    assert all((np.diff(rows) > 0).all() for rows in parts.values())
+    assert sum(len(set(groups[rows].tolist())) for rows in parts.values()) == len(sizes)
+    smallest = np.bincount(groups)[groups[parts["train"]]].min()
+    for split, fraction in fractions.items():
+        # No group that train has would have fitted.
+        assert 0 <= round(len(groups) * fraction) - len(parts[split]) < smallest
+
+
+@given(st.integers(20, 300), st.integers(0, 2**70))
+def test_groups_of_one_are_carved_as_rows(n, seed):
+    fractions = {"validation": 0.2, "test": 0.3}
+    rows, groups = carve(n, fractions, seed), carve_groups(np.arange(n), fractions, seed)
+    assert {split: found.tolist() for split, found in rows.items()} == {
+        split: found.tolist() for split, found in groups.items()
+    }
+
+
+def test_the_grouped_draw_of_a_seed_never_changes():
+    found = assembled(carving(group="of"), {"tr": labelled([*"aabbccddee"], "of")})
+    assert found == GROUPS_42
+    assert assembled(carving(group="of"), {"tr": labelled([*"vvwwxxyyzz"], "of")}) == GROUPS_42
+
+
+@pytest.mark.parametrize("values", [[0, 1], ["0", 0], [["x"], ["x", "y"]], [None, 1.5], [{"a": 1}, {"a": 2}]])
+def test_groups_are_any_values_that_json_tells_apart(values):
+    of = [values[number % 2] for number in range(4)] + list("abcdef")
+    found = assembled(carving(group="of", validation="va"), {"tr": labelled(of, "of"), "va": records(1)})
+    assert [len(found[split]) for split in ("train", "test")] == [7, 3]
+    assert all(
+        len({"0", "2"} & set(rows)) in (0, 2) and len({"1", "3"} & set(rows)) in (0, 2) for rows in found.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("splits", "values", "message"),
+    [
+        ({"group": "fo"}, "aabbccddee", "splits.group: a:0 has no column 'fo'; the columns there are of$"),
+        ({"group": "of"}, "aaaaabbbbb", "splits.group: of the 2 values in the 10 examples of train's file none is le"),
+        (
+            {"group": "of"},
+            "aabbb",
+            "splits.group: .* none is left for validation, or none stands there seldom enough; ",
+        ),
+        ({"group": "of", "validation": 0.3}, "aaabbbbbbb", "splits.group: .* none is left for test, or none stands th"),
+        ({"group": "of", "validation": 0.49, "test": 0.49}, "abcdefghij", "splits.group: .* left for train, "),
+        ({"group": "of"}, "", "splits.group: of the 0 values in the 0 examples"),
+        ({"group": "of", "validation": "va", "test": "te"}, "ab", "splits.group: no split is a fraction of train's"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(splits, values, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        assembled(carving(**splits), {"tr": labelled([*values], "of"), "va": records(1), "te": records(1)})
+
+
+def test_groups_and_strata_do_not_go_together():
+    with pytest.raises(ValidationError, match="stratify 'label' and group 'of': .*; expected one of the two"):
+        carving("label", group="of")

@@ -1,7 +1,8 @@
 """The tokenize stage on a task made here: every table of its encoder, which rows a limit keeps, counts, target."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetrail import layout
+from finetrail import layout, schema
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from stages import tokenize
 
 SIZES = {"train": 10, "validation": 5, "test": 3, "documents": 12}
@@ -26,13 +28,15 @@ class Encoder:
     def __init__(self, tokenizer: Any, target: Any, settings: Any) -> None:
         self.target = target
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-        for rows, examples in batches:
-            assert examples["id"].to_pylist() == [f"{name}-{row}" for row in rows]
-            features = [{"example": row, f"{name}_ids": [row]} for row in rows.tolist()]
-            yield pa.Table.from_pylist(features, SCHEMAS[name]), {"examples": len(rows), "long_ones": 1000}
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap) -> Iterator[Features]:
+        return ordered_map(partial(part, name), batches)
+
+
+def part(name: str, batch: Batch) -> Features:
+    rows, examples = batch
+    assert examples["id"].to_pylist() == [f"{name}-{row}" for row in rows]
+    features = [{"example": row, f"{name}_ids": [row]} for row in rows.tolist()]
+    return pa.Table.from_pylist(features, SCHEMAS[name]), {"examples": len(rows), "long_ones": 1000}
 
 
 class Tokenizer:
@@ -41,9 +45,9 @@ class Tokenizer:
         (folder / "tokenizer.json").write_text("{}")
 
 
-class Settings(SimpleNamespace):
-    def model_dump(self) -> dict[str, Any]:
-        return vars(self)
+class Settings(schema.Tokenize):
+    max_length: int
+    limit: int | None
 
 
 Run = Callable[..., list[str]]
@@ -70,7 +74,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             return target
 
         encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder)
-        declared = SimpleNamespace(task="made-here", tokenize=Settings(max_length=8, limit=limit))
+        declared = SimpleNamespace(
+            task="made-here", tokenize=Settings(engine="local", num_proc=1, max_length=8, limit=limit)
+        )
         monkeypatch.setattr(tokenize.params, "load", {"tokenize": declared}.__getitem__)
         monkeypatch.setattr(tokenize.tasks, "module", lambda *names: {("made-here", "encoding"): encoding}[names])
         tokenize.main()

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from conftest import Sentence, toy_settings
+from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
+from conftest import NO_FEATURES, PLAIN_LOSS, Sentence, toy_settings
 from datasets import Dataset
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save, save_file
 from transformers import AutoTokenizer, BertForTokenClassification
 
+from finetrail import training
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.errors import UserError
-from finetrail.schema import Train
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding, modeling
-from finetrail.tasks.token_classification.settings import Tokenize
-from finetrail.training import trainer
+from finetrail.tasks.token_classification.settings import Tokenize, Train
+from finetrail.training import batching, journal
 from finetrail.training.determinism import make_deterministic
 from stages import download_corpus, download_model, evaluate, tokenize, train
 
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("restored_torch")
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 TRAIN_SENTENCES = 48  # of 64: 6 updates an epoch, in batches of 8
 UPDATES = 6
-SETTINGS = Train(**toy_settings())
+SETTINGS = Train(**toy_settings(**PLAIN_LOSS))
 
 Run = Callable[..., tuple[Any, dict[str, Any]]]
 
@@ -44,7 +47,7 @@ def base_model(tiny_base_model: Callable[[Path], Path], tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Table]:
-    settings = Tokenize(max_length=32, stride=4, label_subwords="first", limit=None)
+    settings = Tokenize(engine="local", num_proc=1, max_length=32, stride=4, label_subwords="first", limit=None)
     encoder = encoding.Encoder(load_tokenizer(base_model / "tokenizer", 32, pre_split=True), NAMES, settings)
     tokens, labels = zip(*toy_sentences, strict=True)
     table = encoder.encode(pa.table({"tokens": tokens, "labels": labels}), np.arange(len(tokens)))
@@ -52,31 +55,45 @@ def features(base_model: Path, toy_sentences: list[Sentence]) -> dict[str, pa.Ta
     return {"train": table.filter(in_train), "validation": table.filter(pc.invert(in_train))}
 
 
-@pytest.fixture
-def run(base_model: Path, features: dict[str, pa.Table], tmp_path: Path) -> Run:
-    """Return the function that trains in tmp_path / "scratch" with the toy settings and changes to them."""
+@pytest.fixture(params=train.ENGINES)
+def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa.Table], tmp_path: Path) -> Run:
+    """Return the function that trains with the toy settings and changes to them, in tmp_path / "scratch"."""
 
     def go(
         seed: int = 0, validation: Any = None, reduce: Any = modeling.reduce, dropout: bool = True, **changes: Any
     ) -> tuple[Any, dict[str, Any]]:
         shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
-        make_deterministic(seed)
-        settings = Train(**toy_settings(**changes))
-        model = modeling.build_model(base_model / "weights", NAMES, settings)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout) and not dropout:
-                module.p = 0.0
-        return trainer.train(
-            model,
-            modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
-            {split: train.taken(Dataset(table), modeling.COLUMNS) for split, table in features.items()},
-            reduce,
-            lambda kept: (
-                validation(model, kept) if validation else modeling.validate(kept, features["validation"], NAMES)
+        AcceleratorState._reset_state(reset_partial_state=True)  # of the last run, in another precision
+        settings = Train(**toy_settings(**PLAIN_LOSS | {"engine": request.param} | changes))
+        models = []
+
+        def build() -> Any:
+            make_deterministic(seed)
+            model = modeling.build_model(base_model / "weights", NAMES, settings, NO_FEATURES)
+            for module in model.modules():
+                if isinstance(module, torch.nn.Dropout) and not dropout:
+                    module.p = 0.0
+            models.append(model)
+            return model
+
+        def validate(kept: Any) -> dict[str, float]:
+            if validation:
+                return validation(models[-1], kept)
+            return modeling.validate(kept, features["validation"], NAMES)
+
+        return train.fit(
+            build,
+            training.run.Run(
+                task=SimpleNamespace(**vars(modeling) | {"reduce": reduce}),  # type: ignore[arg-type]
+                collator=modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
+                train=train.taken(Dataset(features["train"]), modeling.COLUMNS),
+                validation=train.taken(Dataset(features["validation"]), modeling.COLUMNS),
+                validate=validate,
+                settings=settings,
+                seed=seed,
+                scratch=tmp_path / "scratch",
+                piece_size=settings.batch_size,
             ),
-            settings,
-            seed,
-            tmp_path / "scratch",
         )
 
     return go
@@ -220,9 +237,8 @@ def test_accumulated_steps_are_one_update_of_a_larger_batch(run: Run, curve: Any
         assert (record["effective_batch_size"], record["updates"]) == (8, UPDATES)
         found.append([list(curve(f"train/{name}").values()) for name in ("loss", "grad_norm")])
     (losses, norms), (accumulated_losses, accumulated_norms) = found
-    # A mean of means weighs each token by its batch, so nearly; a sum would be 4 times as much.
-    assert accumulated_losses == pytest.approx(losses, rel=0.05)
-    assert accumulated_norms == pytest.approx(norms, rel=0.2)
+    assert accumulated_losses == pytest.approx(losses, rel=1e-5)
+    assert accumulated_norms == pytest.approx(norms, rel=1e-4)
 
 
 # --- curves and log lines -----------------------------------------------------------------------------------------
@@ -239,7 +255,7 @@ def test_curves_have_global_updates_and_no_timings(run: Run, curve: Any, tmp_pat
             for name in ("accuracy", "f1", "loss", "macro_f1", "precision", "recall")
         ),
     ]
-    assert list(curve("train/loss")) == [1, 5, 10]
+    assert list(curve("train/loss")) == [1, 5, UPDATES, 10, 2 * UPDATES]  # at the end of an epoch too
     assert list(curve("validation/loss")) == [UPDATES, 2 * UPDATES]
     assert json.loads((history / "metrics.json").read_text()).keys() == {"train", "validation", "step"}
 
@@ -255,13 +271,12 @@ def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> N
 
 def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
     logs = {"loss": 1.0, "learning_rate": 2e-5, "grad_norm": 3.0, "epoch": 0.5}
-    assert trainer.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
-    timings = {"eval_runtime": 1.0, "eval_samples_per_second": 2.0, "eval_steps_per_second": 3.0}
-    assert trainer.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0} | timings) == {
+    assert journal.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
+    assert journal.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
         "validation/loss": 0.1,
         "validation/f1": 0.5,
     }
-    assert trainer.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
+    assert journal.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
 
 
 def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -276,14 +291,14 @@ def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_the_first_update_is_on_the_curve_however_short_the_run(run: Run, curve: Any) -> None:
     run(log_steps=1000, epochs=1.0)
-    assert list(curve("train/loss")) == [1]
+    assert list(curve("train/loss")) == [1, UPDATES]
 
 
 def test_labelled_is_exact_over_chunks_and_slices() -> None:
     rows = [[IGNORE_INDEX] * (i % 4) + ([i] if i % 3 == 0 else []) for i in range(25_000)]
     table = pa.table({"labels": pa.chunked_array([rows[:7], rows[7:12_345], rows[12_345:]])}).slice(3)
     expected = [row for row in rows[3:] if any(label != IGNORE_INDEX for label in row)]
-    assert trainer.labelled(Dataset(table))["labels"][:] == expected
+    assert batching.labelled(Dataset(table))["labels"][:] == expected
 
 
 @pytest.mark.parametrize(
@@ -301,7 +316,7 @@ def test_labels_that_are_yet_to_be_drawn_or_no_whole_numbers_stay(labels: pa.Arr
     ids = pa.array([[row] for row in range(5)], pa.list_(pa.int32()))
     columns = {"input_ids": ids} if labels is None else {"input_ids": ids, "labels": labels}
     table = pa.concat_tables([pa.table(columns).slice(0, 2), pa.table(columns).slice(2)])
-    assert trainer.labelled(Dataset(table))["input_ids"][:] == [[row] for row in kept]
+    assert batching.labelled(Dataset(table))["input_ids"][:] == [[row] for row in kept]
 
 
 def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
@@ -316,7 +331,7 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
         for row in range(25_000)
     ]
     chunks = [pa.Table.from_pylist(part) for part in (rows[1:3], rows[3:12_345], rows[12_345:])]
-    lengths = trainer.feature_lengths(Dataset(pa.concat_tables(chunks).slice(1)))
+    lengths = batching.feature_lengths(Dataset(pa.concat_tables(chunks).slice(1)))
     assert lengths.dtype == np.int64
     assert lengths.tolist() == [
         len(row["query_input_ids"]) + len(row["positive_input_ids"]) + sum(map(len, row["negative_input_ids"]))
@@ -324,7 +339,7 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
     ]
     # One text a feature, as most tasks have it.
     single = pa.table({"input_ids": [[1, 2], [], [3]], "token_type_ids": [[0, 0], [], [0]]})
-    assert trainer.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
+    assert batching.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
 
 
 def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> None:
@@ -334,12 +349,34 @@ def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> No
     assert train.taken(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
 
 
-def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(self: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+def out_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let the device hold no more than `most` features at once while it trains."""
+    forward = BertForTokenClassification.forward
 
-    monkeypatch.setattr(trainer.Trainer, "train", fill)
-    with pytest.raises(UserError, match="out of memory with batches of 8; expected a smaller batch_size"):
+    def limited(self: Any, input_ids: torch.Tensor, **others: Any) -> Any:
+        if self.training and len(input_ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, input_ids, **others)
+
+    monkeypatch.setattr(BertForTokenClassification, "forward", limited)
+
+
+def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_losses(
+    run: Run, curve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, record = run(dropout=False)
+    whole = curve("train/loss")
+    out_of_memory(monkeypatch, most=2)
+    _, in_pieces = run(dropout=False)
+    assert (record["piece_size"], in_pieces["piece_size"]) == (8, 2)
+    assert record["effective_batch_size"] == in_pieces["effective_batch_size"] == 8
+    assert curve("train/loss") == pytest.approx(whole, rel=1e-4)
+    assert "out of memory: again, with at most 4 features" in capfd.readouterr().err
+
+
+def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    out_of_memory(monkeypatch, most=0)
+    with pytest.raises(UserError, match="out of memory with 1 features at once; expected a smaller batch_size"):
         run()
 
 
@@ -350,13 +387,13 @@ def test_features_without_a_label_are_left_out(features: dict[str, pa.Table]) ->
         [table["labels"][0].as_py(), ignored[1], table["labels"][2].as_py(), ignored[3]], table["labels"].type
     )
     column = table.schema.get_field_index("labels")
-    kept = trainer.labelled(Dataset(table.set_column(column, "labels", labels)))
+    kept = batching.labelled(Dataset(table.set_column(column, "labels", labels)))
     assert kept["input_ids"][:] == [table["input_ids"][row].as_py() for row in (0, 2)]
 
 
-@pytest.mark.parametrize(("log_steps", "name"), [(1, "loss"), (1000, "eval_loss")])
-def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int, name: str) -> None:
-    with pytest.raises(UserError, match=rf"train: {name} is nan at update \d+; expected a finite .* lower train.lr"):
+@pytest.mark.parametrize("log_steps", [1, 1000])
+def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int) -> None:
+    with pytest.raises(UserError, match=r"train: loss is nan at update \d+; expected a finite .* lower train.lr"):
         run(lr=1e30, log_steps=log_steps, warmup=0.0)
 
 
@@ -377,15 +414,15 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("cuda", [False, True])
 def test_auto_is_bf16_where_the_hardware_has_it(hardware: Any, cuda: bool) -> None:
     hardware(cuda, bf16=True)
-    assert trainer.effective_precision("auto") == "bf16"
+    assert training.run.effective_precision("auto") == "bf16"
     hardware(cuda, bf16=False)
-    assert trainer.effective_precision("auto") == "fp32"
-    assert trainer.effective_precision("bf16") == "bf16"
+    assert training.run.effective_precision("auto") == "fp32"
+    assert training.run.effective_precision("bf16") == "bf16"
 
 
 def test_fp16_needs_cuda(hardware: Any, run: Run) -> None:
     hardware(cuda=True, bf16=False)
-    assert trainer.effective_precision("fp16") == "fp16"
+    assert training.run.effective_precision("fp16") == "fp16"
     hardware(cuda=False, bf16=True)
     with pytest.raises(UserError, match="train.precision: fp16 needs a CUDA device .* expected auto, fp32 or bf16"):
         run(precision="fp16")
@@ -407,7 +444,7 @@ def copied(base_model: Path, tmp_path: Path) -> Path:
 
 
 def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
-    modeling.build_model(base_model / "weights", NAMES, SETTINGS).save_pretrained(tmp_path / "tagger")
+    modeling.build_model(base_model / "weights", NAMES, SETTINGS, NO_FEATURES).save_pretrained(tmp_path / "tagger")
     model = modeling.load_model(tmp_path / "tagger")
     assert model.config.id2label == dict(enumerate(NAMES))
     assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
@@ -417,7 +454,7 @@ def test_the_head_is_drawn_from_the_seed_and_the_encoder_is_the_checkpoints(base
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = modeling.build_model(base_model / "weights", NAMES, SETTINGS)
+        model = modeling.build_model(base_model / "weights", NAMES, SETTINGS, NO_FEATURES)
         heads.append(model.classifier.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -430,14 +467,14 @@ def test_a_checkpoint_without_all_of_its_encoder_is_refused(copied: Path) -> Non
     kept = {name: tensor for name, tensor in tensors.items() if "layer.1.attention" not in name}
     save_file(kept, copied / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"copied: 10 weights of the encoder .* bert\.encoder\.layer\.1\.attention"):
-        modeling.build_model(copied, NAMES, SETTINGS)
+        modeling.build_model(copied, NAMES, SETTINGS, NO_FEATURES)
 
 
 def test_a_checkpoint_whose_encoder_has_other_shapes_is_refused(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 7}))
     with pytest.raises(UserError, match=r"copied: 1 weights .* shape .* bert\.embeddings\.word_embeddings\.weight"):
-        modeling.build_model(copied, NAMES, SETTINGS)
+        modeling.build_model(copied, NAMES, SETTINGS, NO_FEATURES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -446,7 +483,7 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: tor
     (copied / "config.json").write_text(json.dumps(config | {"dtype": str(dtype).removeprefix("torch.")}))
     half = {name: tensor.to(dtype) for name, tensor in load_file(copied / "model.safetensors").items()}
     save_file(half, copied / "model.safetensors", {"format": "pt"})
-    model = modeling.build_model(copied, NAMES, SETTINGS)
+    model = modeling.build_model(copied, NAMES, SETTINGS, NO_FEATURES)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     model.save_pretrained(copied / "saved")
     assert {parameter.dtype for parameter in modeling.load_model(copied / "saved").parameters()} == {torch.float32}
@@ -463,10 +500,10 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: tor
 def test_another_taggers_head_is_kept_only_for_the_same_labels(
     base_model: Path, tmp_path: Path, label_names: list[str], is_kept: bool
 ) -> None:
-    tagger = modeling.build_model(base_model / "weights", NAMES, SETTINGS)
+    tagger = modeling.build_model(base_model / "weights", NAMES, SETTINGS, NO_FEATURES)
     torch.nn.init.constant_(tagger.classifier.weight, 7.0)
     tagger.save_pretrained(tmp_path / "tagger")
-    model = modeling.build_model(tmp_path / "tagger", label_names, SETTINGS)
+    model = modeling.build_model(tmp_path / "tagger", label_names, SETTINGS, NO_FEATURES)
     assert model.classifier.weight.shape == (len(label_names), 32)
     assert bool((model.classifier.weight == 7).any()) == is_kept
     assert model.classifier.weight.abs().max() <= (7 if is_kept else 1)
@@ -507,3 +544,9 @@ def test_the_validation_score_of_training_is_that_of_evaluate(
     assert (project / "metrics/train/plots/metrics/validation/f1.tsv").is_file()
     assert not (project / ".scratch/train").exists()
     assert isinstance(modeling.load_model(project / "data/trained"), BertForTokenClassification)
+
+
+def test_weights_that_are_spread_over_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(UserError, match="launcher: FSDP spreads the weights over processes.*expected DDP"):
+        training.run.refuse_shards(Accelerator(cpu=True))

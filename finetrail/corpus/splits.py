@@ -7,30 +7,32 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from finetrail.corpus.duplicates import digest
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.schema import Splits
 
 # The fields of a recipe's splits that name no records.
-SETTINGS = {"seed", "stratify"}
+SETTINGS = {"seed", "stratify", "group"}
 
 
 def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterator[tuple[str, Record]]:
     """Yield (split, record), each split in the order of its files; `read` opens what a split of the recipe names.
 
     A task's own splits may name more than train, validation and test, such as documents, or nothing (null). Train's
-    file is read twice where another split is carved out of it: once for the number of its records and their strata.
+    file is read twice where another split is carved out of it: once for the number of its records, and the strata or
+    groups that they belong to.
     """
     named = {field: getattr(splits, field) for field in type(splits).model_fields if field not in SETTINGS}
     fractions = {split: value for split, value in named.items() if isinstance(value, float)}
     given = {split: value for split, value in named.items() if isinstance(value, str)}
-    if splits.stratify is not None and not fractions:
-        raise UserError("splits.stratify: no split is a fraction of train's file; expected null")
+    for setting in ("stratify", "group"):
+        if getattr(splits, setting) is not None and not fractions:
+            raise UserError(f"splits.{setting}: no split is a fraction of train's file; expected null")
     if fractions:
-        n, strata = _strata(read(splits.train), splits.stratify)
-        parts = carve(n, fractions, splits.seed, strata)
+        parts = _parts(splits, fractions, read(splits.train))
         part_names = list(parts)
-        part_of_row = np.empty(n, dtype=np.int8)
+        part_of_row = np.empty(sum(map(len, parts.values())), dtype=np.int8)
         for part, rows in enumerate(parts.values()):
             part_of_row[rows] = part
         for row, record in enumerate(read(given.pop("train"))):
@@ -42,6 +44,14 @@ def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterato
             yield split, record
         if empty:
             raise UserError(f"splits.{split}: there is no example in {pattern!r}; expected at least one")
+
+
+def _parts(splits: Splits, fractions: dict[str, float], records: Iterable[Record]) -> dict[str, NDArray[np.int64]]:
+    """Return which rows of train's file are each split's."""
+    if splits.group is not None:
+        return carve_groups(_groups(records, splits.group), fractions, splits.seed)
+    n, strata = _strata(records, splits.stratify)
+    return carve(n, fractions, splits.seed, strata)
 
 
 def carve(
@@ -79,6 +89,30 @@ def carve(
     return parts
 
 
+def carve_groups(groups: NDArray[np.int64], fractions: dict[str, float], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Draw groups for each split, as many as fit whole into round(n * fraction) rows, and leave the rest to train.
+
+    groups [n], numbers from 0: groups of one row each are drawn as carve() draws rows. Returns sorted indices, each row
+    once. Raises UserError where a split gets no group, or train none.
+    """
+    sizes = np.bincount(groups)
+    room = np.array([round(len(groups) * fraction) for fraction in fractions.values()])
+    part_of_group = np.full(len(sizes), len(room))
+    for group in np.argsort(np.random.PCG64(seed).random_raw(len(sizes)), kind="stable"):
+        fitting = np.flatnonzero(sizes[group] <= room)
+        if len(fitting):
+            part_of_group[group] = fitting[0]
+            room[fitting[0]] -= sizes[group]
+    parts = {split: np.flatnonzero(part_of_group[groups] == part) for part, split in enumerate([*fractions, "train"])}
+    for split, rows in parts.items():
+        if not len(rows):
+            raise UserError(
+                f"splits.group: of the {len(sizes)} values in the {len(groups)} examples of train's file none is left "
+                f"for {split}, or none stands there seldom enough; expected a column of more values"
+            )
+    return parts
+
+
 def _rounded(quotas: NDArray[np.floating], most: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Round quotas to whole numbers that sum to `total`, none above its `most`: up where the largest remainders are."""
     counts = np.minimum(np.floor(quotas).astype(np.int64), most)
@@ -93,15 +127,24 @@ def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray
     if column is None:
         return sum(1 for _ in records), None
     known: dict[str, int] = {}
-    found = array("q")
-    for record in records:
-        if column not in record.values:
-            there = ", ".join(record.values)
-            raise UserError(f"splits.stratify: {record.where} has no column {column!r}; the columns there are {there}")
-        # JSON text, because a list cannot be a key.
-        value = json.dumps(record.values[column], ensure_ascii=False, sort_keys=True, default=str)
-        found.append(known.setdefault(value, len(known)))
+    found = array("q", (known.setdefault(value, len(known)) for value in _values(records, column, "stratify")))
     # Sorted, so that ties of remainders do not depend on the order of the file.
     number = np.empty(len(known), dtype=np.int64)
     number[[known[value] for value in sorted(known)]] = np.arange(len(known))
     return len(found), number[np.array(found, dtype=np.int64)]
+
+
+def _groups(records: Iterable[Record], column: str) -> NDArray[np.int64]:
+    """Return the number of each record's value, in order of first appearance; 8 bytes a record, whatever its value."""
+    digests = array("Q", map(digest, _values(records, column, "group")))
+    _, first, number = np.unique(np.array(digests, dtype=np.uint64), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
+
+
+def _values(records: Iterable[Record], column: str, setting: str) -> Iterator[str]:
+    """Yield each record's value of a column, as JSON text, because a list cannot be a key."""
+    for record in records:
+        if column not in record.values:
+            there = ", ".join(record.values)
+            raise UserError(f"splits.{setting}: {record.where} has no column {column!r}; the columns there are {there}")
+        yield json.dumps(record.values[column], ensure_ascii=False, sort_keys=True, default=str)

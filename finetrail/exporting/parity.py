@@ -9,6 +9,8 @@ import pyarrow as pa
 # Sums in another order move a probability by some 1e-6: two classes that are as close as that may change places.
 TIE = 1e-4
 MOST_TIES = 1e-3  # of all predictions; more of them are no accident
+# Two that exclude each other cannot both have more: where both tables are surer than that, they contradict each other.
+SUREST_TIE = 0.5 + TIE
 
 
 class Compared(NamedTuple):
@@ -16,39 +18,46 @@ class Compared(NamedTuple):
 
     total: int  # predictions
     differ: list[str]  # the example of each prediction that differs, in order
-    near_ties: int  # predictions that differ although both have the same confidence, and are excused
+    near_ties: int  # predictions that differ because two were as good, and are excused
 
 
 def compare(expected: pa.Table, found: pa.Table) -> Compared:
     """Compare the predictions, one value or a list of them an example; both tables have the same ids in order.
 
-    Numbers are equal within TIE. Few predictions that differ with equal confidence (a near tie) are excused.
+    Numbers are equal within TIE. Few predictions that differ and are as good (a near tie) are excused: they have the
+    same confidence, a probability, or the same score, by which they are ranked and which may be any number.
     """
     ids = expected["id"].to_pylist()
     if found["id"].to_pylist() != ids:
         raise ValueError("the two tables hold different examples; expected the same ids in the same order")
+    surest = float("inf") if "scores" in expected.column_names else SUREST_TIE
     total = 0
-    differ: list[str] = []
-    ties: list[str] = []
+    differ: list[tuple[str, bool]] = []  # example, whether it is a near tie
     for example, left, right in zip(ids, _pairs(expected), _pairs(found), strict=True):
         for (a, sure), (b, other_sure) in zip_longest(left, right, fillvalue=(None, None)):
             total += 1
             if not _equal(a, b):
-                is_tie = sure is not None and other_sure is not None and isclose(sure, other_sure, abs_tol=TIE)
-                (ties if is_tie else differ).append(str(example))
-    if len(ties) > MOST_TIES * total + 1:
-        return Compared(total, differ + ties, 0)
-    return Compared(total, differ, len(ties))
+                differ.append((str(example), _is_tie(sure, other_sure, surest)))
+    ties = sum(is_tie for _, is_tie in differ)
+    excused = ties if ties <= MOST_TIES * total + 1 else 0
+    return Compared(total, [example for example, is_tie in differ if not (is_tie and excused)], excused)
 
 
 def _pairs(table: pa.Table) -> list[list[tuple[Any, float | None]]]:
-    """Return (prediction, confidence) of each prediction, a list for each example."""
+    """Return (prediction, confidence or score) of each prediction, a list for each example."""
     predictions = table["predictions"].to_pylist()
-    confidences = table["confidences"].to_pylist() if "confidences" in table.column_names else [None] * len(table)
+    column = next((name for name in ("confidences", "scores") if name in table.column_names), None)
+    confidences = [None] * len(table) if column is None else table[column].to_pylist()
     return [
         list(zip_longest(values, sure or [])) if isinstance(values, list) else [(values, sure)]
         for values, sure in zip(predictions, confidences, strict=True)
     ]
+
+
+def _is_tie(sure: float | None, other_sure: float | None, surest: float) -> bool:
+    if sure is None or other_sure is None:
+        return False
+    return isclose(sure, other_sure, abs_tol=TIE) and max(sure, other_sure) <= surest
 
 
 def _equal(left: Any, right: Any) -> bool:

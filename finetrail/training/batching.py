@@ -1,12 +1,27 @@
-"""Turns the lengths of features into the order in which training sees them."""
+"""Turns features into what training sees: which batches, in what order, and in what pieces."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from torch.utils.data import Sampler
+from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
+
+from finetrail.tasks import IGNORE_INDEX
 
 BATCHES_SORTED_TOGETHER = 50
+# No piece of a batch of similar lengths has a larger share of padding.
+MOST_PADDING = 0.05
+# The draw of a row that only fills up the last batches, so that all processes have as many; it counts nothing.
+REPEATED = -1
+
+# A batch: {"pieces": what the collator made of each, "items": over how many items the loss of each is a mean [pieces]}.
+Batch = dict[str, Any]
+Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 
 def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:
@@ -24,18 +39,140 @@ def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Ge
     return np.concatenate([generator.permutation(batches).ravel(), order[whole:]])
 
 
-class LengthGroupedSampler(Sampler[int]):
-    """length_grouped as a sampler: another order in each epoch, from a seed that torch's generator gives once.
+class Batches(Sampler[list[tuple[int, int]]]):
+    """The batches of one process in each epoch, as (row, draw) pairs; a pure function of seed and epoch.
 
-    Later, dropout has moved that generator on, and not alike in all processes, which must share one order.
+    A draw seeds what a collator draws for a row, such as masks: so neither the engine, nor the number of processes, nor
+    a resumption changes what training sees. Processes take the batches in turn, and all have as many.
     """
 
-    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int) -> None:
-        self.lengths, self.batch_size = np.asarray(lengths), batch_size
-        self.generator = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
+    def __init__(
+        self, lengths: np.ndarray, batch_size: int, grouped: bool, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
+        self.lengths, self.batch_size, self.grouped, self.seed = lengths, batch_size, grouped, seed
+        self.process, self.processes = process, processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that iterating gives, from 0."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.processes)
 
-    def __iter__(self) -> Iterator[int]:
-        yield from length_grouped(self.lengths, self.batch_size, self.generator).tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        rows = len(self.lengths)
+        draws = generator.integers(2**62, size=rows)
+        order = (
+            length_grouped(self.lengths, self.batch_size, generator) if self.grouped else generator.permutation(rows)
+        )
+        batches = [order[start : start + self.batch_size] for start in range(0, rows, self.batch_size)]
+        for number in range(self.process, len(self) * self.processes, self.processes):
+            if number < len(batches):
+                yield list(zip(batches[number].tolist(), draws[batches[number]].tolist(), strict=True))
+            else:
+                yield [(row, REPEATED) for row in batches[0].tolist()]
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Features by (row, draw) pair, each with its draw."""
+
+    def __init__(self, features: Dataset) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        rows, draws = zip(*keys, strict=True)
+        columns = self.features[list(rows)] | {"draw": draws}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def train_loader(
+    features: Dataset,
+    collator: Collator,
+    items: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    batches: Batches,
+    columns: Sequence[str],
+    piece_size: int | None,
+) -> "TrainLoader":
+    """Return the loader of one process's batches, each in pieces of at most piece_size features; None: one piece.
+
+    columns are what the collator takes of the features and of "draw".
+    """
+
+    def collate(rows: list[dict[str, Any]]) -> Batch:
+        counted = rows[0]["draw"] != REPEATED
+        taken = [{name: value for name, value in row.items() if name in columns} for row in rows]
+        parts = pieces([len(row["input_ids"]) for row in rows], piece_size, MOST_PADDING if batches.grouped else 1.0)
+        collated = [collator([taken[row] for row in part]) for part in (parts if piece_size else [range(len(rows))])]
+        return {"pieces": collated, "items": torch.stack([items(piece) * counted for piece in collated])}
+
+    # A generator of its own: else each new epoch would take a number from the one that dropout draws from.
+    return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+
+
+class TrainLoader(DataLoader[Batch]):
+    """A DataLoader that passes the epoch on to its batches."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that iterating gives, from 0."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def pieces(lengths: Sequence[int], most_features: int | None, most_padding: float) -> list[list[int]]:
+    """Part a batch into pieces of similar length: positions in `lengths`, the longest first.
+
+    A piece takes the next shorter feature while it has no more than most_features, and padding of no more than
+    most_padding of its tokens.
+    """
+    found: list[list[int]] = []
+    width = tokens = 0
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        padded = (len(found[-1]) + 1) * width if found else 0
+        full = not found or len(found[-1]) == most_features
+        if full or padded - tokens - lengths[position] > most_padding * padded:
+            found.append([])
+            width, tokens = lengths[position], 0
+        found[-1].append(position)
+        tokens += lengths[position]
+    return found
+
+
+def labelled(features: Dataset) -> Dataset:
+    """Leave out the features without any label, whose mean loss would be 0 / 0.
+
+    Such is a window that holds only the middle of one long word, or words or a text whose labels train lacks.
+    Features whose labels are no whole numbers, or are yet to be drawn (null), all stay.
+    """
+    labels = features.features.arrow_schema.field("labels").type if "labels" in features.column_names else None
+    if labels is not None and pa.types.is_integer(labels):
+        column = features.with_format("arrow")["labels"][:]
+        return features.select(np.flatnonzero(column.to_numpy() != IGNORE_INDEX))
+    if labels is None or not (pa.types.is_list(labels) and pa.types.is_integer(labels.value_type)):
+        return features
+    kept = []
+    for batch in features.with_format("arrow").iter(10_000):
+        known = pc.list_flatten(batch["labels"]).to_numpy() != IGNORE_INDEX
+        counts = np.bincount(pc.list_parent_indices(batch["labels"]).to_numpy()[known], minlength=len(batch))
+        kept.append((counts > 0) | batch["labels"].is_null().to_numpy())
+    return features.select(np.flatnonzero(np.concatenate(kept)))
+
+
+def feature_lengths(features: Dataset) -> np.ndarray:
+    """Return the tokens of each feature, of all its texts where it has several: int64 [features]."""
+    table = features.with_format("arrow")
+    columns = [name for name in features.column_names if name.endswith("input_ids")]
+    return np.concatenate([sum(_tokens(batch[name]) for name in columns) for batch in table.iter(10_000)])
+
+
+def _tokens(texts: pa.ChunkedArray) -> np.ndarray:
+    """Return the tokens of each row: of a text, or of a list of texts."""
+    lengths = pc.list_value_length(texts).to_numpy().astype(np.int64)
+    if not pa.types.is_list(texts.type.value_type):
+        return lengths
+    inner = pc.list_value_length(pc.list_flatten(texts)).to_numpy()
+    rows = pc.list_parent_indices(texts).to_numpy()
+    return np.bincount(rows, weights=inner, minlength=len(texts)).astype(np.int64)

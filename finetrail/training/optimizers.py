@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import get_parameter_names
 
 from finetrail.errors import UserError
@@ -86,13 +86,3 @@ def freeze(model: PreTrainedModel, epoch: int, unfreeze_layers: int) -> None:
     frozen = set(frozen_for_epoch(model, epoch, unfreeze_layers))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-
-
-class GradualUnfreezing(TrainerCallback):
-    """freeze() at the start of each of the Trainer's epochs."""
-
-    def __init__(self, unfreeze_layers: int) -> None:
-        self.unfreeze_layers = unfreeze_layers
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        freeze(kwargs["model"], round(state.epoch or 0), self.unfreeze_layers)

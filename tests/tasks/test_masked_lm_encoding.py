@@ -30,7 +30,7 @@ PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=[Healt
 def tokenize(**changes: Any) -> Tokenize:
     values = {
         "block_size": 12, "join_documents": True, "remainder": "pad", "mask_probability": 0.15, "whole_word": False,
-        "mask_seed": 0, "limit": None,
+        "mask_seed": 0, "limit": None, "engine": "local", "num_proc": 1,
     }  # fmt: skip
     return Tokenize(**(values | changes))
 

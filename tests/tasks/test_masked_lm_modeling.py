@@ -30,7 +30,7 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import modeling
 from finetrail.tasks.masked_lm.settings import Train
-from tests.conftest import toy_settings
+from tests.conftest import NO_FEATURES, toy_settings
 
 SETTINGS = Train.model_construct(**toy_settings(), mask_probability=0.3, whole_word=True)
 
@@ -74,7 +74,7 @@ def test_a_new_head_is_tied_and_the_same_each_time(headless: Path) -> None:
 
 
 def test_a_new_head_stays_when_it_is_saved(headless: Path, tmp_path: Path) -> None:
-    model = modeling.build_model(headless, None, SETTINGS)
+    model = modeling.build_model(headless, None, SETTINGS, NO_FEATURES)
     with torch.no_grad():
         model.get_input_embeddings().weight[7] += 1
         model.cls.predictions.bias[7] = 3
@@ -100,7 +100,7 @@ def test_a_new_head_is_tied_even_where_the_configuration_is_not(headless: Path, 
 
 def test_a_head_that_is_there_is_kept_and_nothing_is_noted(tiny_checkpoint: Path) -> None:
     expected = AutoModelForMaskedLM.from_pretrained(tiny_checkpoint).state_dict()
-    found = modeling.build_model(tiny_checkpoint, None, SETTINGS).state_dict()
+    found = modeling.build_model(tiny_checkpoint, None, SETTINGS, NO_FEATURES).state_dict()
     assert modeling.notes(tiny_checkpoint) == []
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -176,18 +176,19 @@ def test_frozen_masks_are_used_as_they_are_and_padded(tiny_wordpiece: Path) -> N
     }
 
 
-def test_masks_of_training_are_new_in_each_batch_and_come_from_torch_s_seed(tiny_wordpiece: Path) -> None:
+def test_masks_of_training_are_those_of_a_features_draw_whatever_the_batch(tiny_wordpiece: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     collate = modeling.build_collator(tokenizer, SETTINGS)
     features = [feature([2, *range(10, 40), 3]), feature([2, *range(40, 60), 3])]
 
-    def draw() -> dict[str, list[list[int]]]:
-        return {name: value.tolist() for name, value in collate(features).items()}
+    def batch_of(*draws: int) -> dict[str, list[list[int]]]:
+        given = [row | {"draw": draw} for row, draw in zip(features, draws, strict=False)]
+        return {name: value.tolist() for name, value in collate(given).items()}
 
-    torch.manual_seed(0)
-    first, second = draw(), draw()
-    torch.manual_seed(0)
-    assert draw() == first != second
+    first, second = batch_of(1, 2), batch_of(3, 2)
+    assert batch_of(1, 2) == first != second
+    assert first["labels"][1] == second["labels"][1]
+    assert batch_of(1)["labels"][0] == first["labels"][0][: len(features[0]["input_ids"])]
     for row, given in enumerate(features):
         ids, labels = np.array(first["input_ids"][row]), np.array(first["labels"][row])
         back = np.where(labels == IGNORE_INDEX, ids, labels)

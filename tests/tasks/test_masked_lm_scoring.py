@@ -19,7 +19,15 @@ from finetrail.tasks.masked_lm import card, encoding, modeling, scoring, serving
 from finetrail.tasks.masked_lm.settings import Evaluate, Tokenize
 
 HOW = Tokenize(
-    block_size=24, join_documents=True, remainder="pad", mask_probability=0.25, whole_word=True, mask_seed=3, limit=None
+    engine="local",
+    num_proc=1,
+    block_size=24,
+    join_documents=True,
+    remainder="pad",
+    mask_probability=0.25,
+    whole_word=True,
+    mask_seed=3,
+    limit=None,
 )
 SETTINGS = Evaluate.model_construct(batch_size=3, fill_mask_examples=4, worst_errors=5)
 COLUMNS = ("references", "predictions", "confidences", "losses", "positions", "parts", "shown", "fills")
@@ -279,13 +287,13 @@ def test_inputs_may_share_an_id(tokenizer: Any, model: PreTrainedModel) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "input 0: the keys none; expected either text or input_ids"),
-        ({"text": "a", "input_ids": [1]}, "input 0: the keys text, input_ids; expected either"),
-        ({"text": 1}, "input 0: text is 1; expected a string"),
-        ({"input_ids": "a"}, "input 0: input_ids is 'a'; expected a list of whole numbers"),
-        ({"input_ids": [1, True]}, "input 0: input_ids is .* expected a list of whole numbers"),
-        ({"input_ids": [1], "positions": [0.5]}, "input 0: positions is .* expected a list of whole numbers"),
-        ({"text": "a", "txt": 1}, "input 0: the key 'txt'; expected text, or input_ids"),
+        ({}, "input '0': neither; expected either text or input_ids"),
+        ({"text": "a", "input_ids": [1]}, "input '0': both; expected either"),
+        ({"text": 1}, "input '0': text is 1; expected a string"),
+        ({"input_ids": "a"}, "input '0': input_ids is 'a'; expected a list of whole numbers"),
+        ({"input_ids": [1, True]}, "input '0': input_ids is .* expected a list of whole numbers"),
+        ({"input_ids": [1], "positions": [0.5]}, "input '0': positions is .* expected a list of whole numbers"),
+        ({"text": "a", "txt": 1}, "input '0': unknown key 'txt'; expected id, text, input_ids, positions"),
     ],
 )
 def test_an_input_that_is_none_is_refused(given: dict[str, Any], message: str) -> None:

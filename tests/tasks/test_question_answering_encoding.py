@@ -315,7 +315,7 @@ def test_a_stride_without_room_is_refused_with_its_key(tiny_wordpiece: Path) -> 
     with pytest.raises(UserError, match=r"tokenize\.stride: 8 leaves windows beside a question of 5 tokens no room"):
         encoding.Encoder(load(tiny_wordpiece), TARGET, tokenize(16, 8, 5))
     with pytest.raises(ValueError, match="max_question_length 64 and stride 60 leave windows of max_length 128"):
-        Tokenize(max_length=128, stride=60, max_question_length=64, limit=None)
+        Tokenize(engine="local", num_proc=1, max_length=128, stride=60, max_question_length=64, limit=None)
 
 
 def test_the_target_tells_whether_train_has_questions_without_an_answer() -> None:

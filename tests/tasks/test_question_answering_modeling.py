@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import NO_FEATURES
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering, BertForTokenClassification
@@ -29,7 +30,7 @@ TRAIN = Train.model_construct()
 
 def build(folder: Path) -> Any:
     torch.manual_seed(3)
-    return modeling.build_model(folder, TARGET, TRAIN)
+    return modeling.build_model(folder, TARGET, TRAIN, NO_FEATURES)
 
 
 def test_a_base_model_keeps_its_encoder_and_gets_a_head_of_the_seed(tiny_checkpoint: Path) -> None:

@@ -29,6 +29,7 @@ def settings(columns: dict[str, str] | None = None, **changes: Any) -> Corpus:
                 "documents": None,
                 "seed": 0,
                 "stratify": None,
+                "group": None,
             },
             "license": None,
             "language": None,
@@ -45,7 +46,7 @@ LABELLED = {"query": "q", "document": "d", "label": "l"}
 def beir_settings() -> Corpus:
     named = {"train": "qrels/train.tsv", "validation": "qrels/dev.tsv", "test": "qrels/test.tsv"}
     return settings(
-        splits={**named, "documents": "corpus.jsonl", "seed": 0, "stratify": None},
+        splits={**named, "documents": "corpus.jsonl", "seed": 0, "stratify": None, "group": None},
         reader={"format": "beir", "documents": "corpus.jsonl", "queries": "queries.jsonl"},
     )
 

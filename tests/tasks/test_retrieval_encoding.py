@@ -18,6 +18,8 @@ from finetrail.tasks.retrieval.settings import Tokenize
 
 def settings(**changes: Any) -> Tokenize:
     values = {
+        "engine": "local",
+        "num_proc": 1,
         "max_query_length": 6,
         "max_length": 8,
         "query_prefix": "",

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import NO_FEATURES
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -47,7 +48,7 @@ def tokenizer(tiny_wordpiece: Path) -> Any:
 
 def build(base: Path, **changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
     target = encoding.target(iter([]), settings(max_length=20, **changes))
-    return modeling.build_model(base, target, TRAIN), target
+    return modeling.build_model(base, target, TRAIN, NO_FEATURES), target
 
 
 def features_of(tokenizer: Any, table: pa.Table, **changes: Any) -> pa.Table:

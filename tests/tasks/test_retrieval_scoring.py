@@ -201,6 +201,8 @@ def tokenizer(tiny_wordpiece: Path) -> Any:
 @pytest.fixture
 def encoder(tokenizer: Any) -> Encoder:
     chosen = Tokenize(
+        engine="local",
+        num_proc=1,
         max_query_length=20,
         max_length=20,
         query_prefix="",
@@ -230,7 +232,7 @@ def test_documents_that_share_tokens_are_found(predictions: pa.Table, tokenizer:
     size = max(map(len, bags))
     query, document = (np.pad(bag, (0, size - len(bag))) for bag in bags)
     cosine = query @ document / np.linalg.norm(query) / np.linalg.norm(document)
-    assert predictions["confidences"].to_pylist()[0][0] == pytest.approx(cosine, rel=1e-5)
+    assert predictions["scores"].to_pylist()[0][0] == pytest.approx(cosine, rel=1e-5)
 
 
 def test_faiss_finds_the_same_in_a_small_collection(encoder: Encoder, tokenizer: Any, predictions: pa.Table) -> None:
@@ -239,7 +241,7 @@ def test_faiss_finds_the_same_in_a_small_collection(encoder: Encoder, tokenizer:
 
     found = scoring.predict(encoded(encoder, ASKED), shared, TARGET, Bag(len(tokenizer)), tokenizer, chosen)
 
-    assert found.drop_columns("confidences").equals(predictions.drop_columns("confidences"))
+    assert found.drop_columns("scores").equals(predictions.drop_columns("scores"))
 
 
 def test_splits_share_the_vectors_of_their_documents(encoder: Encoder, tokenizer: Any) -> None:
@@ -286,7 +288,7 @@ def test_the_worst_errors_are_those_found_last_or_never(predictions: pa.Table) -
     lost = rows[0] | {
         "id": "lost",
         "ranked": ["o", "q"],
-        "confidences": [0.9, 0.1],
+        "scores": [0.9, 0.1],
         "relevant": {"title": "", "text": "x " * 200},
     }
     table = pa.Table.from_pylist([*rows, lost], predictions.schema)
@@ -318,7 +320,7 @@ def test_answers_are_the_documents_found_with_their_texts(predictions: pa.Table)
 
     assert answer["results"][0] == {
         "id": "o",
-        "score": predictions["confidences"].to_pylist()[1][0],
+        "score": predictions["scores"].to_pylist()[1][0],
         "title": "",
         "text": "the train to oslo left",
     }
@@ -334,7 +336,7 @@ def test_without_documents_the_answer_is_the_vector(encoder: Encoder, tokenizer:
         answers.append(serving.answers(found))
 
     assert answers[0] == answers[1]
-    assert [list(answer) for answer in answers[0]] == [["embedding"], ["embedding"]]
+    assert [list(answer) for answer in answers[0]] == [["id", "embedding"], ["id", "embedding"]]
     assert np.linalg.norm(answers[0][0]["embedding"]) == pytest.approx(1)
 
 
@@ -348,6 +350,7 @@ def test_queries_of_people_are_searched_among_their_documents(encoder: Encoder, 
     assert examples["id"].to_pylist() == ["0", "7"]
     assert found["references"].to_pylist() == [None, None]
     answers = serving.answers(found)
+    assert [answer["id"] for answer in answers] == ["0", "7"]
     assert [answer["results"][0]["id"] for answer in answers] == ["x", "0"]
     assert answers[1]["results"][0]["title"] == "news"
 
@@ -355,9 +358,9 @@ def test_queries_of_people_are_searched_among_their_documents(encoder: Encoder, 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"query": "a"}, {"text": "b"}], "input 1: query is None; expected an object with 'query', a string"),
-        ([{"text": 3}], "input 0: text is 3; expected an object with 'text', a string"),
-        ([{}], "input 0: query is None"),
+        ([{"query": "a"}, {"text": "b"}], "input '1': unknown key 'text'; expected id, query"),
+        ([{"text": 3}], "input '0': text is 3; expected a string"),
+        ([{}], "input '0': there is no query; expected a string"),
     ],
 )
 def test_inputs_that_are_none_are_refused(given: list[dict[str, Any]], message: str) -> None:
@@ -368,9 +371,10 @@ def test_inputs_that_are_none_are_refused(given: list[dict[str, Any]], message: 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 1: the id 'x' stands there a second time"),
-        ([{"title": "a"}], "document 0: text is None; expected an object with 'text'"),
-        ([{"text": "a", "title": 3}], "document 0: title is 3; expected a string"),
+        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id stands there a second time"),
+        ([{"title": "a"}], "document '0': there is no text; expected a string"),
+        ([{"text": "a", "title": 3}], "document '0': title is 3; expected a string"),
+        ([{"_id": "a", "text": "a"}], "document '0': unknown key '_id'; expected id, title, text"),
         ([], "there are no documents to search"),
     ],
 )

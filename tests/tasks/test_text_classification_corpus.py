@@ -5,14 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import toy_settings
+from conftest import PLAIN_LOSS, toy_settings
 from pydantic import ValidationError
 
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
-from finetrail.schema import Train
 from finetrail.tasks.text_classification import corpus
-from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize, check
+from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize, Train, check
 
 SPLITS = ("train", "validation", "test")
 JSONL = {"format": "jsonl", "columns": {"text": "text", "label": "label"}, "encoding": "utf-8"}
@@ -23,7 +22,7 @@ def settings(stratify: str | None = None, **changes: Any) -> Corpus:
     given = {
         "name": "toy",
         "source": {"kind": "file", "path": "toy", "sha256": None},
-        "splits": {"train": "a", "validation": 0.2, "test": 0.2, "seed": 0, "stratify": stratify},
+        "splits": {"train": "a", "validation": 0.2, "test": 0.2, "seed": 0, "stratify": stratify, "group": None},
         "license": None,
         "language": None,
         "reader": JSONL,
@@ -87,6 +86,8 @@ def test_a_record_becomes_a_row(changes: dict[str, Any], value: dict[str, Any], 
     assert rows["train"] == [{"id": "0"} | expected]
     assert pa.Table.from_pylist(rows["train"], corpus.tables(chosen)["train"]).to_pylist() == rows["train"]
     assert list(corpus.tables(chosen)) == list(SPLITS)
+    metadata = {b"normalize": b"nfc"} if chosen.normalize == "nfc" else None
+    assert all(schema.metadata == metadata for schema in corpus.tables(chosen).values())
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", None])
@@ -212,7 +213,7 @@ def test_unseen_labels_can_be_refused() -> None:
     [
         (
             {"reader": columns("text", "labels")},
-            "a single_label corpus needs label and text, and may have text_pair and id",
+            "a single_label corpus needs label and text, and may have text_pair, id and that of splits.group",
         ),
         ({"reader": columns("text", "label", "date")}, "reader.columns has date, label, text; a single_label"),
         ({"problem": "regression"}, "a regression corpus needs score and text"),
@@ -230,7 +231,13 @@ def test_a_corpus_section_is_consistent(changes: dict[str, Any], message: str) -
         settings(**changes)
 
 
-def recipe(train: str = "accuracy", problem: str = "single_label", overflow: str = "head", **evaluate: Any) -> Any:
+def recipe(
+    train: str = "accuracy",
+    problem: str = "single_label",
+    overflow: str = "head",
+    loss: dict[str, Any] = PLAIN_LOSS,
+    **evaluate: Any,
+) -> Any:
     target = {"single_label": "label", "multi_label": "labels", "regression": "score"}[problem]
     names = ("text", "text_pair", target) if overflow == "tail" else ("text", target)
     bootstrap = {"samples": 100, "confidence": 0.95, "seed": 0}
@@ -238,8 +245,10 @@ def recipe(train: str = "accuracy", problem: str = "single_label", overflow: str
     stride = 2 if overflow == "windows" else None
     return SimpleNamespace(
         corpus=settings(problem=problem, reader=columns(*names)),
-        tokenize=Tokenize(max_length=16, overflow=overflow, head_tokens=None, stride=stride, limit=None),
-        train=Train(**toy_settings(best_metric=train)),
+        tokenize=Tokenize(
+            engine="local", num_proc=1, max_length=16, overflow=overflow, head_tokens=None, stride=stride, limit=None
+        ),
+        train=Train(**toy_settings(best_metric=train, **loss)),
         evaluate=Evaluate(**given | {"positive_label": None, "threshold": None} | evaluate),
     )
 
@@ -252,6 +261,7 @@ def recipe(train: str = "accuracy", problem: str = "single_label", overflow: str
         recipe("micro_f1", "multi_label", threshold=0.5),
         recipe("spearman", "regression", overflow="windows"),
         recipe(overflow="tail"),
+        recipe(loss={"label_smoothing": 0.1, "class_weights": "balanced"}),
     ],
 )
 def test_sections_that_go_together_pass(given: Any) -> None:
@@ -268,6 +278,14 @@ def test_sections_that_go_together_pass(given: Any) -> None:
         (recipe("accuracy", "regression"), "expected one of loss, pearson, spearman"),
         (recipe("loss", "regression", positive_label="x"), "positive_label goes with corpus.problem single_label"),
         (recipe("loss", "multi_label"), "evaluate.threshold: expected a number for multi_label"),
+        (
+            recipe("loss", "regression", loss=PLAIN_LOSS | {"label_smoothing": 0.1}),
+            "train.label_smoothing and train.class_weights go with corpus.problem single_label, not regression",
+        ),
+        (
+            recipe("loss", "multi_label", loss=PLAIN_LOSS | {"class_weights": {"x": 2.0}}, threshold=0.5),
+            "train.class_weights go with corpus.problem single_label, not multi_label; expected 0.0 and null",
+        ),
         (recipe("loss", threshold=0.5), "evaluate.threshold: expected null, as it is for multi_label"),
     ],
 )

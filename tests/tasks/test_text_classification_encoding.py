@@ -26,9 +26,8 @@ several = settings(max_examples=25, deadline=None, suppress_health_check=[Health
 
 
 def tokenize(**changes: Any) -> Tokenize:
-    return Tokenize(
-        **{"max_length": 12, "overflow": "head", "head_tokens": None, "stride": None, "limit": None} | changes
-    )
+    values = {"max_length": 12, "overflow": "head", "head_tokens": None, "stride": None, "limit": None}
+    return Tokenize(**{"engine": "local", "num_proc": 1} | values | changes)
 
 
 @lru_cache

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import toy_settings
+from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
 from torch.nn import functional
 from transformers import AutoTokenizer, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
 from finetrail.errors import UserError
-from finetrail.schema import Train
 from finetrail.tasks.text_classification import modeling
+from finetrail.tasks.text_classification.settings import Train
 
-SETTINGS = Train(**toy_settings())
+SETTINGS = Train(**toy_settings(**PLAIN_LOSS))
 SINGLE = {"problem": "single_label", "label_names": ["bad", "fair", "good"]}
 MULTI = {"problem": "multi_label", "label_names": ["x", "y"]}
 NUMBER = {"problem": "regression", "label_names": []}
@@ -30,7 +30,7 @@ def weights(tiny_base_model: Callable[[Path], Path], tmp_path_factory: pytest.Te
 
 def build(weights: Path, target: dict[str, Any], seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    return modeling.build_model(weights, target, SETTINGS).eval()
+    return modeling.build_model(weights, target, SETTINGS, NO_FEATURES).eval()
 
 
 BATCH = {

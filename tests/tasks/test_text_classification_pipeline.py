@@ -1,18 +1,23 @@
 """From the corpus to answers for what the contract's toy does not have: several labels, and scores of pairs."""
 
 import json
+import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import Sentence, toy_recipe
 from ruamel.yaml import YAML
 from toys import write
+from transformers import AutoModelForSequenceClassification, RobertaConfig
 
 from finetrail import inference, layout, stage
-from finetrail.tasks.text_classification import serving
+from finetrail.params import load_recipe
+from finetrail.tasks.text_classification import encoding, serving
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -93,3 +98,45 @@ def test_it_is_learned_exported_and_answered(
     for one, other in zip(found, expected, strict=True):
         assert one.get("labels") == other.get("labels")
         assert one.get("score") == pytest.approx(other.get("score"), abs=1e-4)
+
+
+@pytest.mark.parametrize("normalize", ["nfc", "none"])
+def test_inputs_are_normalized_as_the_corpus_was(
+    normalize: str,
+    project: Path,
+    tmp_path: Path,
+    toy_sentences: list[Sentence],
+    tiny_checkpoint: Path,
+    tiny_bpe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make("multi_label", project, tmp_path, toy_sentences, tiny_checkpoint)
+    monkeypatch.chdir(project)
+    yaml, path = YAML(), Path("recipes/text_classification/toy.yaml")
+    recipe = yaml.load(path)
+    recipe["corpus"]["normalize"] = normalize
+    yaml.dump(recipe, path)
+    download_corpus.main()
+    target = encoding.target(tokenize.train(), load_recipe("text_classification", "toy").tokenize)
+    exported = export_bytes(tiny_bpe, target, recipe, tmp_path / "model")
+    composed = ["café", "한국 is far", "a"]
+    decomposed = [unicodedata.normalize("NFD", text) for text in composed]
+
+    answer = inference.load(exported)
+
+    assert answer(composed)[:2] != answer(["cafe", "hanguk is far"])
+    assert (answer(decomposed) == answer(composed)) == (normalize == "nfc")
+    assert answer(decomposed)[2] == answer(composed)[2]
+
+
+def export_bytes(tokenizer: Path, target: Any, recipe: dict[str, Any], folder: Path) -> Path:
+    """Lay out a random model, whose tokenizer tells any two texts apart, as export does."""
+    shutil.copytree(tokenizer, folder)
+    names = dict(enumerate(target["label_names"]))
+    config = RobertaConfig.from_pretrained(folder, id2label=names, problem_type="multi_label_classification")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    sections = {name: json.loads(json.dumps(recipe[name])) for name in ("tokenize", "evaluate")}
+    stage.write_json(folder / layout.EXPORT_SETTINGS.name, {"task": "text_classification", "target": target} | sections)
+    return folder

@@ -364,10 +364,10 @@ def test_inputs_become_examples_with_running_numbers() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"tekst": "a"}], "input 0: unknown key 'tekst'; expected id, text, text_pair"),
-        ([{"text": "a"}, {}], "input 1: no key 'text'; the keys there are none"),
-        ([{"text": "a", "text_pair": "b"}, {"text": "c"}], "input 1: no key 'text_pair'"),
-        ([{"text": 3}], "input 0: text is 3; expected a string"),
+        ([{"tekst": "a"}], "input '0': unknown key 'tekst'; expected id, text, text_pair"),
+        ([{"text": "a"}, {}], "input '1': there is no text; expected a string"),
+        ([{"text": "a", "text_pair": "b"}, {"text": "c"}], "input '1': there is no text_pair"),
+        ([{"text": 3}], "input '0': text is 3; expected a string"),
     ],
 )
 def test_wrong_inputs_are_named(given: list[dict[str, Any]], message: str) -> None:

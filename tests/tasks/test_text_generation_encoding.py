@@ -33,9 +33,11 @@ X = IGNORE_INDEX
 # --- settings -------------------------------------------------------------------------------------------------------
 
 TOKENIZE = {
+    "engine": "local",
+    "num_proc": 1,
     "block_size": 8,
     "join_documents": True,
-    "remainder": "keep",
+    "remainder": "pad",
     "template": None,
     "eos_token": None,
     "limit": None,
@@ -49,7 +51,14 @@ def corpus_settings(*columns: str) -> Corpus:
         {
             "name": "toy",
             "source": {"kind": "file", "path": "toy.jsonl", "sha256": None},
-            "splits": {"train": "toy.jsonl", "validation": 0.2, "test": 0.2, "seed": 0, "stratify": None},
+            "splits": {
+                "train": "toy.jsonl",
+                "validation": 0.2,
+                "test": 0.2,
+                "seed": 0,
+                "stratify": None,
+                "group": None,
+            },
             "license": None,
             "language": None,
             "reader": {"format": "jsonl", "columns": {column: column for column in columns}, "encoding": "utf-8"},
@@ -88,7 +97,7 @@ def test_documents_and_completions_have_recipes_that_agree() -> None:
     ("changed", "message"),
     [
         ({"best_metric": "accuracy"}, "train.best_metric: 'accuracy'; expected one of loss, perplexity"),
-        ({"columns": PAIRS, "samples": {"prompt_tokens": None}}, "expected join_documents false and remainder keep"),
+        ({"columns": PAIRS, "samples": {"prompt_tokens": None}}, "expected join_documents false and remainder pad"),
         ({"columns": PAIRS, "join_documents": False}, "prompt_tokens: the corpus has prompts; expected null"),
         ({"template": "{prompt}"}, "tokenize.template: the corpus has no prompts; expected null"),
         ({"samples": {"prompt_tokens": None}}, "prompt_tokens: the corpus has no prompts; expected a number"),
@@ -374,7 +383,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(1, 30), max_size=12), min_size=1, max_
 
 
 @settings(deadline=None, max_examples=60)
-@given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["keep", "drop"]), st.data())
+@given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]), st.data())
 def test_joined_documents_are_cut_without_gaps_however_they_come_in(
     words: Any, documents: list[list[int]], size: int, remainder: str, data: st.DataObject
 ) -> None:
@@ -383,7 +392,7 @@ def test_joined_documents_are_cut_without_gaps_however_they_come_in(
     features, counts = encoded(words, texts, cuts, block_size=size, remainder=remainder)
     stream = [token for document in documents for token in (*document, 0)]
     owner = [number for number, document in enumerate(documents) for _ in (*document, 0)]
-    starts = [start for start in range(0, len(stream), size) if remainder == "keep" or start + size <= len(stream)]
+    starts = [start for start in range(0, len(stream), size) if remainder == "pad" or start + size <= len(stream)]
     blocks = [stream[start : start + size] for start in starts]
     assert features["input_ids"].to_pylist() == blocks
     assert features["labels"].to_pylist() == [[X, *block[1:]] for block in blocks]
@@ -394,7 +403,7 @@ def test_joined_documents_are_cut_without_gaps_however_they_come_in(
 
 
 @settings(deadline=None, max_examples=60)
-@given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["keep", "drop"]))
+@given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]))
 def test_documents_that_are_not_joined_share_no_block(
     words: Any, documents: list[list[int]], size: int, remainder: str
 ) -> None:
@@ -404,7 +413,7 @@ def test_documents_that_are_not_joined_share_no_block(
     for number, document in enumerate(documents):
         tokens = [*document, 0]
         blocks = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-        expected += [(number, block) for block in blocks if remainder == "keep" or len(block) == size]
+        expected += [(number, block) for block in blocks if remainder == "pad" or len(block) == size]
     assert list(zip(features["example"].to_pylist(), features["input_ids"].to_pylist(), strict=True)) == expected
     assert counts["tokens"] + counts["tokens_dropped"] == sum(len(document) + 1 for document in documents)
 

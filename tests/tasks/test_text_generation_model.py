@@ -55,7 +55,7 @@ def new_model(tmp_path: Path) -> Path:
 def build(folder: Path, seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return modeling.build_model(folder, TARGET, None)  # type: ignore[arg-type]
+        return modeling.build_model(folder, TARGET, None, None)  # type: ignore[arg-type]
 
 
 def test_a_new_model_is_drawn_from_the_seed_and_is_no_baseline(new_model: Path) -> None:

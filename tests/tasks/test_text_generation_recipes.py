@@ -199,7 +199,7 @@ def test_bbc_is_embedded_and_its_model_is_new(start: Callable[..., Path]) -> Non
     tokenizer, features = encode("bbc", most=60)
     assert {len(row["input_ids"]) for row in features[:-1]} == {128}
     assert isinstance(recipe("bbc").model.source, schema.NewSource)
-    model = modeling.build_model(Path("data/model/weights"), None, None)  # type: ignore[arg-type]
+    model = modeling.build_model(Path("data/model/weights"), None, None, None)  # type: ignore[arg-type]
     assert len(tokenizer) == model.config.vocab_size == 4000
     assert tokenizer.decode(features[0]["input_ids"]).startswith(rows("train")[0]["text"][:100])
 
@@ -214,7 +214,7 @@ def test_wikitext_goes_through_gpt2(start: Callable[..., Path], hub: StandInHub)
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.decode(features[0]["input_ids"]) == "<|endoftext|>".join([ARTICLE[0], ARTICLE[2], ""])
     weights = load_file(hub.folder("model", "openai-community/gpt2") / "model.safetensors")
-    model = modeling.build_model(Path("data/model/weights"), None, None)  # type: ignore[arg-type]
+    model = modeling.build_model(Path("data/model/weights"), None, None, None)  # type: ignore[arg-type]
     assert torch.equal(model.transformer.h[1].attn.c_attn.weight, weights["h.1.attn.c_attn.weight"])
     assert torch.equal(model.lm_head.weight, weights["wte.weight"])
 
@@ -229,7 +229,7 @@ def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path]
     tokens = tokenizer.convert_ids_to_tokens(features[0]["input_ids"])
     assert tokens[0].startswith("▁") and "</s>" in tokens and "<unk>" not in tokens
     weights = load_file(hub.folder("model", "skt/kogpt2-base-v2") / "model.safetensors")
-    model = modeling.build_model(Path("data/model/weights"), None, None)  # type: ignore[arg-type]
+    model = modeling.build_model(Path("data/model/weights"), None, None, None)  # type: ignore[arg-type]
     assert torch.equal(model.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 

@@ -65,8 +65,8 @@ def settings(**samples: Any) -> Evaluate:
 
 
 def encode(tokenizer: Any, examples: pa.Table, **changes: Any) -> tuple[Encoded, Any]:
-    given = {"block_size": 16, "join_documents": True, "remainder": "keep", "template": None, "eos_token": None}
-    chosen = Tokenize(**(given | {"limit": None} | changes))
+    given = {"block_size": 16, "join_documents": True, "remainder": "pad", "template": None, "eos_token": None}
+    chosen = Tokenize(**(given | {"engine": "local", "num_proc": 1, "limit": None} | changes))
     target = encoding.target(iter([]), chosen)
     encoder = encoding.Encoder(tokenizer, target, chosen)
     parts = [part for part, _ in encoder.encode_table("test", iter([(np.arange(len(examples)), examples)]))]
@@ -350,7 +350,7 @@ def test_a_text_is_scored_on_its_own_in_the_order_of_the_inputs(tokenizer: Any, 
     assert answers[1].keys() == {"id", "text"}
 
 
-@pytest.mark.parametrize("given", [{}, {"question": "a"}, {"prompt": "a", "text": "b"}, {"prompt": " "}, {"text": 3}])
+@pytest.mark.parametrize("given", [{}, {"prompt": "a", "text": "b"}, {"prompt": " "}, {"text": 3}])
 def test_an_input_without_a_prompt_or_text_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="input '1': expected one key of prompt, text, with text in it; got"):
         serving.examples([{"prompt": "fine"}, given])

@@ -231,7 +231,7 @@ def by_neighbours(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def encoder(folder: Path, label_subwords: Any = "first") -> encoding.Encoder:
-    settings = Tokenize(max_length=8, stride=2, label_subwords=label_subwords, limit=None)
+    settings = Tokenize.model_construct(max_length=8, stride=2, label_subwords=label_subwords, limit=None)
     return encoding.Encoder(load_tokenizer(folder, 8, pre_split=True), NAMES, settings)
 
 

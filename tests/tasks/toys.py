@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conftest import PLAIN_LOSS, toy_settings
+
 Rows = list[dict[str, Any]]
 Recipe = dict[str, Any]
 
@@ -58,7 +60,7 @@ TOYS = {
             "tags": {"scheme": "iob2", "impossible_transitions": "refuse", "unseen_labels": "keep"},
         },
         {"max_length": 16, "stride": 4, "label_subwords": "first"},
-        {"best_metric": "f1"},
+        {"best_metric": "f1"} | PLAIN_LOSS,
         {},
         lambda row: {"tokens": row["tokens"]},
     ),
@@ -88,7 +90,7 @@ TOYS = {
             "unseen_labels": "keep",
         },
         {"max_length": 10, "overflow": "windows", "head_tokens": None, "stride": 2},
-        {"best_metric": "accuracy"},
+        {"best_metric": "accuracy"} | PLAIN_LOSS,
         {"pool": "mean", "positive_label": "travel", "threshold": None},
         lambda row: {"text": row["text"]},
     ),
@@ -124,7 +126,7 @@ TOYS = {
         {
             "block_size": 48,
             "join_documents": False,
-            "remainder": "keep",
+            "remainder": "pad",
             "template": "{prompt} >",
             "eos_token": None,
         },
@@ -164,8 +166,8 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
     return {
         "corpus": common | {"source": source, "splits": splits} | toy.corpus,
         "model": model,
-        "tokenize": toy.tokenize | {"limit": None},
-        "train": base["train"] | toy.train,
+        "tokenize": toy.tokenize | {"engine": "local", "num_proc": 1, "limit": None},
+        "train": toy_settings() | toy.train,
         "evaluate": evaluate | toy.evaluate,
         "export": base["export"] | {"max_metric_drop": 1000.0},
     }

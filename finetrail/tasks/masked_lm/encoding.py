@@ -4,7 +4,7 @@ A block is framed as the tokenizer frames a text ([CLS] ... [SEP]): so the model
 cuts a stream of framed texts anywhere. Joined texts are parted by what ends a text, as RoBERTa's FULL-SENTENCES.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from tokenizers import models, pre_tokenizers
 from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL, mask, masking
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
@@ -67,7 +68,7 @@ class Encoder:
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
     def __init__(self, tokenizer: Any, target: None, settings: Tokenize) -> None:
-        self.tokenizer, self.settings = tokenizer, settings
+        self.settings = settings
         self.backend = tokenizer.backend_tokenizer
         # A saved tokenizer may carry the truncation and padding of its first use.
         self.backend.no_truncation()
@@ -79,22 +80,21 @@ class Encoder:
         self.begins = beginnings(self.backend, len(self.special))
         self.masking = masking(tokenizer, settings)
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Yield the blocks of batches of (row numbers, texts), and their counts.
 
         Joined, a block may hold texts of several batches. Texts with a column `positions` are questions: see asked().
         """
-        first = next(batches, None)
+        parts = ordered_map(self.part, batches)
+        first = next(parts, None)
         if first is None:
             return
-        batches = chain([first], batches)
-        if "positions" in first[1].column_names:
-            yield from ((self.asked(examples, rows), {"examples": len(rows)}) for rows, examples in batches)
+        parts = chain([first], parts)
+        if first[1].schema == FEATURES:
+            yield from ((blocks, {"examples": count}) for count, blocks in parts)
             return
         number = 0  # of the next block, which seeds its masks
-        for texts, tokens, sizes in self._joined(batches) if self.settings.join_documents else self._apart(batches):
+        for texts, tokens, sizes in self._joined(parts) if self.settings.join_documents else self._apart(parts):
             kept = self._kept(tokens, sizes)
             blocks = self.framed(tokens.where(np.repeat(kept, sizes)), sizes[kept])
             yield (
@@ -107,6 +107,12 @@ class Encoder:
                 },
             )
             number += len(blocks)
+
+    def part(self, batch: Batch) -> tuple[int, pa.Table]:
+        """Return how many texts a batch has, and their TEXTS; of questions, their FEATURES."""
+        rows, examples = batch
+        questions = "positions" in examples.column_names
+        return len(rows), self.asked(examples, rows) if questions else self.encode(examples, rows)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Tokenize texts (column text), without special tokens: TEXTS.
@@ -138,32 +144,25 @@ class Encoder:
             begins = self.begins[ids]
         return sizes, ids, np.where(self.special[ids], SPECIAL, np.where(begins, FIRST, LATER))
 
-    def _tokens(self, examples: pa.Table, rows: np.ndarray) -> tuple[Tokens, np.ndarray]:
-        """Return the tokens of some texts, and the number of each text's."""
-        texts = self.encode(examples, rows)
-        ids, pieces = (texts[name].combine_chunks() for name in ("input_ids", "pieces"))
-        sizes = np.diff(ids.offsets.to_numpy())
-        return Tokens(ids.values.to_numpy(), pieces.values.to_numpy(), np.repeat(rows, sizes)), sizes
-
-    def _apart(self, batches: Iterator[tuple[np.ndarray, pa.Table]]) -> Iterator[tuple[int, Tokens, np.ndarray]]:
+    def _apart(self, parts: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, Tokens, np.ndarray]]:
         """Yield, batch by batch, the number of texts, their tokens, and the sizes of the blocks these fall into."""
-        for rows, examples in batches:
-            tokens, lengths = self._tokens(examples, rows)
-            yield len(rows), tokens, Windows(lengths, self.capacity, self.capacity).size
+        for count, texts in parts:
+            tokens, lengths = _flat(texts)
+            yield count, tokens, Windows(lengths, self.capacity, self.capacity).size
 
-    def _joined(self, batches: Iterator[tuple[np.ndarray, pa.Table]]) -> Iterator[tuple[int, Tokens, np.ndarray]]:
+    def _joined(self, parts: Iterator[tuple[int, pa.Table]]) -> Iterator[tuple[int, Tokens, np.ndarray]]:
         """Yield the same of one stream of all texts: what fills no block goes to the next batch; its end comes last."""
         rest = Tokens(*(np.empty(0, dtype=np.int64) for _ in range(3)))
         started = False
-        for rows, examples in batches:
-            tokens = self._separated(*self._tokens(examples, rows))
+        for count, texts in parts:
+            tokens = self._separated(*_flat(texts))
             if not started:
                 tokens = tokens.where(slice(len(self.suffix), None))
             started = started or len(tokens.ids) > 0
             stream = Tokens(*map(np.concatenate, zip(rest, tokens, strict=True)))
             whole = len(stream.ids) // self.capacity
             end = whole * self.capacity
-            yield len(rows), stream.where(slice(end)), np.full(whole, self.capacity)
+            yield count, stream.where(slice(end)), np.full(whole, self.capacity)
             rest = stream.where(slice(end, None))
         yield 0, rest, np.array([len(rest.ids)])
 
@@ -226,13 +225,13 @@ class Encoder:
         return pa.concat_tables(blocks)
 
     def _text(self, question: dict[str, Any], row: int) -> pa.Table:
-        tokens, lengths = self._tokens(pa.table({"text": [question["text"]]}), np.array([row]))
+        tokens, lengths = _flat(self.encode(pa.table({"text": [question["text"]]}), np.array([row])))
         sizes = Windows(lengths, self.capacity, self.capacity).size
         blocks = self.framed(tokens, sizes[sizes > 0])
         ids = blocks["input_ids"].combine_chunks()
         asked = ids.values.to_numpy() == self.masking.mask_token_id
         if not asked.any():
-            token = self.tokenizer.mask_token
+            token = self.backend.id_to_token(self.masking.mask_token_id)
             raise UserError(f"input {question['id']!r}: no {token} in its text; expected one where a word is wanted")
         return self._labelled(blocks, asked)
 
@@ -258,6 +257,13 @@ class Encoder:
         sizes = np.diff(blocks["input_ids"].combine_chunks().offsets.to_numpy())
         labels = ragged.lists(sizes, np.where(asked, self.masking.mask_token_id, IGNORE_INDEX))
         return blocks.set_column(FEATURES.get_field_index("labels"), "labels", labels)
+
+
+def _flat(texts: pa.Table) -> tuple[Tokens, np.ndarray]:
+    """Return the tokens of TEXTS, and the number of each text's."""
+    ids, pieces = (texts[name].combine_chunks() for name in ("input_ids", "pieces"))
+    sizes = np.diff(ids.offsets.to_numpy())
+    return Tokens(ids.values.to_numpy(), pieces.values.to_numpy(), np.repeat(texts["example"].to_numpy(), sizes)), sizes
 
 
 def beginnings(backend: Any, size: int) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
@@ -18,7 +19,9 @@ from finetrail.tasks.masked_lm.settings import Train
 
 PIPELINE_TAG = "fill-mask"
 # Of the features, what the collator takes.
-COLUMNS = ("input_ids", "pieces", "labels")
+COLUMNS = ("input_ids", "pieces", "labels", "draw")
+# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+SEPARABLE = True
 
 NEW_HEAD = (
     "the base model has no masked-LM head: it got a new one, tied to its word embeddings, "
@@ -36,7 +39,7 @@ def notes(base_model: Path) -> list[str]:
     return [NEW_HEAD] if _load(base_model)[1] else []
 
 
-def build_model(base_model: Path, target: None, settings: Train) -> PreTrainedModel:
+def build_model(base_model: Path, target: None, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with its masked-LM head, or with a new one, to be trained.
 
     UserError where the checkpoint lacks weights of the encoder.
@@ -96,15 +99,15 @@ def _keep_states(encoder: Any, args: Any, output: Any) -> None:
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Return what makes a batch of features: masks drawn with a seed from torch's generator where labels are null."""
+    """Return what makes a batch of features: masks drawn with the seed `draw` where labels are null."""
     how = masking(tokenizer, settings)
 
     def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        generator = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
         ids, labels = [], []
         for feature in features:
             pair = feature["input_ids"], feature["labels"]
             if feature["labels"] is None:
+                generator = np.random.default_rng(feature["draw"])
                 pair = mask(np.array(feature["input_ids"]), np.array(feature["pieces"]), how, generator)
             ids.append(torch.as_tensor(pair[0]))
             labels.append(torch.as_tensor(pair[1]))
@@ -116,6 +119,11 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, 
         }
 
     return collate
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: its tokens with labels."""
+    return (batch["labels"] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

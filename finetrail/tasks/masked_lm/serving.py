@@ -5,7 +5,9 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified, text_of
 
+KEYS = ("text", "input_ids", "positions")
 QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
@@ -19,25 +21,23 @@ QUESTIONS = pa.schema(
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     """Turn inputs {"text": ...} or {"input_ids": [...], "positions": [...]}, perhaps with an id, into examples.
 
-    UserError naming the input, counted from 0, and the key.
+    UserError naming the input and the key.
     """
     rows = [_example(given, number) for number, given in enumerate(inputs)]
     return pa.Table.from_pylist(rows, QUESTIONS)
 
 
 def _example(given: dict[str, Any], number: int) -> dict[str, Any]:
-    where = f"input {number}"
+    name, where = identified(given, number, KEYS)
     if ("text" in given) == ("input_ids" in given):
-        raise UserError(f"{where}: the keys {', '.join(given) or 'none'}; expected either text or input_ids")
-    if "text" in given and not isinstance(given["text"], str):
-        raise UserError(f"{where}: text is {given['text']!r:.60}; expected a string")
+        raise UserError(f"{where}: {'both' if 'text' in given else 'neither'}; expected either text or input_ids")
+    if "text" in given:
+        text_of(given, "text", where)
     for key in ("input_ids", "positions"):
         value = given.get(key)
         if value is not None and not (isinstance(value, list) and all(type(item) is int for item in value)):
             raise UserError(f"{where}: {key} is {value!r:.60}; expected a list of whole numbers")
-    if unknown := sorted(given.keys() - {"id", "text", "input_ids", "positions"}):
-        raise UserError(f"{where}: the key {unknown[0]!r}; expected text, or input_ids and perhaps positions")
-    return {name: given.get(name) for name in QUESTIONS.names} | {"id": str(given.get("id", number))}
+    return {key: given.get(key) for key in KEYS} | {"id": name}
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:

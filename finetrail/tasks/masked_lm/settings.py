@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader, Settings, TextReader
+from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -21,14 +21,17 @@ class Corpus(schema.Corpus):
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
-        if not {"text"} <= set(self.reader.columns) <= {"text", "id"}:
-            raise ValueError(f"reader.columns has {sorted(self.reader.columns)}; expected text and perhaps id")
+        if not {"text"} <= set(self.reader.columns) <= {"text", "id", self.splits.group}:
+            raise ValueError(
+                f"reader.columns has {sorted(self.reader.columns)}; expected text and perhaps id and that of "
+                "splits.group"
+            )
         if self.splits.stratify is not None:
             raise ValueError(f"splits.stratify: {self.splits.stratify!r}; expected null, for texts have no labels")
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Texts to blocks, and the masks that validation and test are scored on."""
 
     block_size: int = Field(ge=8, description="tokens of a block, special tokens included")

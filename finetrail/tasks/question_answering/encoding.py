@@ -6,7 +6,8 @@ overflowing tokens with truncation="only_second".
 """
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Tokenize
@@ -86,13 +88,18 @@ class Encoder:
             ("train", "validation", "test"), features_schema("token_type_ids" in tokenizer.model_input_names)
         )
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-        """Yield the features of some examples at a time, and what was counted on the way."""
-        for rows, examples in batches:
-            for start in range(0, len(rows), EXAMPLES_A_CALL):
-                yield self._encode(examples.slice(start, EXAMPLES_A_CALL), rows[start : start + EXAMPLES_A_CALL])
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
+        """Return the features of some examples at a time, and what was counted on the way."""
+        return chain.from_iterable(ordered_map(self.part, batches))
+
+    def part(self, batch: Batch) -> list[Features]:
+        """Return the features of one batch, some examples at a time, and their counts."""
+        rows, examples = batch
+        starts = range(0, len(rows), EXAMPLES_A_CALL)
+        return [
+            self._encode(examples[start : start + EXAMPLES_A_CALL], rows[start : start + EXAMPLES_A_CALL])
+            for start in starts
+        ]
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples (question, context, answers: null where they are not known) into features_schema().
@@ -101,7 +108,7 @@ class Encoder:
         """
         return self._encode(examples, rows)[0]
 
-    def _encode(self, examples: pa.Table, rows: np.ndarray) -> tuple[pa.Table, dict[str, int]]:
+    def _encode(self, examples: pa.Table, rows: np.ndarray) -> Features:
         questions, question = _once(self.backend, examples["question"])
         contexts, context = _once(self.backend, examples["context"])
         asked = np.diff(questions.bounds)[question]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import (
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
@@ -22,6 +23,8 @@ from finetrail.tasks.question_answering.settings import Train
 PIPELINE_TAG = "question-answering"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions")
+# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+SEPARABLE = True
 
 
 def base_is_baseline(folder: Path) -> bool:
@@ -34,7 +37,7 @@ def notes(folder: Path) -> list[str]:
     return []
 
 
-def build_model(folder: Path, target: dict[str, bool], settings: Train) -> PreTrainedModel:
+def build_model(folder: Path, target: dict[str, bool], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A model that answers questions keeps its head, to be trained on.
@@ -70,6 +73,11 @@ def load_model(folder: Path) -> PreTrainedModel:
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
     return DataCollatorWithPadding(tokenizer)
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: its features."""
+    return torch.tensor(len(batch["start_positions"]))
 
 
 def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor, ...]:

@@ -5,8 +5,10 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
 
+KEYS = ("question", "context")
 EXPECTED = 'expected {"question": "...", "context": "..."}'
 
 
@@ -22,13 +24,12 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     """
     rows = []
     for number, given in enumerate(inputs):
-        name = str(given.get("id", number))
-        for key in ("question", "context"):
-            if not isinstance(given.get(key), str) or not given[key].strip():
-                found = f"{key} is {given[key]!r:.60}" if key in given else f"there is no {key}"
-                raise UserError(f"input {name!r}: {found}; {EXPECTED}")
-        row = {"id": name, "title": None, "question": given["question"], "context": given["context"], "answers": None}
-        rows.append(row)
+        name, where = identified(given, number, KEYS)
+        texts = {key: text_of(given, key, where, EXPECTED) for key in KEYS}
+        for key, value in texts.items():
+            if not value.strip():
+                raise UserError(f"{where}: {key} is {value!r:.60}; {EXPECTED}")
+        rows.append({"id": name, "title": None, **texts, "answers": None})
     return pa.Table.from_pylist(rows, SCHEMA)
 
 

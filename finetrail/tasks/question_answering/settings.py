@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import JsonLinesReader, ParquetReader, Settings, SquadReader, Train
+from finetrail.schema import JsonLinesReader, ParquetReader, SquadReader, Train
 
 __all__ = ["NULL_POSITION", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -29,14 +29,15 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns = getattr(self.reader, "columns", None)
-        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", "title"}:
+        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", "title", self.splits.group}:
             raise ValueError(
-                f"reader.columns has {sorted(columns)}; expected question, context, answers and perhaps id and title"
+                f"reader.columns has {sorted(columns)}; expected question, context, answers and perhaps id, title and "
+                "that of splits.group"
             )
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Questions and contexts to pairs; a context that is too long becomes overlapping windows."""
 
     max_length: int = Field(ge=8, description="tokens of a feature: question, window and special tokens")

@@ -3,7 +3,7 @@
 A query gives one feature for each relevant document, which is what training takes; searching reads the first of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Tokenize
 
@@ -69,28 +70,27 @@ class Encoder:
                     f"expected more than {extra}"
                 )
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-        """Yield the features and their counts of each batch of (row numbers, queries or documents)."""
-        for rows, examples in batches:
-            yield self._encode(examples, rows)
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
+        """Return the features and their counts of each batch of (row numbers, queries or documents)."""
+        return ordered_map(self.part, batches)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn queries into PAIRS, documents into TEXTS; a query without relevant documents has empty lists there.
 
         rows: int [len(examples)], what the column `example` says of each.
         """
-        return self._encode(examples, rows)[0]
+        return self.part((rows, examples))[0]
 
-    def _encode(self, examples: pa.Table, rows: np.ndarray) -> tuple[pa.Table, dict[str, int]]:
+    def part(self, batch: Batch) -> Features:
+        """Return the features of one batch, and their counts."""
+        rows, examples = batch
         if "query" in examples.column_names:
             return self._pairs(examples, rows)
         texts = self._documents(examples)
         features = pa.table([pa.array(rows, pa.int32()), ragged.lists(texts.sizes, texts.ids)], schema=TEXTS)
         return features, {"examples": len(examples), "features": len(features)} | _counts([texts])
 
-    def _pairs(self, examples: pa.Table, rows: np.ndarray) -> tuple[pa.Table, dict[str, int]]:
+    def _pairs(self, examples: pa.Table, rows: np.ndarray) -> Features:
         queries = self._texts(examples["query"], self.settings.query_prefix, self.settings.max_query_length)
         relevant, negatives = (_filled(examples[name]) for name in ("relevant", "negatives"))
         negatives = pc.list_slice(negatives, 0, self.settings.max_negatives)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
@@ -20,6 +21,8 @@ from finetrail.tasks.retrieval.settings import Train
 PIPELINE_TAG = "sentence-similarity"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
+# Each query is compared with the documents of the whole batch: no part of it has the same loss.
+SEPARABLE = False
 
 # The names by which all releases of sentence-transformers since 2.0 know these modules; 6.2 itself would write paths
 # that older ones lack.
@@ -152,7 +155,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
+def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load an encoder, all of it pretrained; UserError where the checkpoint lacks weights, which would start random."""
     encoder, drawn = checked(base_model, AutoModel, MODEL_MAPPING)
     # A masked language model has no pooler, and the mean of token vectors needs none.
@@ -200,6 +203,11 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, 
         }
 
     return collate
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: its queries."""
+    return torch.tensor(len(batch["input_ids"]))
 
 
 def reduce(logits: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -45,7 +45,7 @@ def predict(
     settings: Evaluate,
 ) -> pa.Table:
     """Search the documents for each query; columns id, query, references, and of what is found: ranked (100 ids),
-    predictions, confidences and found (10 ids, their cosines, their texts); and relevant, the text to be found.
+    predictions, scores and found (10 ids, their cosines, their texts); and relevant, the text to be found.
 
     Without documents, or for texts that are no queries, the predictions are the vectors themselves.
     """
@@ -94,13 +94,13 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
 
 
 def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the queries whose first relevant document stands lowest, or in no ranking; then the most confident."""
+    """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
     errors = []
     for row in predictions.to_pylist():
         relevant = {judged["id"] for judged in row["references"]}
         rank = next((rank for rank, found in enumerate(row["ranked"], start=1) if found in relevant), None)
         if rank != 1:
-            errors.append((-(rank or metrics.DEPTH + 1), -row["confidences"][0], row["id"], rank, row))
+            errors.append((-(rank or metrics.DEPTH + 1), -row["scores"][0], row["id"], rank, row))
     errors.sort(key=lambda error: error[:3])
     return [
         {
@@ -109,7 +109,7 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
             "rank": rank,
             "relevant": _excerpt(row["relevant"]),
             "found": _excerpt(row["found"][0]),
-            "confidence": round(row["confidences"][0], 4),
+            "score": round(row["scores"][0], 4),
         }
         for *_, rank, row in errors[:most]
     ]
@@ -224,7 +224,7 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table
         "references": ([_grades(judged) for judged in relevant], pa.list_(GRADES)),
         "ranked": ([ids[rows] for rows, _ in found], pa.list_(pa.string())),
         "predictions": ([ids[rows] for rows in shown], pa.list_(pa.string())),
-        "confidences": ([scores[:SHOWN] for _, scores in found], pa.list_(pa.float32())),
+        "scores": ([scores[:SHOWN] for _, scores in found], pa.list_(pa.float32())),
         "found": ([texts[start:end] for start, end in zip(ends, ends[1:], strict=False)], pa.list_(TEXTS)),
         "relevant": ([_most_relevant(judged) for judged in relevant], TEXTS),
     }

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
 
 
@@ -14,11 +15,10 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     UserError that names the input where it is neither, or of another kind than the first.
     """
     kind = "text" if inputs and "text" in inputs[0] else "query"
-    expected = f"an object with {kind!r}, a string"
-    rows = [
-        {"id": str(given.get("id", number)), kind: _text(given, kind, f"input {number}", expected)}
-        for number, given in enumerate(inputs)
-    ]
+    rows = []
+    for number, given in enumerate(inputs):
+        name, where = identified(given, number, (kind,))
+        rows.append({"id": name, kind: text_of(given, kind, where)})
     if kind == "text":
         return pa.Table.from_pylist([row | {"title": ""} for row in rows], DOCUMENTS)
     return pa.Table.from_pylist(rows, QUERIES)
@@ -31,15 +31,12 @@ def documents(inputs: list[dict[str, Any]]) -> pa.Table:
     """
     rows, seen = [], set()
     for number, given in enumerate(inputs):
-        where = f"document {number}"
-        text = _text(given, "text", where, "an object with 'text', a string")
-        row = {"id": str(given.get("id", number)), "title": given.get("title") or "", "text": text}
-        if not isinstance(row["title"], str):
-            raise UserError(f"{where}: title is {row['title']!r:.60}; expected a string")
-        if row["id"] in seen:
-            raise UserError(f"{where}: the id {row['id']!r} stands there a second time; expected an id once")
-        seen.add(row["id"])
-        rows.append(row)
+        name, where = identified(given, number, ("title", "text"), "document")
+        if name in seen:
+            raise UserError(f"{where}: this id stands there a second time; expected an id once")
+        seen.add(name)
+        title = text_of(given, "title", where) if given.get("title") else ""
+        rows.append({"id": name, "title": title, "text": text_of(given, "text", where)})
     if not rows:
         raise UserError("there are no documents to search; expected one or more")
     return pa.Table.from_pylist(rows, DOCUMENTS)
@@ -48,13 +45,15 @@ def documents(inputs: list[dict[str, Any]]) -> pa.Table:
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
     """Return the documents found for each query, the nearest first; or each text's vector."""
     if "found" not in predictions.column_names:
-        return [{"embedding": vector} for vector in predictions["predictions"].to_pylist()]
+        pairs = zip(predictions["id"].to_pylist(), predictions["predictions"].to_pylist(), strict=True)
+        return [{"id": name, "embedding": vector} for name, vector in pairs]
     return [
         {
+            "id": row["id"],
             "results": [
                 {"id": given, "score": score, **texts}
-                for given, score, texts in zip(row["predictions"], row["confidences"], row["found"], strict=True)
-            ]
+                for given, score, texts in zip(row["predictions"], row["scores"], row["found"], strict=True)
+            ],
         }
         for row in predictions.to_pylist()
     ]
@@ -63,9 +62,3 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 def text_input(text: str) -> dict[str, str]:
     """Return the input that a text on the command line is: a query."""
     return {"query": text}
-
-
-def _text(given: dict[str, Any], key: str, where: str, expected: str) -> str:
-    if not isinstance(given.get(key), str):
-        raise UserError(f"{where}: {key} is {given.get(key)!r:.60}; expected {expected}")
-    return str(given[key])

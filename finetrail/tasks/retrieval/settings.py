@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, ParquetReader, Settings, TextReader
+from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -49,15 +49,15 @@ class Corpus(schema.Corpus):
         if isinstance(self.reader, BeirReader):
             if self.positive_label is not None:
                 raise ValueError("positive_label: BEIR's judgements have grades, not labels; expected null")
-        elif not needed <= set(self.reader.columns) <= needed | {"id", "negatives"}:
+        elif not needed <= set(self.reader.columns) <= needed | {"id", "negatives", self.splits.group}:
             raise ValueError(
                 f"reader.columns has {sorted(self.reader.columns)}; expected {', '.join(sorted(needed))} "
-                "and perhaps id, negatives; label goes with positive_label"
+                "and perhaps id, negatives and that of splits.group; label goes with positive_label"
             )
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Queries and documents to tokens, and how their vectors are made of those."""
 
     max_query_length: int = Field(ge=3, description="tokens of a query, special tokens included; the rest is cut off")

@@ -41,10 +41,11 @@ class Counts:
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
-    """Return the columns of train, validation and test."""
+    """Return the columns of train, validation and test, and as their metadata how texts to come must be normalized."""
     texts = ["id", *_text_columns(settings)]
     target = TARGETS[settings.problem]
-    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])])
+    metadata = {"normalize": settings.normalize} if settings.normalize != "none" else None
+    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])], metadata)
     return dict.fromkeys(SPLITS, schema)
 
 

@@ -4,7 +4,8 @@ Texts are tokenized without special tokens; what is kept of each and its frame o
 numpy, exactly as the tokenizers library truncates and its template frames them, and what is lost is counted.
 """
 
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as base_tokenizer
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -31,13 +33,16 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
-    """Return {"problem", "label_names"}: the labels of train, sorted, in the order of the model's outputs.
+    """Return {"problem", "label_names"}: the labels of train, sorted, in the order of the model's outputs; and, where
+    the corpus's texts are normalized, "normalize": "nfc".
 
     UserError where train has no label, or a single-label corpus only one.
     """
     found: set[str] = set()
+    metadata: dict[bytes, bytes] = {}
     problem = ""
     for batch in train:
+        metadata = batch.schema.metadata or {}
         problem = next(name for name, column in TARGETS.items() if column in batch.column_names)
         if problem != "regression":
             column = batch[TARGETS[problem]]
@@ -48,7 +53,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         )
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
-    return {"problem": problem, "label_names": sorted(found)}
+    normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
+    return {"problem": problem, "label_names": sorted(found)} | normalize
 
 
 class Frame(NamedTuple):
@@ -80,18 +86,17 @@ class Encoder:
         self.schema = pa.schema([*columns, ("labels", LABEL_TYPES[target["problem"]])])
         self.tables = dict.fromkeys(SPLITS, self.schema)
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-        """Yield the features of each batch with counts to be summed."""
-        for rows, examples in batches:
-            yield self._encode(examples, rows)
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
+        """Return the features of each batch with counts to be summed."""
+        return ordered_map(self.part, batches)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples (text, perhaps text_pair, and a target or none) into features; rows: what `example` says."""
-        return self._encode(examples, rows)[0]
+        return self.part((rows, examples))[0]
 
-    def _encode(self, examples: pa.Table, rows: np.ndarray) -> tuple[pa.Table, dict[str, int]]:
+    def part(self, batch: Batch) -> Features:
+        """Return the features of one batch, and their counts."""
+        rows, examples = batch
         texts = [self._tokenize(examples[name]) for name in ("text", "text_pair") if name in examples.column_names]
         lengths = [np.diff(bounds) for _, bounds in texts]
         capacity = self._capacity(len(texts))
@@ -127,6 +132,8 @@ class Encoder:
     def _tokenize(self, texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
         """Return the subword ids of all texts, one behind the other, and the bounds of each."""
         strings = texts.to_pylist()
+        if self.target.get("normalize") == "nfc":  # what people ask has to be as the corpus, which is so already
+            strings = [unicodedata.normalize("NFC", string) for string in strings]
         ids, lengths = [np.empty(0, dtype=np.int64)], []
         for start in range(0, len(strings), TEXTS_A_CALL):
             encodings = self.backend.encode_batch_fast(strings[start : start + TEXTS_A_CALL], add_special_tokens=False)

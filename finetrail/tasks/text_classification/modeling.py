@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail.model import losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
 from finetrail.tasks.text_classification.settings import TARGETS, Train
@@ -19,6 +21,8 @@ from finetrail.tasks.text_classification.settings import TARGETS, Train
 PIPELINE_TAG = "text-classification"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "labels")
+# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+SEPARABLE = True
 
 # The problem as transformers names it, by which its models choose their loss.
 PROBLEM_TYPES = {
@@ -38,11 +42,12 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
+def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A classifier of the same labels keeps its head, to be trained on.
-    UserError where the checkpoint lacks weights of the encoder, which would start random too.
+    UserError where the checkpoint lacks weights of the encoder, which would start random too, or class weights do not
+    go with the labels.
     """
     problem = target["problem"]
     model = with_new_head(
@@ -56,6 +61,7 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> Pr
         model.config.pad_token_id is None
     ):  # GPT-2: its head looks for the last token that is none, as its tokenizer pads
         model.config.pad_token_id = model.config.eos_token_id
+    losses.adjust(model, target["label_names"], settings, train)
     return model
 
 
@@ -67,6 +73,11 @@ def load_model(folder: Path) -> PreTrainedModel:
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
     return DataCollatorWithPadding(tokenizer)
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: its features, each with all its labels."""
+    return torch.tensor(len(batch["labels"]))
 
 
 def reduce(logits: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified, text_of
 
-KEYS = ("id", "text", "text_pair")
+KEYS = ("text", "text_pair")
 
 
 def text_input(text: str) -> dict[str, Any]:
@@ -20,20 +20,11 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     Ids are running numbers where none is given. UserError naming the input and the key where one is wrong.
     """
     pairs = any("text_pair" in given for given in inputs)
-    columns = ["text", "text_pair"] if pairs else ["text"]
+    columns = KEYS if pairs else KEYS[:1]
+    rows = []
     for number, given in enumerate(inputs):
-        for key in given:
-            if key not in KEYS:
-                raise UserError(f"input {number}: unknown key {key!r}; expected {', '.join(KEYS)}")
-        for column in columns:
-            if column not in given:
-                raise UserError(f"input {number}: no key {column!r}; the keys there are {', '.join(given) or 'none'}")
-            if not isinstance(given[column], str):
-                raise UserError(f"input {number}: {column} is {given[column]!r:.60}; expected a string")
-    rows = [
-        {"id": str(given.get("id", number))} | {column: given[column] for column in columns}
-        for number, given in enumerate(inputs)
-    ]
+        name, where = identified(given, number, KEYS)
+        rows.append({"id": name} | {column: text_of(given, column, where) for column in columns})
     return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in ("id", *columns)]))
 
 

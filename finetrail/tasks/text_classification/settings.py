@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, Fraction, JsonLinesReader, ParquetReader, Settings, TextReader, Train
+from finetrail.schema import ClassifierTrain as Train
+from finetrail.schema import CsvReader, Fraction, JsonLinesReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -36,10 +37,10 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns, needed = set(self.reader.columns), {"text", TARGETS[self.problem]}
-        if not needed <= columns <= needed | {"text_pair", "id"}:
+        if not needed <= columns <= needed | {"text_pair", "id", self.splits.group}:
             raise ValueError(
                 f"reader.columns has {', '.join(sorted(columns))}; a {self.problem} corpus needs "
-                f"{' and '.join(sorted(needed))}, and may have text_pair and id"
+                f"{' and '.join(sorted(needed))}, and may have text_pair, id and that of splits.group"
             )
         if self.splits.stratify not in (None, *columns):
             raise ValueError(f"splits.stratify: {self.splits.stratify!r} is not one of reader.columns")
@@ -58,7 +59,7 @@ class Corpus(schema.Corpus):
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Texts to subword features."""
 
     max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")
@@ -114,6 +115,11 @@ def check(recipe: Any) -> None:
         raise ValueError(f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail")
     if recipe.evaluate.positive_label is not None and problem != "single_label":
         raise ValueError(f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null")
+    if problem != "single_label" and (recipe.train.label_smoothing or recipe.train.class_weights):
+        raise ValueError(
+            f"train.label_smoothing and train.class_weights go with corpus.problem single_label, not {problem}; "
+            "expected 0.0 and null"
+        )
     if (recipe.evaluate.threshold is None) == (problem == "multi_label"):
         expected = "a number for" if problem == "multi_label" else "null, as it is for"
         raise ValueError(f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}")

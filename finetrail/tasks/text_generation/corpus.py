@@ -42,7 +42,9 @@ def rows(
     """
     where = f"{record.where}: example {record.id!r}"
     texts = {
-        column: _string(record.values[column], column, where) for column in settings.reader.columns if column != "id"
+        column: _string(record.values[column], column, where)
+        for column in ("prompt", "completion", "text")
+        if column in settings.reader.columns
     }
     if not all(text.strip() for text in texts.values()):
         counts[table].empty_examples += 1

@@ -4,7 +4,7 @@ A document ends with the token eos; documents are joined and cut into blocks, or
 all tokens of a block but its first, which nothing stands before, and on those of a completion, not on its prompt's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from finetrail import layout
 from finetrail.encoding import new_model, ragged
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -65,28 +66,30 @@ class Encoder:
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
         self.size = settings.block_size
-        self.join, self.keep = settings.join_documents, settings.remainder == "keep"
+        self.join, self.keep = settings.join_documents, settings.remainder == "pad"
         self.token_bytes = token_bytes(tokenizer)
         self.tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Yield the features of each batch of (rows, examples) with their counts.
 
         Joined documents leave to the next batch what does not fill a block, so that batches do not show.
         """
         rest = TOKENS.empty_table()
-        for rows, examples in batches:
-            texts = self.encode(examples, rows)
-            # A prompt that is "" and not null: a text on its own, which people want scored whole.
-            are_documents = examples["prompt"].null_count > 0
+        for texts, are_documents in ordered_map(self.part, batches):
+            examples = len(texts)
             if self.join and are_documents:
                 texts, rest = self._join(pa.concat_tables([rest, texts]))
             features, counts = self._cut(texts, self.keep or not are_documents)
-            yield features, {"examples": len(examples)} | counts
+            yield features, {"examples": examples} | counts
         features, counts = self._cut(rest, self.keep)
         yield features, {"examples": 0} | counts
+
+    def part(self, batch: Batch) -> tuple[pa.Table, bool]:
+        """Return the TOKENS of one batch, and whether its texts are documents."""
+        rows, examples = batch
+        # A prompt that is "" and not null: a text on its own, which people want scored whole.
+        return self.encode(examples, rows), examples["prompt"].null_count > 0
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples (columns prompt, text) into TOKENS, one row each: the prompt, the text, and eos.
@@ -121,7 +124,7 @@ class Encoder:
         left = np.array([len(ids) - whole] if len(ids) > whole else [], dtype=np.int64)
         return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
 
-    def _cut(self, texts: pa.Table, keep: bool) -> tuple[pa.Table, dict[str, int]]:
+    def _cut(self, texts: pa.Table, keep: bool) -> Features:
         """Cut documents into blocks, and shorten prompts (at their beginning, then completions at their end)."""
         example, starts, ids, labels = _flat(texts)
         prompt = ragged.bounds(labels == IGNORE_INDEX)[starts]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -23,6 +24,8 @@ from finetrail.tasks.text_generation.settings import Train
 PIPELINE_TAG = "text-generation"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels")
+# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+SEPARABLE = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
@@ -35,7 +38,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train) -> PreTrainedModel:
+def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model, or make a new one of its config, drawn from torch's generator: seed it before; fp32.
 
     UserError where the architecture is no causal language model, or the checkpoint lacks weights.
@@ -72,6 +75,11 @@ def is_causal(model: PreTrainedModel) -> bool:
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
     return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE_INDEX)
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: tokens with labels, but each first one."""
+    return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import SCHEMA
 
 KEYS = ("prompt", "text")
@@ -15,12 +16,10 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     """Return {"prompt"}, to be continued, and {"text"}, whose perplexity is asked, as rows of the corpus."""
     rows = []
     for number, given in enumerate(inputs):
-        name = str(given.get("id", number))
+        name, where = identified(given, number, KEYS)
         keys = [key for key in KEYS if key in given]
         if len(keys) != 1 or not isinstance(given[keys[0]], str) or not given[keys[0]].strip():
-            raise UserError(
-                f"input {name!r}: expected one key of {', '.join(KEYS)}, with text in it; got {given!r:.80}"
-            )
+            raise UserError(f"{where}: expected one key of {', '.join(KEYS)}, with text in it; got {given!r:.80}")
         text = given.get("text")
         # A prompt that is "" and not null: a document on its own, not to be joined with the others.
         rows.append({"id": name, "prompt": given.get("prompt", ""), "text": text})

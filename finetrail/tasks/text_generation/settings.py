@@ -21,23 +21,24 @@ class Corpus(schema.Corpus):
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
-        if set(self.reader.columns) - {"id"} not in (DOCUMENTS, COMPLETIONS):
+        columns, more = set(self.reader.columns), {"id", self.splits.group}
+        if not any(needed <= columns <= needed | more for needed in (DOCUMENTS, COMPLETIONS)):
             raise ValueError(
-                f"reader.columns has {sorted(self.reader.columns)}; expected text, or prompt and completion; "
-                "and perhaps id"
+                f"reader.columns has {sorted(columns)}; expected text, or prompt and completion; "
+                "and perhaps id and that of splits.group"
             )
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Documents to blocks of tokens; prompts and completions to one feature each."""
 
     block_size: int = Field(ge=2, description="tokens of a block; the most that a prompt and its completion have")
     join_documents: bool = Field(
         description="documents: cut one text of all of them into blocks, or each document into its own"
     )
-    remainder: Literal["keep", "drop"] = Field(
-        description="documents: the tokens behind the last whole block are a shorter one, or are left out and counted"
+    remainder: Literal["drop", "pad"] = Field(
+        description="documents: tokens behind the last whole block: drop (and count them), or a shorter block"
     )
     template: str | None = Field(
         description="completions: what the model reads of a prompt, with {prompt} in it; null: the prompt as it is"
@@ -84,7 +85,7 @@ def check(recipe: Any) -> None:
     tokenize, samples = recipe.tokenize, recipe.evaluate.samples
     if "prompt" in recipe.corpus.reader.columns:
         if tokenize.join_documents or tokenize.remainder == "drop":
-            raise ValueError("tokenize: a corpus with prompts; expected join_documents false and remainder keep")
+            raise ValueError("tokenize: a corpus with prompts; expected join_documents false and remainder pad")
         if samples.prompt_tokens is not None:
             raise ValueError("evaluate.samples.prompt_tokens: the corpus has prompts; expected null")
     elif tokenize.template is not None:

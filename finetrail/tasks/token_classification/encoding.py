@@ -5,7 +5,7 @@ are gathered with numpy. A sentence longer than max_length becomes overlapping w
 library lays out overflowing tokens; each word is scored in exactly one of them, where it has the most context.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
+from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -82,13 +83,15 @@ class Encoder:
                 f"tokenize.stride: {settings.stride} leaves windows of {self.capacity} subwords no room to advance"
             )
 
-    def encode_table(
-        self, name: str, batches: Iterator[tuple[np.ndarray, pa.Table]]
-    ) -> Iterator[tuple[pa.Table, dict[str, int]]]:
-        """Yield the features and their counts of each batch of (row numbers, sentences)."""
-        for rows, sentences in batches:
-            features = self.encode(sentences, rows)
-            yield features, self.count(sentences, features)
+    def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
+        """Return the features and their counts of each batch of (row numbers, sentences)."""
+        return ordered_map(self.part, batches)
+
+    def part(self, batch: Batch) -> Features:
+        """Return the features of one batch, and their counts."""
+        rows, sentences = batch
+        features = self.encode(sentences, rows)
+        return features, self.count(sentences, features)
 
     def encode(self, sentences: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn sentences (columns tokens, labels: lists of strings) into FEATURES; without labels, they are ignored.

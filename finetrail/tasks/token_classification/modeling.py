@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoModelForTokenClassification,
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail.model import losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification.metrics import validate as validate
@@ -20,6 +22,8 @@ from finetrail.tasks.token_classification.settings import Train
 PIPELINE_TAG = "token-classification"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels")
+# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+SEPARABLE = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
@@ -32,15 +36,18 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, label_names: list[str], settings: Train) -> PreTrainedModel:
+def build_model(base_model: Path, label_names: list[str], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A tagger of the same labels keeps its head, to be trained on.
-    UserError where the checkpoint lacks weights of the encoder, which would start random too.
+    UserError where the checkpoint lacks weights of the encoder, which would start random too, or class weights do not
+    go with the labels.
     """
-    return with_new_head(
+    model = with_new_head(
         base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, label_names
     )
+    losses.adjust(model, label_names, settings, train)
+    return model
 
 
 def load_model(folder: Path) -> PreTrainedModel:
@@ -51,6 +58,11 @@ def load_model(folder: Path) -> PreTrainedModel:
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
     return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE_INDEX)
+
+
+def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return over how many items the loss of a batch is a mean: its tokens with labels."""
+    return (batch["labels"] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,11 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.errors import UserError
+from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.token_classification.corpus import SCHEMA
 from finetrail.tasks.token_classification.metrics import has_entities
 
+KEYS = ("tokens", "text")
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
 
@@ -17,15 +19,15 @@ def text_input(text: str) -> dict[str, Any]:
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return the inputs as rows of the corpus, without labels; UserError where there are neither tokens nor text.
+    """Return the inputs as rows of the corpus, without labels; UserError where one has neither tokens nor text.
 
     A text is split at whitespace alone, so that a full stop behind a word belongs to it: tokens, split as the corpus
     is, serve a model better, and are taken where both are given.
     """
     rows = []
     for number, given in enumerate(inputs):
-        name = str(given.get("id", number))
-        rows.append({"id": name, "tokens": _tokens(given, f"input {name!r}"), "labels": None})
+        name, where = identified(given, number, KEYS)
+        rows.append({"id": name, "tokens": _tokens(given, where), "labels": None})
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
@@ -49,10 +51,7 @@ def _tokens(given: dict[str, Any], where: str) -> list[str]:
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise UserError(f"{where}: tokens is {tokens!r:.60}; {EXPECTED}")
         return tokens
-    text = given.get("text")
-    if not isinstance(text, str):
-        raise UserError(f"{where}: {f'text is {text!r:.60}' if 'text' in given else 'neither is there'}; {EXPECTED}")
-    return text.split()
+    return text_of(given, "text", where, EXPECTED).split()
 
 
 def _entities(tokens: list[str], labels: list[str]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, ParquetReader, Settings, Train
+from finetrail.schema import ClassifierTrain as Train
+from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, ParquetReader, Settings
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -35,12 +36,14 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns = getattr(self.reader, "columns", None)
-        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id"}:
-            raise ValueError(f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id")
+        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", self.splits.group}:
+            raise ValueError(
+                f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id and that of splits.group"
+            )
         return self
 
 
-class Tokenize(Settings):
+class Tokenize(schema.Tokenize):
     """Words to subword features."""
 
     max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")

@@ -1,0 +1,92 @@
+"""Turns label smoothing and class weights into the loss that a classifier trains with."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from finetrail.errors import UserError
+from finetrail.schema import ClassifierTrain
+from finetrail.tasks import IGNORE_INDEX
+
+FEATURES_AT_ONCE = 10_000
+
+
+def adjust(model: PreTrainedModel, label_names: list[str], settings: ClassifierTrain, train: Dataset) -> None:
+    """Let the model, while it trains, take the loss that the settings ask for; else, and in evaluation, its own.
+
+    The loss is the sum of each item's smoothed cross-entropy times the weight of its label, over the number of items:
+    so that those of a batch's parts add up to that of the batch. train: its features, with labels.
+    UserError where class_weights are not those of the labels.
+    """
+    if settings.label_smoothing == 0 and settings.class_weights is None:
+        return
+    # A buffer, so that it goes where the model goes; no part of what is saved.
+    model.register_buffer("class_weights", class_weights(settings.class_weights, label_names, train), persistent=False)
+
+    def replace(model: Any, _: Any, inputs: dict[str, Any], outputs: Any) -> Any:
+        if model.training and inputs.get("labels") is not None:
+            outputs["loss"] = classifier_loss(
+                outputs["logits"], inputs["labels"], model.class_weights, settings.label_smoothing
+            )
+        return outputs
+
+    model.register_forward_hook(replace, with_kwargs=True)
+
+
+def classifier_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Return the weighted mean over the items with a label: logits [..., labels], labels int64 [...], weights [labels].
+
+    The weights are not in the divisor, as they are in torch's own mean. Smoothing leaves 1 - label_smoothing to the
+    label, and gives the rest to all of them alike, this one included (Szegedy et al. 2016).
+    """
+    labels = labels.flatten()
+    # 0 where there is no label: leaving such items out would make shapes depend on them, which compiling cannot follow.
+    losses = cross_entropy(
+        logits.flatten(0, -2).float(),
+        labels,
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return (losses * weights[labels.clamp(min=0)]).sum() / (labels != IGNORE_INDEX).sum()
+
+
+def class_weights(given: str | dict[str, float] | None, label_names: list[str], train: Dataset) -> torch.Tensor:
+    """Return a weight for each label, float32 [labels].
+
+    balanced: as scikit-learn has it, features / (labels * features of the label), so 1 on average over train; 1 for a
+    label that train lacks. UserError where given has other labels than label_names.
+    """
+    if given is None:
+        return torch.ones(len(label_names))
+    if isinstance(given, dict):
+        if set(given) != set(label_names):
+            raise UserError(
+                f"train.class_weights has the labels {', '.join(sorted(given))}; expected all of those that train has, "
+                f"and no others: {', '.join(label_names)}"
+            )
+        return torch.tensor([given[name] for name in label_names])
+    counts = label_counts(train, len(label_names))
+    seen = counts > 0
+    weights = np.ones(len(counts))
+    weights[seen] = counts.sum() / (seen.sum() * counts[seen])
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def label_counts(train: Dataset, labels: int) -> np.ndarray:
+    """Count each label in the column `labels` of the features, one a feature or a list of them: int64 [labels]."""
+    counts = np.zeros(labels, dtype=np.int64)
+    for batch in train.select_columns(["labels"]).with_format("arrow").iter(FEATURES_AT_ONCE):
+        column = batch["labels"]
+        known = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        found = known.to_numpy()
+        counts += np.bincount(found[found != IGNORE_INDEX], minlength=labels)
+    return counts

@@ -1,0 +1,103 @@
+"""Turns a folder of scratch into checkpoints that can be trusted: whole ones, of this very run, the newest first."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from finetrail import stage
+
+# Written last and moved into place: a checkpoint without it was never finished.
+SEAL = "complete.json"
+PREFIX = "checkpoint-"
+
+
+def key(settings: Any, files: Iterable[Path]) -> str:
+    """Return the name of a run's scratch: a hash of everything that determines it, so that no other run meets it.
+
+    settings are JSON; files, or the folders that hold them, count with their names and bytes.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in files:
+        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in found:
+            if "__pycache__" not in file.parts:
+                digest.update(f"\n{file.as_posix()} {_sha256(file)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def folder(scratch: Path, update: int) -> Path:
+    """Return the checkpoint's folder, as the Trainer names it."""
+    return scratch / f"{PREFIX}{update}"
+
+
+def seal(checkpoint: Path, scratch: Path, best: Path | None) -> None:
+    """Declare a checkpoint complete, with the hash of each file, and remove all older ones but the best."""
+    hashes = {file.relative_to(checkpoint).as_posix(): _sha256(file) for file in _files(checkpoint)}
+    with stage.output(checkpoint / SEAL) as path:
+        stage.write_json(path, hashes)
+    for other in scratch.glob(f"{PREFIX}*"):
+        if other not in (checkpoint, best):
+            stage.remove(other)
+
+
+def newest(scratch: Path) -> Path | None:
+    """Return the newest complete checkpoint; tell of each that is damaged."""
+    found = sorted(scratch.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+    return next((checkpoint for checkpoint in found if is_whole(checkpoint)), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was finished and its files are as they were then; say so where they are not."""
+    try:
+        hashes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        damaged = [name for name, sha256 in hashes.items() if _sha256(checkpoint / name) != sha256]
+    except (OSError, ValueError, AttributeError):
+        damaged = [SEAL]
+    if damaged:
+        stage.log(f"train: {checkpoint.name} is incomplete or damaged ({damaged[0]}): skipped")
+    return not damaged
+
+
+def _files(checkpoint: Path) -> list[Path]:
+    return sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != SEAL)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+class Due:
+    """Tells when a checkpoint is due: so many updates or minutes after the last one, at a point of the loss curve."""
+
+    def __init__(self, every: str | None, log_steps: int) -> None:
+        number, unit = every.split() if every else ("0", "never")
+        self.number, self.unit, self.log_steps = int(number), unit, log_steps
+        self.saved(0)
+
+    def saved(self, update: int) -> None:
+        """Begin to count anew."""
+        self.update, self.time = update, time.monotonic()
+
+    def __call__(self, update: int, accelerator: Accelerator) -> bool:
+        """Tell whether one is due after this update, the same in all processes."""
+        # Between two points of the curve the losses since the last one would be lost.
+        if self.unit == "never" or update % self.log_steps:
+            return False
+        if self.unit == "updates":
+            return update - self.update >= self.number
+        minutes = torch.tensor((time.monotonic() - self.time) / 60, device=accelerator.device)
+        return bool(broadcast(minutes) >= self.number)  # of the main process: clocks differ
+
+
+def clear(scratch: Path) -> None:
+    """Remove the scratch of a run that is done, and what runs that nobody finished have left beside it."""
+    shutil.rmtree(scratch.parent, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""Turns what an engine reports while it trains into lines for people and into DVCLive's curves."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from dvclive import Live
+from tqdm.auto import tqdm
+
+from finetrail import stage
+from finetrail.errors import UserError
+from finetrail.training.run import HISTORY, Run
+
+
+class Journal:
+    """A bar over updates on a terminal, one line an epoch, and curves by update, without timings.
+
+    Reports have the Trainer's names: loss, grad_norm, learning_rate, and those of validation behind eval_. Where this
+    process is not the main one, nothing is told or written.
+    """
+
+    def __init__(self, run: Run, main: bool) -> None:
+        self.run, self.main = run, main
+        self.loss = math.nan  # until the first update, which is always reported
+
+    def start(self, updates: int, earlier: Iterable[tuple[int, dict[str, float]]]) -> None:
+        """Begin, with what was reported before the checkpoint that a run goes on from: (update, report) pairs."""
+        if self.main:
+            # dvcyaml: DVCLive would append its plots to the project's dvc.yaml.
+            self.live = Live(str(self.run.scratch / HISTORY), dvcyaml=None, save_dvc_exp=False, report=None)
+            self.bar = tqdm(total=updates, desc="train", unit="update", disable=None, leave=False)
+        update = 0
+        for update, report in earlier:
+            self.report(update, report)
+        if update:
+            stage.log(f"train: goes on from the checkpoint after update {update} of {updates}")
+
+    def updated(self, update: int) -> None:
+        """Move the bar."""
+        if self.main:
+            self.bar.update(update - self.bar.n)
+
+    def report(self, update: int, report: dict[str, float]) -> None:
+        """Put values onto the curves; UserError at a loss that is not finite."""
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(report.get(name, 0.0)):
+                raise UserError(
+                    f"train: {name} is {report[name]} at update {update}; expected a finite number: "
+                    "try a lower train.lr, a lower train.max_grad_norm, more train.warmup, or precision fp32"
+                )
+        self.loss = report.get("loss", self.loss)
+        if self.main:
+            self.live.step = update
+            # In one order: the Trainer sorts what it keeps in a checkpoint.
+            for name, value in sorted(curve_points(report).items()):
+                self.live.log_metric(name, value)
+
+    def evaluated(self, epoch: float, scores: dict[str, float]) -> None:
+        """Tell of an epoch, with the scores of the validation split, in one line."""
+        if not self.main:
+            return
+        best_metric = self.run.settings.best_metric
+        shown = {"train loss": self.loss, "validation loss": scores["eval_loss"]}
+        if best_metric != "loss":
+            shown[best_metric] = scores[f"eval_{best_metric}"]
+        self.bar.clear()
+        stage.log(
+            f"train: epoch {epoch:.4g} of {self.run.settings.epochs:g}: "
+            + ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        )
+
+    def end(self) -> None:
+        """Close bar and curves."""
+        if self.main:
+            self.bar.close()
+            self.live.end()
+
+
+def curve_points(report: dict[str, Any]) -> dict[str, float]:
+    """Return what belongs on the curves of a report, under our names."""
+    names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
+    points = {names[key]: value for key, value in report.items() if key in names}
+    return points | {
+        "validation/" + key.removeprefix("eval_"): value for key, value in report.items() if key.startswith("eval_")
+    }

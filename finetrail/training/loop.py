@@ -1,0 +1,183 @@
+"""Turns a model and a run's features into a trained model and its record, with a bare Accelerate loop.
+
+The place to change where research needs a loop of its own. It sees the batches of the Trainer's engine, in the same
+order, and its losses and results are the same.
+"""
+
+import math
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from safetensors.torch import load_file
+from transformers import PreTrainedModel, get_scheduler, set_seed
+
+from finetrail import stage
+from finetrail.training import checkpoints, validation
+from finetrail.training.journal import Journal
+from finetrail.training.optimizers import freeze, parameter_groups
+from finetrail.training.run import Run, backward, count_items, effective_precision, refuse_shards
+
+STATE = "state.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class State:
+    """How far a run is, and what it has reported; in each checkpoint."""
+
+    update: int = 0
+    best_value: float | None = None
+    best_update: int = 0
+    epochs_without_better: int = 0
+    done: bool = False
+    schedule: dict[str, Any] = field(default_factory=dict)
+    reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+
+def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train, keep the best checkpoint, and return the model with the record of what was effective.
+
+    Where scratch has a checkpoint of this run, it goes on from there.
+    """
+    precision = effective_precision(run.settings.precision)
+    set_seed(run.seed)  # as the Trainer does, so that both draw the same dropout
+    freezes = run.settings.unfreeze_layers is not None
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=not torch.accelerator.is_available(),
+        # Frozen layers get no gradient; DDP then has to look for those that do.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=freezes)],
+    )
+    refuse_shards(accelerator)
+    loop = Loop(model, run, accelerator)
+    loop.resume()
+    while not loop.state.done:
+        loop.epoch()
+    loop.journal.end()
+    accelerator.wait_for_everyone()
+    best = checkpoints.folder(run.scratch, loop.state.best_update) / WEIGHTS
+    model.load_state_dict(load_file(best), strict=False)  # of tied weights one is in the file
+    accelerator.wait_for_everyone()  # scratch is removed after this
+    return model, loop.record(precision)
+
+
+class Loop:
+    """Model, optimizer and schedule of one run, and how far it is."""
+
+    def __init__(self, model: PreTrainedModel, run: Run, accelerator: Accelerator) -> None:
+        settings = run.settings
+        self.run, self.accelerator, self.state = run, accelerator, State()
+        self.an_epoch, self.updates = run.updates(accelerator.num_processes)
+        groups = parameter_groups(model, settings.lr, settings.weight_decay, settings.layer_decay)
+        fused = settings.optimizer == "adamw_torch_fused"
+        self.plain = model
+        self.model, self.optimizer = accelerator.prepare(model, torch.optim.AdamW(groups, fused=fused))
+        warmup = math.ceil(self.updates * settings.warmup)
+        self.schedule = get_scheduler(settings.schedule, self.optimizer, warmup, self.updates)
+        self.loader = run.loader(accelerator.process_index, accelerator.num_processes)
+        self.journal = Journal(run, main=accelerator.is_main_process)
+        self.due = checkpoints.Due(settings.checkpoint_every, settings.log_steps)
+        self.losses: list[torch.Tensor] = []  # since the last point of the curve
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        checkpoint = checkpoints.newest(self.run.scratch)
+        if checkpoint:
+            self.state = State(**stage.read_json(checkpoint / STATE))
+            self.schedule.load_state_dict(self.state.schedule)
+            self.accelerator.load_state(str(checkpoint))
+        self.journal.start(self.updates, self.state.reports)
+        self.due.saved(self.state.update)
+
+    def epoch(self) -> None:
+        """Train to the end of the epoch, or of training; validate, and save."""
+        epoch, done_before = divmod(self.state.update, self.an_epoch)
+        if self.run.settings.unfreeze_layers is not None:
+            freeze(self.plain, epoch, self.run.settings.unfreeze_layers)
+        size = self.run.settings.gradient_accumulation
+        self.loader.set_epoch(epoch)
+        seen, waiting = done_before * size, []
+        for number, batch in enumerate(skip_first_batches(self.loader, seen), start=seen + 1):
+            waiting.append(batch)
+            if len(waiting) == size or number == len(self.loader):
+                self.update(waiting)
+                waiting = []
+                if self.state.update == self.updates:
+                    break
+        self.validate()
+        self.save()
+
+    def update(self, batches: list[Any]) -> None:
+        """Change the weights once."""
+        self.model.train()
+        items = count_items(self.accelerator, batches)
+        share = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(batches, start=1):
+            with nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model):
+                share += backward(self.accelerator, self.model, send_to_device(batch, self.accelerator.device), items)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.run.settings.max_grad_norm)
+        rate = self.schedule.get_last_lr()[0]
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+        self.optimizer.zero_grad()
+        self.losses.append(share)
+        self.state.update += 1
+        self.journal.updated(self.state.update)
+        ended = self.state.update % self.an_epoch == 0 or self.state.update == self.updates
+        if self.state.update % self.run.settings.log_steps == 0 or self.state.update == 1 or ended:
+            loss = self.accelerator.reduce(torch.stack(self.losses).sum(), "mean") / len(self.losses)
+            self.report({"loss": float(loss), "grad_norm": float(norm), "learning_rate": rate})
+            self.losses = []
+        if not ended and self.due(self.state.update, self.accelerator):
+            self.save()
+
+    def validate(self) -> None:
+        """Score the validation split; note whether that is the best, and whether training is done."""
+        settings, state = self.run.settings, self.state
+        found = validation.scores(self.model, self.accelerator, self.run)
+        scores = {f"eval_{name}": value for name, value in found.items()}
+        self.report(scores)
+        self.journal.evaluated(state.update / self.an_epoch, scores)
+        value, best = found[settings.best_metric], state.best_value
+        if best is None or (value > best if self.run.best_is_highest else value < best):
+            state.best_value, state.best_update, state.epochs_without_better = value, state.update, 0
+        else:
+            state.epochs_without_better += 1
+        out_of_patience = settings.patience is not None and state.epochs_without_better >= settings.patience
+        state.done = out_of_patience or state.update == self.updates
+
+    def report(self, values: dict[str, float]) -> None:
+        """Put values onto the curves."""
+        self.state.reports.append((self.state.update, values))
+        self.journal.report(self.state.update, values)
+
+    def save(self) -> None:
+        """Write a checkpoint, of all processes, and seal it."""
+        scratch = self.run.scratch
+        folder = checkpoints.folder(scratch, self.state.update)
+        self.accelerator.save_state(str(folder))
+        self.accelerator.wait_for_everyone()  # each process has a file in it
+        if self.accelerator.is_main_process:
+            self.state.schedule = self.schedule.state_dict()
+            stage.write_json(folder / STATE, asdict(self.state))
+            checkpoints.seal(folder, scratch, checkpoints.folder(scratch, self.state.best_update))
+        self.due.saved(self.state.update)
+
+    def record(self, precision: str) -> dict[str, Any]:
+        """Return what was effective."""
+        assert self.state.best_value is not None
+        return self.run.record(
+            self.accelerator,
+            self.plain,
+            precision,
+            updates=self.state.update,
+            all_updates=self.updates,
+            epochs_done=self.state.update / self.an_epoch,
+            best_value=self.state.best_value,
+            best_update=self.state.best_update,
+        )

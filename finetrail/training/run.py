@@ -1,0 +1,134 @@
+"""What the two engines have in common: what they are given, and how a batch becomes gradients."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from datasets import Dataset
+
+from finetrail.errors import UserError
+from finetrail.schema import Train
+from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.training.batching import Batch, Batches, Collator, TrainLoader, feature_lengths, train_loader
+
+HISTORY = "history"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, but for its model; scratch is this run's own, and keeps checkpoints and curves."""
+
+    task: ModuleType  # its modeling.py
+    collator: Collator
+    train: Dataset  # features with what the collator takes
+    validation: Dataset
+    validate: Callable[[Any], dict[str, float]]  # what reduce kept of the validation features, in their order -> scores
+    settings: Train
+    seed: int
+    scratch: Path
+    piece_size: int  # at most so many features go through the model at once
+
+    @property
+    def best_is_highest(self) -> bool:
+        """Tell which of two values of best_metric is better."""
+        return self.settings.best_metric not in LOWER_IS_BETTER
+
+    def updates(self, processes: int) -> tuple[int, int]:
+        """Return how many updates an epoch has, and all of training."""
+        batches = math.ceil(math.ceil(len(self.train) / self.settings.batch_size) / processes)
+        an_epoch = math.ceil(batches / self.settings.gradient_accumulation)
+        return an_epoch, math.ceil(an_epoch * self.settings.epochs)
+
+    def loader(self, process: int, processes: int) -> TrainLoader:
+        """Return the batches of one process."""
+        batches = Batches(
+            feature_lengths(self.train),
+            self.settings.batch_size,
+            self.settings.batching == "length",
+            self.seed,
+            process,
+            processes,
+        )
+        piece_size = self.piece_size if self.task.SEPARABLE else None
+        return train_loader(self.train, self.collator, self.task.items, batches, self.task.COLUMNS, piece_size)
+
+    def record(
+        self,
+        accelerator: Accelerator,
+        model: Any,
+        precision: str,
+        updates: int,
+        all_updates: int,
+        epochs_done: float,
+        best_value: float | None,
+        best_update: int | None,
+    ) -> dict[str, Any]:
+        """Return what was effective, as report and model card show it."""
+        settings = self.settings
+        batch_size = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
+        return {
+            "precision": precision,
+            "device": accelerator.device.type,
+            "processes": accelerator.num_processes,
+            "effective_batch_size": batch_size,
+            "piece_size": self.piece_size,
+            "parameters": model.num_parameters(),
+            "parameters_trained": model.num_parameters(only_trainable=True),
+            "updates": updates,
+            "epochs_done": round(epochs_done, 4),
+            "best_metric": settings.best_metric,
+            "best_value": best_value,
+            "best_update": best_update,
+            "stopped_early": updates < all_updates,
+        }
+
+
+def refuse_shards(accelerator: Accelerator) -> None:
+    """Raise UserError where each process has but a part of the weights: nothing here gathers them at the end."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UserError(
+            f"launcher: {kind.value} spreads the weights over processes, which finetrail does not gather yet; "
+            "expected DDP, as torchrun or accelerate launch --multi_gpu start it"
+        )
+
+
+def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
+    """Return over how many items an update's loss is a mean: those of its batches on all processes."""
+    own = torch.stack([batch["items"].sum() for batch in batches]).sum().to(accelerator.device)
+    return accelerator.reduce(own, "sum")
+
+
+def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor) -> torch.Tensor:
+    """Add a batch's gradients to those of its update, of so many items, and return its share of the update's loss.
+
+    Each piece's mean counts as many times as it has items: the update is that of one big batch, however its
+    features are spread over pieces, batches and processes. Losses and gradients are averaged over processes, as by DDP.
+    """
+    share = torch.zeros((), device=accelerator.device)
+    pieces = batch["pieces"]
+    for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
+        with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
+            loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
+            accelerator.backward(loss)
+        share += loss.detach()
+    return share
+
+
+def effective_precision(requested: str) -> str:
+    """Return fp32, bf16 or fp16: what is requested, or for auto bf16 where the hardware multiplies it natively."""
+    if requested == "fp16" and not torch.cuda.is_available():
+        raise UserError("train.precision: fp16 needs a CUDA device and there is none; expected auto, fp32 or bf16")
+    if requested != "auto":
+        return requested
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # No public call tells this (torch 2.13); without these instructions a CPU emulates bf16, slower than fp32.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native and not torch.backends.mps.is_available() else "fp32"

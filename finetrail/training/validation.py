@@ -1,0 +1,79 @@
+"""Turns a model and the validation split into its loss and scores, on any number of processes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, pad_across_processes, send_to_device
+
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.training.run import Run
+
+
+def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
+    """Return the loss over all items of the validation split, and what validate says of what reduce keeps.
+
+    Processes take the batches in turn. What reduce keeps of a batch are one or several arrays [batch, ...]; validate
+    gets them of the whole split, in the order of its features, filled up with IGNORE_INDEX.
+    """
+    model.eval()
+    losses = [(0.0, 0)]
+    kept: list[tuple[np.ndarray, ...]] = []
+    for start, counted in turns(len(run.validation), run.settings.eval_batch_size, accelerator):
+        columns = run.validation[start : start + run.settings.eval_batch_size]
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        batch = send_to_device(run.collator(rows), accelerator.device)
+        with torch.no_grad():
+            outputs = model(**batch)
+        if counted:
+            items = int(run.task.items(batch))
+            losses.append((float(outputs["loss"]) * items, items))
+        reduced = run.task.reduce(_logits(outputs, accelerator.unwrap_model(model).config), batch.get("labels"))
+        arrays = reduced if isinstance(reduced, tuple) else (reduced,)
+        kept += zip(*(_gathered(array, counted, accelerator) for array in arrays), strict=True)
+    total, items = map(sum, zip(*gather_object(losses), strict=True))
+    whole = [_concatenated(arrays) for arrays in zip(*kept, strict=True)]
+    return {"loss": total / items} | run.validate(tuple(whole) if len(whole) > 1 else whole[0])
+
+
+def turns(rows: int, batch_size: int, accelerator: Accelerator) -> Iterator[tuple[int, bool]]:
+    """Yield the first row of each of this process's batches; as many on each, so the last may be one not to count."""
+    batches = math.ceil(rows / batch_size)
+    for turn in range(math.ceil(batches / accelerator.num_processes)):
+        number = turn * accelerator.num_processes + accelerator.process_index
+        yield (number * batch_size, True) if number < batches else (0, False)
+
+
+def _logits(outputs: Any, config: Any) -> Any:
+    """Return what a model gave beside its loss: an array, or a tuple of several; as the Trainer does (5.23)."""
+    ignored = {"loss", *getattr(config, "keys_to_ignore_at_inference", [])}
+    values = tuple(value for name, value in outputs.items() if name not in ignored)
+    return values if len(values) > 1 else values[0]
+
+
+def _gathered(array: torch.Tensor, counted: bool, accelerator: Accelerator) -> list[np.ndarray]:
+    """Return the array of each process, in their order, without those that do not count."""
+    array = array.detach()
+    if array.is_floating_point():
+        array = array.float()  # numpy has no bfloat16
+    if accelerator.num_processes == 1:
+        return [array.cpu().numpy()]
+    sizes = accelerator.gather(torch.tensor([len(array) * counted], device=accelerator.device)).tolist()
+    for dim in range(array.ndim):
+        array = pad_across_processes(array, dim=dim, pad_index=IGNORE_INDEX)
+    parts = accelerator.gather(array.contiguous()).chunk(accelerator.num_processes)
+    return [part[:size].cpu().numpy() for part, size in zip(parts, sizes, strict=True)]
+
+
+def _concatenated(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Concatenate arrays whose other dimensions may differ."""
+    shape = np.max([array.shape[1:] for array in arrays], axis=0, initial=0).astype(int)
+    whole = np.full((sum(map(len, arrays)), *shape), IGNORE_INDEX, dtype=arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        whole[(slice(start, start + len(array)), *map(slice, array.shape[1:]))] = array
+        start += len(array)
+    return whole

@@ -1,0 +1,174 @@
+"""What holds for every task, whichever engine trains it: the same losses; killed and resumed, the same bytes."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.state import AcceleratorState
+from conftest import Sentence, toy_recipe
+from ruamel.yaml import YAML
+from safetensors.numpy import load
+from toys import write
+
+from finetrail import layout, tasks
+from finetrail.training.journal import Journal
+from stages import download_corpus, download_model, tokenize, train
+
+pytestmark = pytest.mark.usefixtures("restored_torch")
+
+ENGINES = list(train.ENGINES)
+
+
+class Killed(Exception):
+    """In place of a signal."""
+
+
+@pytest.fixture(scope="module")
+def tokenized(
+    make_project: Callable[[Path], Path],
+    toy_sentences: list[Sentence],
+    tiny_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Path]]:
+    """Return the function that enters the project of a task, with features."""
+    done: dict[str, Path] = {}
+    sentences = [" ".join(tokens) for tokens, _ in toy_sentences]
+    with pytest.MonkeyPatch.context() as patch:
+
+        def enter(task: str) -> Path:
+            if task not in done:
+                parent = tmp_path_factory.mktemp(task)
+                project = make_project(parent)
+                yaml = YAML()
+                (project / "recipes" / task).mkdir(exist_ok=True)
+                recipe = write(task, toy_recipe(parent, tiny_checkpoint), sentences, parent)
+                recipe["train"] |= {"checkpoint_every": "2 updates", "epochs": 2.0}
+                yaml.dump(recipe, project / "recipes" / task / "toy.yaml")
+                params = yaml.load(project / "params.yaml")
+                params.update(task=task, recipe="toy")
+                yaml.dump(params, project / "params.yaml")
+                patch.chdir(project)
+                for stage in (download_corpus, download_model, tokenize):
+                    stage.main()
+                done[task] = project
+            patch.chdir(done[task])
+            return done[task]
+
+        yield enter
+
+
+@pytest.fixture(params=tasks.names())
+def task(request: pytest.FixtureRequest, tokenized: Callable[[str], Path]) -> str:
+    tokenized(request.param)
+    return str(request.param)
+
+
+def trained(task: str, **changes: Any) -> dict[str, bytes]:
+    """Run the stage with changes to the recipe's section train; return its files."""
+    path = layout.recipe_file(task, "toy")
+    yaml = YAML()
+    recipe = yaml.load(path)
+    recipe["train"].update(changes)
+    yaml.dump(recipe, path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train.main()
+    folders = (layout.TRAINED, layout.TRAIN_HISTORY)
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+    return {file.as_posix(): file.read_bytes() for file in files}
+
+
+def curve(files: dict[str, bytes], name: str) -> list[float]:
+    lines = files[f"metrics/train/plots/metrics/{name}.tsv"].decode().splitlines()[1:]
+    return [float(line.split("\t")[1]) for line in lines]
+
+
+def test_both_engines_have_the_same_losses_and_results(task: str) -> None:
+    one, other = (trained(task, engine=engine) for engine in ENGINES)
+    assert one.keys() == other.keys()
+    assert len(curve(one, "train/loss")) > 2
+    for path in one:
+        if path.endswith(".tsv"):
+            name = path.removeprefix("metrics/train/plots/metrics/").removesuffix(".tsv")
+            assert curve(one, name) == pytest.approx(curve(other, name), rel=1e-5, abs=1e-5), name
+    kept = [
+        name
+        for name in one
+        if name.startswith("data/trained/") and not name.endswith((".safetensors", "training.json"))
+    ]
+    assert [one[name] for name in kept] == [other[name] for name in kept]
+    records = [json.loads(files["data/trained/training.json"]) for files in (one, other)]
+    differing = {key for key in records[0] if records[0][key] != records[1][key]}
+    assert differing <= {"engine", "best_value"}
+    assert records[0]["best_value"] == pytest.approx(records[1]["best_value"], abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    task: str, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed = trained(task, engine=engine)
+    updated = Journal.updated
+    for last in itertools.count(3, 2):
+
+        def kill(self: Journal, update: int, last: int = last) -> None:
+            updated(self, update)
+            if update >= last:
+                raise Killed
+
+        monkeypatch.setattr(Journal, "updated", kill)
+        try:
+            files = trained(task, engine=engine)
+            break
+        except Killed:
+            assert list(layout.SCRATCH.glob("train/*/checkpoint-*"))
+    assert last > 5, "training was too short to be killed twice"
+    assert re.search(r"goes on from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
+    assert files == undisturbed
+    assert not (layout.SCRATCH / "train").exists()
+
+
+def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None}
+    plain = trained(task, engine="trainer", lora=None)
+    one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
+    trained(task, lora=None, gradient_checkpointing=False)  # for the next test
+    assert curve(one, "train/loss") == pytest.approx(curve(other, "train/loss"), rel=1e-5, abs=1e-5)
+    assert curve(one, "train/loss") != curve(plain, "train/loss")
+    model = "data/trained/model.safetensors"
+    assert load(one[model]).keys() == load(plain[model]).keys()
+    record = json.loads(one["data/trained/training.json"])
+    assert 0 < record["parameters_trained"] < json.loads(plain["data/trained/training.json"])["parameters_trained"]
+
+
+def test_another_setting_never_meets_an_old_checkpoint(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenized("text_classification")
+
+    def kill(self: Journal, update: int) -> None:
+        if update == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("text_classification", lr=0.02)
+    capfd.readouterr()
+    trained("text_classification", lr=0.03)
+    assert "goes on" not in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch 2.13's own
+def test_a_compiled_model_trains_to_the_same_losses(tokenized: Callable[[str], Path]) -> None:
+    tokenized("text_classification")
+    settings = {"epochs": 0.3, "lr": 1e-3}
+    eager, compiled = (trained("text_classification", torch_compile=on, **settings) for on in (False, True))
+    trained("text_classification", torch_compile=False)  # for the next test
+    assert curve(compiled, "validation/loss") == pytest.approx(curve(eager, "validation/loss"), abs=0.05)
+    assert (
+        load(compiled["data/trained/model.safetensors"]).keys() == load(eager["data/trained/model.safetensors"]).keys()
+    )
