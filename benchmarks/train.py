@@ -1,86 +1,268 @@
-"""Training on the features of data/tokenized: the plain Hugging Face Trainer beside ours, same hyper-parameters.
+"""Updates of the plain Hugging Face Trainer beside ours: same model, features, batch size and hyper-parameters.
 
-python -m benchmarks.train [EPOCHS]    (needs data/tokenized, data/model and data/corpus: run `dvc repro` before)
+python -m benchmarks.train [--updates N] [--rounds N] [TASK/RECIPE ...]
 
-The plain Trainer is the course's: fp32, random batches, its default AdamW; both evaluate and save at each epoch.
+The plain Trainer is the course's: its collators, fp32, random batches, its default optimizer. Each side of each round
+is a process of its own, in turn, with so many updates in a clone where `dvc repro tokenize` has run; of the rounds, the
+fastest counts. Useful tokens are those that are no padding. Whatever trains, it is measured from outside: from the end
+of one optimizer step to the end of the next, the first few left out, and no evaluation or checkpoint between.
 """
 
+import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, Trainer, TrainingArguments, logging, set_seed
+from ruamel.yaml import YAML
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    logging,
+    set_seed,
+)
 
-from benchmarks import keep
-from finetrail import layout, params, stage
-from finetrail.evaluation import bootstrap, inference, splits
-from finetrail.tasks.token_classification import modeling, scoring
-from finetrail.training import trainer
-from finetrail.training.determinism import make_deterministic
-from stages.train import taken
+from benchmarks import ROOT, keep
+from finetrail import layout, params, stage, tasks
+from finetrail.tasks import IGNORE_INDEX
 
-
-def plain(model: Any, collator: Any, train: Dataset, validation: Dataset, settings: Any, folder: str) -> None:
-    """Train as the course does."""
-    arguments = TrainingArguments(
-        folder, eval_strategy="epoch", save_strategy="epoch", learning_rate=settings.lr, use_cpu=True,
-        num_train_epochs=settings.epochs, weight_decay=settings.weight_decay, warmup_steps=settings.warmup,
-        per_device_train_batch_size=settings.batch_size, per_device_eval_batch_size=settings.eval_batch_size,
-        report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
-    )  # fmt: skip
-    Trainer(model, arguments, data_collator=collator, train_dataset=train, eval_dataset=validation).train()
-
-
-def test_f1(model: Any, tokenizer: Any, settings: Any, label_names: list[str]) -> dict[str, float]:
-    """Score the test split in fp32, with its interval."""
-    forward = inference.torch_forward(model)
-    predicted = scoring.predict(splits.load("test"), {}, label_names, forward, tokenizer, settings)
-    units, to_scores = scoring.statistics(predicted, label_names, settings)
-    low, high = bootstrap.intervals(units, to_scores, settings.bootstrap)["f1"]
-    return {"f1": scoring.score(predicted, label_names, settings)["f1"], "f1_low": low, "f1_high": high}
+RECIPES = ["token_classification/wnut16", "text_classification/bbc-news", "masked_lm/bbc"]
+SIDES = ("plain", "ours")
+WARM_UP = 3
+LOSSES_SHOWN = 5
+PEAK_SIZE = 4096
+PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::bmm": 0, "aten::baddbmm": 1}  # where the factors' shapes begin
 
 
-def main(epochs: float | None) -> None:
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    declared = params.load("train")
-    recipe = params.load_recipe(declared.task, declared.recipe)
-    epochs = epochs or recipe.train.epochs
-    settings = recipe.train.model_copy(update={"epochs": epochs})
-    label_names = stage.read_json(layout.TARGET)
-    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
-    collator = modeling.build_collator(tokenizer, settings)
-    train, validation = (Dataset.from_file(str(layout.features_file(split))) for split in ("train", "validation"))
-    tokens = int(trainer.feature_lengths(train).sum() * epochs)
-    result: dict[str, Any] = {"recipe": declared.recipe, "epochs": epochs, "useful_tokens": tokens}
-    for who in ("plain", "ours"):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipes", nargs="*", metavar="TASK/RECIPE")
+    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", choices=(*SIDES, "profile"), help="measure one side, here, and print it")
+    chosen = parser.parse_args()
+    if chosen.side:
+        print(json.dumps(one_side(chosen.side, chosen.updates)))
+        return
+    peak = peak_of_products()
+    result: dict[str, Any] = {
+        "updates": chosen.updates,
+        "bf16_peak_gigaflops": round(peak),
+        "threads": torch.get_num_threads(),
+    }
+    for name in chosen.recipes or RECIPES:
         with tempfile.TemporaryDirectory() as folder:
-            (set_seed if who == "plain" else make_deterministic)(declared.seed)
-            model = modeling.build_model(layout.WEIGHTS, label_names, settings, train)
-            started = time.perf_counter()
-            if who == "plain":
-                plain(model, collator, train, validation, settings, folder)
-            else:
-                ordered = validation.select(trainer.feature_lengths(validation).argsort(kind="stable")[::-1])
-                table = ordered.with_format("arrow")[:]
-                features = {"train": train, "validation": ordered}
-                trainer.train(
-                    model, collator, {split: taken(given, modeling.COLUMNS) for split, given in features.items()},
-                    modeling.reduce, lambda ids: modeling.validate(ids, table, label_names),  # noqa: B023
-                    settings, declared.seed, Path(folder),
-                )  # fmt: skip
-            seconds = time.perf_counter() - started
-        scores = test_f1(model, tokenizer, recipe.evaluate, label_names)
-        result[who] = {"seconds": round(seconds, 1), "useful_tokens_per_second": round(tokens / seconds)} | scores
-    result["ratio"] = round(result["plain"]["seconds"] / result["ours"]["seconds"], 2)
-    result["ours_f1_inside_plain_interval"] = (
-        result["plain"]["f1_low"] <= result["ours"]["f1"] <= result["plain"]["f1_high"]
-    )
+            clone = prepared(name, Path(folder) / "clone")
+            rounds = [{side: process(side, chosen.updates, clone) for side in SIDES} for _ in range(chosen.rounds)]
+            result[name] = compared(rounds) | shares(process("profile", WARM_UP + 3, clone), peak)
+        print(json.dumps(result[name]), file=sys.stderr, flush=True)
     keep("train", result)
 
 
+def prepared(name: str, clone: Path) -> Path:
+    """Make the features of a recipe in a clone of the last commit, which shares the project's DVC cache."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    shown = subprocess.run(["dvc", "cache", "dir"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    subprocess.run(["dvc", "cache", "dir", "--local", str((ROOT / shown.strip()).resolve())], cwd=clone, check=True)
+    yaml = YAML()
+    declared = yaml.load(clone / layout.PARAMS)
+    declared["task"], declared["recipe"] = name.split("/")
+    yaml.dump(declared, clone / layout.PARAMS)
+    subprocess.run(["dvc", "repro", "--quiet", "tokenize"], cwd=clone, check=True, stdout=sys.stderr)
+    return clone
+
+
+def process(side: str, updates: int, clone: Path) -> dict[str, Any]:
+    """Measure one side in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.train", "--side", side, "--updates", str(updates)]
+    environment = os.environ | {"PYTHONPATH": str(clone)}
+    done = subprocess.run(command, cwd=clone, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def one_side(side: str, updates: int) -> dict[str, Any]:
+    """Train so many updates, and return their figures; side profile: ours, with the time of its matrix products."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    declared = params.load("train")
+    rows = len(Dataset.from_file(str(layout.features_file("train"))))
+    # A little less: epochs times the updates of an epoch is rounded up.
+    epochs = (updates - 0.5) / -(-rows // declared.train.batch_size)
+    settings = declared.train.model_copy(update={"epochs": epochs})
+    seen = Seen()
+    with tempfile.TemporaryDirectory() as folder:
+        train = plain if side == "plain" else ours
+        if side != "profile":
+            train(declared, settings, Path(folder))
+            return seen.figures()
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+            train(declared, settings, Path(folder))
+    return products(profiled) | {"update_seconds": sum(seen.seconds())}
+
+
+class Seen:
+    """What passes through models in training, and when optimizers have stepped."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.passes: list[list[tuple[int, int, int, float]]] = [[]]  # useful tokens, tokens, items, loss; by update
+        self.started = 0.0
+        torch.nn.modules.module.register_module_forward_hook(self.passed, with_kwargs=True)
+        register_optimizer_step_post_hook(self.stepped)
+
+    def passed(self, module: Any, args: Any, inputs: Any, output: Any) -> None:
+        if not module.training or not isinstance(output, dict) or output.get("loss") is None:
+            return
+        self.started = self.started or time.time()
+        mask, labels = inputs["attention_mask"], inputs["labels"]
+        items = int((labels != IGNORE_INDEX).sum())
+        self.passes[-1].append((int(mask.sum()), mask.numel(), items, float(output["loss"].detach())))
+
+    def stepped(self, *args: Any) -> None:
+        self.ends.append(time.perf_counter())
+        self.passes.append([])
+
+    def seconds(self) -> list[float]:
+        """Return what each update but the first ones took."""
+        ends = self.ends[WARM_UP - 1 :]
+        return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+
+    def figures(self) -> dict[str, Any]:
+        updates = self.passes[:-1]
+        seconds = self.seconds()
+        counted = updates[WARM_UP:]
+        useful = [sum(part[0] for part in update) for update in counted]
+        allotted = [sum(part[1] for part in update) for update in counted]
+        losses = [sum(part[2] * part[3] for part in update) / sum(part[2] for part in update) for update in updates]
+        return {
+            "useful_tokens_per_second": sum(useful) / sum(seconds),
+            "milliseconds_per_update": 1000 * sum(seconds) / len(seconds),
+            "padding": 1 - sum(useful) / sum(allotted),
+            "most_padding_of_a_pass": max(1 - part[0] / part[1] for update in counted for part in update),
+            "passes_per_update": sum(map(len, counted)) / len(counted),
+            "seconds_to_first_update": self.started - psutil.Process().create_time(),
+            "losses": thinned(losses),
+        }
+
+
+def thinned(losses: list[float]) -> list[float]:
+    """Return the means of LOSSES_SHOWN parts of a curve."""
+    bounds = [len(losses) * part // LOSSES_SHOWN for part in range(LOSSES_SHOWN + 1)]
+    return [round(sum(losses[i:j]) / (j - i), 3) for i, j in zip(bounds, bounds[1:], strict=False) if j > i]
+
+
+def plain(declared: Any, settings: Any, scratch: Path) -> None:
+    """Train as the course does."""
+    task = tasks.module(declared.task, "modeling")
+    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
+    train = Dataset.from_file(str(layout.features_file("train")))
+    set_seed(declared.seed)
+    if declared.task == "masked_lm":
+        model = task.load_model(layout.WEIGHTS)  # without what makes our head faster
+        train = train.select_columns(["input_ids"])
+        collator: Any = DataCollatorForLanguageModeling(tokenizer, mlm_probability=settings.mask_probability)
+    else:
+        model = task.build_model(layout.WEIGHTS, stage.read_json(layout.TARGET), settings, train)
+        labels_are_padded = declared.task == "token_classification"
+        collator = (DataCollatorForTokenClassification if labels_are_padded else DataCollatorWithPadding)(tokenizer)
+    arguments = TrainingArguments(
+        str(scratch), learning_rate=settings.lr, num_train_epochs=settings.epochs, weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup, per_device_train_batch_size=settings.batch_size, use_cpu=True, report_to="none",
+        save_strategy="no", eval_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, seed=declared.seed,
+    )  # fmt: skip
+    Trainer(model, arguments, data_collator=collator, train_dataset=train).train()
+
+
+def ours(declared: Any, settings: Any, scratch: Path) -> None:
+    """Train as the train stage does."""
+    from stages import train as train_stage
+
+    task = tasks.module(declared.task, "modeling")
+    target = stage.read_json(layout.TARGET)
+    features = {split: train_stage.load_features(split) for split in ("train", "validation")}
+    few = features["validation"].select(range(settings.eval_batch_size))  # what follows the last update is not timed
+    run = train_stage.Run(
+        task=task,
+        collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), settings),
+        train=train_stage.taken(features["train"], task.COLUMNS),
+        validation=train_stage.taken(few, task.COLUMNS),
+        validate=lambda reduced: task.validate(reduced, few.with_format("arrow")[:], target),
+        settings=settings,
+        seed=declared.seed,
+        scratch=scratch,
+        piece_size=settings.batch_size,
+    )
+    train_stage.fit(lambda: train_stage.build_model(task, target, settings, features["train"], declared.seed), run)
+
+
+def compared(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Put the fastest of each side's rounds beside each other."""
+    best = {
+        side: max((round_[side] for round_ in rounds), key=lambda figures: figures["useful_tokens_per_second"])
+        for side in SIDES
+    }
+    speed = {side: figures["useful_tokens_per_second"] for side, figures in best.items()}
+    ratios = [
+        round_["ours"]["useful_tokens_per_second"] / round_["plain"]["useful_tokens_per_second"] for round_ in rounds
+    ]
+    rounded = {
+        side: {name: value if name == "losses" else float(f"{value:.4g}") for name, value in figures.items()}
+        for side, figures in best.items()
+    }
+    return rounded | {
+        "ratio": round(speed["ours"] / speed["plain"], 2),
+        "ratio_of_each_round": [round(ratio, 2) for ratio in ratios],
+    }
+
+
+def products(profiled: Any) -> dict[str, float]:
+    """Return the operations and seconds of the matrix products of a profile, those with weights by themselves."""
+    found = {"weights_operations": 0.0, "weights_seconds": 0.0, "attention_operations": 0.0, "attention_seconds": 0.0}
+    for event in profiled.key_averages(group_by_input_shape=True):
+        if event.key in PRODUCTS:
+            one, other = event.input_shapes[PRODUCTS[event.key] :][:2]
+            kind = "weights" if len(one) == 2 else "attention"
+            found[f"{kind}_operations"] += 2 * torch.Size(one).numel() * other[-1] * event.count
+            found[f"{kind}_seconds"] += event.self_cpu_time_total / 1e6
+    return found
+
+
+def shares(found: dict[str, float], peak: float) -> dict[str, float]:
+    """Return which share of the peak products with weights, and all with attention's, reach."""
+    gigaflops = {
+        kind: found[f"{kind}_operations"] / found[f"{kind}_seconds"] / 1e9 for kind in ("weights", "attention")
+    }
+    operations = found["weights_operations"] + found["attention_operations"]
+    seconds = found["weights_seconds"] + found["attention_seconds"]
+    return {
+        "share_of_peak_of_products_with_weights": round(gigaflops["weights"] / peak, 3),
+        "share_of_peak_of_all_products": round(operations / seconds / 1e9 / peak, 3),
+    }
+
+
+def peak_of_products() -> float:
+    """Return the bf16 gigaflops of one large product, the fastest of several."""
+    one, other = (torch.randn(PEAK_SIZE, PEAK_SIZE).bfloat16() for _ in range(2))
+    fastest = 0.0
+    for _ in range(8):
+        start = time.perf_counter()
+        one @ other
+        fastest = max(fastest, 2 * PEAK_SIZE**3 / (time.perf_counter() - start) / 1e9)
+    return fastest
+
+
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if sys.argv[1:] else None)
+    main()

@@ -22,6 +22,7 @@ from finetrail.errors import UserError
 from finetrail.training import adapters, batching, checkpoints, loop, memory, trainer
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run
+from finetrail.training.speed import speed_up
 
 ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
@@ -84,6 +85,7 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
         adapters.add(model, settings.lora)
     if settings.gradient_checkpointing:
         memory.checkpoint_gradients(model)
+    speed_up(model)
     if settings.torch_compile:
         model.compile(dynamic=True)  # in place: names and weights stay what they are
     return model

@@ -279,7 +279,11 @@ def test_klue_ynat_has_seven_topics(from_hub: dict[str, Path], monkeypatch: pyte
     monkeypatch.chdir(from_hub["klue-ynat"])
     assert sizes() == [126, 14, 14] and set(labels("train")) == set(TOPICS)
     encoded()
-    assert stage.read_json(layout.TARGET) == {"problem": "single_label", "label_names": sorted(TOPICS)}
+    assert stage.read_json(layout.TARGET) == {
+        "problem": "single_label",
+        "label_names": sorted(TOPICS),
+        "normalize": "nfc",
+    }
 
 
 # --- recipes of URLs ----------------------------------------------------------------------------------------------
