@@ -13,7 +13,8 @@ LIKE_BERT = {"bert", "camembert", "electra", "roberta", "xlm-roberta"}
 
 def only_first(model: PreTrainedModel) -> None:
     """Let a model that classifies by its first token compute the last layer for that one: the logits stay the same."""
-    if type(model) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.values():
+    # By its config: to look through the values of the mapping would import each architecture, which takes seconds.
+    if type(model) is MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(model.config), None):
         select_in_last_layer(model, lambda states: states[:, :1])
 
 
