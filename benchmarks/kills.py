@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from benchmarks import keep
 
@@ -29,6 +30,21 @@ def repro(project: Path, log: Path) -> subprocess.Popen[bytes]:
             ["dvc", "repro"], cwd=project, env=ENVIRONMENT, stdout=opened, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+
+
+def mend_lock(project: Path) -> None:
+    """Take dvc.lock back from Git where a kill has cut it off, as the guide says: DVC (3.67) writes it in place."""
+    lock = project / "dvc.lock"
+    try:
+        whole = not lock.exists() or all("cmd" in stage for stage in YAML(typ="safe").load(lock)["stages"].values())
+    except (YAMLError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        print("dvc.lock was cut off: taken back from Git", flush=True)
+        if subprocess.run(
+            ["git", "checkout", "--quiet", "--", "dvc.lock"], cwd=project, stderr=subprocess.DEVNULL
+        ).returncode:
+            lock.unlink()  # it was not in Git yet
 
 
 def undisturbed(project: Path, log: Path) -> dict[str, float]:
@@ -53,6 +69,7 @@ def running(stage: str, log: Path) -> bool:
 
 def killed_in(stage: str, after: float, how: signal.Signals, project: Path, log: Path) -> bool:
     """Run until so many seconds into a stage, and kill; False where it was done before."""
+    mend_lock(project)
     process = repro(project, log)
     while process.poll() is None and not running(stage, log):
         time.sleep(0.01)
@@ -78,6 +95,7 @@ def survive(project: Path, seconds: dict[str, float], generator: random.Random, 
         after = generator.uniform(0, seconds[stage])
         hit = killed_in(stage, after, how, project, log)
         told.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
+    mend_lock(project)
     undisturbed(project, log)
     return told
 
