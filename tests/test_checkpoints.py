@@ -59,6 +59,15 @@ def test_a_damaged_one_is_skipped_with_a_warning(
     assert checkpoints.newest(tmp_path) is None
 
 
+def test_one_whose_best_is_damaged_is_no_good_either(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    best = make(tmp_path, 1)
+    last = make(tmp_path, 2, best=best)
+    assert checkpoints.newest(tmp_path) == last
+    (best / "model.safetensors").write_bytes(b"weights X")
+    assert checkpoints.newest(tmp_path) is None
+    assert "train: checkpoint-1 is incomplete or damaged" in capfd.readouterr().err
+
+
 def test_a_key_is_that_of_settings_names_and_bytes(tmp_path: Path) -> None:
     folder, file = tmp_path / "data", tmp_path / "code.py"
     (folder / "__pycache__").mkdir(parents=True)

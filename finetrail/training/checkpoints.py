@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,7 +41,7 @@ def seal(checkpoint: Path, scratch: Path, best: Path | None) -> None:
     """Declare a checkpoint complete, with the hash of each file, and remove all older ones but the best."""
     hashes = {file.relative_to(checkpoint).as_posix(): _sha256(file) for file in _files(checkpoint)}
     with stage.output(checkpoint / SEAL) as path:
-        stage.write_json(path, hashes)
+        stage.write_json(path, {"best": best.name if best else None, "sha256": hashes})
     for other in scratch.glob(f"{PREFIX}*"):
         if other not in (checkpoint, best):
             stage.remove(other)
@@ -55,15 +54,16 @@ def newest(scratch: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was finished and its files are as they were then; say so where they are not."""
+    """Tell whether a checkpoint was finished, and its files and the best one's, which a run ends with, are as then."""
     try:
-        hashes = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        damaged = [name for name, sha256 in hashes.items() if _sha256(checkpoint / name) != sha256]
-    except (OSError, ValueError, AttributeError):
-        damaged = [SEAL]
+        sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
+        damaged = [name for name, sha256 in sealed["sha256"].items() if _sha256(checkpoint / name) != sha256]
+        best = sealed["best"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        damaged, best = [SEAL], None
     if damaged:
         stage.log(f"train: {checkpoint.name} is incomplete or damaged ({damaged[0]}): skipped")
-    return not damaged
+    return not damaged and (best in (None, checkpoint.name) or is_whole(checkpoint.parent / best))
 
 
 def _files(checkpoint: Path) -> list[Path]:
@@ -100,4 +100,4 @@ class Due:
 
 def clear(scratch: Path) -> None:
     """Remove the scratch of a run that is done, and what runs that nobody finished have left beside it."""
-    shutil.rmtree(scratch.parent, ignore_errors=True)
+    stage.remove(scratch.parent)
