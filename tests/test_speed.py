@@ -183,10 +183,16 @@ def test_without_dropout_attention_is_sdpa_itself() -> None:
     assert torch.equal(given, expected)
 
 
+CLASSES = {"classifier": AutoModelForSequenceClassification, "tagger": AutoModelForTokenClassification}
+
+
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_a_sped_up_classifier_has_the_losses_and_gradients_of_the_plain_one(kind: str, nothing_dropped: None) -> None:
-    inputs = batch(lambda ids: torch.tensor([0, 2, 1]))
-    plain, fast = (made(AutoModelForSequenceClassification, kind) for _ in range(2))
+@pytest.mark.parametrize("head", CLASSES)
+def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
+    head: str, kind: str, nothing_dropped: None
+) -> None:
+    inputs = batch(lambda ids: torch.tensor([0, 2, 1]) if head == "classifier" else ids % 3)
+    plain, fast = (made(CLASSES[head], kind) for _ in range(2))
     speed.speed_up(fast)
     for module in plain.modules():
         if isinstance(module, nn.Dropout):
@@ -194,17 +200,6 @@ def test_a_sped_up_classifier_has_the_losses_and_gradients_of_the_plain_one(kind
     same(gradients(fast, inputs), gradients(plain, inputs))
     torch.testing.assert_close(fast.eval()(**inputs).logits, plain.eval()(**inputs).logits)
     assert fast.state_dict().keys() == plain.state_dict().keys()
-
-
-@pytest.mark.parametrize("kind", ENCODERS)
-def test_a_sped_up_tagger_has_the_losses_and_gradients_of_the_plain_one(kind: str, nothing_dropped: None) -> None:
-    inputs = batch(lambda ids: ids % 3)
-    plain, fast = (made(AutoModelForTokenClassification, kind) for _ in range(2))
-    speed.speed_up(fast)
-    for module in plain.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    same(gradients(fast, inputs), gradients(plain, inputs))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

@@ -10,9 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Sentence, toy_recipe
 from ruamel.yaml import YAML
-from toys import TOYS, write
+from toys import TOYS, projects
 
 from finetrail import inference, layout, tasks
 from finetrail.evaluation import splits
@@ -26,40 +25,10 @@ def test_every_task_has_a_toy() -> None:
 
 
 @pytest.fixture(scope="module")
-def at(
-    make_project: Callable[[Path], Path],
-    toy_sentences: list[Sentence],
-    tiny_checkpoint: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], Path]]:
+def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
     """Return the function that enters the project of a task, run once through all stages."""
-    done: dict[str, Path] = {}
-    sentences = [" ".join(tokens) for tokens, _ in toy_sentences]
-    with pytest.MonkeyPatch.context() as patch:
-
-        def enter(task: str) -> Path:
-            if task not in done:
-                parent = tmp_path_factory.mktemp(task)
-                project = make_project(parent)
-                recipe = write(task, toy_recipe(parent, tiny_checkpoint), sentences, parent)
-                save(project, task, recipe)
-                patch.chdir(project)
-                for stage in STAGES:
-                    stage.main()
-                done[task] = project
-            patch.chdir(done[task])
-            return done[task]
-
+    with projects(request, *STAGES) as enter:
         yield enter
-
-
-def save(project: Path, task: str, recipe: dict[str, Any]) -> None:
-    yaml = YAML()
-    (project / "recipes" / task).mkdir(exist_ok=True)
-    yaml.dump(recipe, project / "recipes" / task / "toy.yaml")
-    params = yaml.load(project / "params.yaml")
-    params.update(task=task, recipe="toy")
-    yaml.dump(params, project / "params.yaml")
 
 
 @pytest.fixture(params=tasks.names())

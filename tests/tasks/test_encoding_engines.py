@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from batch_functions import die, fail, node, refuse, row, slower_first
-from conftest import ROOT, Sentence, toy_recipe
+from conftest import ROOT
 from ruamel.yaml import YAML
-from toys import write
+from toys import projects
 
 from finetrail import layout, params, tasks
 from finetrail.encoding.engines import WAITING, Batch, OrderedMap, ordered_map
@@ -75,38 +75,10 @@ def mapped(request: pytest.FixtureRequest) -> OrderedMap:
 
 
 @pytest.fixture(scope="module")
-def at(
-    make_project: Callable[[Path], Path],
-    toy_sentences: list[Sentence],
-    tiny_checkpoint: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], Path]]:
+def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
     """Return the function that enters the project of a task, whose corpus and base model are there."""
-    done: dict[str, Path] = {}
-    sentences = [" ".join(tokens) for tokens, _ in toy_sentences]
-    with pytest.MonkeyPatch.context() as patch:
-
-        def enter(task: str) -> Path:
-            if task not in done:
-                parent = tmp_path_factory.mktemp(task)
-                done[task] = make_project(parent)
-                save(done[task], task, write(task, toy_recipe(parent, tiny_checkpoint), sentences, parent))
-                patch.chdir(done[task])
-                download_corpus.main()
-                download_model.main()
-            patch.chdir(done[task])
-            return done[task]
-
+    with projects(request, download_corpus, download_model) as enter:
         yield enter
-
-
-def save(project: Path, task: str, recipe: dict[str, Any]) -> None:
-    yaml = YAML()
-    (project / "recipes" / task).mkdir(exist_ok=True)
-    yaml.dump(recipe, project / "recipes" / task / "toy.yaml")
-    given = yaml.load(project / "params.yaml")
-    given.update(task=task, recipe="toy")
-    yaml.dump(given, project / "params.yaml")
 
 
 def encoded(task: str, mapped: OrderedMap, folder: Path) -> dict[str, Any]:

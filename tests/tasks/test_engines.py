@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
-from conftest import Sentence, toy_recipe
 from ruamel.yaml import YAML
 from safetensors.numpy import load
-from toys import write
+from toys import projects
 
 from finetrail import layout, tasks
 from finetrail.training.journal import Journal
@@ -28,36 +27,11 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def tokenized(
-    make_project: Callable[[Path], Path],
-    toy_sentences: list[Sentence],
-    tiny_checkpoint: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], Path]]:
+def tokenized(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
     """Return the function that enters the project of a task, with features."""
-    done: dict[str, Path] = {}
-    sentences = [" ".join(tokens) for tokens, _ in toy_sentences]
-    with pytest.MonkeyPatch.context() as patch:
-
-        def enter(task: str) -> Path:
-            if task not in done:
-                parent = tmp_path_factory.mktemp(task)
-                project = make_project(parent)
-                yaml = YAML()
-                (project / "recipes" / task).mkdir(exist_ok=True)
-                recipe = write(task, toy_recipe(parent, tiny_checkpoint), sentences, parent)
-                recipe["train"] |= {"checkpoint_every": "2 updates", "epochs": 2.0}
-                yaml.dump(recipe, project / "recipes" / task / "toy.yaml")
-                params = yaml.load(project / "params.yaml")
-                params.update(task=task, recipe="toy")
-                yaml.dump(params, project / "params.yaml")
-                patch.chdir(project)
-                for stage in (download_corpus, download_model, tokenize):
-                    stage.main()
-                done[task] = project
-            patch.chdir(done[task])
-            return done[task]
-
+    with projects(
+        request, download_corpus, download_model, tokenize, checkpoint_every="2 updates", epochs=2.0
+    ) as enter:
         yield enter
 
 

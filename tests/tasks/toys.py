@@ -1,11 +1,15 @@
 """A toy corpus and recipe of each task, for the tests that hold for all of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-from conftest import PLAIN_LOSS, toy_settings
+import pytest
+from conftest import PLAIN_LOSS, toy_recipe, toy_settings
+from ruamel.yaml import YAML
 
 Rows = list[dict[str, Any]]
 Recipe = dict[str, Any]
@@ -171,3 +175,38 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
         "evaluate": evaluate | toy.evaluate,
         "export": base["export"] | {"max_metric_drop": 1000.0},
     }
+
+
+@contextmanager
+def projects(request: pytest.FixtureRequest, *stages: ModuleType, **train: Any) -> Iterator[Callable[[str], Path]]:
+    """Give the function that enters the project of a task, run once through these stages; train: changed settings."""
+    done: dict[str, Path] = {}
+    sentences = [" ".join(tokens) for tokens, _ in request.getfixturevalue("toy_sentences")]
+    with pytest.MonkeyPatch.context() as patch:
+
+        def enter(task: str) -> Path:
+            if task not in done:
+                parent = request.getfixturevalue("tmp_path_factory").mktemp(task)
+                project = request.getfixturevalue("make_project")(parent)
+                base = toy_recipe(parent, request.getfixturevalue("tiny_checkpoint"))
+                recipe = write(task, base, sentences, parent)
+                recipe["train"] |= train
+                save(project, task, recipe)
+                patch.chdir(project)
+                for stage in stages:
+                    stage.main()
+                done[task] = project
+            patch.chdir(done[task])
+            return done[task]
+
+        yield enter
+
+
+def save(project: Path, task: str, recipe: Recipe) -> None:
+    """Write the recipe, and let params.yaml name it."""
+    yaml = YAML()
+    (project / "recipes" / task).mkdir(exist_ok=True)
+    yaml.dump(recipe, project / "recipes" / task / "toy.yaml")
+    params = yaml.load(project / "params.yaml")
+    params.update(task=task, recipe="toy")
+    yaml.dump(params, project / "params.yaml")
