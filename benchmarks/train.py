@@ -5,13 +5,15 @@ python -m benchmarks.train [--updates N] [--rounds N] [TASK/RECIPE ...]
 The plain Trainer is the course's: its collators, fp32, random batches, its default optimizer. Each side of each round
 is a process of its own, in turn, with so many updates in a clone where `dvc repro tokenize` has run.
 Useful tokens are those that are no padding. Whatever trains, it is measured from outside: from the end of one optimizer
-step to the end of the next, the first few left out, and no evaluation or checkpoint between. On a machine that others
+step to the end of the next, the first few left out, and no evaluation or checkpoint between. The start-up is that of
+the train stage: from its process's start until the first update is on its curves. On a machine that others
 use too, an update counts only if they had less than a tenth of a core meanwhile; how many counted is among the figures.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,7 @@ MOST_OF_OTHERS = 0.1
 TICK = 0.01  # by which processor times are counted
 LOSSES_SHOWN = 5
 PEAK_SIZE = 4096
+FIRST_CURVE = f"{layout.SCRATCH}/train/*/history/plots/metrics/train/loss.tsv"
 PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::bmm": 0, "aten::baddbmm": 1}  # where the factors' shapes begin
 
 
@@ -68,6 +71,7 @@ def main() -> None:
             clone = prepared(name, Path(folder) / "clone")
             rounds = [{side: process(side, chosen.updates, clone) for side in SIDES} for _ in range(chosen.rounds)]
             result[name] = compared(rounds) | shares([process("profile", WARM_UP + 3, clone) for _ in rounds])
+            result[name]["seconds_to_first_update"] = round(min(start_up(clone) for _ in range(3)), 2)
         print(json.dumps(result[name]), file=sys.stderr, flush=True)
     keep("train", result)
 
@@ -113,20 +117,33 @@ def one_side(side: str, updates: int) -> dict[str, Any]:
     return products(profiled) | {"peak": peak_of_products()}
 
 
+def start_up(clone: Path) -> float:
+    """Return the seconds until the train stage has the first update on its curves; it is ended then."""
+    shutil.rmtree(clone / layout.SCRATCH, ignore_errors=True)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "stages.train"]
+    with subprocess.Popen(command, cwd=clone, stderr=subprocess.DEVNULL) as stage_process:
+        while not any(len(curve.read_text().splitlines()) > 1 for curve in clone.glob(FIRST_CURVE)):
+            if stage_process.poll() is not None:
+                sys.exit("benchmarks.train: the train stage ended before its first update; expected a curve")
+            time.sleep(TICK)
+        seconds = time.perf_counter() - start
+        stage_process.kill()
+    return seconds
+
+
 class Seen:
     """What passes through models in training, and when optimizers have stepped."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, float]] = []  # a step's time, and the processor seconds of others until then
         self.passes: list[list[tuple[int, int, int, float]]] = [[]]  # useful tokens, tokens, items, loss; by update
-        self.started = 0.0
         torch.nn.modules.module.register_module_forward_hook(self.passed, with_kwargs=True)
         register_optimizer_step_post_hook(self.stepped)
 
     def passed(self, module: Any, args: Any, inputs: Any, output: Any) -> None:
         if not module.training or not isinstance(output, dict) or output.get("loss") is None:
             return
-        self.started = self.started or time.time()
         mask, labels = inputs["attention_mask"], inputs["labels"]
         items = int((labels != IGNORE_INDEX).sum())
         self.passes[-1].append((int(mask.sum()), mask.numel(), items, float(output["loss"].detach())))
@@ -146,8 +163,7 @@ class Seen:
         losses = [
             sum(part[2] * part[3] for part in parts) / sum(part[2] for part in parts) for parts in self.passes[:-1]
         ]
-        startup = self.started - psutil.Process().create_time()
-        return {"updates": updates, "losses": thinned(losses), "seconds_to_first_update": startup}
+        return {"updates": updates, "losses": thinned(losses)}
 
 
 def seconds_of_others() -> float:
@@ -226,7 +242,6 @@ def compared(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
             "padding": round(1 - useful / allotted, 4),
             "most_padding_of_a_pass": round(max(1 - part[0] / part[1] for part in passes), 4),
             "passes_per_update": round(len(passes) / len(counted), 2),
-            "seconds_to_first_update": round(min(round_[side]["seconds_to_first_update"] for round_ in rounds), 2),
             "losses": rounds[0][side]["losses"],
         }
     speed = [result[side]["useful_tokens_per_second"] for side in SIDES]

@@ -1,6 +1,7 @@
 """What every stage does around its work: errors as one line, outputs moved into place whole, log lines."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -21,6 +22,9 @@ def run(main: Callable[[], None]) -> None:
     """Call main(); end with one line on stderr and exit code 1 where the user can mend the cause."""
     # Libraries' deprecations and load reports are for us, in the tests; a user can do nothing about them.
     warnings.simplefilter("ignore")
+    if not gc.isenabled():  # stages/__init__.py imports without the collector, which need not look at that later either
+        gc.freeze()
+        gc.enable()
     if transformers := sys.modules.get("transformers"):
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()

@@ -1,5 +1,6 @@
 """The stages of dvc.yaml, one script each; they never import each other."""
 
+import gc
 import sys
 
 from finetrail import params, stage
@@ -8,3 +9,5 @@ from finetrail import params, stage
 # before an hour of training. Only then is argv[0] "-m".
 if sys.argv[0] == "-m":
     stage.run(params.validate)
+    # Imports make a million objects that stay: to look through them again and again would take a second or two.
+    gc.disable()

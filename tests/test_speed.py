@@ -1,7 +1,9 @@
 """Training on a CPU, made faster: dropout, attention, the last layer, memory."""
 
 import math
-import resource
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +13,13 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from finetrail.training import attention, dropout, speed
-from finetrail.training.last_layer import LIKE_BERT, only_first, select_in_last_layer
+from finetrail.training.last_layer import LIKE_BERT
 
 ENCODERS = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"]
 SIZES = {"vocab_size": 50, "num_labels": 3, "max_position_embeddings": 40, "pad_token_id": 1}
@@ -264,7 +265,7 @@ def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
 def test_the_last_layer_works_on_the_first_token_alone_where_a_classifier_reads_that(kind: str) -> None:
     model = made(AutoModelForSequenceClassification, kind)
-    only_first(model)
+    speed.speed_up(model)
     assert model.base_model(**{k: v for k, v in batch(len).items() if k != "labels"})[0].shape == (3, 1, 16)
 
 
@@ -273,28 +274,26 @@ def test_a_tagger_and_a_classifier_of_other_layers_keep_their_last_layer() -> No
         made(AutoModelForTokenClassification, "bert"),
         made(AutoModelForSequenceClassification, "distilbert"),
     ):
-        only_first(model)
+        speed.speed_up(model)
         inputs = {name: value for name, value in batch(len).items() if name != "labels"}
         assert model.base_model(**inputs)[0].shape == (3, 9, 16)
-    assert not select_in_last_layer(made(AutoModelForCausalLM, "gpt2"), lambda states: states)
 
 
-@pytest.mark.parametrize("kind", sorted(LIKE_BERT))
-def test_selecting_in_the_last_layer_gives_what_selecting_behind_it_gives(kind: str) -> None:
-    chosen = torch.zeros(3, 9, dtype=torch.bool)
-    chosen[0, 2:4] = chosen[2, 0] = True
-    inputs = {name: value for name, value in batch(len).items() if name != "labels"}
-    model = made(AutoModelForMaskedLM, kind).eval()
-    expected = model(**inputs).logits[chosen]
-    assert select_in_last_layer(model, lambda states: states[chosen][None])
-    torch.testing.assert_close(model(**inputs).logits[0], expected)
+KEPT = """
+import resource
+import torch
+from finetrail.training import speed
+speed.keep_memory()
+for _ in range(20):  # until the heap has room for it between what else is alive
+    torch.zeros(16_000_000).add_(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.zeros(16_000_000).add_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's, which keeps as it likes")
 def test_memory_that_a_tensor_frees_is_kept_for_the_next() -> None:
-    speed.keep_memory()
-    faults = []
-    for _ in range(4):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.zeros(16_000_000).add_(1)
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    assert faults[-1] < 1000  # 64 MB are 15,625 pages
+    run = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True, text=True)
+    assert int(run.stdout) < 1000  # 64 MB are 15,625 pages

@@ -32,21 +32,23 @@ def attend(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as transformers' sdpa_attention_forward, to which all goes that is not self-attention with dropout."""
-    applies = query.device.type == "cpu" and 0 < dropout < 1 and query.shape[:3] == key.shape[:3]
+    """Attend as transformers' sdpa_attention_forward, to which all goes that has no dropout or is special."""
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    applies = query.device.type == "cpu" and 0 < dropout < 1 and query.shape[1] == key.shape[1]
+    applies &= not causal or query.shape[2] == key.shape[2]
     special = any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap"))
     if not applies or special or torch.compiler.is_compiling():
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     batch, heads, length, width = query.shape
-    if attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+    if causal:
         attention_mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     # One dimension of batches and heads: torch.matmul would make it too, and undo it.
-    queries, keys, values = (states.reshape(batch * heads, length, -1) for states in (query, key, value))
+    queries, keys, values = (states.flatten(0, 1) for states in (query, key, value))
     scores = torch.bmm(queries * (width**-0.5 if scaling is None else scaling), keys.transpose(1, 2))
     if attention_mask is not None:
-        masked = scores.view(batch, heads, length, length) + _as_addend(attention_mask, scores.dtype)
+        masked = scores.view(batch, heads, length, -1) + _as_addend(attention_mask, scores.dtype)
         scores = masked.view_as(scores)
     weights = scores.softmax(-1)
     weights = weights * scaled_mask(weights.shape, dropout, weights.dtype)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from finetrail.tasks import IGNORE_INDEX
 
-BATCHES_SORTED_TOGETHER = 50
+BATCHES_SORTED_TOGETHER = 100
 # No piece of a batch of similar lengths has a larger share of padding.
 MOST_PADDING = 0.05
 # The draw of a row that only fills up the last batches, so that all processes have as many; it counts nothing.

@@ -12,7 +12,7 @@ from finetrail.training.last_layer import only_first
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-NEVER = 2**31 - 1
+NEVER = -1  # mallopt(3); the largest int would be two GiB
 
 
 def speed_up(model: PreTrainedModel) -> None:
