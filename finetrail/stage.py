@@ -12,8 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from finetrail import layout
 from finetrail.errors import UserError
 
+# Held until the process ends, however it does.
+RUNNING = FileLock(layout.SCRATCH / "running")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
@@ -38,6 +43,25 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
             sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
         raise
+
+
+def run_alone() -> None:
+    """Let no other stage run in this folder until the process ends; UserError where one does.
+
+    Such is a stage whose dvc was killed without it: it goes on, and a second one would write into the same files.
+    """
+    if os.environ.get("RANK", "0") != "0":  # of several processes of one stage, the first has it
+        return
+    layout.SCRATCH.mkdir(exist_ok=True)
+    process = layout.SCRATCH / "running.pid"
+    try:
+        RUNNING.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"process {process.read_text()} still runs a stage in this folder, though its dvc may have been killed; "
+            "expected none: end it (training goes on from its last checkpoint), then run again"
+        ) from None
+    process.write_text(str(os.getpid()))
 
 
 def log(message: str) -> None:

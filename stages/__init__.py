@@ -9,5 +9,6 @@ from finetrail import params, stage
 # before an hour of training. Only then is argv[0] "-m".
 if sys.argv[0] == "-m":
     stage.run(params.validate)
+    stage.run(stage.run_alone)
     # Imports make a million objects that stay: to look through them again and again would take a second or two.
     gc.disable()

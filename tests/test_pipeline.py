@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,14 @@ def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[P
     figures = sorted(path.name for path in (folder / "metrics/plots").iterdir())
     assert figures == ["confusion.svg", "headline.svg", "per_label.svg"]
     assert run(folder, "git", "status", "--porcelain") == ""
+
+
+def test_a_stage_does_not_run_beside_another_in_the_same_folder(copy: Path) -> None:
+    (copy / ".scratch/running.pid").write_text("12345")
+    with FileLock(copy / ".scratch/running"):
+        printed = run(copy, sys.executable, "-m", "stages.report", fails=True)
+    assert printed.startswith("error: process 12345 still runs a stage in this folder") and printed.count("\n") == 1
+    run(copy, sys.executable, "-m", "stages.report")
 
 
 def test_nothing_else_is_printed_than_dvc_and_our_lines(finished: tuple[Path, str]) -> None:
