@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -38,12 +38,13 @@ def results() -> str:
         name, test = record["headline"], record["test"]
         choose = min if name in LOWER_IS_BETTER else max
         baseline, best = choose(record["baselines"]["test"].items(), key=lambda item: item[1])
-        int8 = record["export"].get("onnx_int8", {}).get(name)
+        int8 = record["export"].get("onnx_int8")
+        quantized = f"{int8[name]:.3f}{'' if int8['kept'] else ' (not kept)'}" if int8 else "–"
         examples = record["corpus"]["examples"]["test"]
         rows.append(
             f"| {record['task']}/{record['recipe']} | {record['model']['name']} | {examples:,} "
             f"| {name} **{test[name]:.3f}** [{test[f'{name}_low']:.3f}, {test[f'{name}_high']:.3f}] "
-            f"| {best:.3f} ({baseline.replace('_', ' ')}) | {'–' if int8 is None else f'{int8:.3f}'} "
+            f"| {best:.3f} ({baseline.replace('_', ' ')}) | {quantized} "
             f"| {record['train']['lr']:g}, {record['train']['epochs']:g} |"
         )
     return "\n".join(rows)
@@ -119,9 +120,8 @@ def keys() -> str:
                "evaluate": settings.Evaluate}  # fmt: skip
         parts += [f"## Recipes of {task}", ""]
         for name, model in own.items():
-            known = set(shared[name].model_fields) if name in shared else set()
-            if set(model.model_fields) - known:
-                parts += [f"### {task}: {name}", "", *section(model, known)]
+            if len(rows := section(model, shared[name])) > len(section(shared[name], shared[name])):
+                parts += [f"### {task}: {name}", "", *rows]
         readers |= {
             kind(reader, "format"): reader for reader in members(settings.Corpus.model_fields["reader"].annotation)
         }
@@ -139,22 +139,29 @@ def kind(model: Any, key: str) -> str:
     return str(get_args(model.model_fields[key].annotation)[0])
 
 
-def section(model: Any, left_out: Collection[str] = ()) -> list[str]:
-    """Return one section as a table, nested sections with dotted keys."""
+def section(model: Any, known: Any = None) -> list[str]:
+    """Return one section as a table, nested sections with dotted keys, without the keys of a known section."""
     rows = [" ".join((model.__doc__ or "").split()), "", "| key | type | meaning |", "| --- | --- | --- |"]
-    return [*rows, *fields(model, "", left_out), ""]
+    return [*rows, *fields(model, "", known), ""]
 
 
-def fields(model: Any, prefix: str, left_out: Collection[str] = ()) -> list[str]:
+def fields(model: Any, prefix: str, known: Any = None) -> list[str]:
     rows = []
+    known_fields = known.model_fields if known else {}
     for name, field in model.model_fields.items():
         inner = members(field.annotation)
-        if name in ("kind", "format", "source", *left_out):
+        is_section = bool(inner) and issubclass(inner[0], schema.Settings)
+        if name == "source" or (name in ("kind", "format") and not prefix):  # the heading has it
             continue
-        if name == "reader":
+        if name in known_fields:
+            if is_section and len(inner) == 1:  # which a task may widen
+                rows += fields(inner[0], f"{prefix}{name}.", members(known_fields[name].annotation)[0])
+        elif name == "reader":
             formats = " or ".join(f"`{kind(reader, 'format')}`" for reader in inner)
             rows.append(f"| `{prefix}reader.format` | {formats} | and the keys of that reader, below |")
-        elif inner and issubclass(inner[0], schema.Settings):
+        elif is_section:
+            if field.description:
+                rows.append(f"| `{prefix}{name}` | section or null | {field.description} |")
             for member in inner:
                 rows += fields(member, f"{prefix}{name}.")
         else:

@@ -45,7 +45,7 @@ class Exported(NamedTuple):
 
 
 def load(
-    folder: Path,
+    folder: Path | str,
     runtime: Runtime = "torch",
     device: str | None = None,
     batch_size: int | None = None,
@@ -57,6 +57,7 @@ def load(
     device is torch's, None the one that evaluates: the accelerator, if there is one. batch_size None is evaluation's.
     documents are what retrieval searches in, and for no other task. What one call gets is in memory together.
     """
+    folder = Path(folder)
     exported = read_settings(folder)
     if batch_size is not None:
         exported = exported._replace(evaluate=exported.evaluate.model_copy(update={"batch_size": batch_size}))

@@ -151,7 +151,7 @@ def test_int8_answers_in_the_same_form(cases, exported, tag):
 
 def test_the_batch_size_changes_no_answer(cases, exported, tag):
     inputs = cases["token_classification"].inputs
-    one = inference.load(exported["token_classification"], batch_size=1, device="cpu")(inputs)
+    one = inference.load(str(exported["token_classification"]), batch_size=1, device="cpu")(inputs)
     assert [answer["labels"] for answer in one] == [answer["labels"] for answer in tag(inputs)]
 
 
