@@ -50,9 +50,14 @@ def load(stage_name: str) -> Declared:
 
 
 def validate() -> None:
-    """Validate params.yaml and the recipe that it names."""
+    """Validate params.yaml and the recipe that it names, with the overrides of params.yaml too."""
     params = load_params()
-    load_recipe(params.task, params.recipe)
+    recipe = load_recipe(params.task, params.recipe)
+    for key, (section, field) in OVERRIDES.items():
+        if (value := getattr(params, key)) is not None:
+            changed = getattr(recipe, section).model_copy(update={field: value})
+            recipe = recipe.model_copy(update={section: changed})
+    _check(recipe, params.task, layout.PARAMS)
 
 
 def load_params() -> schema.Params:
@@ -78,10 +83,7 @@ def load_recipe(task: str, recipe: str) -> Any:
         export=(schema.Export, ...),
     )
     validated = _validate(model, path)
-    try:
-        settings.check(validated)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    _check(validated, task, path)
     return validated
 
 
@@ -115,6 +117,13 @@ def read_yaml(path: Path) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+
+
+def _check(recipe: Any, task: str, path: Path) -> None:
+    try:
+        tasks.module(task, "settings").check(recipe)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _validate(model: type[BaseModel], path: Path) -> Any:

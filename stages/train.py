@@ -1,5 +1,6 @@
 """Turns features and the base model into a trained model, data/trained, and its curves, metrics/train."""
 
+import gc
 import os
 import platform
 import resource
@@ -24,6 +25,7 @@ from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run
 from finetrail.training.speed import speed_up
 
+PIECE_SIZE = "piece_size.json"
 ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
 
@@ -94,9 +96,12 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
 
-    The batches stay what they are, and their loss too.
+    The batches stay what they are, and their loss too. A run that was killed then goes on in pieces of that size.
     """
     record = None
+    piece_size = run.scratch / PIECE_SIZE
+    if piece_size.exists():
+        run = replace(run, piece_size=stage.read_json(piece_size))
     while record is None:
         try:
             model, record = ENGINES[run.settings.engine](build(), run)
@@ -109,7 +114,11 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
                     "tokenize.max_length"
                 ) from None
             run = replace(run, piece_size=run.piece_size // 2)
+            run.scratch.mkdir(parents=True, exist_ok=True)
+            with stage.output(piece_size) as path:
+                stage.write_json(path, run.piece_size)
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
+        gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if run.settings.lora is not None:
         adapters.merge(model)
     return model, record

@@ -32,6 +32,19 @@ runpy.run_module("stages.train", run_name="__main__")
 """
 
 
+# A run whose first epoch stays the best.
+DECLINING = """
+import runpy
+from finetrail.training import validation
+scores, seen = validation.scores, []
+def declining(*arguments):
+    seen.append(scores(*arguments))
+    return seen[-1] | {"f1": 1 / len(seen)}
+validation.scores = declining
+runpy.run_module("stages.train", run_name="__main__")
+"""
+
+
 @pytest.fixture(scope="module")
 def project(make_project: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with features, whose model draws no dropout: each process would draw its own."""
@@ -99,8 +112,24 @@ def test_accelerate_launch_gives_the_bytes_of_python(project: Path) -> None:
     assert (project / "data/trained/model.safetensors").read_bytes() == alone
 
 
-def test_a_worker_that_dies_ends_the_stage_and_the_next_run_goes_on_to_the_same_bytes(project: Path) -> None:
-    configure(project, engine="trainer")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_processes_keep_the_best_weights_and_not_the_last(project: Path, engine: str) -> None:
+    (project / "declining.py").write_text(DECLINING)
+    configure(project, engine=engine, gradient_accumulation=2)
+    run(project, "declining.py")
+    alone, record, _ = trained(project)
+    configure(project, engine=engine)
+    run(project, *torchrun("declining.py"))
+    together, of_two, _ = trained(project)
+    assert record["best_update"] == of_two["best_update"] < of_two["updates"]
+    assert all(together[name] == pytest.approx(alone[name], abs=1e-4) for name in alone)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_worker_that_dies_ends_the_stage_and_the_next_run_goes_on_to_the_same_bytes(
+    project: Path, engine: str
+) -> None:
+    configure(project, engine=engine)
     (project / "dying.py").write_text(DYING)
     printed = run(project, *torchrun("dying.py"), succeeds=False)
     assert "SIGKILL" in printed

@@ -40,6 +40,14 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> None:
+    (folder / "params.yaml").write_text(
+        "task: retrieval\nrecipe: bbc-headlines\nseed: 1\nlauncher: python\nlr:\nepochs:\nbatch_size: 1\nlimit:\n"
+    )
+    with pytest.raises(UserError, match=r"^params.yaml: train.batch_size: 1 leaves a query without other documents"):
+        params.validate()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -380,6 +380,19 @@ def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pyte
         run()
 
 
+def test_out_of_memory_in_validation_is_told_as_such(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = BertForTokenClassification.forward
+
+    def limited(self: Any, **inputs: Any) -> Any:
+        if not self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(BertForTokenClassification, "forward", limited)
+    with pytest.raises(UserError, match="features of validation at once; expected a smaller train.eval_batch_size"):
+        run()
+
+
 def test_features_without_a_label_are_left_out(features: dict[str, pa.Table]) -> None:
     table = features["train"].slice(0, 4)
     ignored = [[IGNORE_INDEX] * len(labels) for labels in table["labels"].to_pylist()]

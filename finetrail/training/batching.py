@@ -16,8 +16,9 @@ from finetrail.tasks import IGNORE_INDEX
 BATCHES_SORTED_TOGETHER = 100
 # No piece of a batch of similar lengths has a larger share of padding.
 MOST_PADDING = 0.05
+DRAWS = 2**62
 # The draw of a row that only fills up the last batches, so that all processes have as many; it counts nothing.
-REPEATED = -1
+REPEATED = DRAWS
 
 # A batch: {"pieces": what the collator made of each, "items": over how many items the loss of each is a mean [pieces]}.
 Batch = dict[str, Any]
@@ -63,7 +64,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = np.random.default_rng([self.seed, self.epoch])
         rows = len(self.lengths)
-        draws = generator.integers(2**62, size=rows)
+        draws = generator.integers(DRAWS, size=rows)
         order = (
             length_grouped(self.lengths, self.batch_size, generator) if self.grouped else generator.permutation(rows)
         )

@@ -4,6 +4,7 @@ The place to change where research needs a loop of its own. It sees the batches 
 order, and its losses and results are the same.
 """
 
+import json
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
-from safetensors.torch import load_file
+from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel, get_scheduler, set_seed
 
 from finetrail import stage
@@ -60,7 +61,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     loop.journal.end()
     accelerator.wait_for_everyone()
     best = checkpoints.folder(run.scratch, loop.state.best_update) / WEIGHTS
-    model.load_state_dict(load_file(best), strict=False)  # of tied weights one is in the file
+    load_model(model, best)
     accelerator.wait_for_everyone()  # scratch is removed after this
     return model, loop.record(precision)
 
@@ -79,6 +80,9 @@ class Loop:
         warmup = math.ceil(self.updates * settings.warmup)
         self.schedule = get_scheduler(settings.schedule, self.optimizer, warmup, self.updates)
         self.loader = run.loader(accelerator.process_index, accelerator.num_processes)
+        # The weights are ours to save: Accelerate would save those of what it wraps the model in, under other names.
+        accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+        accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
         self.journal = Journal(run, main=accelerator.is_main_process)
         self.due = checkpoints.Due(settings.checkpoint_every, settings.log_steps)
         self.losses: list[torch.Tensor] = []  # since the last point of the curve
@@ -89,6 +93,7 @@ class Loop:
         if checkpoint:
             self.state = State(**stage.read_json(checkpoint / STATE))
             self.schedule.load_state_dict(self.state.schedule)
+            load_model(self.plain, checkpoint / WEIGHTS)
             self.accelerator.load_state(str(checkpoint))
         self.journal.start(self.updates, self.state.reports)
         self.due.saved(self.state.update)
@@ -164,8 +169,11 @@ class Loop:
         self.accelerator.wait_for_everyone()  # each process has a file in it
         if self.accelerator.is_main_process:
             self.state.schedule = self.schedule.state_dict()
-            stage.write_json(folder / STATE, asdict(self.state))
-            checkpoints.seal(folder, scratch, checkpoints.folder(scratch, self.state.best_update))
+            # The norm of an update that fp16 skips is not finite, which write_json refuses.
+            (folder / STATE).write_text(json.dumps(asdict(self.state)))
+            save_model(self.plain, str(folder / WEIGHTS))
+            best = checkpoints.folder(scratch, self.state.best_update) if self.state.best_update else None
+            checkpoints.seal(folder, scratch, best)
         self.due.saved(self.state.update)
 
     def record(self, precision: str) -> dict[str, Any]:

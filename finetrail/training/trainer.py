@@ -182,4 +182,6 @@ def _arguments(run: Run, precision: str) -> TrainingArguments:
     )
     # Several devices take as many processes, which a launcher starts: else the Trainer would split batches among them.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # Else `accelerate launch`, or its configuration file, would have its own.
+    arguments.mixed_precision = "no" if precision == "fp32" else precision
     return arguments

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, pad_across_processes, send_to_device
 
+from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training.run import Run
 
@@ -26,8 +27,14 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
         columns = run.validation[start : start + run.settings.eval_batch_size]
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         batch = send_to_device(run.collator(rows), accelerator.device)
-        with torch.no_grad():
-            outputs = model(**batch)
+        try:
+            with torch.no_grad():
+                outputs = model(**batch)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"train: the device is out of memory with {len(rows)} features of validation at once; "
+                "expected a smaller train.eval_batch_size"
+            ) from None
         if counted:
             items = int(run.task.items(batch))
             losses.append((float(outputs["loss"]) * items, items))

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 from ruamel.yaml import YAML
 from safetensors.numpy import load
 from toys import projects
+from transformers import AutoTokenizer, BertForSequenceClassification
 
-from finetrail import layout, tasks
+from finetrail import layout, params, tasks
 from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, tokenize, train
 
@@ -103,6 +105,90 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     assert re.search(r"goes on from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
     assert files == undisturbed
     assert not (layout.SCRATCH / "train").exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
+    tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenized("text_classification")
+    updated = Journal.updated
+
+    def kill(self: Journal, update: int) -> None:
+        updated(self, update)
+        if update == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("text_classification", engine=engine)
+    trained("text_classification", engine=engine)
+    printed = capfd.readouterr().err
+    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "skipped" not in printed
+
+
+def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenized("text_classification")
+    forward, updated = BertForSequenceClassification.forward, Journal.updated
+
+    def limited(self: Any, input_ids: torch.Tensor, **others: Any) -> Any:
+        if self.training and len(input_ids) > 2:
+            raise torch.OutOfMemoryError
+        return forward(self, input_ids, **others)
+
+    def kill(self: Journal, update: int) -> None:
+        updated(self, update)
+        if update == 3:
+            raise Killed
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", limited)
+    undisturbed = trained("text_classification")
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("text_classification")
+    capfd.readouterr()
+    assert trained("text_classification") == undisturbed
+    printed = capfd.readouterr().err
+    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "out of memory" not in printed
+
+
+def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized("text_classification")
+    for engine in ENGINES:
+        plain = trained("text_classification", engine=engine, epochs=0.5)
+        with monkeypatch.context() as patch:
+            patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+            assert trained("text_classification", engine=engine, epochs=0.5) == plain
+    trained("text_classification", epochs=2.0)  # for the next test
+
+
+def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task: str) -> None:
+    declared = params.load("train")
+    module = tasks.module(task, "modeling")
+    features = train.load_features("train").select(range(3))
+    tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
+    run = train.Run(
+        task=module,
+        collator=module.build_collator(tokenizer, declared.train),
+        train=train.taken(features, module.COLUMNS),
+        validation=features,
+        validate=lambda reduced: {},
+        settings=declared.train.model_copy(update={"batch_size": 2}),
+        seed=1,
+        scratch=Path("unused"),
+        piece_size=2,
+    )
+    batches = [list(run.loader(process, 4)) for process in range(4)]
+    assert [len(of_one) for of_one in batches] == [1, 1, 1, 1]
+    assert [int(batch["items"].sum()) > 0 for [batch] in batches] == [True, True, False, False]
 
 
 def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
