@@ -51,6 +51,9 @@ def compare(first: list[Record], second: list[Record]) -> Comparison:
     metric = first[0]["headline"]
     if metric != second[0]["headline"]:
         raise UserError(f"headlines are {metric} and {second[0]['headline']}; expected recipes that are scored alike")
+    corpora = [{record["corpus"]["sha256"] for record in records} for records in (first, second)]
+    if corpora[0] != corpora[1] or len(corpora[0]) > 1:
+        raise UserError("the runs are of different corpora, by their sha256; expected the same for both recipes")
     by_seed = [{record["seed"]: float(record[SPLIT][metric]) for record in records} for records in (first, second)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     if len(seeds) < 2:
@@ -98,28 +101,31 @@ def experiments(root: Path) -> list[Record]:
     return found
 
 
-def runs(records: list[Record], name: str, settings: dict[str, Any]) -> list[Record]:
-    """Return the runs of TASK/RECIPE with these values of params.OVERRIDES; UserError where there is none."""
+def runs(records: list[Record], name: str, settings: dict[str, dict[str, Any]]) -> list[Record]:
+    """Return the runs of TASK/RECIPE with these settings by section, as far as told; UserError where there is none."""
     task, _, recipe = name.partition("/")
     chosen = [record for record in records if (record["task"], record["recipe"]) == (task, recipe)]
-    alike = [record for record in chosen if _overrides(record) == settings]
+    alike = [record for record in chosen if _has(record, settings)]
     if not alike:
         there = ", ".join(sorted({f"{record['task']}/{record['recipe']}" for record in records})) or "none"
         raise UserError(
-            f"{name}: {len(chosen)} experiments, none with the recipe's {', '.join(settings)}; "
+            f"{name}: {len(chosen)} experiments, none with the recipe's settings of {' and '.join(settings)}; "
             f"expected runs of it, such as dvc exp run -S seed=1; those there are of {there}"
         )
     return alike
 
 
-def _overrides(record: Record) -> dict[str, Any]:
-    return {key: record.get(section, {}).get(field) for key, (section, field) in params.OVERRIDES.items()}
+def _has(record: Record, settings: dict[str, dict[str, Any]]) -> bool:
+    told = {section: record.get(section, {}) for section in settings}
+    return all(told[of].get(key, value) == value for of, values in settings.items() for key, value in values.items())
 
 
-def _recipe_overrides(name: str) -> dict[str, Any]:
+def _settings(name: str) -> dict[str, dict[str, Any]]:
     task, _, recipe = name.partition("/")
     loaded = params.load_recipe(task, recipe)
-    return {key: getattr(getattr(loaded, section), field) for key, (section, field) in params.OVERRIDES.items()}
+    settings = {section: getattr(loaded, section).model_dump(mode="json") for section in ("tokenize", "train")}
+    del settings["train"]["precision"]  # runs tell the one that was effective
+    return settings
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -136,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     names = (options.first, options.second)
     records = experiments(Path.cwd())
-    found = compare(*(runs(records, name, _recipe_overrides(name)) for name in names))
+    found = compare(*(runs(records, name, _settings(name)) for name in names))
     print(table(names, found))
     print(f"\n{verdict(names, found)}")
 

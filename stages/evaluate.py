@@ -1,5 +1,6 @@
 """Turns the trained model and the held-out splits into data/predictions.parquet and the scores, metrics/evaluation."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -115,7 +116,13 @@ def write(
         named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
         pq.write_table(pa.concat_tables(named), file, compression="zstd")
         for name, rows in tables.items():
-            pd.DataFrame(rows).to_csv(evaluation / f"{name}.csv", index=False, lineterminator="\n")
+            pd.DataFrame(rows).to_csv(
+                # Quoted: a carriage return in a text would begin a row.
+                evaluation / f"{name}.csv",
+                index=False,
+                lineterminator="\n",
+                quoting=csv.QUOTE_NONNUMERIC,
+            )
         stage.write_json(evaluation / layout.EVALUATION_METRICS.name, metrics)
         stage.write_json(evaluation / layout.EVALUATION_ERRORS.name, errors)
 

@@ -10,6 +10,7 @@ from finetrail.reporting import page, summary
 from finetrail.reporting.summary import Results, Row, Series
 from finetrail.stage import log, output, read_json, run, write_json
 
+LONGEST_FIELD = 2**31 - 1  # csv's own is 131,072 characters; a prompt may be longer
 # Columns of names, where "1" and "nan" are labels and not numbers.
 TEXT_COLUMNS = {"split", "label", "reference", "prediction"}
 
@@ -42,6 +43,7 @@ def read_history(folder: Path) -> dict[str, Series]:
 
 def read_rows(path: Path, delimiter: str) -> list[Row]:
     """Read a delimited file with a header, numbers as numbers."""
+    csv.field_size_limit(LONGEST_FIELD)
     with path.open(encoding="utf-8", newline="") as lines:
         return [
             {key: text if key in TEXT_COLUMNS else read_value(text) for key, text in row.items()}

@@ -11,7 +11,7 @@ from scipy import stats
 from finetrail import compare
 from finetrail.errors import UserError
 
-USUAL = {"lr": 1e-4, "epochs": 2.0, "batch_size": 16, "limit": None}
+USUAL = {"train": {"lr": 1e-4, "epochs": 2.0, "batch_size": 16, "warmup": 0.1}, "tokenize": {"limit": None}}
 
 
 def record(seed: int, score: float, recipe: str = "plain", metric: str = "accuracy", **train: Any) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def record(seed: int, score: float, recipe: str = "plain", metric: str = "accura
         "seed": seed,
         "headline": metric,
         "test": {metric: score},
+        "corpus": {"sha256": "0" * 64},
         "train": {"lr": 1e-4, "epochs": 2.0, "batch_size": 16} | train,
         "tokenize": {"limit": None},
     }
@@ -66,8 +67,15 @@ def test_what_cannot_be_compared_is_refused(second: list[dict[str, Any]], messag
         compare.compare(records([0.9, 0.8]), second)
 
 
+def test_runs_of_different_corpora_are_refused() -> None:
+    others = [one | {"corpus": {"sha256": "1" * 64}} for one in records([0.9, 0.8])]
+    with pytest.raises(UserError, match="different corpora"):
+        compare.compare(records([0.9, 0.8]), others)
+
+
 def test_only_runs_with_the_recipes_own_settings_count() -> None:
-    mixed = [record(1, 0.9), record(1, 0.5, lr=1e-2), record(2, 0.8), record(1, 0.7, recipe="other")]
+    others = [record(1, 0.5, lr=1e-2), record(1, 0.4, warmup=0.2), record(1, 0.7, recipe="other")]
+    mixed = [record(1, 0.9), *others, record(2, 0.8, warmup=0.1)]
     assert [one["test"]["accuracy"] for one in compare.runs(mixed, "text_classification/plain", USUAL)] == [0.9, 0.8]
     with pytest.raises(UserError, match="0 experiments.*expected runs of it.*text_classification/other"):
         compare.runs(mixed, "text_classification/missing", USUAL)

@@ -1,5 +1,6 @@
 """The evaluate stage on a task made here: intervals, baselines, the base model as one of them, and tables as files."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from finetrail.evaluation import inference, splits
 from finetrail.evaluation.splits import Encoded
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import scoring
-from stages import evaluate
+from stages import evaluate, report
 
 PAD = 9
 SETTINGS = schema.Evaluate(
@@ -153,8 +154,8 @@ def test_the_base_model_is_a_baseline_where_the_task_says_so(
     ]
     # Of each example what was said before training, above what is said now.
     outcomes = (layout.EVALUATION / "outcomes.csv").read_text().splitlines()
-    assert outcomes[0] == "split,model,id,right"
-    said = [line.split(",") for line in outcomes[1:]]
+    assert outcomes[0] == '"split","model","id","right"'
+    said = list(csv.reader(outcomes[1:]))
     assert [line[1] for line in said] == ["before training", "trained"] * 4
     assert [line[2] for line in said] == ["v0", "v0", "v2", "v2", "t0", "t0", "t2", "t2"]
     assert [line[3] for line in said if line[1] == "trained" and line[0] == "validation"] == ["1", "1"]
@@ -263,12 +264,19 @@ def test_tables_of_a_split_that_has_no_entity_are_written_too(tmp_path: Path, mo
     tables = evaluate.all_tables(scoring, predicted, {}, ["O", "B-PER"], SETTINGS)
     evaluate.write(predicted, {}, tables, [])
     assert (layout.EVALUATION / "per_label.csv").read_text().splitlines() == [
-        "split,label,precision,recall,f1,support",
-        "test,PER,0.5,1.0,0.6666666666666666,1",
+        '"split","label","precision","recall","f1","support"',
+        '"test","PER",0.5,1.0,0.6666666666666666,1',
     ]
     assert (layout.EVALUATION / "confusion.csv").read_text().splitlines() == [
-        "split,reference,prediction,count",
-        "validation,O,O,2",
-        "test,O,PER,1",
-        "test,PER,PER,1",
+        '"split","reference","prediction","count"',
+        '"validation","O","O",2',
+        '"test","O","PER",1',
+        '"test","PER","PER",1',
     ]
+
+
+def test_tables_hold_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": "one\rtwo", "count": 1}, {"prompt": 'a,"b"\n' + "long " * 50_000, "count": 2}]
+    evaluate.write({"test": pa.table({"id": ["0"]})}, {}, {"samples": rows}, [])
+    assert report.read_rows(layout.EVALUATION / "samples.csv", ",") == rows

@@ -115,6 +115,11 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (conll(label_column=1), "x\n", "a:1: 1 column, label_column 1 needs at least 2: 'x'"),
         (conll(token_column=-3), "x O\n", "a:1: 2 columns, token_column -3 needs at least 3: 'x O'"),
         (conll("\t", 0, 1), "x O\n", "a:1: 1 column, label_column 1 needs at least 2: 'x O'"),
+        (
+            conll(),
+            "x O\nNew York B-LOC\n",
+            "a:2: 3 columns, and the first line has 2: 'New York B-LOC'; ",
+        ),
         (conll(encoding="klingon"), "x O\n", "reader.encoding: Python knows no encoding 'klingon'"),
         (
             conll(),

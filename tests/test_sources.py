@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.sources import Fetched, archives, fetch, find, moving, url
+from finetrail.sources import hub as hub_source
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
 
@@ -618,6 +619,14 @@ def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tm
     assert fetched.provenance["license"] == "cc-by-4.0, mit"
     again = hub_fetch(hub, tmp_path / "elsewhere", "dataset", revision="refs/convert/parquet")
     assert again.provenance == fetched.provenance
+
+
+def test_a_folder_of_a_datasets_name_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "me/data", {"train.jsonl": '{"text": "local", "label": 0}\n'})
+    source = schema.HubSource(kind="hub", repo="me/data", config=None, revision="main")
+    with pytest.raises(UserError, match="me/data is a folder here too, and would be read instead of the Hub's"):
+        hub_source.fetch(source, "dataset", tmp_path / "scratch")
 
 
 def test_a_hub_that_fails_midway_does_not_give_an_older_commit(hub, tmp_path):

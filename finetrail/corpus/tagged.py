@@ -16,19 +16,30 @@ CONLLU_COLUMNS = {"form": 1, "upos": 3, "xpos": 4, "deprel": 7}
 
 
 def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
-    """Yield a block of lines as a sentence, with the columns that the recipe names."""
+    """Yield a block of lines as a sentence, with the columns that the recipe names.
+
+    UserError where a line has another number of columns than the first one: a blank in a token would cut it off.
+    """
+    expected = None
     for block in blocks(lines(path, name, reader.encoding), _parts_sentences):
         tokens, labels = [], []
         for number, line in block:
             if reader.comment is None or not line.startswith(reader.comment):
-                token, label = _token_and_label(line, f"{name}:{number}", reader)
-                tokens.append(token)
-                labels.append(label)
+                columns = _columns(line, f"{name}:{number}", reader)
+                expected = expected or len(columns)
+                if len(columns) != expected:
+                    raise UserError(
+                        f"{name}:{number}: {len(columns)} columns, and the first line has {expected}: {line[:80]!r}; "
+                        "expected as many in each (where tokens hold blanks, columns need a separator such as a tab)"
+                    )
+                tokens.append(columns[reader.token_column])
+                # A blank behind a label would be another label; tokens may begin or end with one, if a tab separates.
+                labels.append(columns[reader.label_column].strip(WHITESPACE))
         if tokens:
             yield None, f"{name}:{block[0][0]}", {"tokens": tokens, "labels": labels}
 
 
-def _token_and_label(line: str, where: str, reader: ConllReader) -> tuple[str, str]:
+def _columns(line: str, where: str, reader: ConllReader) -> list[str]:
     separator = reader.separator
     columns = WHITESPACE_RUN.split(line.strip(WHITESPACE)) if separator is None else line.split(separator)
     count = len(columns)
@@ -39,8 +50,7 @@ def _token_and_label(line: str, where: str, reader: ConllReader) -> tuple[str, s
             raise UserError(f"{where}: {count} column{plural}, {key} {index} needs at least {needed}: {line[:80]!r}")
     if reader.token_column % count == reader.label_column % count:
         raise UserError(f"{where}: token_column and label_column are the same of {count} columns: {line[:80]!r}")
-    # A blank behind a label would be another label; tokens may begin or end with one where the separator is a tab.
-    return columns[reader.token_column], columns[reader.label_column].strip(WHITESPACE)
+    return columns
 
 
 def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:

@@ -1,5 +1,6 @@
 """Loads a base model's tokenizer, and refuses what would fail or lose text later."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
 
     pre_split: for words. Byte-level BPE (GPT-2, RoBERTa) marks one by the space before it, so it gets add_prefix_space.
     """
-    from transformers import AutoConfig, AutoTokenizer  # seconds to import, and encode() does not need it
+    from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
     if (folder / TOKENIZER_TO_TRAIN).is_file():
         raise UserError("model.source: kind new is for text_generation; expected a model that was trained before")
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
     try:
-        # Only then: given at all, it also changes how texts are tokenized.
-        tokenizer = AutoTokenizer.from_pretrained(folder, **({"add_prefix_space": True} if pre_split else {}))
+        tokenizer = _as_its_file_has_it(folder, pre_split)
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
         reason = str(error).split(". ")[0]
@@ -48,18 +48,55 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     return tokenizer
 
 
+def _as_its_file_has_it(folder: Path, pre_split: bool) -> Any:
+    """Load a tokenizer that normalizes and parts texts as its tokenizer.json says, where there is one.
+
+    AutoTokenizer (5.23) takes vocabulary and merges from that file, and the rest from the defaults of the class that
+    goes with the model: a cased Korean BERT whose tokenizer_config.json lacks do_lower_case finds no Korean then.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    made = AutoTokenizer.from_pretrained(folder)
+    file = folder / "tokenizer.json"
+    if made.is_fast and file.is_file():
+        meant = _pipeline(Tokenizer.from_file(str(file)))
+        if _pipeline(made.backend_tokenizer) != meant:
+            kept: dict[str, Any] = {"model_input_names": list(made.model_input_names), **made.special_tokens_map}
+            return PreTrainedTokenizerFast.from_pretrained(folder, **kept)
+    # Only for words: given at all, it also changes how texts are tokenized.
+    return AutoTokenizer.from_pretrained(folder, add_prefix_space=True) if pre_split else made
+
+
+def _pipeline(backend: Any) -> tuple[Any, ...]:
+    """Return what happens to a text before the vocabulary is looked up."""
+    parts = backend.normalizer, backend.pre_tokenizer
+    return type(backend.model).__name__, *(None if part is None else json.loads(part.__getstate__()) for part in parts)
+
+
 def _space_before_words(backend: Any) -> None:
     """Do what add_prefix_space asks for: transformers 5.23 does it only where a model has a tokenizer class of its own.
 
     ModernBERT's, say, is the general one.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import normalizers, pre_tokenizers
 
     top = backend.pre_tokenizer
-    is_sequence = isinstance(top, pre_tokenizers.Sequence)
-    for part in top if is_sequence else [top]:
-        if isinstance(part, pre_tokenizers.ByteLevel):
-            part.add_prefix_space = True
+    first = top[0] if isinstance(top, pre_tokenizers.Sequence) else top
+    if isinstance(first, pre_tokenizers.ByteLevel):
+        first.add_prefix_space = True
+    elif not _words_are_those_of_texts(backend):  # one that is not first would put a space before each part
+        known = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *known])
+
+
+def _words_are_those_of_texts(backend: Any) -> bool:
+    """Tell whether a word that stands alone has the tokens of the same word behind a blank."""
+    words = ["a", "don't", "2023!"]
+    alone = backend.encode(words, is_pretokenized=True, add_special_tokens=False)
+    behind_first = [number for number, word in zip(alone.ids, alone.word_ids, strict=True) if word]
+    text = backend.encode(" ".join(words), add_special_tokens=False).ids
+    return bool(text[len(text) - len(behind_first) :] == behind_first)
 
 
 def model_positions(config: Any) -> int | None:

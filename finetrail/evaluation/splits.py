@@ -21,7 +21,10 @@ def load(table: str) -> Encoded:
     with pa.memory_map(str(layout.features_file(table))) as file:
         features = pa.ipc.open_stream(file).read_all()
     examples = pq.read_table(layout.table_file(layout.CORPUS, table))
-    return Encoded(examples.take(np.unique(features["example"].to_numpy())), features)
+    encoded = np.zeros(len(examples), dtype=bool)
+    encoded[features["example"].to_numpy()] = True
+    # Not take(), which would join the chunks of a column: more than 2 GiB of text do not fit into one.
+    return Encoded(examples.filter(pa.array(encoded)), features)
 
 
 def load_shared() -> dict[str, Encoded]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import huggingface_hub
 
 from finetrail import schema
+from finetrail.errors import UserError
 from finetrail.hub_errors import told
 from finetrail.sources.local import below
 from finetrail.sources.model_files import choose
@@ -20,6 +21,11 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
 
     The libraries take the Hub's address from HF_ENDPOINT when they are imported, and a token from `hf auth login`.
     """
+    if repo_type == "dataset" and Path(source.repo).exists():  # datasets (5.2) would read that, whatever the revision
+        raise UserError(
+            f"corpus.source.repo: {source.repo} is a folder here too, and would be read instead of the Hub's; "
+            "expected no such folder, or a source of kind file"
+        )
     huggingface_hub.logging.set_verbosity_error()
     if not sys.stderr.isatty():  # the libraries draw their bars into logs too
         huggingface_hub.utils.disable_progress_bars()

@@ -45,6 +45,14 @@ def test_an_unknown_key_or_no_id_is_refused(task: str, wrong: dict[str, Any], me
         ids(task, GOOD[task], GOOD[task] | wrong)
 
 
+def test_half_an_emoji_is_no_text(task: str) -> None:
+    given = {key: value.copy() if isinstance(value, list) else value for key, value in GOOD[task].items()}
+    key = next(iter(given))
+    given[key] = [*given[key], "\ud83d"] if isinstance(given[key], list) else given[key] + "\ud83d"
+    with pytest.raises(UserError, match=r"^input '0': a lone surrogate such as"):
+        ids(task, given)
+
+
 @pytest.mark.parametrize("value", [None, 3, ["Oslo"], {}])
 def test_what_should_be_a_text_and_is_none_is_named(task: str, value: Any) -> None:
     key = {"token_classification": "text"}.get(task, next(iter(GOOD[task])))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL, Masking, mask, masking
 from finetrail.errors import UserError
@@ -111,13 +112,19 @@ def test_special_tokens_are_never_put_in_the_place_of_others(kind: str, request:
     assert found[:3] == (0.3, True, tokenizer.mask_token_id)
 
 
-def test_whole_words_need_a_tokenizer_that_knows_words() -> None:
-    # As Llama's: spaces are part of its normalizer's output, and word_ids are 0 throughout.
+# As Llama's, Gemma's, and Llama's once more: blanks are letters, so that all of a text is one word.
+PARTING_NO_WORDS = (None, pre_tokenizers.Split(" ", "merged_with_previous"), pre_tokenizers.Metaspace(split=False))
+
+
+@pytest.mark.parametrize("parting", PARTING_NO_WORDS)
+def test_whole_words_need_a_tokenizer_that_knows_words(parting: Any) -> None:
+    backend = Tokenizer(models.BPE({"a": 1, "b": 2, "c": 3, "▁": 4}, []))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    if parting is not None:
+        backend.pre_tokenizer = parting
     tokenizer: Any = SimpleNamespace(
-        backend_tokenizer=SimpleNamespace(pre_tokenizer=None), all_special_ids=[0],
-        get_vocab=lambda: {"<mask>": 0, "a": 1},
-        mask_token_id=0,
-    )  # fmt: skip
+        backend_tokenizer=backend, all_special_ids=[0], get_vocab=lambda: {"<mask>": 0, "a": 1}, mask_token_id=0
+    )
     with pytest.raises(UserError, match="whole_word: true, but the base model's tokenizer parts no words"):
         masking(tokenizer, WHOLE_WORDS)
     assert masking(tokenizer, SimpleNamespace(mask_probability=0.3, whole_word=False)).ordinary.tolist() == [1]

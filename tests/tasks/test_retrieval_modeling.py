@@ -293,6 +293,12 @@ def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any
 
     # b first; c third behind a and b; c as near as the others, so third too.
     assert metrics.validate((asked, documents), features, {}) == {"mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
+    # The same query twice is one, to which both documents are right.
+    twice = features_of(
+        tokenizer, queries(("oslo", [document("a", "anna")], []), ("oslo", [document("c", "oslo")], []))
+    )
+    near_c = np.array([[0, 0, 1], [0, 0, 1]], dtype=np.float16)
+    assert metrics.validate((near_c, documents[[0, 2]]), twice, {}) == {"mrr@10": 1.0}
     order = [2, 3, 1, 0]  # as training sorts them by length
     assert metrics.validate((asked[order], documents[order]), features.take(order), {}) == {
         "mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)

@@ -272,6 +272,42 @@ def test_scores_are_means_and_bootstrap_weights_them(predictions: pa.Table) -> N
     assert scoring.headline(TARGET, settings()) in scores
 
 
+def ranked(queries: list[tuple[str, str, list[str], dict[str, int]]]) -> pa.Table:
+    """Return predictions of (id, query, ranking, judgements)."""
+    grades = [[{"id": name, "relevance": grade} for name, grade in of.items()] for *_, of in queries]
+    return pa.table(
+        {
+            "id": [name for name, *_ in queries],
+            "query": [query for _, query, *_ in queries],
+            "references": pa.array(grades, pa.list_(scoring.GRADES)),
+            "ranked": [ranking for *_, ranking, _ in queries],
+        }
+    )
+
+
+def test_rows_with_the_same_query_are_one_query_with_all_their_answers() -> None:
+    pairs = ranked([("0", "q", ["a", "b"], {"a": 1}), ("1", "q", ["a", "b"], {"b": 1}), ("2", "p", ["x"], {"c": 1})])
+    found = scoring.score(pairs, TARGET, settings())
+    evaluator = pytrec_eval.RelevanceEvaluator({"q": {"a": 1, "b": 1}, "p": {"c": 1}}, {"ndcg_cut.10", "recall.1"})
+    expected = evaluator.evaluate({"q": {"a": 2.0, "b": 1.0}, "p": {"x": 1.0}})
+    assert found["ndcg@10"] == pytest.approx(np.mean([one["ndcg_cut_10"] for one in expected.values()]))
+    assert found["recall@1"] == pytest.approx(np.mean([one["recall_1"] for one in expected.values()]))
+    assert (found["ndcg@10"], found["recall@1"]) == (0.5, 0.25)
+    assert scoring.statistics(pairs, TARGET, settings())[0] == 2
+
+
+def test_a_judged_query_does_not_find_itself_among_the_documents() -> None:
+    """As in BEIR, where ArguAna's queries are documents (ignore_identical_ids)."""
+    relevant = [[{"id": "d", "relevance": 1, "title": "", "text": "answer"}], None]
+    kind = pa.list_(pa.struct([("id", pa.string()), ("relevance", pa.int32()), *scoring.TEXTS]))
+    queries = pa.table({"id": ["q", "q"], "query": ["asked", "asked"], "relevant": pa.array(relevant, kind)})
+    documents = pa.table({"id": ["q", "d"], "title": ["", ""], "text": ["asked", "answer"]})
+    both = (np.array([0, 1]), np.array([1.0, 0.5], dtype=np.float32))
+    found = scoring._rankings(queries, documents, [both, both])
+    assert found["ranked"].to_pylist() == [["d"], ["q", "d"]]
+    assert found["scores"].to_pylist() == [[0.5], [1.0, 0.5]]
+
+
 def test_tables_split_ndcg_by_length_and_by_relevant_documents(predictions: pa.Table) -> None:
     tables = scoring.tables(predictions, TARGET, settings())
 
@@ -287,6 +323,7 @@ def test_the_worst_errors_are_those_found_last_or_never(predictions: pa.Table) -
     rows = predictions.to_pylist()
     lost = rows[0] | {
         "id": "lost",
+        "query": "who ?",
         "ranked": ["o", "q"],
         "scores": [0.9, 0.1],
         "relevant": {"title": "", "text": "x " * 200},

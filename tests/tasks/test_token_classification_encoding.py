@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, RobertaConfig
 
 from finetrail.encoding.tokenizer import load_tokenizer, model_positions
@@ -301,6 +302,50 @@ def test_only_for_words_does_byte_level_bpe_get_a_space_before_each(tiny_bpe: Pa
     for tokenizer in (of_words, AutoTokenizer.from_pretrained(tmp_path / "saved")):
         ids = tokenizer(["lives", "in"], is_split_into_words=True)["input_ids"]
         assert ids == given(" lives in")["input_ids"]
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": " ?[a-z]+|'[a-z]+| ?[0-9]+|."}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize("kind", ["split before bytes", "blanks as letters"])
+def test_a_word_that_stands_alone_has_the_tokens_that_it_has_in_a_text(
+    tiny_bpe: Path, tmp_path: Path, kind: str
+) -> None:
+    """As Llama 3's and Gemma's, where a blank belongs to a word as a whole and not to each part of it."""
+    shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
+    parts = json.loads((tmp_path / "tokenizer.json").read_text())
+    if kind == "split before bytes":
+        of_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        parts["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [SPLIT, of_bytes]}
+    else:
+        parts["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "Ġ"}
+        parts["pre_tokenizer"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(parts))
+
+    tokenizer = load_tokenizer(tmp_path, 16, pre_split=True)
+
+    words = ["lives", "don't", "in", "2023!"]
+    text = load_tokenizer(tmp_path, 16)(" " + " ".join(words), add_special_tokens=False)["input_ids"]
+    assert tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"] == text
+
+
+def test_texts_are_normalized_as_the_tokenizers_own_file_says(tmp_path: Path) -> None:
+    """A cased BERT whose settings do not say so: of Korean its class would leave nothing known."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "영화", "##가", "Paris", "ca", "##fé"]
+    backend = Tokenizer(models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 10}')
+
+    tokenizer = load_tokenizer(tmp_path, 16)
+    tokenizer.save_pretrained(tmp_path / "saved")
+
+    for loaded in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        ids = loaded("영화가 Paris café", add_special_tokens=False)["input_ids"]
+        assert loaded.convert_ids_to_tokens(ids) == ["영화", "##가", "Paris", "ca", "##fé"]
+        assert (loaded.cls_token, loaded.pad_token, loaded.unk_token) == ("[CLS]", "[PAD]", "[UNK]")
 
 
 def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_bpe: Path, tmp_path: Path) -> None:

@@ -32,18 +32,25 @@ def per_query(rankings: Sequence[Sequence[str]], relevance: Sequence[Mapping[str
 def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, str]) -> dict[str, float]:
     """Return mrr@10 of the validation queries among the relevant documents of all of them.
 
-    reduced: the vectors of each feature's query and relevant document, float [features, width]. A document that is as
-    near as the relevant one counts as nearer, so that equal vectors for all are worth nothing.
+    Queries with the same tokens are one, with the relevant documents of all. reduced: the vectors of each feature's
+    query and relevant document, float [features, width]. A document that is as near as the relevant one counts as
+    nearer, so that equal vectors for all are worth nothing.
     """
     queries, documents = (vectors.astype(np.float32) for vectors in reduced)
-    first_query = np.unique(features["example"].to_numpy(), return_index=True)[1]
     keys = np.array([keys[0] for keys in features["documents"].to_pylist()], dtype=np.int64)
     pool, first_document = np.unique(keys, return_index=True)
-    relevant = features["relevant"].take(first_query).to_pylist()
+    feature: dict[tuple[int, ...], int] = {}  # the first of a query
+    relevant: dict[tuple[int, ...], list[int]] = {}
+    first = np.unique(features["example"].to_numpy(), return_index=True)[1]
+    columns = (features[name].take(first).to_pylist() for name in ("input_ids", "relevant"))
+    for row, tokens, known in zip(first.tolist(), *columns, strict=True):
+        feature.setdefault(tuple(tokens), row)
+        relevant.setdefault(tuple(tokens), []).extend(known)
+    rows, judged = np.array(list(feature.values())), list(relevant.values())
     ranks = []
-    for start in range(0, len(first_query), ROWS_AT_ONCE):
-        rows = first_query[start : start + ROWS_AT_ONCE]
-        for similarity, known in zip(queries[rows] @ documents[first_document].T, relevant[start:], strict=False):
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        similarities = queries[rows[start : start + ROWS_AT_ONCE]] @ documents[first_document].T
+        for similarity, known in zip(similarities, judged[start:], strict=False):
             is_relevant = np.isin(pool, known)
             ranks.append(1 + (similarity[~is_relevant] >= similarity[is_relevant].max()).sum())
     found = np.array(ranks)

@@ -27,6 +27,8 @@ CLUSTERS, SHARE_SEARCHED, LEAST_IN_CLUSTER = 4, 8, 39
 WORD = re.compile(r"\w+")
 
 TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
+# More than 2 GiB of text do not fit into a column of strings that is taken from.
+LARGE_TEXTS = pa.schema([("title", pa.large_string()), ("text", pa.large_string())])
 GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
 
 # Of each query, the best first: rows of documents, and their scores.
@@ -59,7 +61,7 @@ def predict(
     if known is None or known[0] is not encoded:
         known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
     search = exact if settings.index == "exact" else clustered
-    return _rankings(examples, collection, search(vectors, known[1], metrics.DEPTH))
+    return _rankings(examples, collection, search(vectors, known[1], metrics.DEPTH + 1))
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -69,21 +71,22 @@ def headline(target: dict[str, Any], settings: Evaluate) -> str:
 
 def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]: means over the queries."""
-    return {name: float(values.mean()) for name, values in _per_query(predictions).items()}
+    return {name: float(values.mean()) for name, values in _per_query(_queries(predictions)).items()}
 
 
 def statistics(
     predictions: pa.Table, target: dict[str, Any], settings: Evaluate
 ) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
     """Return the number of queries, and the function from their weights [samples, queries] to the scores."""
-    values = _per_query(predictions)
-    return len(predictions), lambda weights: {
+    values = _per_query(_queries(predictions))
+    return len(_queries(predictions)), lambda weights: {
         name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()
     }
 
 
 def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
+    predictions = _queries(predictions)
     ndcg = _per_query(predictions)["ndcg@10"]
     words = np.array([len(query.split()) for query in predictions["query"].to_pylist()])
     relevant = np.array([len(grades) for grades in predictions["references"].to_pylist()])
@@ -96,7 +99,7 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
 def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
     """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
     errors = []
-    for row in predictions.to_pylist():
+    for row in _queries(predictions).to_pylist():
         relevant = {judged["id"] for judged in row["references"]}
         rank = next((rank for rank, found in enumerate(row["ranked"], start=1) if found in relevant), None)
         if rank != 1:
@@ -122,7 +125,7 @@ def baselines(
     documents = shared["documents"].examples
     pairs = zip(documents["title"].to_pylist(), documents["text"].to_pylist(), strict=True)
     texts = [f"{title} {text}" for title, text in pairs]
-    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, metrics.DEPTH)
+    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, metrics.DEPTH + 1)
     return {"bm25": _rankings(split.examples, documents, found)}
 
 
@@ -215,9 +218,16 @@ def _embed(
 
 
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table:
+    """Return what was found for each query; found: one document more than a ranking has.
+
+    A query that is scored does not find the document of its own id, as in BEIR: there some queries are documents.
+    """
     ids = documents["id"].to_numpy()
+    queries = zip(*(examples[name].to_pylist() for name in ("id", "relevant")), strict=True)
+    own = [query if judged else None for query, judged in queries]
+    found = [_without(ids, query, *ranking) for query, ranking in zip(own, found, strict=True)]
     shown = [rows[:SHOWN] for rows, _ in found]
-    texts = documents.select(["title", "text"]).take(np.concatenate(shown)).to_pylist()
+    texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(np.concatenate(shown)).to_pylist()
     ends = np.cumsum([0, *map(len, shown)])
     relevant = examples["relevant"].to_pylist()
     columns: dict[str, Any] = {
@@ -230,6 +240,25 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table
     }
     arrays = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
     return pa.table({"id": examples["id"], "query": examples["query"], **arrays})
+
+
+def _without(ids: np.ndarray, query: str | None, rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    kept = np.flatnonzero(ids[rows] != query)[: metrics.DEPTH]
+    return rows[kept], scores[kept]
+
+
+def _queries(predictions: pa.Table) -> pa.Table:
+    """Return the first row of each text of a query, with the judgements of all its rows: pairs have a row for each."""
+    rows: dict[str, int] = {}
+    judged: dict[str, dict[str, int]] = {}
+    references = predictions["references"].to_pylist()
+    for row, (query, of_row) in enumerate(zip(predictions["query"].to_pylist(), references, strict=True)):
+        rows.setdefault(query, row)
+        judged.setdefault(query, {}).update({document["id"]: document["relevance"] for document in of_row})
+    merged = [[{"id": name, "relevance": grade} for name, grade in grades.items()] for grades in judged.values()]
+    kept = predictions.take(list(rows.values()))
+    column = kept.schema.get_field_index("references")
+    return kept.set_column(column, "references", pa.array(merged, pa.list_(GRADES)))
 
 
 def _grades(judged: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
