@@ -218,8 +218,21 @@ def test_texts_without_a_target_encode_alike_with_a_null_column_and_without_one(
         ([{"score": [1.0, 2.0]}], {"problem": "regression", "label_names": []}),
     ],
 )
-def test_the_target_comes_from_the_column_of_train(batches: list[Any], expected: dict[str, Any]) -> None:
-    assert encoding.target((pa.table(batch) for batch in batches), tokenize()) == expected
+@pytest.mark.parametrize("texts", [["text"], ["text", "text_pair"]])
+def test_the_target_comes_from_the_columns_of_train(
+    batches: list[Any], expected: dict[str, Any], texts: list[str]
+) -> None:
+    rows = [len(next(iter(batch.values()))) for batch in batches]
+    tables = [pa.table({name: ["a"] * n for name in texts} | batch) for n, batch in zip(rows, batches, strict=True)]
+    assert encoding.target(iter(tables), tokenize()) == expected | {"texts": texts}
+
+
+def test_a_model_of_pairs_is_asked_for_pairs_and_another_is_not(tiny_wordpiece: Path) -> None:
+    one, two = pa.table({"text": ["a"]}), pa.table({"text": ["a"], "text_pair": ["b"]})
+    for texts, wrong in ((["text"], two), (["text", "text_pair"], one)):
+        made = encoder(tiny_wordpiece, SINGLE | {"texts": texts})
+        with pytest.raises(UserError, match=f"the model was trained on {' and '.join(texts)}; expected as much"):
+            made.encode(wrong, np.arange(1))
 
 
 @pytest.mark.parametrize(

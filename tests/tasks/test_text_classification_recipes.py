@@ -282,6 +282,7 @@ def test_klue_ynat_has_seven_topics(from_hub: dict[str, Path], monkeypatch: pyte
     assert stage.read_json(layout.TARGET) == {
         "problem": "single_label",
         "label_names": sorted(TOPICS),
+        "texts": ["text"],
         "normalize": "nfc",
     }
 

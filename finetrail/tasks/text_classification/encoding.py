@@ -24,6 +24,7 @@ from finetrail.tasks.text_classification.settings import TARGETS, Tokenize
 
 SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
+TEXTS = ("text", "text_pair")
 TEXTS_A_CALL = 256  # an Encoding takes about 100 bytes a token, until its ids are in an array
 
 
@@ -33,16 +34,17 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
-    """Return {"problem", "label_names"}: the labels of train, sorted, in the order of the model's outputs; and, where
-    the corpus's texts are normalized, "normalize": "nfc".
+    """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
+    columns of one text, or of two; and, where the corpus's texts are normalized, "normalize": "nfc".
 
     UserError where train has no label, or a single-label corpus only one.
     """
     found: set[str] = set()
     metadata: dict[bytes, bytes] = {}
-    problem = ""
+    problem, texts = "", list(TEXTS[:1])
     for batch in train:
         metadata = batch.schema.metadata or {}
+        texts = [name for name in TEXTS if name in batch.column_names]
         problem = next(name for name, column in TARGETS.items() if column in batch.column_names)
         if problem != "regression":
             column = batch[TARGETS[problem]]
@@ -54,7 +56,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
     normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
-    return {"problem": problem, "label_names": sorted(found)} | normalize
+    return {"problem": problem, "label_names": sorted(found), "texts": texts} | normalize
 
 
 class Frame(NamedTuple):
@@ -97,7 +99,12 @@ class Encoder:
     def part(self, batch: Batch) -> Features:
         """Return the features of one batch, and their counts."""
         rows, examples = batch
-        texts = [self._tokenize(examples[name]) for name in ("text", "text_pair") if name in examples.column_names]
+        given = [name for name in TEXTS if name in examples.column_names]
+        if given != (known := self.target.get("texts", given)):  # what is exported by earlier versions does not tell
+            raise UserError(
+                f"the model was trained on {' and '.join(known)}; expected as much, got {' and '.join(given)}"
+            )
+        texts = [self._tokenize(examples[name]) for name in given]
         lengths = [np.diff(bounds) for _, bounds in texts]
         capacity = self._capacity(len(texts))
         of_row, pieces = self._pieces(lengths, capacity)
