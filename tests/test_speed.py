@@ -1,6 +1,7 @@
 """Training on a CPU, made faster: dropout, attention, the last layer, memory."""
 
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -13,13 +14,16 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import attention, dropout, speed
-from finetrail.training.last_layer import LIKE_BERT
+from finetrail.training.last_layer import LIKE_BERT, only_labelled
+from finetrail.training.memory import checkpoint_gradients
 
 ENCODERS = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"]
 SIZES = {"vocab_size": 50, "num_labels": 3, "max_position_embeddings": 40, "pad_token_id": 1}
@@ -269,14 +273,95 @@ def test_the_last_layer_works_on_the_first_token_alone_where_a_classifier_reads_
     assert model.base_model(**{k: v for k, v in batch(len).items() if k != "labels"})[0].shape == (3, 1, 16)
 
 
-def test_a_tagger_and_a_classifier_of_other_layers_keep_their_last_layer() -> None:
-    for model in (
-        made(AutoModelForTokenClassification, "bert"),
-        made(AutoModelForSequenceClassification, "distilbert"),
-    ):
-        speed.speed_up(model)
-        inputs = {name: value for name, value in batch(len).items() if name != "labels"}
-        assert model.base_model(**inputs)[0].shape == (3, 9, 16)
+def test_a_classifier_of_other_layers_keeps_its_last_layer() -> None:
+    model = made(AutoModelForSequenceClassification, "distilbert")
+    speed.speed_up(model)
+    inputs = {name: value for name, value in batch(len).items() if name != "labels"}
+    assert model.base_model(**inputs)[0].shape == (3, 9, 16)
+
+
+def some_labelled(ids: torch.Tensor) -> torch.Tensor:
+    """Give a third of the tokens a label of two, the first of each text among them."""
+    return torch.where(torch.arange(9) % 3 == 0, ids % 2, IGNORE_INDEX)
+
+
+@pytest.mark.parametrize(
+    ("kind", "checkpointing"),
+    [(kind, False) for kind in (*ENCODERS, "albert", "deberta-v2", "modernbert", "mpnet")]
+    + [("bert", True), ("distilbert", True)],
+)
+@pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
+def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, kind: str, checkpointing: bool) -> None:
+    inputs = batch(some_labelled)
+    plain, fast = (made(head, kind) for _ in range(2))
+    for module in (*plain.modules(), *fast.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    only_labelled(fast)
+    if checkpointing:
+        checkpoint_gradients(fast)
+    same(gradients(fast, dict(inputs)), gradients(plain, dict(inputs)))
+    assert fast(**inputs).logits.shape[:2] == (1, 9)
+    unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
+    assert fast(**unlabelled).logits.shape[:2] == (3, 9)
+    assert fast.eval()(**inputs).logits.shape[:2] == (3, 9)  # evaluation sees all
+    assert fast.base_model(**unlabelled)[0].shape[:2] == (3, 9)
+
+
+@pytest.mark.parametrize("kind", sorted(LIKE_BERT))
+def test_the_last_layer_works_on_the_tokens_with_labels_alone_where_a_tagger_reads_those(kind: str) -> None:
+    model = made(AutoModelForTokenClassification, kind)
+    speed.speed_up(model)
+    seen = []
+    model.base_model.encoder.layer[-1].intermediate.register_forward_hook(lambda *a: seen.append(a[-1].shape))
+    model(**batch(some_labelled))
+    assert seen == [(1, 9, 24)]
+
+
+def test_the_head_for_masks_works_on_the_tokens_with_labels_alone_on_accelerators_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    model = made(AutoModelForMaskedLM, "bert")
+    speed.speed_up(model)
+    assert model(**batch(some_labelled)).logits.shape == (1, 9, 50)
+
+
+def test_few_shapes_are_kept_prepared_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = speed.PREPARED
+    monkeypatch.setenv(one, "7")
+    monkeypatch.setenv(other, "to be removed")  # so that it is as before, afterwards
+    del os.environ[other]
+    speed.keep_few_prepared()
+    assert (os.environ[one], os.environ[other]) == ("7", "64")
+
+
+# What is in use grows with the first shapes, and no more with the others; without keep_few_prepared by 100 MiB.
+SHAPES = """
+import ctypes
+import torch
+from finetrail.training import speed
+
+class InUse(ctypes.Structure):
+    _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
+
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = InUse
+speed.keep_few_prepared()
+weights = torch.randn(384, 1536, dtype=torch.bfloat16)
+for rows in range(8, 400):
+    if rows == 200:
+        before = mallinfo2().field7
+    torch.randn(rows, 384, dtype=torch.bfloat16) @ weights
+print((mallinfo2().field7 - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's, which counts otherwise")
+def test_new_shapes_take_no_memory_for_good() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in speed.PREPARED}
+    run = subprocess.run([sys.executable, "-c", SHAPES], env=environment, check=True, capture_output=True, text=True)
+    assert int(run.stdout) < 30
 
 
 KEPT = """

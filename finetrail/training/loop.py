@@ -101,6 +101,7 @@ class Loop:
     def epoch(self) -> None:
         """Train to the end of the epoch, or of training; validate, and save."""
         epoch, done_before = divmod(self.state.update, self.an_epoch)
+        self.model.train()
         if self.run.settings.unfreeze_layers is not None:
             freeze(self.plain, epoch, self.run.settings.unfreeze_layers)
         size = self.run.settings.gradient_accumulation
@@ -118,7 +119,6 @@ class Loop:
 
     def update(self, batches: list[Any]) -> None:
         """Change the weights once."""
-        self.model.train()
         items = count_items(self.accelerator, batches)
         share = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):

@@ -67,7 +67,6 @@ class PieceTrainer(Trainer):
         return count_items(self.accelerator, batch_samples)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        model.train()
         return backward(self.accelerator, model, self._prepare_inputs(inputs), num_items_in_batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -101,6 +100,7 @@ class Reporting(TrainerCallback):
         self.due.saved(state.global_step)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].train()
         if self.run.settings.unfreeze_layers is not None:
             freeze(kwargs["model"], int(state.epoch or 0), self.run.settings.unfreeze_layers)
 

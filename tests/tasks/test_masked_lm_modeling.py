@@ -1,4 +1,4 @@
-"""Heads that a checkpoint lacks, the loss at labelled tokens alone, batches, and the perplexity of validation."""
+"""Heads that a checkpoint lacks, batches, and the perplexity of validation."""
 
 import math
 import shutil
@@ -10,19 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 from transformers import (
-    AlbertConfig,
     AutoModelForMaskedLM,
     AutoTokenizer,
     BertConfig,
     BertModel,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    ModernBertConfig,
-    MPNetConfig,
-    PreTrainedConfig,
-    RobertaConfig,
-    XLMRobertaConfig,
 )
 
 from finetrail.encoding.masking import FIRST, SPECIAL
@@ -117,46 +108,6 @@ def test_a_model_that_fills_no_masks_is_refused(tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="gpt2 has no MaskedLM in transformers"):
         modeling.load_model(tmp_path)
-
-
-# --- the loss -----------------------------------------------------------------------------------------------------
-
-TINY = {"vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-CONFIGURATIONS = [
-    AlbertConfig(**TINY, embedding_size=8),
-    BertConfig(**TINY),
-    DebertaV2Config(**TINY, relative_attention=True, pos_att_type=["p2c", "c2p"]),
-    DistilBertConfig(vocab_size=100, dim=16, n_layers=2, n_heads=2, hidden_dim=32),
-    ElectraConfig(**TINY, embedding_size=8),
-    MPNetConfig(**TINY),
-    ModernBertConfig(**TINY, pad_token_id=0, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2),
-    RobertaConfig(**TINY),
-    XLMRobertaConfig(**TINY),
-]
-
-
-@pytest.mark.parametrize("config", CONFIGURATIONS, ids=lambda config: config.model_type)
-def test_the_head_at_labels_alone_gives_the_same_loss_and_gradients(config: PreTrainedConfig) -> None:
-    torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(config)
-    runs, inputs = [], batch()
-    for change in (lambda model: model, modeling.only_labelled):
-        model = change(model).train()
-        model.zero_grad()
-        torch.manual_seed(1)  # of dropout
-        output = model(**inputs)
-        output.loss.backward()
-        runs.append((output, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
-    (whole, expected), (few, found) = runs
-
-    torch.testing.assert_close(few.loss, whole.loss)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert few.logits.shape == (1, int((inputs["labels"] != IGNORE_INDEX).sum()), 100)
-    model.eval()
-    assert model(**inputs).logits.shape == (4, 10, 100)  # evaluation sees all
-    model.train()
-    unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
-    assert model(**unlabelled).logits.shape == (4, 10, 100)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def build_model(base_model: Path, target: None, settings: Train, train: Dataset)
 
     UserError where the checkpoint lacks weights of the encoder.
     """
-    return only_labelled(_load(base_model)[0])
+    return _load(base_model)[0]
 
 
 def load_model(folder: Path) -> PreTrainedModel:
@@ -70,32 +70,6 @@ def _reset(name: str, parameter: torch.Tensor) -> None:
         torch.nn.init.eye_(parameter)
     else:
         torch.nn.init.constant_(parameter, float(name.endswith("weight")))
-
-
-def only_labelled(model: PreTrainedModel) -> PreTrainedModel:
-    """Make the model, while it trains, compute its head for the tokens with labels alone.
-
-    The others do not count in the loss, which stays the same, and the projection onto the vocabulary is half of the
-    work of a small encoder.
-    """
-    model.register_forward_pre_hook(_keep_labels, with_kwargs=True)
-    model.base_model.register_forward_hook(_keep_states)
-    return model
-
-
-def _keep_labels(model: Any, args: Any, inputs: dict[str, Any]) -> Any:
-    if model.training and inputs.get("labels") is not None:
-        labelled = inputs["labels"] != IGNORE_INDEX
-        # Left where the other hook finds it, also in each copy that DataParallel makes of a model.
-        model.base_model.labelled = labelled
-        inputs["labels"] = inputs["labels"][labelled][None]
-    return args, inputs
-
-
-def _keep_states(encoder: Any, args: Any, output: Any) -> None:
-    labelled = encoder.__dict__.pop("labelled", None)
-    if labelled is not None:
-        output.last_hidden_state = output.last_hidden_state[labelled][None]
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
