@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from conftest import NO_FEATURES, PLAIN_LOSS, Sentence, toy_settings
 from datasets import Dataset
@@ -557,9 +556,3 @@ def test_the_validation_score_of_training_is_that_of_evaluate(
     assert (project / "metrics/train/plots/metrics/validation/f1.tsv").is_file()
     assert not (project / ".scratch/train").exists()
     assert isinstance(modeling.load_model(project / "data/trained"), BertForTokenClassification)
-
-
-def test_weights_that_are_spread_over_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(UserError, match="launcher: FSDP spreads the weights over processes.*expected DDP"):
-        training.run.refuse_shards(Accelerator(cpu=True))

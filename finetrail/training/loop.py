@@ -8,19 +8,20 @@ import json
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, load_fsdp_model, send_to_device
 from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel, get_scheduler, set_seed
 
 from finetrail import stage
-from finetrail.training import checkpoints, validation
+from finetrail.training import checkpoints, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
-from finetrail.training.run import Run, backward, count_items, effective_precision, refuse_shards
+from finetrail.training.run import Run, backward, count_items, effective_precision
 
 STATE = "state.json"
 WEIGHTS = "model.safetensors"
@@ -53,17 +54,19 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
         # Frozen layers get no gradient; DDP then has to look for those that do.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=freezes)],
     )
-    refuse_shards(accelerator)
+    shards.check(accelerator, run.settings)
+    whole = shards.prepare(accelerator, model)
     loop = Loop(model, run, accelerator)
     loop.resume()
     while not loop.state.done:
         loop.epoch()
     loop.journal.end()
     accelerator.wait_for_everyone()
-    best = checkpoints.folder(run.scratch, loop.state.best_update) / WEIGHTS
-    load_model(model, best)
+    loop.load_weights(checkpoints.folder(run.scratch, loop.state.best_update))
+    if whole is not model:
+        shards.gather(accelerator, model, whole)
     accelerator.wait_for_everyone()  # scratch is removed after this
-    return model, loop.record(precision)
+    return whole, loop.record(precision)
 
 
 class Loop:
@@ -79,7 +82,7 @@ class Loop:
         self.model, self.optimizer = accelerator.prepare(model, torch.optim.AdamW(groups, fused=fused))
         warmup = math.ceil(self.updates * settings.warmup)
         self.schedule = get_scheduler(settings.schedule, self.optimizer, warmup, self.updates)
-        self.loader = run.loader(accelerator.process_index, accelerator.num_processes)
+        self.loader = run.loader(accelerator)
         # The weights are ours to save: Accelerate would save those of what it wraps the model in, under other names.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
@@ -93,7 +96,7 @@ class Loop:
         if checkpoint:
             self.state = State(**stage.read_json(checkpoint / STATE))
             self.schedule.load_state_dict(self.state.schedule)
-            load_model(self.plain, checkpoint / WEIGHTS)
+            self.load_weights(checkpoint)
             self.accelerator.load_state(str(checkpoint))
         self.journal.start(self.updates, self.state.reports)
         self.due.saved(self.state.update)
@@ -171,10 +174,18 @@ class Loop:
             self.state.schedule = self.schedule.state_dict()
             # The norm of an update that fp16 skips is not finite, which write_json refuses.
             (folder / STATE).write_text(json.dumps(asdict(self.state)))
-            save_model(self.plain, str(folder / WEIGHTS))
+            if not shards.are_used(self.accelerator):  # whose parts save_state has saved
+                save_model(self.plain, str(folder / WEIGHTS))
             best = checkpoints.folder(scratch, self.state.best_update) if self.state.best_update else None
             checkpoints.seal(folder, scratch, best)
         self.due.saved(self.state.update)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take over the weights of a checkpoint."""
+        if shards.are_used(self.accelerator):
+            load_fsdp_model(self.accelerator.state.fsdp_plugin, self.accelerator, self.model, str(checkpoint))
+        else:
+            load_model(self.plain, checkpoint / WEIGHTS)
 
     def record(self, precision: str) -> dict[str, Any]:
         """Return what was effective."""

@@ -39,7 +39,7 @@ def parameter_groups(
 
 def depth_of_parameters(model: PreTrainedModel) -> dict[str, int]:
     """Return the depth of each parameter by its name; UserError where the base model has no stack of layers."""
-    stack, layers = _layers(model)
+    stack, layers = layer_stack(model)
     top = len(layers) + 1
     depths: dict[str, int] = {}
     below = True
@@ -54,8 +54,11 @@ def depth_of_parameters(model: PreTrainedModel) -> dict[str, int]:
     return depths
 
 
-def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the longest list of modules in the base model, the first of several, and its name in the model."""
+def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """Return the longest list of modules in the base model, the first of several, and its name in the model.
+
+    UserError where there is none.
+    """
     base = model.base_model_prefix
     lists = [
         (name, module)
@@ -64,8 +67,8 @@ def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     ]
     if not lists:
         raise UserError(
-            f"train.layer_decay and train.unfreeze_layers need a stack of layers, which {type(model).__name__} lacks; "
-            "expected layer_decay 1.0 and no unfreeze_layers"
+            f"train.layer_decay, train.unfreeze_layers and FSDP need a stack of layers, which {type(model).__name__} "
+            "lacks; expected layer_decay 1.0, no unfreeze_layers, and DDP"
         )
     return max(lists, key=lambda item: len(item[1]))
 

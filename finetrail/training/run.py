@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from datasets import Dataset
 
 from finetrail.errors import UserError
 from finetrail.schema import Train
 from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.training import shards
 from finetrail.training.batching import Batch, Batches, Collator, TrainLoader, feature_lengths, train_loader
 
 HISTORY = "history"
@@ -45,17 +46,18 @@ class Run:
         an_epoch = math.ceil(batches / self.settings.gradient_accumulation)
         return an_epoch, math.ceil(an_epoch * self.settings.epochs)
 
-    def loader(self, process: int, processes: int) -> TrainLoader:
-        """Return the batches of one process."""
+    def loader(self, accelerator: Accelerator) -> TrainLoader:
+        """Return the batches of this process."""
         batches = Batches(
             feature_lengths(self.train),
             self.settings.batch_size,
             self.settings.batching == "length",
             self.seed,
-            process,
-            processes,
+            accelerator.process_index,
+            accelerator.num_processes,
         )
-        piece_size = self.piece_size if self.task.SEPARABLE else None
+        # Of a model that is spread, each pass needs all processes: then they must have as many.
+        piece_size = None if shards.are_used(accelerator) or not self.task.SEPARABLE else self.piece_size
         return train_loader(self.train, self.collator, self.task.items, batches, self.task.COLUMNS, piece_size)
 
     def record(
@@ -87,16 +89,6 @@ class Run:
             "best_update": best_update,
             "stopped_early": updates < all_updates,
         }
-
-
-def refuse_shards(accelerator: Accelerator) -> None:
-    """Raise UserError where each process has but a part of the weights: nothing here gathers them at the end."""
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise UserError(
-            f"launcher: {kind.value} spreads the weights over processes, which finetrail does not gather yet; "
-            "expected DDP, as torchrun or accelerate launch --multi_gpu start it"
-        )
 
 
 def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:

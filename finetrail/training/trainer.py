@@ -15,10 +15,10 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from finetrail.training import checkpoints, validation
+from finetrail.training import checkpoints, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
-from finetrail.training.run import Run, backward, count_items, effective_precision, refuse_shards
+from finetrail.training.run import Run, backward, count_items, effective_precision
 
 
 def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -28,15 +28,18 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     """
     precision = effective_precision(run.settings.precision)
     trainer = PieceTrainer(model, run, _arguments(run, precision))
-    refuse_shards(trainer.accelerator)
+    shards.check(trainer.accelerator, run.settings)
+    whole = shards.prepare(trainer.accelerator, model)
     checkpoint = checkpoints.newest(run.scratch)
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else None
     if state and state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
         trainer.finish(state)  # it was killed behind its last update
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if whole is not model:
+        shards.gather(trainer.accelerator, model, whole)
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
-    return model, _record(trainer, precision)
+    return whole, _record(trainer, precision)
 
 
 class PieceTrainer(Trainer):
@@ -61,7 +64,7 @@ class PieceTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(settings.patience))
 
     def get_train_dataloader(self) -> Any:
-        return self.run.loader(self.accelerator.process_index, self.accelerator.num_processes)
+        return self.run.loader(self.accelerator)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         return count_items(self.accelerator, batch_samples)
@@ -78,6 +81,11 @@ class PieceTrainer(Trainer):
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Where there is no such folder yet, it (5.23) overlooks that the best checkpoint is the one that it writes.
+        checkpoints.folder(self.run.scratch, self.state.global_step).mkdir(parents=True, exist_ok=True)
+        super()._save_checkpoint(model, trial)
 
     def finish(self, state: TrainerState) -> None:
         """Take over the state of a run that is done, and its best model."""

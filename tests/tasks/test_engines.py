@@ -5,7 +5,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -186,7 +187,8 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
         scratch=Path("unused"),
         piece_size=2,
     )
-    batches = [list(run.loader(process, 4)) for process in range(4)]
+    processes = [SimpleNamespace(process_index=process, num_processes=4, distributed_type="NO") for process in range(4)]
+    batches = [list(run.loader(cast(Any, process))) for process in processes]
     assert [len(of_one) for of_one in batches] == [1, 1, 1, 1]
     assert [int(batch["items"].sum()) > 0 for [batch] in batches] == [True, True, False, False]
 
