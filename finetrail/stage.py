@@ -57,8 +57,9 @@ def run_alone() -> None:
     try:
         RUNNING.acquire(timeout=0)
     except Timeout:
+        number = process.read_text() if process.exists() else "(its number is unknown)"
         raise UserError(
-            f"process {process.read_text()} still runs a stage in this folder, though its dvc may have been killed; "
+            f"process {number} still runs a stage in this folder, though its dvc may have been killed; "
             "expected none: end it (training goes on from its last checkpoint), then run again"
         ) from None
     process.write_text(str(os.getpid()))

@@ -170,6 +170,14 @@ def test_names_cannot_break_tables_or_metadata() -> None:
     assert "| most\\|frequent | 0.1000 |\n" in card.text
 
 
+def test_names_cannot_bring_html() -> None:
+    baselines = {"test": {"<script>x</script>": {"f1": 0.1}}}
+    named = records(evaluation=records()["evaluation"] | {"baselines": baselines}, label_names=["O", "B-`<b>`"])
+    card = ModelCard(model_card(**named))
+    assert "| &lt;script&gt;x&lt;/script&gt; | 0.1000 |" in card.text
+    assert "`O`, `B-'<b>'`" in card.text  # as code
+
+
 def test_a_task_without_intervals_baselines_or_labels_has_no_empty_sections() -> None:
     evaluation = {"headline": "perplexity", "confidence": 0.9, "validation": {}, "test": {"perplexity": 12.3456}}
     export = {"onnx_fp32": {"perplexity": 12.3456, "disagreements": 0, "mib": 1.0}}

@@ -83,6 +83,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path, quoting):
         (reader(), 't\n"x" y\n', "a:2: not CSV: ',' expected after '\"'; expected a field in quotes to end with its"),
         (reader(id="i"), "i\n7\n7\n", "a:3: the id '7' stands here a second time"),
         (reader(encoding="klingon"), "t\nx\n", "reader.encoding: Python knows no encoding 'klingon'"),
+        (reader(encoding="base64"), "t\nx\n", "reader.encoding: Python knows no encoding 'base64'"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path, reader, content, message):

@@ -82,8 +82,9 @@ def lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
 def decoded(path: Path, name: str, encoding: str) -> Iterator[str]:
     """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text."""
     try:
+        "a".encode(encoding)  # refuses those of bytes, such as base64, which the next line takes
         decoder = codecs.getincrementaldecoder(encoding)()
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise UserError(f"reader.encoding: Python knows no encoding {encoding!r}; expected such as utf-8") from None
     with path.open("rb") as file:
         chunk = b"-"

@@ -99,13 +99,19 @@ def _words_are_those_of_texts(backend: Any) -> bool:
     return bool(text[len(text) - len(behind_first) :] == behind_first)
 
 
+# RoBERTa and its kin number positions from that of padding on: of 514 embeddings, 512 serve tokens.
+BEHIND_PADDING = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+
+
 def model_positions(config: Any) -> int | None:
     """Return how many tokens a model takes, or None where its config sets no limit (relative positions)."""
     positions = getattr(config, "max_position_embeddings", None)
     if not positions or positions < 0:
         return None
-    # RoBERTa and its kin number positions from pad_token_id + 1, so 514 embeddings serve 512 tokens.
-    offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    offset = config.pad_token_id + 1 if config.model_type in BEHIND_PADDING else 0
     return int(positions) - offset
 
 

@@ -1,5 +1,6 @@
 """Turns the records of a run into the README.md of its exported folder: metadata for the Hub, text for people."""
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "score": "{:.4f}".format}
+    environment.filters |= {"cell": _cell, "code": _code, "score": "{:.4f}".format}
     return environment
 
 
@@ -145,4 +146,9 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return " ".join(text.split()).replace("|", "\\|")
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def _code(value: str) -> str:
+    """Format a name as code, which shows what it holds as it is."""
+    return f"`{' '.join(value.split()).replace('`', chr(39))}`"
