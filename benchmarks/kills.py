@@ -100,9 +100,9 @@ def survive(project: Path, seconds: dict[str, float], generator: random.Random, 
     return told
 
 
-def clone(folder: Path) -> Path:
-    """Clone the project, to run little of it, with a checkpoint after each update."""
-    subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(folder)], check=True)
+def clone(folder: Path, project: Path) -> Path:
+    """Clone a project, to run little of it, with a checkpoint after each update."""
+    subprocess.run(["git", "clone", "--quiet", str(project), str(folder)], check=True)
     params = folder / "params.yaml"
     yaml = YAML()
     given = yaml.load(params)
@@ -119,10 +119,11 @@ def main(rounds: int) -> None:
     """Run once in peace, and then `rounds` times with a kill in each stage."""
     generator, equal = random.Random(0), 0
     with tempfile.TemporaryDirectory() as folder:
-        reference = clone(Path(folder) / "reference")
+        # All come from one commit, whatever is committed meanwhile.
+        reference = clone(Path(folder) / "reference", Path.cwd())
         seconds = undisturbed(reference, Path(folder) / "reference.log")
         for number in range(1, rounds + 1):
-            project = clone(Path(folder) / f"round{number}")
+            project = clone(Path(folder) / f"round{number}", reference)
             for line in survive(project, seconds, generator, STAGES):
                 print(line, flush=True)
             same = results(project) == results(reference)

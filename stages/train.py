@@ -73,7 +73,7 @@ def scratch(declared: params.Declared) -> Path:
         "seed": declared.seed,
         "train": declared.train.model_dump(),
         "processes": os.environ.get("WORLD_SIZE", "1"),
-        "spread": os.environ.get("ACCELERATE_USE_FSDP", "false"),
+        "spread": {name: os.environ[name] for name in os.environ if name.startswith(("ACCELERATE_USE_", "FSDP_"))},
         "versions": [platform.python_version(), *(module.__version__ for module in (torch, transformers, peft))],
     }
     return layout.SCRATCH / "train" / checkpoints.key(determined_by, params.declared_files("train"))

@@ -115,6 +115,25 @@ def test_scores_of_a_ranking_tie_wherever_they_are() -> None:
     assert compare(ranked(["x", "y", "z"]), ranked(["y", "y", "z"])) == (3, [], 1)
 
 
+@pytest.mark.parametrize(
+    ("of_y", "other_of_y", "found"),
+    [
+        (0.70003, 0.69998, (4, [], 1)),  # above the threshold by one, below by the other
+        (0.71, 0.69, (4, ["a"], 0)),
+        (0.71, 0.7, (4, [], 0)),
+    ],
+)
+def test_each_of_several_labels_ties_at_the_threshold(of_y: float, other_of_y: float, found: Any) -> None:
+    def chosen(probability: float) -> pa.Table:
+        rows = [{"x": 0.9, "y": probability}, {"x": 0.1, "y": 0.2}]
+        labels = [[label for label, value in row.items() if value >= 0.7] for row in rows]
+        sure = [[value for value in row.values() if value >= 0.7] for row in rows]
+        return table(labels, sure).append_column("probabilities", pa.array(rows))
+
+    assert compare(chosen(of_y), chosen(other_of_y)) == found
+    assert compare(chosen(other_of_y), chosen(of_y)) == found
+
+
 def test_examples_are_named_in_order_whether_they_tie_or_not() -> None:
     expected = table(["x"] * 6, [0.4, 0.4, 0.4, 0.9, 0.4, 0.4])
     found = table(["y"] * 6, [0.4, 0.9, 0.4, 0.9, 0.4, 0.4])

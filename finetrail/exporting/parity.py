@@ -25,12 +25,14 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
     """Compare the predictions, one value or a list of them an example; both tables have the same ids in order.
 
     Numbers are equal within TIE. Few predictions that differ and are as good (a near tie) are excused: they have the
-    same confidence, a probability, or the same score, by which they are ranked and which may be any number.
+    same confidence, a probability, or the same score, by which they are ranked and which may be any number. Where
+    several labels may be right, each label is a prediction: that its probability reaches the threshold, or not.
     """
     ids = expected["id"].to_pylist()
     if found["id"].to_pylist() != ids:
         raise ValueError("the two tables hold different examples; expected the same ids in the same order")
-    surest = float("inf") if "scores" in expected.column_names else SUREST_TIE
+    excluding = "scores" not in expected.column_names and not _has_several_labels(expected)
+    surest = SUREST_TIE if excluding else float("inf")
     total = 0
     differ: list[tuple[str, bool]] = []  # example, whether it is a near tie
     for example, left, right in zip(ids, _pairs(expected), _pairs(found), strict=True):
@@ -46,12 +48,23 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
 def _pairs(table: pa.Table) -> list[list[tuple[Any, float | None]]]:
     """Return (prediction, confidence or score) of each prediction, a list for each example."""
     predictions = table["predictions"].to_pylist()
+    if _has_several_labels(table):
+        return [
+            [(label in labels, probability) for label, probability in of_labels.items()]
+            for labels, of_labels in zip(predictions, table["probabilities"].to_pylist(), strict=True)
+        ]
     column = next((name for name in ("confidences", "scores") if name in table.column_names), None)
     confidences = [None] * len(table) if column is None else table[column].to_pylist()
     return [
         list(zip_longest(values, sure or [])) if isinstance(values, list) else [(values, sure)]
         for values, sure in zip(predictions, confidences, strict=True)
     ]
+
+
+def _has_several_labels(table: pa.Table) -> bool:
+    fields = table.schema
+    several = pa.types.is_list(fields.field("predictions").type)
+    return several and "probabilities" in fields.names and pa.types.is_struct(fields.field("probabilities").type)
 
 
 def _is_tie(sure: float | None, other_sure: float | None, surest: float) -> bool:

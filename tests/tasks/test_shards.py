@@ -14,10 +14,10 @@ from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 from toys import projects
 
-from finetrail import layout, tasks
+from finetrail import layout, params, tasks
 from finetrail.errors import UserError
 from finetrail.training import shards
-from stages import download_corpus, download_model, tokenize
+from stages import download_corpus, download_model, tokenize, train
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint")
 # Accelerate (1.15) starts FSDP on accelerators only. This starts it on CPUs too, as it does there.
@@ -144,6 +144,18 @@ def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(
     resumed = Path("data/trained/model.safetensors").read_bytes()
     trained("token_classification", SPREAD)
     assert Path("data/trained/model.safetensors").read_bytes() == resumed
+
+
+def test_a_run_that_is_spread_otherwise_meets_no_checkpoint(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized("token_classification")
+    declared = params.load("train")
+    found = [train.scratch(declared)]
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}.items():
+        monkeypatch.setenv(name, value)
+        found.append(train.scratch(declared))
+    assert len(set(found)) == 3
 
 
 def test_a_model_whose_weights_have_other_names_in_checkpoints_is_refused(tokenized: Callable[[str], Path]) -> None:
