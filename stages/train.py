@@ -88,7 +88,7 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
         adapters.add(model, settings.lora)
     if settings.gradient_checkpointing:
         memory.checkpoint_gradients(model)
-    speed_up(model)
+    speed_up(model, settings.torch_compile)
     if settings.torch_compile:
         model.compile(dynamic=True)  # in place: names and weights stay what they are
     return model

@@ -198,7 +198,7 @@ def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
 ) -> None:
     inputs = batch(lambda ids: torch.tensor([0, 2, 1]) if head == "classifier" else ids % 3)
     plain, fast = (made(CLASSES[head], kind) for _ in range(2))
-    speed.speed_up(fast)
+    speed.speed_up(fast, compiles=False)
     for module in plain.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -216,7 +216,7 @@ def test_a_sped_up_generator_has_the_losses_and_gradients_of_the_plain_one(kind:
             module.p = 0.1 * (module in fast.modules())
         if kind == "llama" and hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0  # grouped heads stay with sdpa, which would draw
-    speed.speed_up(fast)
+    speed.speed_up(fast, compiles=False)
     same(gradients(fast, inputs), gradients(plain, inputs))
 
 
@@ -226,7 +226,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     torch.use_deterministic_algorithms(True)
     for seed in (5, 5, 6):
         model = made(AutoModelForTokenClassification, "bert")
-        speed.speed_up(model)
+        speed.speed_up(model, compiles=False)
         torch.manual_seed(seed)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(gradients(model, inputs))
@@ -240,7 +240,7 @@ def test_gradient_checkpointing_draws_the_same_masks_again() -> None:
     found = []
     for checkpointing in (False, True):
         model = made(AutoModelForSequenceClassification, "bert")
-        speed.speed_up(model)
+        speed.speed_up(model, compiles=False)
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(7)
@@ -248,10 +248,11 @@ def test_gradient_checkpointing_draws_the_same_masks_again() -> None:
     same(*found)
 
 
-def test_where_an_accelerator_trains_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("head", CLASSES.values())
+def test_where_an_accelerator_trains_nothing_changes(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    model = made(AutoModelForSequenceClassification, "bert")
-    speed.speed_up(model)
+    model = made(head, "bert")
+    speed.speed_up(model, compiles=False)
     assert not any(isinstance(module, dropout.Dropout) for module in model.modules())
     assert model.config._attn_implementation == "sdpa"
     assert not model.base_model.encoder.layer[-1].attention.output._forward_pre_hooks
@@ -259,7 +260,7 @@ def test_where_an_accelerator_trains_nothing_changes(monkeypatch: pytest.MonkeyP
 
 def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
     model = made(AutoModelForSequenceClassification, "bert")
-    speed.speed_up(model)
+    speed.speed_up(model, compiles=False)
     assert model.config._attn_implementation == attention.NAME
     model.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_text().count("attn_implementation") == 0
@@ -269,13 +270,13 @@ def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
 def test_the_last_layer_works_on_the_first_token_alone_where_a_classifier_reads_that(kind: str) -> None:
     model = made(AutoModelForSequenceClassification, kind)
-    speed.speed_up(model)
+    speed.speed_up(model, compiles=False)
     assert model.base_model(**{k: v for k, v in batch(len).items() if k != "labels"})[0].shape == (3, 1, 16)
 
 
 def test_a_classifier_of_other_layers_keeps_its_last_layer() -> None:
     model = made(AutoModelForSequenceClassification, "distilbert")
-    speed.speed_up(model)
+    speed.speed_up(model, compiles=False)
     inputs = {name: value for name, value in batch(len).items() if name != "labels"}
     assert model.base_model(**inputs)[0].shape == (3, 9, 16)
 
@@ -297,7 +298,7 @@ def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, 
     for module in (*plain.modules(), *fast.modules()):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    only_labelled(fast)
+    only_labelled(fast, compiles=False)
     if checkpointing:
         checkpoint_gradients(fast)
     same(gradients(fast, dict(inputs)), gradients(plain, dict(inputs)))
@@ -308,10 +309,29 @@ def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, 
     assert fast.base_model(**unlabelled)[0].shape[:2] == (3, 9)
 
 
+@pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
+def test_a_compiled_model_has_the_losses_and_gradients_of_the_plain_one(head: Any) -> None:
+    plain, compiled = (made(head, "bert") for _ in range(2))
+    for module in (*plain.modules(), *compiled.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    speed.speed_up(compiled, compiles=True)
+    compiled.compile(backend="eager", dynamic=True)
+    for length in (9, 6):
+        inputs = {name: value[:, :length].contiguous() for name, value in batch(some_labelled).items()}
+        same(gradients(compiled, dict(inputs)), gradients(plain, dict(inputs)))
+
+
+def test_a_tagger_whose_own_loss_reads_the_mask_is_left_as_it_is() -> None:
+    model = made(AutoModelForTokenClassification, "xlm-roberta-xl")
+    speed.speed_up(model, compiles=False)
+    assert model(**batch(some_labelled)).logits.shape[:2] == (3, 9)
+
+
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
 def test_the_last_layer_works_on_the_tokens_with_labels_alone_where_a_tagger_reads_those(kind: str) -> None:
     model = made(AutoModelForTokenClassification, kind)
-    speed.speed_up(model)
+    speed.speed_up(model, compiles=False)
     seen = []
     model.base_model.encoder.layer[-1].intermediate.register_forward_hook(lambda *a: seen.append(a[-1].shape))
     model(**batch(some_labelled))
@@ -323,7 +343,7 @@ def test_the_head_for_masks_works_on_the_tokens_with_labels_alone_on_accelerator
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     model = made(AutoModelForMaskedLM, "bert")
-    speed.speed_up(model)
+    speed.speed_up(model, compiles=False)
     assert model(**batch(some_labelled)).logits.shape == (1, 9, 50)
 
 

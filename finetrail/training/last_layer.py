@@ -1,5 +1,6 @@
 """Turns a model's last layer into one that computes, while it trains, only the tokens that its head has to read."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,8 @@ def fills_masks(model: PreTrainedModel) -> bool:
 
 
 def labels_tokens(model: PreTrainedModel) -> bool:
-    """Tell whether a model's head is for token classification."""
-    return _has_head(model, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING)
+    """Tell whether a model's head is for token classification, behind layers like BERT's."""
+    return _has_head(model, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING) and model.config.model_type in LIKE_BERT
 
 
 def _has_head(model: PreTrainedModel, mapping: Any) -> bool:
@@ -34,34 +35,42 @@ def _has_head(model: PreTrainedModel, mapping: Any) -> bool:
     return type(model) is mapping.get(type(model.config), None)
 
 
-def only_labelled(model: PreTrainedModel) -> None:
+def only_labelled(model: PreTrainedModel, compiles: bool) -> None:
     """Let a model, while it trains, compute only the tokens with labels: in its head, and behind its last attention.
 
     The others do not count in the loss, which stays the same. The projection onto a vocabulary is half of the work of a
-    small encoder; behind the attention are three quarters of a layer's.
+    small encoder; behind the attention are three quarters of a layer's. That is left as it is in other layers than
+    BERT's, and where torch compiles, which does not call the hook there (2.13).
     """
-    _last_to_compute_all(model).labelled = None
-    model.register_forward_pre_hook(_keep_labels, with_kwargs=True)
-    if model.config.model_type in LIKE_BERT:
-        _last_to_compute_all(model).register_forward_pre_hook(_keep_inputs)
+    from_attention = model.config.model_type in LIKE_BERT and not compiles
+    last: LastOfAll = _attention_output if from_attention else _base
+    last(model).labelled = None
+    model.register_forward_pre_hook(partial(_keep_labels, last), with_kwargs=True)
+    if from_attention:
+        last(model).register_forward_pre_hook(_keep_inputs)
     else:
-        _last_to_compute_all(model).register_forward_hook(_keep_output)
+        last(model).register_forward_hook(_keep_output)
 
 
-def _last_to_compute_all(model: PreTrainedModel) -> Any:
-    """Return the module from which on there are only tokens with labels."""
-    base: Any = model.base_model
-    return base.encoder.layer[-1].attention.output if model.config.model_type in LIKE_BERT else base
+# From a model to the module that is the last one to have all tokens, or the first to have only those with labels.
+LastOfAll = Callable[[Any], Any]
 
 
-def _keep_labels(model: Any, args: Any, inputs: dict[str, Any]) -> Any:
+def _attention_output(model: Any) -> Any:
+    return model.base_model.encoder.layer[-1].attention.output
+
+
+def _base(model: Any) -> Any:
+    return model.base_model
+
+
+def _keep_labels(last: LastOfAll, model: Any, args: Any, inputs: dict[str, Any]) -> Any:
     labelled = None
     if model.training and inputs.get("labels") is not None:
         labelled = inputs["labels"] != IGNORE_INDEX
         inputs["labels"] = inputs["labels"][labelled][None]
-    # Left where the other hook finds it, also in each copy that DataParallel makes of a model; it stays, because
-    # checkpointed gradients compute the last layer anew.
-    _last_to_compute_all(model).labelled = labelled
+    # Left where the other hook finds it; it stays, because checkpointed gradients compute the last layer anew.
+    last(model).labelled = labelled
     return args, inputs
 
 

@@ -63,7 +63,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     loop.journal.end()
     accelerator.wait_for_everyone()
     loop.load_weights(checkpoints.folder(run.scratch, loop.state.best_update))
-    if whole is not model:
+    if shards.are_used(accelerator):
         shards.gather(accelerator, model, whole)
     accelerator.wait_for_everyone()  # scratch is removed after this
     return whole, loop.record(precision)

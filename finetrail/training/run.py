@@ -107,7 +107,8 @@ def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Te
     pieces = batch["pieces"]
     for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
         with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
-            loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
+            with shards.autocast(accelerator):
+                loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
             accelerator.backward(loss)
         share += loss.detach()
     return share

@@ -1,6 +1,7 @@
 """Turns a model that trains into one whose weights FSDP spreads over the processes, and back into a whole one."""
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from accelerate import Accelerator, DistributedType
@@ -32,9 +33,10 @@ def check(accelerator: Accelerator, settings: Train) -> None:
 
 
 def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model; where it is about to be spread, a copy in main memory, for the weights to be gathered in.
+    """Return the model; where it is about to be spread, a copy for the weights to be gathered in.
 
-    UserError where it cannot be spread.
+    The copy is in the main memory of the main process, and empty in the others. UserError where the model cannot be
+    spread.
     """
     if not are_used(accelerator):
         return model
@@ -45,9 +47,16 @@ def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel
     # Accelerate's own choice (1.15) may have the embeddings twice, which torch refuses.
     if plugin.transformer_cls_names_to_wrap is None:
         plugin.transformer_cls_names_to_wrap = [type(layer_stack(model)[1][0]).__name__]
+    # Else all would be computed in bf16, the loss and norms too: autocast, below, computes as by DDP.
+    plugin.mixed_precision_policy = None
     whole = copy.deepcopy(model)
     _forget_second_names(model)
-    return whole
+    return whole if accelerator.is_main_process else whole.to("meta")  # type: ignore[arg-type]
+
+
+def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:
+    """Return the context of a pass: that which Accelerate (1.15) gives all models but those that are spread."""
+    return accelerator.autocast() if are_used(accelerator) else nullcontext()
 
 
 def _forget_second_names(model: PreTrainedModel) -> None:

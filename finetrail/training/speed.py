@@ -18,10 +18,10 @@ NEVER = -1  # mallopt(3); the largest int would be two GiB
 PREPARED = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
-def speed_up(model: PreTrainedModel) -> None:
-    """Make training faster; the weights stay as they are. On an accelerator, all but the head for masks stays too."""
+def speed_up(model: PreTrainedModel, compiles: bool) -> None:
+    """Make training faster; the weights stay as they are. On an accelerator only models that fill masks change."""
     if fills_masks(model):
-        only_labelled(model)
+        only_labelled(model, compiles)
     if torch.accelerator.is_available():
         return
     keep_memory()
@@ -29,8 +29,8 @@ def speed_up(model: PreTrainedModel) -> None:
     use_scaled_masks(model)
     use_attention_with_dropout(model)
     only_first(model)
-    if labels_tokens(model):
-        only_labelled(model)
+    if labels_tokens(model) and not compiles:
+        only_labelled(model, compiles)
 
 
 def keep_memory() -> None:

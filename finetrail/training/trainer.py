@@ -36,7 +36,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
         trainer.finish(state)  # it was killed behind its last update
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if whole is not model:
+    if shards.are_used(trainer.accelerator):
         shards.gather(trainer.accelerator, model, whole)
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
     return whole, _record(trainer, precision)

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object, pad_across_processes, send_to_device
 
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
+from finetrail.training import shards
 from finetrail.training.run import Run
 
 
@@ -28,7 +29,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         batch = send_to_device(run.collator(rows), accelerator.device)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), shards.autocast(accelerator):
                 outputs = model(**batch)
         except torch.OutOfMemoryError:
             raise UserError(

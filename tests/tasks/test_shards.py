@@ -31,6 +31,8 @@ made = AcceleratorState.__init__
 def spread(self, *arguments, fsdp_plugin=None, **named):
     made(self, *arguments, fsdp_plugin=fsdp_plugin, **named)
     if fsdp_plugin is not None:
+        if self.mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self.mixed_precision)
         self.fsdp_plugin = fsdp_plugin
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
@@ -106,6 +108,18 @@ def result() -> tuple[dict[str, Any], dict[str, Any], list[float]]:
     lines = Path("metrics/train/plots/metrics/train/loss.tsv").read_text().splitlines()[1:]
     record = json.loads(Path("data/trained/training.json").read_text())
     return load_file("data/trained/model.safetensors"), record, [float(line.split("\t")[1]) for line in lines]
+
+
+def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> None:
+    tokenized("token_classification")
+    trained("token_classification", engine="accelerate", gradient_accumulation=2, precision="bf16")
+    _, record, losses = result()
+    trained("token_classification", SPREAD, gradient_accumulation=1)
+    _, of_two, losses_of_two = result()
+    trained("token_classification", precision="fp32")  # for the next test
+    print(losses, losses_of_two)
+    assert record["precision"] == of_two["precision"] == "bf16"
+    assert losses_of_two == pytest.approx(losses, rel=1e-3)
 
 
 SPREADABLE = [task for task in tasks.names() if task != "retrieval"]
