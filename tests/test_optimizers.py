@@ -118,7 +118,7 @@ class Flat(PreTrainedModel):
 
 def test_a_model_without_layers_is_told_only_where_it_matters() -> None:
     assert len(optimizers.parameter_groups(Flat(), 1.0, 0.1, 1.0)) == 2
-    with pytest.raises(UserError, match="need a stack of layers, which Flat lacks; expected layer_decay 1.0 and no"):
+    with pytest.raises(UserError, match="need a stack of layers, which Flat lacks; expected layer_decay 1.0, no"):
         optimizers.parameter_groups(Flat(), 1.0, 0.1, 0.9)
 
 

@@ -1,4 +1,4 @@
-"""Weights that FSDP spreads over two processes (gloo, CPU): for every task, the result of one process."""
+"""Weights that FSDP spreads over two processes (gloo, CPU): the result of one, also with tied weights and adapters."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 from toys import projects
 
-from finetrail import layout, params, tasks
+from finetrail import layout, params
 from finetrail.errors import UserError
 from finetrail.training import shards
 from stages import download_corpus, download_model, tokenize, train
@@ -117,16 +117,14 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
     trained("token_classification", SPREAD, gradient_accumulation=1)
     _, of_two, losses_of_two = result()
     trained("token_classification", precision="fp32")  # for the next test
-    print(losses, losses_of_two)
     assert record["precision"] == of_two["precision"] == "bf16"
     assert losses_of_two == pytest.approx(losses, rel=1e-3)
 
 
-SPREADABLE = [task for task in tasks.names() if task != "retrieval"]
-ENGINE_OF_TASK = {task: ("trainer", "accelerate")[number % 2] for number, task in enumerate(SPREADABLE)}
-
-
-@pytest.mark.parametrize(("task", "engine"), ENGINE_OF_TASK.items())
+@pytest.mark.parametrize(
+    ("task", "engine"),
+    [("masked_lm", "trainer"), ("text_generation", "accelerate"), ("text_classification", "trainer")],
+)
 def test_two_processes_that_share_the_weights_give_the_result_of_one(
     task: str, engine: str, tokenized: Callable[[str], Path]
 ) -> None:
@@ -140,8 +138,7 @@ def test_two_processes_that_share_the_weights_give_the_result_of_one(
     assert {key for key in record if record[key] != of_two[key]} <= {"processes", "gradient_accumulation", "best_value"}
     assert losses_of_two == pytest.approx(losses, rel=1e-4)
     assert together.keys() == alone.keys()
-    # The loss does not depend on the bias of spans' logits: its gradient is noise, which Adam makes large.
-    assert all(together[name] == pytest.approx(alone[name], abs=1e-4) for name in alone if name != "qa_outputs.bias")
+    assert all(together[name] == pytest.approx(alone[name], abs=1e-4) for name in alone)
 
 
 @pytest.mark.parametrize(
