@@ -184,12 +184,11 @@ def plain(declared: Any, settings: Any, scratch: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     train = Dataset.from_file(str(layout.features_file("train")))
     set_seed(declared.seed)
+    model = task.build_model(layout.WEIGHTS, stage.read_json(layout.TARGET), settings, train)
     if declared.task == "masked_lm":
-        model = task.load_model(layout.WEIGHTS)  # without what makes our head faster
         train = train.select_columns(["input_ids"])
         collator: Any = DataCollatorForLanguageModeling(tokenizer, mlm_probability=settings.mask_probability)
     else:
-        model = task.build_model(layout.WEIGHTS, stage.read_json(layout.TARGET), settings, train)
         labels_are_padded = declared.task == "token_classification"
         collator = (DataCollatorForTokenClassification if labels_are_padded else DataCollatorWithPadding)(tokenizer)
     arguments = TrainingArguments(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate import Accelerator, DistributedType
@@ -9,6 +10,7 @@ from spread import SPREAD, result, tokenized, trained
 
 from finetrail import params
 from finetrail.errors import UserError
+from finetrail.schema import Train
 from finetrail.training import shards
 from stages import train
 
@@ -72,3 +74,13 @@ def test_weights_that_nothing_gathers_are_refused(kind: DistributedType, monkeyp
     monkeypatch.setattr(Accelerator, "is_fsdp2", False)
     with pytest.raises(UserError, match=f"launcher: {kind.value}.* spreads the weights .* expected DDP"):
         shards.check(Accelerator(cpu=True), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{"unfreeze_layers": 1}, {"torch_compile": True}])
+def test_what_changes_a_spread_model_is_refused(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr(Accelerator, "is_fsdp2", True)
+    plain = {"unfreeze_layers": None, "torch_compile": False}
+    shards.check(Accelerator(cpu=True), Train.model_construct(**plain))
+    with pytest.raises(UserError, match="change a model that FSDP has spread; expected null and false, or DDP"):
+        shards.check(Accelerator(cpu=True), Train.model_construct(**plain | change))
