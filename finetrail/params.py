@@ -74,7 +74,7 @@ def load_recipe(task: str, recipe: str) -> Any:
         raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
     model = create_model(
         "Recipe",
-        __base__=schema.Settings,
+        __base__=schema.Recipe,
         corpus=(settings.Corpus, ...),
         model=(schema.Model, ...),
         tokenize=(settings.Tokenize, ...),
@@ -88,20 +88,50 @@ def load_recipe(task: str, recipe: str) -> Any:
 
 
 def declared_keys(stage_name: str) -> list[str]:
-    """Return the keys of params.yaml and the sections of the recipe that dvc.yaml declares for a stage."""
-    name, _, item = stage_name.partition("@")
-    definition = read_yaml(layout.GRAPH)["stages"][name]
-    keys: list[str] = []
-    for entry in definition.get("do", definition).get("params", []):
-        names = [entry] if isinstance(entry, str) else [key for section in entry.values() for key in section]
-        keys += [key.replace("${key}", item) for key in names]
-    return keys
+    """Return the keys of params.yaml and of the recipe that dvc.yaml declares for a stage."""
+    return [key for keys in _declared_params(stage_name).values() for key in keys]
+
+
+def declared_settings(stage_name: str) -> dict[str, Any]:
+    """Return the values that dvc.yaml declares for a stage, as they are in the YAML files: "FILE: KEY" -> value."""
+    found: dict[str, Any] = {}
+    for path, keys in _declared_params(stage_name).items():
+        values = read_yaml(path)
+        found |= {f"{path}: {key}": values.get(key) for key in keys}
+    return found
 
 
 def declared_files(stage_name: str) -> list[Path]:
     """Return the files and folders that dvc.yaml declares as a stage's deps."""
-    task = load_params().task
-    return [Path(dep.replace("${task}", task)) for dep in read_yaml(layout.GRAPH)["stages"][stage_name]["deps"]]
+    definition, names = _definition(stage_name)
+    return [Path(_filled(dep, names)) for dep in definition.get("deps", [])]
+
+
+def _declared_params(stage_name: str) -> dict[Path, list[str]]:
+    """Return the keys that dvc.yaml declares for a stage, by the file that holds them."""
+    definition, names = _definition(stage_name)
+    keys: dict[Path, list[str]] = {}
+    for entry in definition.get("params", []):
+        for path, of_path in {str(layout.PARAMS): [entry]}.items() if isinstance(entry, str) else entry.items():
+            keys.setdefault(Path(_filled(path, names)), []).extend(_filled(key, names) for key in of_path)
+    return keys
+
+
+def _definition(stage_name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a stage as dvc.yaml has it, and what its ${NAME} stand for: task, recipe, and those of foreach."""
+    name, _, key = stage_name.partition("@")
+    definition, params = read_yaml(layout.GRAPH)["stages"][name], load_params()
+    names = {"task": params.task, "recipe": params.recipe, "key": key}
+    names |= {f"item.{field}": value for field, value in definition.get("foreach", {}).get(key, {}).items()}
+    return definition.get("do", definition), names
+
+
+def _filled(text: str, names: dict[str, str]) -> str:
+    # Twice: an item of foreach may hold ${task}.
+    for _ in range(2):
+        for name, value in names.items():
+            text = text.replace("${" + name + "}", value)
+    return text
 
 
 def read_yaml(path: Path) -> Any:

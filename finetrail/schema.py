@@ -33,6 +33,9 @@ class Params(Settings):
     recipe: Name = Field(description="recipes/TASK/RECIPE.yaml, without the ending")
     seed: int = Field(ge=0, lt=2**32, description="initial weights, dropout, order of batches")
     launcher: str = Field(min_length=1, description="what starts the train stage: python, accelerate launch, torchrun")
+    threads: int | None = Field(
+        ge=1, description="CPU threads of train, evaluate and export; null: as many as the libraries choose"
+    )
     lr: float | None = Field(gt=0, description="replaces train.lr")
     epochs: float | None = Field(gt=0, description="replaces train.epochs")
     batch_size: int | None = Field(ge=1, description="replaces train.batch_size")
@@ -256,7 +259,7 @@ class Corpus(Settings):
     language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
 
 
-# --- model, train, evaluate, export -------------------------------------------------------------------------------
+# --- numerics, model, train, evaluate, export -------------------------------------------------------------------------------
 
 
 class Model(Settings):
@@ -372,6 +375,31 @@ class Evaluate(Settings):
     batch_size: int = Field(ge=1, description="features a step")
     bootstrap: Bootstrap
     worst_errors: int = Field(ge=0, description="errors kept for the report, the most confident first")
+
+
+class Recipe(Settings):
+    """A whole recipe; params.py adds the sections, which differ between tasks."""
+
+    numerics: Literal["fast", "portable"] = Field(
+        description="fast: the best kernels of this machine; portable: the same bytes on every x86-64 CPU with AVX2, "
+        "with any number of cores, in fp32"
+    )
+
+    @model_validator(mode="after")
+    def _portable_is_fp32_on_a_cpu(self) -> "Recipe":
+        train = getattr(self, "train", None)
+        if self.numerics == "portable" and train is not None:
+            if train.precision not in ("auto", "fp32"):
+                raise ValueError(
+                    f"numerics is portable, which computes in fp32, and train.precision is {train.precision}; "
+                    "expected precision auto or fp32, or numerics fast"
+                )
+            if train.torch_compile:
+                raise ValueError(
+                    "numerics is portable, and train.torch_compile compiles for this CPU; "
+                    "expected torch_compile false, or numerics fast"
+                )
+        return self
 
 
 class Export(Settings):

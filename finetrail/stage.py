@@ -20,6 +20,8 @@ from finetrail.errors import UserError
 # Held until the process ends, however it does.
 RUNNING = FileLock(layout.SCRATCH / "running")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What output() calls before it moves anything into place; stages/__init__.py sets it.
+check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -50,8 +52,6 @@ def run_alone() -> None:
 
     Such is a stage whose dvc was killed without it: it goes on, and a second one would write into the same files.
     """
-    if os.environ.get("RANK", "0") != "0":  # of several processes of one stage, the first has it
-        return
     layout.SCRATCH.mkdir(exist_ok=True)
     process = layout.SCRATCH / "running.pid"
     try:
@@ -65,20 +65,30 @@ def run_alone() -> None:
     process.write_text(str(os.getpid()))
 
 
+def is_first_process() -> bool:
+    """Tell whether this is the process that logs and writes; torchrun and accelerate launch start several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def log(message: str) -> None:
     """Print one line for people, once for all processes; flushed, so that it stands in order with DVC's."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def output(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error."""
+    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error.
+
+    Nothing is moved if the stage's dependencies have changed since it began. Files get the mode that the umask allows.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     remove(beside)
     try:
         yield beside
+        check_dependencies()
+        _allow_by_umask(beside)
         remove(path)
         os.replace(beside, path)
     except OSError as error:
@@ -87,6 +97,15 @@ def output(path: Path) -> Iterator[Path]:
         raise
     finally:
         remove(beside)
+
+
+def _allow_by_umask(path: Path) -> None:
+    """Let others read what the umask lets them: safetensors and tempfile write files for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if not file.is_symlink():
+            file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
 
 
 def remove(path: Path) -> None:

@@ -3,12 +3,23 @@
 import gc
 import sys
 
-from finetrail import params, stage
+from finetrail import dependencies, environment, params, stage
 
-# `python -m stages.NAME` imports this package before the stage: a typing error is told before torch is imported, and
-# before an hour of training. Only then is argv[0] "-m".
+
+def begin(stage_name: str) -> None:
+    """Do what must be done before a stage imports torch: a mistake in the settings is told in the first second."""
+    params.validate()
+    if stage.is_first_process():
+        stage.run_alone()
+        stage.check_dependencies = dependencies.watch(stage_name)
+    if "numerics" in params.declared_keys(stage_name):
+        declared = params.load(stage_name)
+        environment.set_environment(declared.numerics, declared.threads)
+
+
+# `python -m stages.NAME` imports this package before the stage. Only then is argv[0] "-m".
 if sys.argv[0] == "-m":
-    stage.run(params.validate)
-    stage.run(stage.run_alone)
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("stages.")
+    stage.run(lambda: begin(module.replace("download_", "download@")))
     # Imports make a million objects that stay: to look through them again and again would take a second or two.
     gc.disable()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer
 
-from finetrail import layout, params, stage, tasks
+from finetrail import layout, numerics, params, stage, tasks
 from finetrail.evaluation import bootstrap, inference, splits
 from finetrail.evaluation.splits import Encoded
 
@@ -26,6 +26,7 @@ Predictions = dict[str, pa.Table]
 def main() -> None:
     """Predict and score validation and test, with intervals and baselines."""
     declared = params.load("evaluate")
+    numerics.use(declared.numerics, declared.threads)
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
@@ -43,7 +44,8 @@ def main() -> None:
         stage.log(summary(split, metrics[split], headline, baselines[split]))
     tables = all_tables(scoring, trained, before, target, settings)
     errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
-    write(trained, metrics | {"baselines": baselines}, tables, errors)
+    computed = {"baselines": baselines, "machine": numerics.record(declared.numerics)}
+    write(trained, metrics | computed, tables, errors)
 
 
 def predictor(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedModel
 
-from finetrail import layout, params, stage, tasks
+from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, splits
 from finetrail.evaluation.inference import Forward
@@ -28,6 +28,7 @@ Measured = tuple[dict[str, Any], list[str]]
 def main() -> None:
     """Write weights, tokenizer, ONNX, settings and model card, and push them where the recipe says so."""
     declared = params.load("export")
+    numerics.use(declared.numerics, declared.threads)
     settings = declared.export
     modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
     records, target = read_records(), stage.read_json(layout.TARGET)

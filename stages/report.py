@@ -65,14 +65,12 @@ def main() -> None:
     """Assemble the record, the page, and its figures as files."""
     params = load("report")
     results = read_results()
-    with output(layout.METRICS) as path:
-        write_json(path, summary.summarize(params.task, params.recipe, results))
-    with output(layout.REPORT) as path:
-        path.write_text(page.render(params.task, params.recipe, results), encoding="utf-8")
-    with output(layout.PLOTS) as folder:
-        folder.mkdir()
+    with output(layout.METRICS) as metrics, output(layout.REPORT) as html, output(layout.PLOTS) as plots:
+        write_json(metrics, summary.summarize(params.task, params.recipe, results))
+        html.write_text(page.render(params.task, params.recipe, results), encoding="utf-8")
+        plots.mkdir()
         for name, svg in page.figures(results).items():
-            (folder / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
+            (plots / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
     log(f"report: {summary.sentence(results.evaluation)}")
 
 

@@ -18,7 +18,7 @@ import transformers
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel
 
-from finetrail import layout, params, stage, tasks
+from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.training import adapters, batching, checkpoints, loop, memory, trainer
 from finetrail.training.determinism import make_deterministic
@@ -32,6 +32,7 @@ ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 def main() -> None:
     """Train on the train split, and choose the checkpoint on the validation split."""
     declared = params.load("train")
+    numerics.use(declared.numerics, declared.threads)
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     target = stage.read_json(layout.TARGET)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
@@ -56,22 +57,23 @@ def main() -> None:
     model, record = fit(lambda: build_model(task, target, settings, train, declared.seed), run)
     seconds = time.perf_counter() - started
     tokens = int(batching.feature_lengths(train).sum() * record["epochs_done"])
-    # Under torchrun and accelerate launch every process comes here, and one of them writes.
-    if os.environ.get("RANK", "0") == "0":
-        settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"notes": notes}
+    if stage.is_first_process():
+        machine = numerics.record(declared.numerics)
+        settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"machine": machine, "notes": notes}
         write(model, tokenizer, settings_used, run.scratch, timings(seconds, tokens))
         checkpoints.clear(run.scratch)
         stage.log(
-            f"train: {record['updates']} updates in {record['precision']} on {record['device']}, kept update "
-            f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
+            f"train: {record['updates']} updates in {record['precision']} on {machine['device']} "
+            f"({machine['instructions']}, {machine['threads']} threads), kept update {record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
 
 
 def scratch(declared: params.Declared) -> Path:
-    """Return where this very run keeps its checkpoints: no other settings, code, data or libraries meet them."""
+    """Return where this very run keeps its checkpoints: no other settings, code, data, machine or libraries meet them."""
     determined_by = {
         "seed": declared.seed,
         "train": declared.train.model_dump(),
+        "machine": numerics.record(declared.numerics),
         "processes": os.environ.get("WORLD_SIZE", "1"),
         "spread": {name: os.environ[name] for name in os.environ if name.startswith(("ACCELERATE_USE_", "FSDP_"))},
         "versions": [platform.python_version(), *(module.__version__ for module in (torch, transformers, peft))],

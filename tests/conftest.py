@@ -292,6 +292,7 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
             "label_subwords": "first",
             "limit": None,
         },
+        "numerics": "fast",
         "train": toy_settings(**PLAIN_LOSS),
         "evaluate": {
             "batch_size": 8,

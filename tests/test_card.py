@@ -33,7 +33,8 @@ def records(**changes: Any) -> dict[str, Any]:
             "sha256": SHA,
         },
         "tokenized": {"settings": {"max_length": 128, "limit": None}},
-        "training": {"seed": 42, "lr": 3e-4, "epochs": 4.0, "precision": "bf16", "best_metric": "f1"},
+        "training": {"seed": 42, "lr": 3e-4, "epochs": 4.0, "precision": "bf16", "best_metric": "f1"}
+        | {"machine": {"numerics": "fast", "device": "cpu", "instructions": "avx512_bf16", "threads": 2}},
         "evaluation": {
             "headline": "f1",
             "confidence": 0.95,

@@ -118,7 +118,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], dic
 
         modeling = SimpleNamespace(load_model=load_model, base_is_baseline=lambda folder: base_is_baseline)
         parts = {"modeling": modeling, "scoring": SCORING}
-        declared = SimpleNamespace(task="made-here", evaluate=SETTINGS)
+        declared = SimpleNamespace(task="made-here", numerics="fast", threads=None, evaluate=SETTINGS)
         monkeypatch.setattr(evaluate.params, "load", {"evaluate": declared}.__getitem__)
         monkeypatch.setattr(evaluate.tasks, "module", lambda task, part: {"made-here": parts}[task][part])
         tokenizers = {layout.TRAINED: SimpleNamespace(pad_token_id=PAD)}

@@ -76,7 +76,8 @@ def write_trained(folder: Path, vocabulary: Path) -> None:
     )
     BertForTokenClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "training.json", {"seed": 1, "lr": 3e-4, "epochs": 1.0, "batch_size": 4, "precision": "fp32"})
+    record = {"seed": 1, "lr": 3e-4, "epochs": 1.0, "batch_size": 4, "precision": "fp32", "machine": {"device": "cpu"}}
+    write_json(folder / "training.json", record)
 
 
 def write_earlier_outputs() -> None:
@@ -116,7 +117,13 @@ def write_earlier_outputs() -> None:
 def run(**changes: Any) -> None:
     """Run the stage with a recipe's settings."""
     settings = {"int8": True, "max_metric_drop": 0.5, "hub_repo": None, "hub_private": True} | changes
-    declared = SimpleNamespace(task="token_classification", export=schema.Export(**settings), evaluate=EVALUATE)
+    declared = SimpleNamespace(
+        task="token_classification",
+        numerics="fast",
+        threads=None,
+        export=schema.Export(**settings),
+        evaluate=EVALUATE,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export.params, "load", lambda name: {"export": declared}[name])
         export.main()

@@ -198,6 +198,26 @@ def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tup
     assert record["resolved"]["commit"] == run(finished[0], "git", "rev-parse", "HEAD").strip()
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_stage_whose_code_changes_meanwhile_writes_nothing(copy: Path, name: str) -> None:
+    before = digests(copy, "data", "metrics")
+    module = f"stages.{name.replace('@', '_')}"
+    script = copy / f"{module.replace('.', '/')}.py"
+    # Between what it begins with and its work, it edits a file that it depends on.
+    edit = "from pathlib import Path; Path('finetrail/errors.py').open('a').write('# edited'); "
+    begin, guard, end = script.read_text().partition('if __name__ == "__main__":\n    ')
+    script.write_text(begin + guard + edit + end)
+
+    printed = run(copy, sys.executable, "-m", module, fails=True)
+
+    assert printed.splitlines()[-1] == (
+        f"error: finetrail/errors.py changed while {name} ran, and DVC would record it as what made the output; "
+        "nothing was written: run it again"
+    )
+    assert digests(copy, "data", "metrics") == before
+    assert not list(copy.rglob("*.partial"))
+
+
 def test_a_failing_stage_tells_one_line_and_loses_nothing(copy: Path) -> None:
     before = digests(copy, "data")
     recipe = copy / RECIPE

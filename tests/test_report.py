@@ -27,6 +27,7 @@ from finetrail.reporting.summary import Headline, Results
 from stages import report
 
 PROJECT = Path(__file__).parents[1]
+MACHINE = {"numerics": "fast", "device": "cpu", "cpu": "AMD EPYC", "instructions": "avx512_bf16", "threads": 2}
 TYPES = ["person", "geo-loc", "other", "company", "facility", "product", "sportsteam", "musicartist", "movie", "tvshow"]
 VOID_TAGS = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -94,7 +95,7 @@ def make_results(labels: list[str] = TYPES) -> Results:
             "effective_batch_size": 16,
             "precision": "bf16",
         }
-        | {"device": "cpu", "parameters": 22_570_000, "updates": 360, "best_metric": "f1", "best_value": 0.40}
+        | {"machine": MACHINE, "parameters": 22_570_000, "updates": 360, "best_metric": "f1", "best_value": 0.40}
         | {"best_update": 270, "stopped_early": False},
         history={
             "train/loss": [(step, 2.2 * 0.985**step + 0.1 * draw.random() + 0.05) for step in steps],
@@ -105,6 +106,7 @@ def make_results(labels: list[str] = TYPES) -> Results:
         evaluation={
             "headline": "f1",
             "confidence": 0.95,
+            "machine": MACHINE,
             "validation": scores(0.011),
             "test": scores(0.0),
             "baselines": {"validation": copy.deepcopy(baseline), "test": baseline},
@@ -136,7 +138,7 @@ def write_project(folder: Path, results: Results) -> None:
     (folder / recipe).parent.mkdir(parents=True)
     shutil.copy(PROJECT / recipe, folder / recipe)
     (folder / layout.PARAMS).write_text(
-        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\nlr:\nepochs:\nbatch_size:\nlimit:\n"
+        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\nthreads:\nlr:\nepochs:\nbatch_size:\nlimit:\n"
     )
     (folder / layout.GRAPH).write_text("stages:\n  report:\n    cmd: python -m stages.report\n")
     records = {
@@ -217,7 +219,7 @@ def html() -> str:
 def test_summary_tells_what_ran_on_what_and_how_well() -> None:
     got = summary.summarize("token_classification", "wnut16", make_results())
     assert list(got)[:7] == ["task", "recipe", "seed", "model", "corpus", "tokenize", "train"]
-    assert list(got)[7:10] == ["headline", "validation", "test"]
+    assert list(got)[7:11] == ["machine", "headline", "validation", "test"]
     assert (got["task"], got["recipe"], got["seed"], got["headline"]) == ("token_classification", "wnut16", 42, "f1")
     assert got["model"] == {
         "name": "sentence-transformers/all-MiniLM-L6-v2",
@@ -603,6 +605,25 @@ def test_stage_writes_record_page_and_figures_and_the_last_words_are_three_lines
     assert "f1 0.402 on test" in lines[0]
     assert "metrics/report.html" in lines[1] and "data/exported" in lines[1]
     assert "dvc exp run -S lr=1e-4" in lines[2] and "dvc metrics diff" in lines[2] and "dvc plots show" in lines[2]
+
+
+def test_the_last_words_compare_with_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_project(tmp_path, make_results())
+    monkeypatch.chdir(tmp_path)
+    report.main()
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "--quiet"], ["add", "metrics/metrics.json"], ["commit", "--quiet", "--message=x"]):
+        subprocess.run([*git, *command], check=True)
+    capsys.readouterr()
+    last_words.main()
+    assert "\nIn Git:  the same scores, in every digit\n" in capsys.readouterr().err
+    metrics = json.loads(layout.METRICS.read_text())
+    metrics["test"]["f1"] += 0.01
+    layout.METRICS.write_text(json.dumps(metrics))
+    last_words.main()
+    assert "\nIn Git:  f1 differs from Git's 0.402 by +0.010, inside its interval: " in capsys.readouterr().err
 
 
 def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path, html: str) -> None:

@@ -46,6 +46,7 @@ def model_card(
                 f"Base model: {base_model['name']}": _origin(base_model),
             },
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
+            machine=training["machine"],
             limit=tokenized["settings"].get("limit"),
             headline=evaluation["headline"],
             scores=_scores(evaluation),

@@ -1,14 +1,33 @@
-"""Tells in three lines what a run gave, where to look and what to try next; `make run` ends with it."""
+"""Says in four lines what a run gave, how that compares with Git, where to look and what to try next.
+
+`make run` ends with it.
+"""
+
+import json
+import subprocess
+from typing import Any
 
 from finetrail import layout, stage
 from finetrail.reporting import summary
+from finetrail.reporting.committed import difference
 
 
 def main() -> None:
-    """Log the three lines."""
+    """Log the lines."""
     stage.log(f"\nResult:  {summary.sentence(stage.read_json(layout.EVALUATION_METRICS))}")
+    committed = read_committed()
+    compared = difference(committed, stage.read_json(layout.METRICS)) if committed else None
+    if compared:
+        stage.log(f"In Git:  {compared}")
     stage.log(f"Look at: {layout.REPORT} in a browser; the model is in {layout.EXPORTED}, with a README.md")
     stage.log("Try:     source .venv/bin/activate; dvc exp run -S lr=1e-4; dvc metrics diff; dvc plots show")
+
+
+def read_committed() -> dict[str, Any] | None:
+    """Return metrics.json of the last commit; None where there is none."""
+    show = ["git", "show", f"HEAD:./{layout.METRICS.as_posix()}"]
+    done = subprocess.run(show, capture_output=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from finetrail.reporting.summary import (
     Series,
     baselines,
     headline,
+    machines,
     verdict,
 )
 
@@ -65,6 +66,8 @@ def render(task: str, recipe: str, results: Results) -> str:
         first_errors=FIRST_ERRORS,
         max_rows=MAX_ROWS,
         concerns=concerns(results),
+        training={key: value for key, value in results.training.items() if key != "machine"},
+        machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         headline_figure=Markup(drawn["headline"]),
         curves=curves(results.history, results.training),

@@ -50,7 +50,8 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "model": _identity(results.model),
         "corpus": _identity(results.corpus) | {"examples": examples},
         "tokenize": results.counts["settings"],
-        "train": {key: value for key, value in results.training.items() if key not in ("seed", "notes")},
+        "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
+        **machines(results.training, evaluation),
         "headline": metric,
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
         # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.
@@ -58,6 +59,12 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "export": results.export,
     }
     return _without_empty(_rounded(summary))
+
+
+def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return what computed the model and, where another machine did, its evaluation: name -> record."""
+    own, evaluated = training["machine"], evaluation["machine"]
+    return {"machine": own} if evaluated == own else {"machine": own, "machine_of_evaluation": evaluated}
 
 
 def headline(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> Headline:

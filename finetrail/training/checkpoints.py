@@ -12,24 +12,20 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 
 from finetrail import stage
+from finetrail.dependencies import hashes, sha256
 
 # Written last and moved into place: a checkpoint without it was never finished.
 SEAL = "complete.json"
 PREFIX = "checkpoint-"
 
 
-def key(settings: Any, files: Iterable[Path]) -> str:
+def key(settings: Any, paths: Iterable[Path]) -> str:
     """Return the name of a run's scratch: a hash of everything that determines it, so that no other run meets it.
 
-    settings are JSON; files, or the folders that hold them, count with their names and bytes.
+    settings are JSON; the files among paths, and in folders among them, count with their names and bytes.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in files:
-        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in found:
-            if "__pycache__" not in file.parts:
-                digest.update(f"\n{file.as_posix()} {_sha256(file)}".encode())
-    return digest.hexdigest()[:16]
+    whole = json.dumps([settings, hashes(paths)], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def folder(scratch: Path, update: int) -> Path:
@@ -39,9 +35,9 @@ def folder(scratch: Path, update: int) -> Path:
 
 def seal(checkpoint: Path, scratch: Path, best: Path | None) -> None:
     """Declare a checkpoint complete, with the hash of each file, and remove all older ones but the best."""
-    hashes = {file.relative_to(checkpoint).as_posix(): _sha256(file) for file in _files(checkpoint)}
+    sealed = {file.relative_to(checkpoint).as_posix(): sha256(file) for file in _files(checkpoint)}
     with stage.output(checkpoint / SEAL) as path:
-        stage.write_json(path, {"best": best.name if best else None, "sha256": hashes})
+        stage.write_json(path, {"best": best.name if best else None, "sha256": sealed})
     for other in scratch.glob(f"{PREFIX}*"):
         if other not in (checkpoint, best):
             stage.remove(other)
@@ -57,7 +53,7 @@ def is_whole(checkpoint: Path) -> bool:
     """Tell whether a checkpoint was finished, and its files and the best one's, which a run ends with, are as then."""
     try:
         sealed = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        damaged = [name for name, sha256 in sealed["sha256"].items() if _sha256(checkpoint / name) != sha256]
+        damaged = [name for name, digest in sealed["sha256"].items() if sha256(checkpoint / name) != digest]
         best = sealed["best"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         damaged, best = [SEAL], None
@@ -68,11 +64,6 @@ def is_whole(checkpoint: Path) -> bool:
 
 def _files(checkpoint: Path) -> list[Path]:
     return sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != SEAL)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 class Due:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from finetrail.errors import UserError
+from finetrail.numerics import multiplies_bf16
 from finetrail.schema import Train
 from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.training import shards
@@ -76,7 +77,6 @@ class Run:
         batch_size = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
         return {
             "precision": precision,
-            "device": accelerator.device.type,
             "processes": accelerator.num_processes,
             "effective_batch_size": batch_size,
             "piece_size": self.piece_size,
@@ -122,6 +122,4 @@ def effective_precision(requested: str) -> str:
         return requested
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # No public call tells this (torch 2.13); without these instructions a CPU emulates bf16, slower than fp32.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native and not torch.backends.mps.is_available() else "fp32"
+    return "bf16" if multiplies_bf16() and not torch.backends.mps.is_available() else "fp32"

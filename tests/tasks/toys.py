@@ -171,6 +171,7 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
         "corpus": common | {"source": source, "splits": splits} | toy.corpus,
         "model": model,
         "tokenize": toy.tokenize | {"engine": "local", "num_proc": 1, "limit": None},
+        "numerics": "fast",
         "train": toy_settings() | toy.train,
         "evaluate": evaluate | toy.evaluate,
         "export": base["export"] | {"max_metric_drop": 1000.0},

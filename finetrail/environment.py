@@ -1,0 +1,33 @@
+"""Sets the environment variables that torch, numpy and their libraries read when they are imported."""
+
+import os
+
+# With `numerics: portable`, torch's own kernels always divide their work by this number of threads: where a sum is
+# divided changes its last bits.
+PORTABLE_THREADS = 2
+
+# One kernel of each library for every x86-64 CPU with AVX2, in place of the best kernel for this CPU.
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # oneDNN, which torch uses for GELU
+    "MKL_CBWR": "COMPATIBLE",  # MKL's other code paths differ between Intel and AMD, whatever the instructions
+    "OPENBLAS_CORETYPE": "Haswell",  # matrix products of numpy and scipy
+    "OPENBLAS_NUM_THREADS": "1",  # finetrail/products.py divides them itself
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # exp, log and sums of numpy
+    "OMP_NUM_THREADS": str(PORTABLE_THREADS),
+    "OMP_DYNAMIC": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def set_environment(numerics: str, threads: int | None) -> None:
+    """Set what a stage computes with; call it before torch and numpy are imported.
+
+    numerics: "fast" or "portable", as in a recipe. threads: as in params.yaml; None keeps the machine's.
+    """
+    if numerics == "portable":
+        os.environ |= PORTABLE
+        os.environ.pop("OMP_THREAD_LIMIT", None)
+    elif threads is not None:
+        os.environ |= dict.fromkeys(THREADS, str(threads))

@@ -1,0 +1,110 @@
+"""Turns torch's float32 matrix products on a CPU into numpy's, whose bytes do not depend on the CPU or its cores.
+
+torch computes them with MKL, which chooses its kernels by the CPU's vendor too, and sums in another order with another
+number of threads. numpy's OpenBLAS can be told which kernels to use (finetrail/environment.py).
+
+1. A product is cut into blocks of rows, a batch of products into groups. The cuts depend on shapes alone.
+2. OpenBLAS computes each block with one thread.
+3. Worker threads share the blocks, as many as there are cores. This changes no sum.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+ROWS = 64  # of a block; smaller blocks pay for their calls, larger ones leave workers without one
+FLOPS = 2**21  # of a group of products, at least; and what is worth waking another thread for
+
+# A function of (first, last), to be called for parts of range(blocks) in any number of threads.
+Share = Callable[[int, int, Callable[[int, int], None]], None]
+
+
+def use_portable_products(workers: int) -> torch.library.Library:
+    """Let mm, addmm, bmm and baddbmm on the CPU, and the gradients made of them, be computed by numpy.
+
+    They are for as long as the returned library lives.
+    """
+    share = _sharing(workers)
+
+    def mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return _in_float32(lambda one, other: _product(one, other, share), a, b)
+
+    def bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return _in_float32(lambda one, other: _products(one, other, share), a, b)
+
+    def addmm(
+        bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1
+    ) -> torch.Tensor:
+        return _plus(mm(a, b), bias, alpha, beta)
+
+    def baddbmm(
+        bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1
+    ) -> torch.Tensor:
+        return _plus(bmm(a, b), bias, alpha, beta)
+
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that the kernels were there before, which is the purpose
+        for kernel in (mm, bmm, addmm, baddbmm):
+            library.impl(kernel.__name__, kernel, "CPU")
+    return library
+
+
+def _sharing(workers: int) -> Share:
+    """Return share(blocks, flops, compute): compute(first, last) for all blocks, by as many threads as pays."""
+    pool = ThreadPoolExecutor(max(workers - 1, 1))
+
+    def share(blocks: int, flops: int, compute: Callable[[int, int], None]) -> None:
+        parts = max(1, min(workers, blocks, flops // FLOPS))
+        bounds = [blocks * part // parts for part in range(parts + 1)]
+        others = [pool.submit(compute, *ends) for ends in zip(bounds[1:-1], bounds[2:], strict=True)]
+        compute(bounds[0], bounds[1])
+        for other in others:
+            other.result()
+
+    return share
+
+
+def _product(a: np.ndarray, b: np.ndarray, share: Share) -> np.ndarray:
+    """Multiply float32 [m, k] by [k, n]."""
+    product = np.empty((len(a), b.shape[1]), dtype=np.float32)
+
+    def compute(first: int, last: int) -> None:
+        for start in range(first * ROWS, min(last * ROWS, len(a)), ROWS):
+            np.matmul(a[start : start + ROWS], b, out=product[start : start + ROWS])
+
+    share(-(-len(a) // ROWS), 2 * product.size * len(b), compute)
+    return product
+
+
+def _products(a: np.ndarray, b: np.ndarray, share: Share) -> np.ndarray:
+    """Multiply float32 [batch, m, k] by [batch, k, n]; each product of the batch is one block."""
+    products = np.empty((len(a), a.shape[1], b.shape[2]), dtype=np.float32)
+
+    def compute(first: int, last: int) -> None:
+        np.matmul(a[first:last], b[first:last], out=products[first:last])
+
+    share(len(a), 2 * products.size * a.shape[2], compute)
+    return products
+
+
+def _in_float32(
+    product: Callable[[np.ndarray, np.ndarray], np.ndarray], a: torch.Tensor, b: torch.Tensor
+) -> torch.Tensor:
+    """Multiply tensors of any type of number, in float32 but for float64."""
+    exact = a.dtype == torch.float64
+    one, other = (tensor.detach().to(a.dtype if exact else torch.float32).numpy() for tensor in (a, b))
+    return torch.from_numpy(np.matmul(one, other) if exact else product(one, other)).to(a.dtype)
+
+
+def _plus(product: torch.Tensor, bias: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:
+    """Return beta * bias + alpha * product; a beta of 0 ignores what bias holds, as torch does."""
+    if alpha != 1:
+        product *= alpha
+    if beta != 0:
+        product += bias if beta == 1 else beta * bias
+    return product

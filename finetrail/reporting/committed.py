@@ -1,0 +1,62 @@
+"""Turns the metrics.json of Git and that of a run into one sentence that says how they differ, and why."""
+
+from typing import Any
+
+from finetrail.reporting.summary import FINAL_SPLIT
+
+Metrics = dict[str, Any]
+
+# Parts of metrics.json that say what was computed and with what; the others are scores.
+SETTINGS = ("seed", "model", "corpus", "tokenize", "train")
+MACHINES = ("machine", "machine_of_evaluation")
+# Of the train part: what came out of training.
+RESULTS = {"best_value", "best_update", "updates", "epochs_done", "stopped_early"}
+WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU", "cuda": "CUDA"}
+
+
+def difference(committed: Metrics, now: Metrics) -> str | None:
+    """Return how a run's scores differ from the committed ones of the same recipe, and what may be the cause.
+
+    None where they are of different recipes.
+    """
+    if any(committed.get(key) != now[key] for key in ("task", "recipe", "headline")):
+        return None
+    if committed == now:
+        return "the same scores, in every digit"
+    metric = now["headline"]
+    before, value = committed[FINAL_SPLIT][metric], now[FINAL_SPLIT][metric]
+    if before == value:
+        told = f"{metric} as in Git ({value:.3f}), other values not"
+    else:
+        low, high = (committed[FINAL_SPLIT].get(f"{metric}_{end}") for end in ("low", "high"))
+        told = f"{metric} differs from Git's {before:.3f} by {value - before:+.3f}"
+        if low is not None and high is not None:
+            told += f", {'inside' if low <= value <= high else 'outside'} its interval"
+    causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
+    return f"{told}: {', '.join(causes) or 'settings and machine are the same, so code or data changed'}"
+
+
+def _changes(committed: Metrics, now: Metrics, parts: tuple[str, ...]) -> list[str]:
+    """Return "other KEY (A there, B here)" for each value of these parts that is not the same."""
+    there, here = _flat(committed, parts), _flat(now, parts)
+    keys = [key for key in here | there if there.get(key) != here.get(key) and key.rpartition(".")[2] not in RESULTS]
+    return [f"other {_words(key)} ({_shown(there, key)} there, {_shown(here, key)} here)" for key in keys]
+
+
+def _flat(metrics: Metrics, parts: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in parts:
+        value = metrics.get(part)
+        nested = isinstance(value, dict)
+        found |= {f"{part}.{key}": item for key, item in value.items()} if nested else {part: value}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _shown(values: dict[str, Any], key: str) -> str:
+    return str(values[key]) if key in values else "not recorded"
+
+
+def _words(key: str) -> str:
+    part, _, name = key.rpartition(".")
+    where = " of the evaluation" if part == "machine_of_evaluation" else ""
+    return f"{WORDS.get(name, name.replace('_', ' '))}{where}" if part in MACHINES else key

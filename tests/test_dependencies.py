@@ -1,0 +1,74 @@
+"""What a stage depends on must not change while it runs: DVC would record it as it is afterwards."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from finetrail import dependencies, stage
+from finetrail.errors import UserError
+
+RECIPE = "recipes/token_classification/toy.yaml"
+CODE = "finetrail/encoding/windows.py"
+
+
+@pytest.fixture
+def watched(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose tokenize stage has begun; its inputs are stand-ins."""
+    monkeypatch.chdir(project)
+    for name in ("data/corpus/train.parquet", "data/model/tokenizer/tokenizer.json"):
+        (project / name).parent.mkdir(parents=True)
+        (project / name).write_text("content")
+    monkeypatch.setattr(stage, "check_dependencies", dependencies.watch("tokenize"))
+    return project
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda: Path(CODE).write_text("# edited"), f"{CODE} changed while tokenize ran"),
+        (lambda: Path("data/corpus/train.parquet").write_text("CONTENT"), "data/corpus/train.parquet changed"),
+        (lambda: Path("data/corpus/train.parquet").unlink(), "data/corpus/train.parquet changed"),
+        (lambda: Path("finetrail/encoding/new.py").write_text(""), "finetrail/encoding/new.py changed"),
+        (lambda: replace(Path(RECIPE), "max_length: 16", "max_length: 15"), f"{RECIPE}: tokenize changed"),
+        (lambda: replace(Path("params.yaml"), "limit:", "limit: 5"), "params.yaml: limit changed"),
+        (lambda: Path(RECIPE).write_text("tokenize: ["), f"{RECIPE}: tokenize changed"),
+    ],
+)  # fmt: skip
+def test_a_change_is_one_line_and_nothing_is_written(watched: Path, change: object, told: str) -> None:
+    output = watched / "data/tokenized"
+    output.mkdir()
+    (output / "earlier").touch()
+
+    with pytest.raises(UserError) as refused, stage.output(output) as folder:
+        folder.mkdir()
+        assert callable(change)
+        change()
+
+    assert str(refused.value).startswith(told)
+    assert str(refused.value).endswith("nothing was written: run it again")
+    assert [path.name for path in (watched / "data").rglob("*") if "tokenized" in str(path)] == ["tokenized", "earlier"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: os.utime(CODE),  # touched, as by a checkout of the same content
+        lambda: Path("finetrail/training/loop.py").write_text("# of another stage"),
+        lambda: replace(Path(RECIPE), "max_metric_drop: 0.5", "max_metric_drop: 0.4"),
+        lambda: replace(Path("params.yaml"), "lr:", "lr: 1.0"),
+        lambda: Path("finetrail/encoding/__pycache__").mkdir() or Path("finetrail/encoding/__pycache__/x").touch(),
+    ],
+)
+def test_what_the_stage_does_not_depend_on_may_change(watched: Path, change: object) -> None:
+    assert callable(change)
+    with stage.output(watched / "data/tokenized") as folder:
+        folder.mkdir()
+        change()
+    assert (watched / "data/tokenized").is_dir()

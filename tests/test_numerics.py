@@ -1,0 +1,170 @@
+"""What computes a result: it is recorded, and with portable numerics another machine computes the same bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from finetrail import environment, layout, numerics, params
+from finetrail.errors import UserError
+from stages import train
+
+RECIPE = Path("recipes/token_classification/toy.yaml")
+
+
+def change(path: Path, **values: Any) -> None:
+    """Set top-level keys of a YAML file, or KEY of a section by SECTION__KEY."""
+    yaml = YAML()
+    content = yaml.load(path)
+    for name, value in values.items():
+        section, _, key = name.partition("__")
+        if key:
+            content[section][key] = value
+        else:
+            content[section] = value
+    yaml.dump(content, path)
+
+
+# --- the record ---------------------------------------------------------------------------------------------------
+
+
+def test_the_record_says_what_bytes_depend_on() -> None:
+    found = numerics.record("fast")
+    assert list(found) == ["numerics", "device", "cpu", "instructions", "threads", "torch", "transformers"]
+    assert (found["device"], found["threads"]) == ("cpu", torch.get_num_threads())
+    assert found["torch"] == torch.__version__.split("+")[0]
+    assert found["cpu"] in Path("/proc/cpuinfo").read_text()
+
+
+def test_a_gpu_is_recorded_with_its_name_cuda_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(numerics, "_driver", lambda: "580.95.05")
+    found = numerics.record("fast")
+    expected = {"device": "cuda", "device_name": "NVIDIA H200", "cuda": "13.0", "driver": "580.95.05"}
+    assert found.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("cap", "amx", "bf16", "expected"),
+    [
+        (None, True, True, "amx_bf16"),
+        ("ALL", True, True, "amx_bf16"),
+        ("AVX512_CORE_AMX", True, True, "amx_bf16"),
+        ("AVX512_CORE_BF16", True, True, "avx512_bf16"),
+        ("AVX10_1_512", True, True, "avx512_bf16"),
+        (None, False, True, "avx512_bf16"),
+        ("AVX512_CORE", True, True, "avx512"),
+        ("AVX2", True, True, "avx512"),
+        (None, False, False, "avx512"),
+    ],
+)
+def test_instructions_are_those_that_are_there_and_allowed(
+    cap: str | None, amx: bool, bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if cap:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert numerics.instructions() == expected
+    assert numerics.multiplies_bf16() == (expected != "avx512")
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_are_set_before_torch_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "environ", {"OMP_NUM_THREADS": "7"})
+    environment.set_environment("fast", None)
+    assert os.environ == {"OMP_NUM_THREADS": "7"}
+    environment.set_environment("fast", 3)
+    assert os.environ == dict.fromkeys(environment.THREADS, "3")
+
+
+def test_portable_overrules_what_the_machine_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "environ", {"OMP_NUM_THREADS": "7", "OMP_THREAD_LIMIT": "1", "HOME": "x"})
+    environment.set_environment("portable", 16)
+    assert os.environ == environment.PORTABLE | {"HOME": "x"}
+
+
+@pytest.mark.parametrize("key", ["precision", "torch_compile"])
+def test_portable_refuses_what_depends_on_the_cpu(key: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    value = {"precision": "bf16", "torch_compile": True}[key]
+    change(RECIPE, numerics="portable", **{f"train__{key}": value})
+    with pytest.raises(UserError, match=rf"{RECIPE}: numerics is portable, .*train.{key} .*; expected"):
+        params.validate()
+
+
+def test_portable_needs_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(UserError, match="needs an x86-64 CPU with AVX2; .*: expected numerics: fast"):
+        numerics.use("portable", None)
+
+
+def test_a_checkpoint_is_of_one_machine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    threads = torch.get_num_threads()
+    declared = params.load("train")
+    before = train.scratch(declared)
+    assert train.scratch(declared) == before
+    try:
+        torch.set_num_threads(threads + 1)
+        assert train.scratch(declared) != before
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(numerics, "instructions", lambda: "amx_bf16")
+    assert train.scratch(declared) != before
+
+
+# --- other machines -----------------------------------------------------------------------------------------------
+
+# What a machine may say of itself, and how many cores it may have.
+MACHINES: dict[str, tuple[dict[str, str], str | None]] = {
+    "this one": ({}, None),
+    "one core, one thread": ({"OMP_NUM_THREADS": "1", "OMP_DYNAMIC": "true"}, "0"),
+    "other kernels": (
+        {"OMP_NUM_THREADS": "5", "ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Prescott"}
+        | {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "AVX2"},
+        None,
+    ),
+}
+COMPUTED = ("data/trained/model.safetensors", "data/trained/training.json", "data/predictions.parquet",
+            "metrics/evaluation/metrics.json", "metrics/train/metrics.json")  # fmt: skip
+
+
+def compute(folder: Path, machine: str) -> dict[str, bytes]:
+    """Train and evaluate on an emulated machine, and return what came out."""
+    env, core = MACHINES[machine]
+    for stage in ("train", "evaluate"):
+        command = [sys.executable, "-m", f"stages.{stage}"]
+        pinned = ["taskset", "--cpu-list", core, *command] if core else command
+        done = subprocess.run(pinned, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return {name: (folder / name).read_bytes() for name in COMPUTED}
+
+
+def test_portable_gives_the_same_bytes_on_every_machine(make_project: Callable[[Path], Path], tmp_path: Path) -> None:
+    folder = make_project(tmp_path)
+    change(folder / RECIPE, numerics="portable", train__precision="auto")
+    for stage in ("download_corpus", "download_model", "tokenize"):
+        subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, capture_output=True, check=True)
+    found = {machine: compute(folder, machine) for machine in MACHINES}
+    for machine, files in found.items():
+        for name, content in files.items():
+            assert content == found["this one"][name], f"{name} differs with {machine}"
+    record = json.loads(found["this one"][str(layout.TRAINING_RECORD)])
+    assert record["precision"] == "fp32"
+    assert record["machine"].items() >= {"numerics": "portable", "instructions": "avx2", "threads": 2}.items()
