@@ -1,7 +1,7 @@
 """Turns what dvc.yaml declares for a stage into hashes, and says what changed while the stage ran.
 
-DVC hashes a stage's dependencies after its command. It would record a file that was edited meanwhile as the one that made
-the output.
+DVC hashes a stage's dependencies after its command. It would record a file that was edited meanwhile as the one that
+made the output.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ def watch(stage_name: str) -> Callable[[], None]:
         if changed:
             others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise UserError(
-                f"{changed[0]}{others} changed while {stage_name} ran, and DVC would record it as what made the output; "
-                "nothing was written: run it again"
+                f"{changed[0]}{others} changed while {stage_name} ran, and DVC would record that as what made the "
+                "output; nothing was written: run it again"
             )
 
     return check

@@ -8,7 +8,6 @@ number of threads. numpy's OpenBLAS can be told which kernels to use (finetrail/
 3. Worker threads share the blocks, as many as there are cores. This changes no sum.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -259,7 +259,7 @@ class Corpus(Settings):
     language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
 
 
-# --- numerics, model, train, evaluate, export -------------------------------------------------------------------------------
+# --- numerics, model, train, evaluate, export ------------------------------------------------------------------------
 
 
 class Model(Settings):

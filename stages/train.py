@@ -62,14 +62,15 @@ def main() -> None:
         settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"machine": machine, "notes": notes}
         write(model, tokenizer, settings_used, run.scratch, timings(seconds, tokens))
         checkpoints.clear(run.scratch)
+        used = f"{machine['device']} ({machine['instructions']}, {machine['threads']} threads)"
         stage.log(
-            f"train: {record['updates']} updates in {record['precision']} on {machine['device']} "
-            f"({machine['instructions']}, {machine['threads']} threads), kept update {record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
+            f"train: {record['updates']} updates in {record['precision']} on {used}, kept update "
+            f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
 
 
 def scratch(declared: params.Declared) -> Path:
-    """Return where this very run keeps its checkpoints: no other settings, code, data, machine or libraries meet them."""
+    """Return where this very run keeps its checkpoints: other settings, code, data or machines never use them."""
     determined_by = {
         "seed": declared.seed,
         "train": declared.train.model_dump(),

@@ -211,7 +211,7 @@ def test_a_stage_whose_code_changes_meanwhile_writes_nothing(copy: Path, name: s
     printed = run(copy, sys.executable, "-m", module, fails=True)
 
     assert printed.splitlines()[-1] == (
-        f"error: finetrail/errors.py changed while {name} ran, and DVC would record it as what made the output; "
+        f"error: finetrail/errors.py changed while {name} ran, and DVC would record that as what made the output; "
         "nothing was written: run it again"
     )
     assert digests(copy, "data", "metrics") == before

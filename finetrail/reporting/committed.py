@@ -47,8 +47,7 @@ def _flat(metrics: Metrics, parts: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in parts:
         value = metrics.get(part)
-        nested = isinstance(value, dict)
-        found |= {f"{part}.{key}": item for key, item in value.items()} if nested else {part: value}
+        found |= {f"{part}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {part: value}
     return {key: value for key, value in found.items() if value is not None}
 
 
