@@ -36,11 +36,11 @@ results: installed   ## run every recipe that needs no network, and keep its met
 docs: installed   ## write the results, benchmarks and keys into the documents
 	@python docs/tables.py
 
-# Versions stay as they are in the file, unless pyproject.toml refuses them: `make lock FLAGS=--upgrade` takes the newest ones, and
-# `make lock FLAGS='--upgrade-package peft'` that of one package. What is left out of the file, and why, says pyproject.toml.
+# Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
+# FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the file, and why.
 lock: installed   ## write requirements.lock from pyproject.toml, one file for every Python
-	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --custom-compile-command 'make lock' $(FLAGS) \
-	  --output-file requirements.lock pyproject.toml
+	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate $(FLAGS) \
+	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
 
 # .venv as requirements.lock says, with the newest Python that is supported and here, or with PYTHON.
 .PHONY: installed

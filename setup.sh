@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv what requirements.lock says; where it is so already, say nothing. `make` calls this first. PYTHON names another Python.
+# Make .venv what requirements.lock says; where it is that already, do nothing. `make` calls this first. PYTHON names a Python.
 set -euo pipefail
 cd "$(dirname "$0")"
 venv=.venv log=.venv/install.log
@@ -18,7 +18,7 @@ for python in $candidates; do
   wanted=$(state_of "$python") && break
 done
 if [ -z "$wanted" ]; then
-  echo "error: no Python 3.11 to 3.14 among: $candidates; expected one: install it, or name it: make run PYTHON=/path/to/python3.12" >&2
+  echo "error: no Python 3.11 to 3.14 among: $candidates; expected one, perhaps named: make run PYTHON=/path/to/python3.12" >&2
   exit 1
 fi
 now=$(state_of $venv/bin/python) || now=
@@ -26,7 +26,7 @@ now=$(state_of $venv/bin/python) || now=
 
 total=$(grep -cv -e '^#' -e '; sys_platform ==' requirements.lock)
 uv=$(type -aP uv | grep -v "^$PWD/$venv/" | head -n 1) || uv=  # not the one that `make lock` has
-echo "Installing $total packages and what they bring into $venv, with Python ${wanted#* } and ${uv:-pip}: one to four minutes, once."
+echo "Installing about $total packages into $venv, once: Python ${wanted#* }, with ${uv:-pip}"
 
 if [ "$now" != "$wanted" ]; then  # not there, broken, or of another Python
   if [ -n "$uv" ]; then
@@ -38,7 +38,7 @@ fi
 rm -f $venv/installed
 
 if [ -n "$uv" ]; then
-  "$uv" pip install --python $venv/bin/python --compile-bytecode --requirement requirements.lock
+  "$uv" pip install --python $venv/bin/python --requirement requirements.lock
 else
   progress() {
     while sleep 5 > /dev/null 2>&1; do
