@@ -105,7 +105,8 @@ def test_the_lock_file_resolves_to_wheels(python: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("index")
 def test_pip_finds_the_wheels(tmp_path: Path) -> None:
     def check(python: str) -> subprocess.CompletedProcess[str]:
-        # pip reads markers as of the Python that runs it. Not torch: half a GB for each Python.
+        # pip reads markers as of the Python that runs it, and asks for --no-deps where a package is source only; what
+        # the packages need is resolved above. Not torch: half a GB for each Python.
         lock = tmp_path / f"{python}.txt"
         lock.write_text("".join(f"{row.name}{row.specifier}\n" for row in locked(python) if row.name != "torch"))
         return call(
