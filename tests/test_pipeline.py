@@ -181,6 +181,20 @@ def test_a_teammate_gets_the_result_without_running_a_stage(copy: Path, tmp_path
     assert ran(run(clone, "dvc", "repro", "--pull")) == ["report"]
 
 
+@pytest.mark.parametrize("autocrlf", ["true", "false", "input"])
+def test_a_clone_is_up_to_date_whatever_git_makes_of_line_endings(copy: Path, tmp_path: Path, autocrlf: str) -> None:
+    # core.eol=crlf is how Git on Windows writes text; autocrlf=true is the default of its installer.
+    settings = (f"--config=core.autocrlf={autocrlf}", *(["--config=core.eol=crlf"] if autocrlf != "input" else []))
+    run(tmp_path, "git", "clone", "--quiet", *settings, str(copy), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "dvc", "cache", "dir", "--local", str(copy / ".dvc/cache"))
+    run(clone, "dvc", "checkout", "--quiet")
+
+    assert "Data and pipelines are up to date." in run(clone, "dvc", "status")
+    assert re.findall("./(?:crlf|mixed) .*", run(clone, "git", "ls-files", "--eol")) == []
+    assert run(clone, "git", "status", "--porcelain") == ""
+
+
 def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tuple[Path, str]) -> None:
     yaml = YAML()
     recipe = yaml.load(copy / RECIPE)
