@@ -219,6 +219,7 @@ def test_a_pull_request_is_told_what_its_recipe_changes(copy: Path, tmp_path: Pa
 
     comment = (tmp_path / "comment.md").read_text()
     assert re.findall("(?m)^### .*", comment) == ["### token_classification/toy"]
+    assert re.search(r"(?m)^f1 [\d.]+ on test \(95% interval", comment)
     assert re.search(r"\| train.lr +\| 0.01 +\| 0.03 +\| 0.02 +\|", comment)
     assert (tmp_path / "gh.txt").read_text().startswith("pr comment ${{ github.event.number }} ")
     assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text() == comment
