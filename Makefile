@@ -1,7 +1,8 @@
 # `make` lists the targets.
-VENV := .venv
+VENV ?= .venv
+export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: help run test lint check results docs lock
 help:   ## list the targets

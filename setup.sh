@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make .venv what requirements.lock says; where it is that already, do nothing. `make` calls this first. PYTHON names a Python.
+# Make .venv, or the folder that VENV names, what requirements.lock says; where it is that already, do nothing.
+# `make` calls this first. PYTHON names a Python.
 set -euo pipefail
 cd "$(dirname "$0")"
-venv=.venv log=.venv/install.log
+venv=${VENV:-.venv} log=${VENV:-.venv}/install.log
 
 # The Python of .venv, or else the newest. Each is started: pyenv has names for versions that are not there.
 candidates=${PYTHON:-$venv/bin/python python3.14 python3.13 python3.12 python3.11 python3}
@@ -18,14 +19,15 @@ for python in $candidates; do
   wanted=$(state_of "$python") && break
 done
 if [ -z "$wanted" ]; then
-  echo "error: no Python 3.11 to 3.14 among: $candidates; expected one, perhaps named: make run PYTHON=/path/to/python3.12" >&2
+  echo "error: no Python 3.11 to 3.14 among: $candidates; expected one, or its name: make run PYTHON=/path/to/python" >&2
   exit 1
 fi
 now=$(state_of $venv/bin/python) || now=
 [ "$now" != "$wanted" ] || [ "$(cat $venv/installed 2>/dev/null)" != "$wanted" ] || exit 0
 
 total=$(grep -cv -e '^#' -e '; sys_platform ==' requirements.lock)
-uv=$(type -aP uv | grep -v "^$PWD/$venv/" | head -n 1) || uv=  # not the one that `make lock` has
+# Not the one in the environment itself, which `make lock` has.
+uv=$(type -aP uv | grep -v -e "^$venv/" -e "^$PWD/$venv/" | head -n 1) || uv=
 echo "Installing about $total packages into $venv, once: Python ${wanted#* }, with ${uv:-pip}"
 
 if [ "$now" != "$wanted" ]; then  # not there, broken, or of another Python

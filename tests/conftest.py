@@ -40,6 +40,7 @@ COPIED = (
     ".dvc/config",
     ".dvc/.gitignore",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
 )
 

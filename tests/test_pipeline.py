@@ -181,6 +181,51 @@ def test_a_teammate_gets_the_result_without_running_a_stage(copy: Path, tmp_path
     assert ran(run(clone, "dvc", "repro", "--pull")) == ["report"]
 
 
+@pytest.mark.parametrize("autocrlf", ["true", "false", "input"])
+def test_a_clone_is_up_to_date_whatever_git_makes_of_line_endings(copy: Path, tmp_path: Path, autocrlf: str) -> None:
+    # core.eol=crlf is how Git on Windows writes text; autocrlf=true is the default of its installer.
+    settings = (f"--config=core.autocrlf={autocrlf}", *(["--config=core.eol=crlf"] if autocrlf != "input" else []))
+    run(tmp_path, "git", "clone", "--quiet", *settings, str(copy), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "dvc", "cache", "dir", "--local", str(copy / ".dvc/cache"))
+    run(clone, "dvc", "checkout", "--quiet")
+
+    assert "Data and pipelines are up to date." in run(clone, "dvc", "status")
+    assert re.findall("./(?:crlf|mixed) .*", run(clone, "git", "ls-files", "--eol")) == []
+    assert run(clone, "git", "status", "--porcelain") == ""
+
+
+def test_a_pull_request_is_told_what_its_recipe_changes(copy: Path, tmp_path: Path) -> None:
+    recipe, odd = copy / RECIPE, copy / "recipes/token_classification/$(touch odd) `touch odd`;touch odd.yaml"
+    odd.write_text(recipe.read_text())
+    recipe.write_text(recipe.read_text().replace("lr: 0.01", "lr: 0.03"))
+    run(copy, "git", "add", "--all")
+    run(copy, "git", "commit", "--quiet", "--message=the pull request, merged")
+    run(tmp_path, "git", "clone", "--quiet", "--depth=2", copy.as_uri(), "clone")  # as actions/checkout does
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("make", "gh"):
+        (tools / name).write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/{name}.txt\n')
+        (tools / name).chmod(0o755)
+    env = {"PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}", "RUNNER_TEMP": str(tmp_path)}
+    env |= {name: str(tmp_path / name) for name in ("GITHUB_PATH", "GITHUB_STEP_SUMMARY")}
+
+    workflow = YAML(typ="safe", pure=True).load(ROOT / "docs/workflows/try-recipe.yml")
+    printed = ""
+    for step in workflow["jobs"]["try"]["steps"]:
+        if "run" in step:
+            env |= step.get("env", {}) | ({"LIMIT": "8"} if "LIMIT" in step.get("env", {}) else {})
+            printed += run(tmp_path / "clone", "bash", "-eo", "pipefail", "-c", step["run"], **env)
+
+    comment = (tmp_path / "comment.md").read_text()
+    assert re.findall("(?m)^### .*", comment) == ["### token_classification/toy"]
+    assert re.search(r"(?m)^f1 [\d.]+ on test \(95% interval", comment)
+    assert re.search(r"\| train.lr +\| 0.01 +\| 0.03 +\| 0.02 +\|", comment)
+    assert (tmp_path / "gh.txt").read_text().startswith("pr comment ${{ github.event.number }} ")
+    assert (tmp_path / "GITHUB_STEP_SUMMARY").read_text() == comment
+    assert printed.count("::warning::The name of a recipe") == 1 and not list(tmp_path.rglob("odd"))
+
+
 def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tuple[Path, str]) -> None:
     yaml = YAML()
     recipe = yaml.load(copy / RECIPE)
