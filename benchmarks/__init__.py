@@ -10,9 +10,19 @@ RESULTS = Path(__file__).parent / "results"
 CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora"))
 
 
-def keep(name: str, result: dict[str, Any]) -> None:
-    """Print a result and keep it for docs/performance.md."""
-    text = json.dumps(result, indent=2)
-    print(text)
+def machine() -> str:
+    """Return the CPU, its best instructions and the threads that torch uses: what a figure is of."""
+    from finetrail import numerics  # imports torch, which not every benchmark does
+
+    record = numerics.record("fast")
+    return f"{record['cpu']}, {record['instructions']}, {record['threads']} threads"
+
+
+def keep(name: str, result: dict[str, Any], kind: str | None = None) -> None:
+    """Print a result and keep it for docs/performance.md; of a kind of machine, beside those of other kinds."""
+    print(json.dumps(result, indent=2))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    file = RESULTS / f"{name}.json"
+    if kind:
+        result = (json.loads(file.read_text()) if file.exists() else {}) | {kind: result}
+    file.write_text(json.dumps(result, indent=2) + "\n")

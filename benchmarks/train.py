@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks import ROOT, keep
-from finetrail import layout, params, stage, tasks
+from benchmarks import ROOT, keep, machine
+from finetrail import layout, numerics, params, stage, tasks
 from finetrail.tasks import IGNORE_INDEX
 
 RECIPES = ["token_classification/wnut16", "text_classification/bbc-news", "masked_lm/bbc"]
@@ -65,7 +66,6 @@ def main() -> None:
         print(json.dumps(one_side(chosen.side, chosen.updates)))
         return
     result: dict[str, Any] = {name: getattr(chosen, name) for name in ("updates", "rounds")}
-    result["threads"] = torch.get_num_threads()
     for name in chosen.recipes or RECIPES:
         with tempfile.TemporaryDirectory() as folder:
             clone = prepared(name, Path(folder) / "clone")
@@ -73,7 +73,7 @@ def main() -> None:
             result[name] = compared(rounds) | shares([process("profile", WARM_UP + 3, clone) for _ in rounds])
             result[name]["seconds_to_first_update"] = round(min(start_up(clone) for _ in range(3)), 2)
         print(json.dumps(result[name]), file=sys.stderr, flush=True)
-    keep("train", result)
+    keep("train", result, machine())
 
 
 def prepared(name: str, clone: Path) -> Path:
@@ -89,11 +89,11 @@ def prepared(name: str, clone: Path) -> Path:
     return clone
 
 
-def process(side: str, updates: int, clone: Path) -> dict[str, Any]:
-    """Measure one side in a process of its own."""
+def process(side: str, updates: int, clone: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Measure one side in a process of its own, whose environment has these variables besides."""
     command = [sys.executable, "-m", "benchmarks.train", "--side", side, "--updates", str(updates)]
-    environment = os.environ | {"PYTHONPATH": str(clone)}
-    done = subprocess.run(command, cwd=clone, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    variables = os.environ | dict(environment or {}) | {"PYTHONPATH": str(clone)}
+    done = subprocess.run(command, cwd=clone, env=variables, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -203,6 +203,7 @@ def ours(declared: Any, settings: Any, scratch: Path) -> None:
     """Train as the train stage does."""
     from stages import train as train_stage
 
+    numerics.use(declared.numerics, declared.threads)
     task = tasks.module(declared.task, "modeling")
     target = stage.read_json(layout.TARGET)
     features = {split: train_stage.load_features(split) for split in ("train", "validation")}

@@ -89,6 +89,35 @@ def benchmark(name: str) -> str:
     return "\n".join(rows)
 
 
+def training() -> str:
+    """Return a row for each kind of machine and recipe of the training benchmark."""
+    rows = ["| machine | recipe | plain, tokens/s | ours, tokens/s | ratio | share of the bf16 peak | that peak, GFLOP/s "
+            "| first update, s |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for machine, record in json.loads((ROOT / "benchmarks/results/train.json").read_text()).items():
+        for name, found in record.items():
+            if isinstance(found, dict):
+                plain, ours = (found[side]["useful_tokens_per_second"] for side in ("plain", "ours"))
+                rows.append(
+                    f"| {machine} | {name} | {plain:,} | {ours:,} | **{found['ratio']:.2f}** "
+                    f"| {found['share_of_peak_of_all_products']:.2f} | {found['bf16_peak_gigaflops']:,} "
+                    f"| {found['seconds_to_first_update']:.1f} |"
+                )
+    return "\n".join(rows)
+
+
+def portable() -> str:
+    """Return the hashes of what each machine computed, and the cost of an update."""
+    record = json.loads((ROOT / "benchmarks/results/portable.json").read_text())
+    rows = ["| machine | fast: model | portable: model | predictions | evaluation's metrics |",
+            "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name, files in record["portable"].items():
+        fast = record["fast"].get(name, {}).get("model.safetensors", "not run")
+        rows.append(f"| {name} | {fast} | {' | '.join(files.values())} |")
+    rows += ["", f"An update takes, on {record['machine']}:", "", "| numerics | milliseconds |", "| --- | --- |"]
+    rows += [f"| {name} | {shown(value)} |" for name, value in record["milliseconds_per_update"].items()]
+    return "\n".join(rows)
+
+
 def shown(value: Any) -> str:
     """Return a figure as people read it."""
     if isinstance(value, bool):
@@ -111,6 +140,7 @@ def keys() -> str:
     shared = {"corpus": schema.Corpus, "model": schema.Model, "tokenize": schema.Tokenize, "train": schema.Train,
               "evaluate": schema.Evaluate, "export": schema.Export}  # fmt: skip
     parts = ["## params.yaml", "", *section(schema.Params), "## What recipes of all tasks have", ""]
+    parts += ["### beside the sections", "", *section(schema.Recipe)]
     for name, model in shared.items():
         parts += [f"### {name}", "", *section(model)]
     readers: dict[str, Any] = {}
@@ -196,6 +226,7 @@ def filled(text: str) -> str:
     makers["chaining"] = chaining
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
+    makers |= {"benchmark train": training, "benchmark portable": portable}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:
