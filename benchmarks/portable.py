@@ -10,7 +10,6 @@ The cost is the time of an update on the whole train split.
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -67,11 +66,10 @@ def main() -> None:
 def cost(clone: Path) -> dict[str, float]:
     """Return the milliseconds of an update: what `auto` gives here, fp32, and portable."""
     found = {}
+    recipe = clone / layout.recipe_file(*RECIPE.split("/"))
     for name, environment in {"fast, auto": {}, "fast, fp32": {}, "portable": PORTABLE}.items():
         numerics, _, precision = name.partition(", ")
-        edit(
-            clone / layout.recipe_file(*RECIPE.split("/")), numerics=numerics, train={"precision": precision or "auto"}
-        )
+        edit(recipe, numerics=numerics, train={"precision": precision or "auto"})
         seconds = [update["seconds"] for update in process("ours", UPDATES, clone, environment)["updates"]]
         found[name] = round(1000 * statistics.mean(seconds), 1)
     return found

@@ -91,8 +91,9 @@ def benchmark(name: str) -> str:
 
 def training() -> str:
     """Return a row for each kind of machine and recipe of the training benchmark."""
-    rows = ["| machine | recipe | plain, tokens/s | ours, tokens/s | ratio | share of the bf16 peak | that peak, GFLOP/s "
-            "| first update, s |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    rows = ["| machine | recipe | plain, tokens/s | ours, tokens/s | ratio | share of the bf16 peak "
+            "| that peak, GFLOP/s | first update, s |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for machine, record in json.loads((ROOT / "benchmarks/results/train.json").read_text()).items():
         for name, found in record.items():
             if isinstance(found, dict):

@@ -16,6 +16,8 @@ PORTABLE = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # exp, log and sums of numpy
     "OMP_NUM_THREADS": str(PORTABLE_THREADS),
     "OMP_DYNAMIC": "false",
+    # Changes no byte: threads of torch that wait would otherwise keep a core from those of the products.
+    "GOMP_SPINCOUNT": "1000",
     "CUDA_VISIBLE_DEVICES": "",
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
