@@ -30,6 +30,10 @@ def use(numerics: str, threads: int | None) -> None:
             f"numerics: portable needs an x86-64 CPU with AVX2; this one is {platform.machine()} "
             f"with {instructions()}: expected numerics: fast"
         )
+    if torch.accelerator.is_available():  # of another kind than CUDA's, which set_environment() hides
+        raise UserError(
+            "numerics: portable computes on the CPU, and torch finds an accelerator: expected numerics: fast"
+        )
     torch.set_num_threads(PORTABLE_THREADS)
     # Its products are inside the kernel, where ours cannot replace them.
     torch.backends.cuda.enable_flash_sdp(False)

@@ -48,7 +48,7 @@ def main() -> None:
         def score(predictions: pa.Table) -> float:
             return scoring.score(predictions, target, declared.evaluate)[headline]
 
-        measure = measurer(predict, score, headline, reference(modeling, predict))
+        measure = measurer(predict, score, headline, reference(modeling, predict), declared.threads)
         fp32 = folder / "onnx" / "model.onnx"
         metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
         if settings.int8:
@@ -106,12 +106,16 @@ def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> p
 
 
 def measurer(
-    predict: Callable[[Forward], pa.Table], score: Callable[[pa.Table], float], headline: str, expected: pa.Table
+    predict: Callable[[Forward], pa.Table],
+    score: Callable[[pa.Table], float],
+    headline: str,
+    expected: pa.Table,
+    threads: int | None,
 ) -> Callable[[Path], Measured]:
     """Return the function that runs an ONNX file over the whole split and compares it with torch's predictions."""
 
     def measure(path: Path) -> Measured:
-        found = predict(onnx_forward(path))
+        found = predict(onnx_forward(path, threads))
         compared = compare(expected, found)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))  # with weights beside it
         record = {headline: score(found), "predictions": compared.total, "disagreements": len(compared.differ)}

@@ -114,6 +114,24 @@ def test_portable_needs_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
         numerics.use("portable", None)
 
 
+def test_portable_needs_a_machine_without_other_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.raises(UserError, match="portable computes on the CPU, and torch finds an accelerator"):
+        numerics.use("portable", None)
+
+
+def test_threads_are_those_of_the_settings() -> None:
+    before = torch.get_num_threads()
+    try:
+        numerics.use("fast", 3)
+        assert (torch.get_num_threads(), numerics.record("fast")["threads"]) == (3, 3)
+        numerics.use("fast", None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_checkpoint_is_of_one_machine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     threads = torch.get_num_threads()

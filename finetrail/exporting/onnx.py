@@ -67,9 +67,14 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
-def onnx_forward(path: Path) -> Forward:
-    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def onnx_forward(path: Path, threads: int | None = None) -> Forward:
+    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
+
+    threads: None takes as many as there are cores.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
 
     def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
