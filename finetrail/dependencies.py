@@ -12,8 +12,8 @@ from typing import Any
 from finetrail import params
 from finetrail.errors import UserError
 
-# Size, time of change and inode: a file that has kept them was not written to, and is not read again.
-Stat = tuple[int, int, int]
+# Size, inode, times of writing and of change: a file that has kept them was not written to, and is not read again.
+Stat = tuple[int, int, int, int]
 
 
 def watch(stage_name: str) -> Callable[[], None]:
@@ -31,8 +31,20 @@ def watch(stage_name: str) -> Callable[[], None]:
             others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise UserError(
                 f"{changed[0]}{others} changed while {stage_name} ran, and DVC would record that as what made the "
-                "output; nothing was written: run it again"
+                "output; nothing was written: run it again, or undo the change before"
             )
+
+    return check
+
+
+def watch_read(paths: Iterable[Path], stage_name: str) -> Callable[[], None]:
+    """Return a check that a source's files, whose hashes are recorded, were not written to since; DVC watches none."""
+    noted = {path: _stat(path) for path in paths}
+
+    def check() -> None:
+        for path, stat in noted.items():
+            if not path.exists() or _stat(path)[:3] != stat[:3]:
+                raise UserError(f"{path} changed while {stage_name} read it; nothing was written: run it again")
 
     return check
 
@@ -65,8 +77,11 @@ def _settings_now(stage_name: str) -> dict[str, Any]:
 
 def _stat(file: Path) -> Stat:
     status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _differs(file: Path, stat: Stat, digest: str) -> bool:
-    return _stat(file) != stat and sha256(file) != digest
+    try:
+        return _stat(file) != stat and sha256(file) != digest
+    except FileNotFoundError:
+        return True

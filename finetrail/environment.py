@@ -1,6 +1,10 @@
 """Sets the environment variables that torch, numpy and their libraries read when they are imported."""
 
 import os
+import platform
+from pathlib import Path
+
+from finetrail.errors import UserError
 
 # With `numerics: portable`, torch's own kernels always divide their work by this number of threads: where a sum is
 # divided changes its last bits.
@@ -16,11 +20,24 @@ PORTABLE = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # exp, log and sums of numpy
     "OMP_NUM_THREADS": str(PORTABLE_THREADS),
     "OMP_DYNAMIC": "false",
-    # Changes no byte: threads of torch that wait would otherwise keep a core from those of the products.
+    # Waiting threads of torch would otherwise busy a core that the products need. It changes no result.
     "GOMP_SPINCOUNT": "1000",
     "CUDA_VISIBLE_DEVICES": "",
 }
+# These would overrule the ones above.
+CONTRARY = ("OMP_THREAD_LIMIT", "NPY_ENABLE_CPU_FEATURES")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def check(numerics: str, recipe: Path) -> None:
+    """Raise UserError where this machine cannot compute with the numerics of a recipe."""
+    info = Path("/proc/cpuinfo")
+    has_avx2 = platform.machine() in ("x86_64", "AMD64") and (not info.exists() or " avx2 " in info.read_text())
+    if numerics == "portable" and not has_avx2:
+        raise UserError(
+            f"{recipe}: numerics: portable needs an x86-64 CPU with AVX2, which this {platform.machine()} is not; "
+            f"expected fast: dvc exp run -S '{recipe}:numerics=fast'"
+        )
 
 
 def set_environment(numerics: str, threads: int | None) -> None:
@@ -30,6 +47,7 @@ def set_environment(numerics: str, threads: int | None) -> None:
     """
     if numerics == "portable":
         os.environ |= PORTABLE
-        os.environ.pop("OMP_THREAD_LIMIT", None)
+        for name in CONTRARY:
+            os.environ.pop(name, None)
     elif threads is not None:
         os.environ |= dict.fromkeys(THREADS, str(threads))

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
+from threadpoolctl import threadpool_info
 
-from finetrail.environment import PORTABLE_THREADS
+from finetrail.environment import PORTABLE, PORTABLE_THREADS
 from finetrail.errors import UserError
 from finetrail.products import use_portable_products
 
@@ -25,19 +27,28 @@ def use(numerics: str, threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         return
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+    if wrong := _not_portable():
         raise UserError(
-            f"numerics: portable needs an x86-64 CPU with AVX2; this one is {platform.machine()} "
-            f"with {instructions()}: expected numerics: fast"
-        )
-    if torch.accelerator.is_available():  # of another kind than CUDA's, which set_environment() hides
-        raise UserError(
-            "numerics: portable computes on the CPU, and torch finds an accelerator: expected numerics: fast"
+            f"numerics: portable: {wrong}; expected one process of `python -m stages.NAME`, with the packages of "
+            "requirements.lock, or numerics: fast"
         )
     torch.set_num_threads(PORTABLE_THREADS)
-    # Its products are inside the kernel, where ours cannot replace them.
+    # That kernel of attention calls MKL itself, where ours cannot replace its products.
     torch.backends.cuda.enable_flash_sdp(False)
-    _kept.append(use_portable_products(threads or len(os.sched_getaffinity(0))))
+    _kept.append(use_portable_products(threads or cpu_count()))
+
+
+def _not_portable() -> str | None:
+    """Return why this process cannot compute portably, or None: the libraries must have read the environment."""
+    if not PORTABLE.items() <= os.environ.items() or torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return "the environment was not set before torch was imported"
+    if not any(pool.get("architecture") == "Haswell" for pool in threadpool_info()):
+        return "numpy has no OpenBLAS that takes its kernels for Haswell"
+    if torch.accelerator.is_available():
+        return "torch finds an accelerator that is not CUDA's, and so cannot be hidden"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "several processes sum in an order of their own"
+    return None
 
 
 def record(numerics: str) -> dict[str, Any]:

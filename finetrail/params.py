@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from finetrail import layout, schema, stage, tasks
+from finetrail import environment, layout, schema, stage, tasks
 from finetrail.errors import UserError
 
 # Nullable keys of params.yaml, and the place in the recipe that each replaces.
@@ -50,7 +50,7 @@ def load(stage_name: str) -> Declared:
 
 
 def validate() -> None:
-    """Validate params.yaml and the recipe that it names, with the overrides of params.yaml too."""
+    """Validate params.yaml and the recipe that it names, with the overrides of params.yaml, for this machine."""
     params = load_params()
     recipe = load_recipe(params.task, params.recipe)
     for key, (section, field) in OVERRIDES.items():
@@ -58,6 +58,7 @@ def validate() -> None:
             changed = getattr(recipe, section).model_copy(update={field: value})
             recipe = recipe.model_copy(update={section: changed})
     _check(recipe, params.task, layout.PARAMS)
+    environment.check(recipe.numerics, layout.recipe_file(params.task, params.recipe))
 
 
 def load_params() -> schema.Params:
@@ -96,7 +97,7 @@ def declared_settings(stage_name: str) -> dict[str, Any]:
     """Return the values that dvc.yaml declares for a stage, as they are in the YAML files: "FILE: KEY" -> value."""
     found: dict[str, Any] = {}
     for path, keys in _declared_params(stage_name).items():
-        values = read_yaml(path)
+        values = _mapping(path)
         found |= {f"{path}: {key}": values.get(key) for key in keys}
     return found
 
@@ -120,7 +121,10 @@ def _declared_params(stage_name: str) -> dict[Path, list[str]]:
 def _definition(stage_name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a stage as dvc.yaml has it, and what its ${NAME} stand for: task, recipe, and those of foreach."""
     name, _, key = stage_name.partition("@")
-    definition, params = read_yaml(layout.GRAPH)["stages"][name], load_params()
+    stages, params = _mapping(layout.GRAPH).get("stages", {}), load_params()
+    if name not in stages:
+        raise UserError(f"{layout.GRAPH}: no stage {name!r}")
+    definition = stages[name]
     names = {"task": params.task, "recipe": params.recipe, "key": key}
     names |= {f"item.{field}": value for field, value in definition.get("foreach", {}).get(key, {}).items()}
     return definition.get("do", definition), names
@@ -132,6 +136,14 @@ def _filled(text: str, names: dict[str, str]) -> str:
         for name, value in names.items():
             text = text.replace("${" + name + "}", value)
     return text
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must be a mapping."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping")
+    return content
 
 
 def read_yaml(path: Path) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 ROWS = 64  # of a block; smaller blocks pay for their calls, larger ones leave workers without one
-FLOPS = 2**21  # of a group of products, at least; and what is worth waking another thread for
+FLOPS = 2**21  # at least so much work for each thread: waking one takes as long
 
 # A function of (first, last), to be called for parts of range(blocks) in any number of threads.
 Share = Callable[[int, int, Callable[[int, int], None]], None]
@@ -94,10 +94,12 @@ def _products(a: np.ndarray, b: np.ndarray, share: Share) -> np.ndarray:
 def _in_float32(
     product: Callable[[np.ndarray, np.ndarray], np.ndarray], a: torch.Tensor, b: torch.Tensor
 ) -> torch.Tensor:
-    """Multiply tensors of any type of number, in float32 but for float64."""
-    exact = a.dtype == torch.float64
-    one, other = (tensor.detach().to(a.dtype if exact else torch.float32).numpy() for tensor in (a, b))
-    return torch.from_numpy(np.matmul(one, other) if exact else product(one, other)).to(a.dtype)
+    """Multiply floats of 16 and 32 bits by `product`, other types of numbers by numpy in their own type."""
+    if a.dtype != b.dtype:
+        raise RuntimeError(f"expected two matrices of the same dtype, got {a.dtype} and {b.dtype}")
+    if a.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return torch.from_numpy(product(a.detach().float().numpy(), b.detach().float().numpy())).to(a.dtype)
+    return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
 
 
 def _plus(product: torch.Tensor, bias: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:

@@ -34,7 +34,9 @@ class Params(Settings):
     seed: int = Field(ge=0, lt=2**32, description="initial weights, dropout, order of batches")
     launcher: str = Field(min_length=1, description="what starts the train stage: python, accelerate launch, torchrun")
     threads: int | None = Field(
-        ge=1, description="CPU threads of train, evaluate and export; null: as many as the libraries choose"
+        ge=1,
+        description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "
+        "numerics they only share the work: no byte depends on them",
     )
     lr: float | None = Field(gt=0, description="replaces train.lr")
     epochs: float | None = Field(gt=0, description="replaces train.epochs")

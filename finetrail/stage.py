@@ -5,10 +5,11 @@ import gc
 import json
 import os
 import shutil
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from filelock import FileLock, Timeout
 from finetrail import layout
 from finetrail.errors import UserError
 
+# Read once, because reading sets it, for all threads of the process.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
 # Held until the process ends, however it does.
 RUNNING = FileLock(layout.SCRATCH / "running")
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What output() calls before it moves anything into place; stages/__init__.py sets it.
+# What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
@@ -78,16 +82,12 @@ def log(message: str) -> None:
 
 @contextmanager
 def output(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error.
-
-    Nothing is moved if the stage's dependencies have changed since it began. Files get the mode that the umask allows.
-    """
+    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     remove(beside)
     try:
         yield beside
-        check_dependencies()
         _allow_by_umask(beside)
         remove(path)
         os.replace(beside, path)
@@ -99,13 +99,23 @@ def output(path: Path) -> Iterator[Path]:
         remove(beside)
 
 
+@contextmanager
+def outputs(*paths: Path) -> Iterator[list[Path]]:
+    """Give a path to write to for each output of a stage, as output() does; move all of them, or none.
+
+    UserError, and none is moved, if what the stage depends on has changed since it began.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(output(path)) for path in paths]
+        check_dependencies()
+
+
 def _allow_by_umask(path: Path) -> None:
     """Let others read what the umask lets them: safetensors and tempfile write files for their owner alone."""
-    umask = os.umask(0)
-    os.umask(umask)
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if not file.is_symlink():
-            file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
+            allowed = (0o777 if file.is_dir() else 0o666) & ~UMASK
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | allowed)
 
 
 def remove(path: Path) -> None:

@@ -19,7 +19,7 @@ def begin(stage_name: str) -> None:
 
 # `python -m stages.NAME` imports this package before the stage. Only then is argv[0] "-m".
 if sys.argv[0] == "-m":
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("stages.")
+    module = next(word.partition("stages.")[2] for word in reversed(sys.orig_argv) if "stages." in word)
     stage.run(lambda: begin(module.replace("download_", "download@")))
     # Imports make a million objects that stay: to look through them again and again would take a second or two.
     gc.disable()

@@ -12,10 +12,11 @@ from tqdm.auto import tqdm
 
 from finetrail import layout, schema, tasks
 from finetrail.corpus import readers, splits
+from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
 from finetrail.sources import Fetched, fetch, find, moving
-from finetrail.stage import log, output, run, write_json
+from finetrail.stage import log, outputs, run, write_json
 
 ROW_GROUP = 10_000
 
@@ -77,9 +78,11 @@ def main() -> None:
     fetched = fetch(corpus.source, "dataset", layout.SCRATCH)
     tables = task.tables(corpus)
     counts = {table: task.Counts() for table in tables}
-    with output(layout.CORPUS) as folder:
+    unchanged = watch_read((fetched.root / name for name in fetched.files), "download@corpus")
+    with outputs(layout.CORPUS) as [folder]:
         folder.mkdir()
         write_tables(canonical_rows(fetched, corpus, task, counts), tables, folder)
+        unchanged()
         checks = task.checks(counts, corpus)
         write_json(folder / layout.CORPUS_CHECKS.name, checks)
         write_json(folder / layout.CORPUS_PROVENANCE.name, provenance(fetched, corpus))

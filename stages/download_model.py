@@ -4,7 +4,7 @@ from finetrail import layout
 from finetrail.model.base import copy_verified
 from finetrail.params import load
 from finetrail.sources import fetch, moving
-from finetrail.stage import log, output, run, write_json
+from finetrail.stage import log, outputs, run, write_json
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     fetched = fetch(model.source, "model", layout.SCRATCH)
     provenance = {"name": model.name, **fetched.provenance}
     provenance["license"] = model.license or provenance["license"]
-    with output(layout.MODEL) as folder:
+    with outputs(layout.MODEL) as [folder]:
         copy_verified(fetched, folder)
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
     if hint := moving(fetched):

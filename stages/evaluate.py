@@ -113,7 +113,7 @@ def write(
     errors: list[dict[str, Any]],
 ) -> None:
     """Write predictions as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
-    with stage.output(layout.PREDICTIONS) as file, stage.output(layout.EVALUATION) as evaluation:
+    with stage.outputs(layout.PREDICTIONS, layout.EVALUATION) as [file, evaluation]:
         evaluation.mkdir()
         named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
         pq.write_table(pa.concat_tables(named), file, compression="zstd")

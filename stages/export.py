@@ -35,7 +35,7 @@ def main() -> None:
     evaluation, headline = records["evaluation"], records["evaluation"]["headline"]
     if settings.hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
         raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
-    with stage.output(layout.EXPORTED) as folder, stage.output(layout.EXPORT_METRICS) as metrics_file:
+    with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
         model = copy_trained(folder, modeling)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
         stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared, records, target))

@@ -8,7 +8,7 @@ from finetrail import layout
 from finetrail.params import load
 from finetrail.reporting import page, summary
 from finetrail.reporting.summary import Results, Row, Series
-from finetrail.stage import log, output, read_json, run, write_json
+from finetrail.stage import log, outputs, read_json, run, write_json
 
 LONGEST_FIELD = 2**31 - 1  # csv's own is 131,072 characters; a prompt may be longer
 # Columns of names, where "1" and "nan" are labels and not numbers.
@@ -65,7 +65,7 @@ def main() -> None:
     """Assemble the record, the page, and its figures as files."""
     params = load("report")
     results = read_results()
-    with output(layout.METRICS) as metrics, output(layout.REPORT) as html, output(layout.PLOTS) as plots:
+    with outputs(layout.METRICS, layout.REPORT, layout.PLOTS) as [metrics, html, plots]:
         write_json(metrics, summary.summarize(params.task, params.recipe, results))
         html.write_text(page.render(params.task, params.recipe, results), encoding="utf-8")
         plots.mkdir()

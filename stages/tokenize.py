@@ -25,7 +25,7 @@ def main() -> None:
     target = task.target(train(), settings)
     encoder = task.Encoder(tokenizer, target, settings)
     engine = ordered_map(settings.engine, settings.num_proc)
-    with stage.output(layout.TOKENIZED) as folder, engine as mapped:
+    with stage.outputs(layout.TOKENIZED) as [folder], engine as mapped:
         folder.mkdir()
         counts = {}
         for table, schema in encoder.tables.items():

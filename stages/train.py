@@ -71,11 +71,13 @@ def main() -> None:
 
 def scratch(declared: params.Declared) -> Path:
     """Return where this very run keeps its checkpoints: other settings, code, data or machines never use them."""
+    processes, on_this_node = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     determined_by = {
         "seed": declared.seed,
         "train": declared.train.model_dump(),
-        "machine": numerics.record(declared.numerics),
-        "processes": os.environ.get("WORLD_SIZE", "1"),
+        # All processes need one key, and several nodes may be of several kinds.
+        "machine": numerics.record(declared.numerics) if processes == on_this_node else declared.numerics,
+        "processes": processes,
         "spread": {name: os.environ[name] for name in os.environ if name.startswith(("ACCELERATE_USE_", "FSDP_"))},
         "versions": [platform.python_version(), *(module.__version__ for module in (torch, transformers, peft))],
     }
@@ -148,11 +150,8 @@ def taken(features: Dataset, columns: tuple[str, ...]) -> Dataset:
 
 def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratch: Path, timed: dict[str, Any]) -> None:
     """Write the model with its tokenizer and record, its curves, and, in a file of their own, the timings."""
-    with (
-        stage.output(layout.TRAINED) as folder,
-        stage.output(layout.TRAIN_HISTORY) as history,
-        stage.output(layout.TRAIN_TIMINGS) as timings_file,
-    ):
+    written = stage.outputs(layout.TRAINED, layout.TRAIN_HISTORY, layout.TRAIN_TIMINGS)
+    with written as [folder, history, timings_file]:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         stage.write_json(folder / layout.TRAINING_RECORD.name, record)

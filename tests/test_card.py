@@ -38,6 +38,7 @@ def records(**changes: Any) -> dict[str, Any]:
         "evaluation": {
             "headline": "f1",
             "confidence": 0.95,
+            "machine": {"numerics": "fast", "device": "cpu", "instructions": "avx512_bf16", "threads": 2},
             "validation": {"precision": 0.41, "f1": 0.4, "f1_low": 0.3, "f1_high": 0.5},
             "test": {"precision": 0.5, "f1": 0.391234, "f1_low": 0.35, "f1_high": 0.42, "accuracy": 0.93},
             "baselines": {"validation": {"everything_O": {"f1": 0.7}}, "test": {"everything_O": {"f1": 0.12345}}},
@@ -181,12 +182,14 @@ def test_names_cannot_bring_html() -> None:
 
 def test_a_task_without_intervals_baselines_or_labels_has_no_empty_sections() -> None:
     evaluation = {"headline": "perplexity", "confidence": 0.9, "validation": {}, "test": {"perplexity": 12.3456}}
+    evaluation["machine"] = {"device": "cuda", "device_name": "H200"}
     export = {"onnx_fp32": {"perplexity": 12.3456, "disagreements": 0, "mib": 1.0}}
     text = model_card(**records(evaluation=evaluation, export=export, label_names=[]))
     assert "On the test split its perplexity is 12.3456.\n" in text
     assert "| perplexity | 12.3456 |  |  |\n" in text
     assert "Baselines" not in text
     assert "## Labels" not in text
+    assert "What computed its scores\n\n| | |\n| --- | --- |\n| device | cuda |\n| device_name | H200 |\n" in text
 
 
 def test_the_same_records_give_the_same_card_and_blank_lines_stay_single() -> None:

@@ -50,11 +50,12 @@ def changed(**changes: Any) -> dict[str, Any]:
         (
             {"test__f1": 0.5, "train__best_value": 0.5, "train__updates": 90},
             "f1 differs from Git's 0.473 by +0.027, inside its interval: "
-            "settings and machine are the same, so code or data changed",
+            "nothing that is recorded differs: code, or another library",
         ),
         (
             {"test__f1_low": 0.1, "machine_of_evaluation": COMMITTED["machine"] | {"device_name": "H200"}},
-            "f1 as in Git (0.473), other values not: other numerics of the evaluation (not recorded there, fast here), "
+            "f1 is the same (0.473), other values differ: "
+            "other numerics of the evaluation (not recorded there, fast here), "
             "other CPU of the evaluation (not recorded there, one here), "
             "other CPU instructions of the evaluation (not recorded there, avx512_bf16 here), "
             "other threads of the evaluation (not recorded there, 2 here), "
@@ -63,6 +64,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         ),
         ({"recipe": "mine"}, None),
         ({"headline": "accuracy"}, None),
+        ({"test": {}}, None),
     ],
 )
 def test_a_difference_is_told_with_its_causes(changes: dict[str, Any], told: str | None) -> None:

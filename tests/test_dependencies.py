@@ -39,6 +39,9 @@ def replace(path: Path, old: str, new: str) -> None:
         (lambda: replace(Path(RECIPE), "max_length: 16", "max_length: 15"), f"{RECIPE}: tokenize changed"),
         (lambda: replace(Path("params.yaml"), "limit:", "limit: 5"), "params.yaml: limit changed"),
         (lambda: Path(RECIPE).write_text("tokenize: ["), f"{RECIPE}: tokenize changed"),
+        (lambda: Path(RECIPE).write_text(""), f"{RECIPE}: tokenize changed"),
+        (lambda: Path("dvc.yaml").write_text(""), f"{RECIPE}: tokenize changed"),
+        (lambda: replace(Path("params.yaml"), "recipe: toy", "recipe: wnut16"), f"{RECIPE}: tokenize changed"),
     ],
 )  # fmt: skip
 def test_a_change_is_one_line_and_nothing_is_written(watched: Path, change: object, told: str) -> None:
@@ -46,13 +49,13 @@ def test_a_change_is_one_line_and_nothing_is_written(watched: Path, change: obje
     output.mkdir()
     (output / "earlier").touch()
 
-    with pytest.raises(UserError) as refused, stage.output(output) as folder:
+    with pytest.raises(UserError) as refused, stage.outputs(output) as [folder]:
         folder.mkdir()
         assert callable(change)
         change()
 
     assert str(refused.value).startswith(told)
-    assert str(refused.value).endswith("nothing was written: run it again")
+    assert str(refused.value).endswith("nothing was written: run it again, or undo the change before")
     assert [path.name for path in (watched / "data").rglob("*") if "tokenized" in str(path)] == ["tokenized", "earlier"]
 
 
@@ -68,7 +71,7 @@ def test_a_change_is_one_line_and_nothing_is_written(watched: Path, change: obje
 )
 def test_what_the_stage_does_not_depend_on_may_change(watched: Path, change: object) -> None:
     assert callable(change)
-    with stage.output(watched / "data/tokenized") as folder:
+    with stage.outputs(watched / "data/tokenized") as [folder]:
         folder.mkdir()
         change()
     assert (watched / "data/tokenized").is_dir()

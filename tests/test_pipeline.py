@@ -257,7 +257,7 @@ def test_a_stage_whose_code_changes_meanwhile_writes_nothing(copy: Path, name: s
 
     assert printed.splitlines()[-1] == (
         f"error: finetrail/errors.py changed while {name} ran, and DVC would record that as what made the output; "
-        "nothing was written: run it again"
+        "nothing was written: run it again, or undo the change before"
     )
     assert digests(copy, "data", "metrics") == before
     assert not list(copy.rglob("*.partial"))

@@ -67,7 +67,15 @@ def test_what_is_added_is_scaled_as_by_torch(alpha: float, beta: float) -> None:
 
 
 @pytest.mark.usefixtures("portable")
-def test_gradients_are_right_to_the_last_digits_of_differences() -> None:
+def test_whole_numbers_are_exact_and_types_are_not_mixed() -> None:
+    large = torch.tensor([[2**24 + 1, 3], [5, 7]])
+    assert torch.equal(large @ torch.eye(2, dtype=torch.int64), large)
+    with pytest.raises(RuntimeError, match="of the same dtype, got torch.int64 and torch.float32"):
+        large @ torch.eye(2)
+
+
+@pytest.mark.usefixtures("portable")
+def test_gradients_are_those_of_finite_differences() -> None:
     layer = torch.nn.Linear(7, 5, dtype=torch.float64)
     inputs = torch.randn(3, 11, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (inputs,))

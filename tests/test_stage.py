@@ -1,7 +1,6 @@
 """What surrounds every stage: an output is there whole or not at all, and what a user can mend is one line."""
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,36 @@ def test_an_output_that_fails_leaves_the_earlier_one_and_nothing_beside_it(tmp_p
 
 
 @pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
-def test_files_are_for_whom_the_umask_lets_read(tmp_path: Path, umask: int, file_mode: int, folder_mode: int) -> None:
-    earlier = os.umask(umask)
-    try:
-        with stage.output(tmp_path / "data") as folder:
-            (folder / "sub").mkdir(parents=True, mode=0o700)
-            (folder / "sub/model.safetensors").touch(mode=0o600)
-    finally:
-        os.umask(earlier)
+def test_files_are_for_whom_the_umask_lets_read(
+    tmp_path: Path, umask: int, file_mode: int, folder_mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "UMASK", umask)
+    with stage.output(tmp_path / "data") as folder:
+        (folder / "sub").mkdir(parents=True, mode=0o700)
+        folder.chmod(0o700)
+        (folder / "sub/model.safetensors").touch(mode=0o600)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes == {"data": folder_mode, "sub": folder_mode, "model.safetensors": file_mode}
+
+
+def test_of_several_outputs_all_are_moved_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / name for name in "abc"]
+
+    def write() -> None:
+        with stage.outputs(*paths) as beside:
+            for path in beside:
+                path.touch()
+
+    def changed() -> None:
+        raise UserError("x changed")
+
+    monkeypatch.setattr(stage, "check_dependencies", changed)
+    with pytest.raises(UserError, match="x changed"):
+        write()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(stage, "check_dependencies", lambda: None)
+    write()
+    assert sorted(tmp_path.iterdir()) == paths
 
 
 def test_a_full_disk_names_the_output(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def model_card(
             },
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
             machine=training["machine"],
+            evaluated_on={} if evaluation["machine"] == training["machine"] else evaluation["machine"],
             limit=tokenized["settings"].get("limit"),
             headline=evaluation["headline"],
             scores=_scores(evaluation),

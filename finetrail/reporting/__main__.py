@@ -27,7 +27,10 @@ def read_committed() -> dict[str, Any] | None:
     """Return metrics.json of the last commit; None where there is none."""
     show = ["git", "show", f"HEAD:./{layout.METRICS.as_posix()}"]
     done = subprocess.run(show, capture_output=True, check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else None
+    try:
+        return json.loads(done.stdout) if done.returncode == 0 else None
+    except ValueError:  # such as a merge's conflict that was committed
+        return None
 
 
 if __name__ == "__main__":

@@ -17,8 +17,15 @@ WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU",
 def difference(committed: Metrics, now: Metrics) -> str | None:
     """Return how a run's scores differ from the committed ones of the same recipe, and what may be the cause.
 
-    None where they are of different recipes.
+    None where they are of different recipes, or Git's is of an earlier form.
     """
+    try:
+        return _difference(committed, now)
+    except (KeyError, TypeError):
+        return None
+
+
+def _difference(committed: Metrics, now: Metrics) -> str | None:
     if any(committed.get(key) != now[key] for key in ("task", "recipe", "headline")):
         return None
     if committed == now:
@@ -26,14 +33,14 @@ def difference(committed: Metrics, now: Metrics) -> str | None:
     metric = now["headline"]
     before, value = committed[FINAL_SPLIT][metric], now[FINAL_SPLIT][metric]
     if before == value:
-        told = f"{metric} as in Git ({value:.3f}), other values not"
+        told = f"{metric} is the same ({value:.3f}), other values differ"
     else:
         low, high = (committed[FINAL_SPLIT].get(f"{metric}_{end}") for end in ("low", "high"))
         told = f"{metric} differs from Git's {before:.3f} by {value - before:+.3f}"
         if low is not None and high is not None:
             told += f", {'inside' if low <= value <= high else 'outside'} its interval"
     causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
-    return f"{told}: {', '.join(causes) or 'settings and machine are the same, so code or data changed'}"
+    return f"{told}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
 
 
 def _changes(committed: Metrics, now: Metrics, parts: tuple[str, ...]) -> list[str]:
