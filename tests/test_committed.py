@@ -58,9 +58,7 @@ def changed(**changes: Any) -> dict[str, Any]:
             "other numerics of the evaluation (not recorded there, fast here), "
             "other CPU of the evaluation (not recorded there, one here), "
             "other CPU instructions of the evaluation (not recorded there, avx512_bf16 here), "
-            "other threads of the evaluation (not recorded there, 2 here), "
-            "other torch of the evaluation (not recorded there, 2.13.0 here), "
-            "other GPU of the evaluation (not recorded there, H200 here)",
+            "and 3 more (dvc metrics diff)",
         ),
         ({"recipe": "mine"}, None),
         ({"headline": "accuracy"}, None),

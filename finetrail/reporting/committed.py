@@ -11,6 +11,7 @@ SETTINGS = ("seed", "model", "corpus", "tokenize", "train")
 MACHINES = ("machine", "machine_of_evaluation")
 # Of the train part: what came out of training.
 RESULTS = {"best_value", "best_update", "updates", "epochs_done", "stopped_early"}
+MOST_CAUSES = 4  # of a line that people read
 WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU", "cuda": "CUDA"}
 
 
@@ -40,6 +41,8 @@ def _difference(committed: Metrics, now: Metrics) -> str | None:
         if low is not None and high is not None:
             told += f", {'inside' if low <= value <= high else 'outside'} its interval"
     causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
+    if len(causes) > MOST_CAUSES:
+        causes[MOST_CAUSES - 1 :] = [f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff)"]
     return f"{told}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
 
 
