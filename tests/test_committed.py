@@ -72,4 +72,4 @@ def test_a_difference_is_told_with_its_causes(changes: dict[str, Any], told: str
 def test_a_record_of_before_machines_were_recorded_is_compared() -> None:
     committed = {key: value for key, value in COMMITTED.items() if key != "machine"}
     told = difference(committed, changed(test__f1=0.48))
-    assert told is not None and "other threads (not recorded there, 2 here)" in told
+    assert told is not None and "other numerics (not recorded there, fast here)" in told
