@@ -66,7 +66,10 @@ def render(task: str, recipe: str, results: Results) -> str:
         first_errors=FIRST_ERRORS,
         max_rows=MAX_ROWS,
         concerns=concerns(results),
-        training={key: value for key, value in results.training.items() if key != "machine"},
+        training=without(results.training, "machine"),
+        # The list of their files is in their provenance.json; its one hash is enough for a reader.
+        corpus=without(results.corpus, "files"),
+        model=without(results.model, "files"),
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         headline_figure=Markup(drawn["headline"]),
@@ -74,6 +77,11 @@ def render(task: str, recipe: str, results: Results) -> str:
         tables=_tables(results, drawn),
         shares=label_shares(results.checks),
     )
+
+
+def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a record without one of its keys."""
+    return {name: value for name, value in record.items() if name != key}
 
 
 def curves(history: Mapping[str, Series], training: Mapping[str, Any]) -> list[tuple[str, Markup]]:
