@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pyarrow as pa
 import pytest
@@ -108,6 +109,11 @@ def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
             for value, wanted in zip(found, expected.values(), strict=True):
                 assert value.dtype == np.float32
                 np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance)
+
+
+def test_the_file_names_torchs_version_without_its_build(exported: Any) -> None:
+    model = onnx.load(exported("bert"), load_external_data=False)
+    assert (model.producer_name, model.producer_version) == ("pytorch", torch.__version__.split("+")[0])
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("bert", ["logits"]), ("distilbert", ["start_logits", "end_logits"])])

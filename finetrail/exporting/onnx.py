@@ -51,6 +51,8 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
         ) from error
     # torch 2.13 writes into every node the stack that made it, with absolute paths of this machine.
     ClearMetadataAndDocStringPass()(program.model)
+    # Without the build, such as +cpu, so that torch's builds write the same bytes.
+    program.model.producer_version = torch.__version__.split("+")[0]
     program.save(path)
 
 
