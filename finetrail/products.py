@@ -6,6 +6,8 @@ number of threads. numpy's OpenBLAS can be told which kernels to use (finetrail/
 1. A product is cut into blocks of rows, a batch of products into groups. The cuts depend on shapes alone.
 2. OpenBLAS computes each block with one thread.
 3. Worker threads share the blocks, as many as there are cores. This changes no sum.
+
+Square roots are MKL's too (of AdamW where it is not fused), and not rounded in the same way on every CPU.
 """
 
 import warnings
@@ -23,7 +25,7 @@ Share = Callable[[int, int, Callable[[int, int], None]], None]
 
 
 def use_portable_products(workers: int) -> torch.library.Library:
-    """Let mm, addmm, bmm and baddbmm on the CPU, and the gradients made of them, be computed by numpy.
+    """Let mm, addmm, bmm, baddbmm and sqrt on the CPU, and the gradients made of them, be computed by numpy.
 
     They are for as long as the returned library lives.
     """
@@ -48,7 +50,7 @@ def use_portable_products(workers: int) -> torch.library.Library:
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the kernels were there before, which is the purpose
-        for kernel in (mm, bmm, addmm, baddbmm):
+        for kernel in (mm, bmm, addmm, baddbmm, sqrt):
             library.impl(kernel.__name__, kernel, "CPU")
     return library
 
@@ -100,6 +102,14 @@ def _in_float32(
     if a.dtype in (torch.float32, torch.bfloat16, torch.float16):
         return torch.from_numpy(product(a.detach().float().numpy(), b.detach().float().numpy())).to(a.dtype)
     return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
+
+
+def sqrt(a: torch.Tensor) -> torch.Tensor:
+    """Return correctly rounded square roots, of whole numbers as float32; of negative ones nan."""
+    exact = a.detach() if a.dtype == torch.float64 else a.detach().float()
+    with np.errstate(invalid="ignore"):
+        roots = torch.from_numpy(np.asarray(np.sqrt(exact.numpy())))
+    return roots.to(a.dtype) if a.is_floating_point() else roots
 
 
 def _plus(product: torch.Tensor, bias: torch.Tensor, alpha: float, beta: float) -> torch.Tensor:

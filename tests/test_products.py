@@ -1,5 +1,6 @@
 """Matrix products by numpy: torch's values, and the same bytes with any number of threads."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -79,6 +80,17 @@ def test_gradients_are_those_of_finite_differences() -> None:
     layer = torch.nn.Linear(7, 5, dtype=torch.float64)
     inputs = torch.randn(3, 11, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (inputs,))
+
+
+@pytest.mark.usefixtures("portable")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_square_roots_are_rounded_correctly(dtype: torch.dtype) -> None:
+    numbers = torch.arange(100_003).to(dtype)
+    found = numbers.sqrt()
+    kept = dtype if dtype.is_floating_point else torch.float32
+    expected = torch.tensor([math.sqrt(number) for number in numbers.tolist()], dtype=torch.float64).to(kept)
+    assert found.dtype == kept and torch.equal(found, expected)
+    assert torch.tensor(-1.0).sqrt().isnan() and torch.tensor(4.0, requires_grad=True).sqrt().item() == 2
 
 
 def test_bytes_are_the_same_with_any_number_of_threads() -> None:
