@@ -1,6 +1,7 @@
 """What a stage depends on must not change while it runs: DVC would record it as it is afterwards."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,20 @@ def test_what_the_stage_does_not_depend_on_may_change(watched: Path, change: obj
         folder.mkdir()
         change()
     assert (watched / "data/tokenized").is_dir()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.write_text("edited"), lambda path: path.write_text("CONTENT"), Path.unlink]
+)
+def test_a_source_that_is_edited_while_it_is_read_is_refused(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    source = tmp_path / "train.conll"
+    source.write_text("content")
+    check = dependencies.watch_read(iter([source]), "download@corpus")
+    check()
+    source.chmod(0o600)  # no byte of it changes
+    check()
+    change(source)
+    with pytest.raises(
+        UserError, match=r"train.conll changed while download@corpus read it; nothing was written: run it"
+    ):
+        check()
