@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
-from finetrail.training import adapters, batching, checkpoints, loop, memory, trainer
+from finetrail.training import adapters, batching, checkpoints, execution, graphs, loop, memory, packing, trainer
 from finetrail.training.determinism import make_deterministic
-from finetrail.training.run import HISTORY, Run
+from finetrail.training.run import HISTORY, Run, effective_precision
 from finetrail.training.speed import speed_up
 
 PIECE_SIZE = "piece_size.json"
@@ -93,14 +93,29 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
         adapters.add(model, settings.lora)
     if settings.gradient_checkpointing:
         memory.checkpoint_gradients(model)
-    speed_up(model, settings.torch_compile)
-    if settings.torch_compile:
-        model.compile(dynamic=True)  # in place: names and weights stay what they are
     return model
+
+
+def executed(model: PreTrainedModel, run: Run) -> Run:
+    """Prepare the model for how the run executes its passes, and return the run with that."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    precision = effective_precision(run.settings.precision)
+    way = execution.chosen(model, run.settings, precision, run.updates(processes)[1])
+    compiles = way.execution == "compile"
+    if way.padding == "none":
+        packer = packing.use(model, rounds=way.execution == "graphs", compiles=compiles)
+        run = replace(run, collator=packer.collator(run.collator))
+    else:
+        speed_up(model, compiles)
+    if compiles:
+        model.compile(dynamic=True)  # in place: names and weights stay what they are
+    return replace(run, execution=way)
 
 
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
+
+    Where the default of CUDA graphs fails, again from there without them.
 
     The batches stay what they are, and their loss too. A run that was killed then goes on in pieces of that size.
     """
@@ -110,7 +125,13 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
         run = replace(run, piece_size=stage.read_json(piece_size))
     while record is None:
         try:
-            model, record = ENGINES[run.settings.engine](build(), run)
+            model = build()
+            model, record = ENGINES[run.settings.engine](model, executed(model, run))
+        except graphs.Failed as error:
+            if run.settings.execution == "graphs":
+                raise UserError(f"train.execution: CUDA graphs fail here ({error}); expected auto or eager") from None
+            run = replace(run, settings=run.settings.model_copy(update={"execution": "eager"}))
+            stage.log(f"train: CUDA graphs fail here ({error}): again, without them")
         except torch.OutOfMemoryError:
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
             if several or not run.task.SEPARABLE or run.piece_size == 1:
