@@ -112,6 +112,12 @@ def executed(model: PreTrainedModel, run: Run) -> Run:
     return replace(run, execution=way)
 
 
+def may_halve(settings: Any) -> bool:
+    """Return whether the weights below adapters may be kept in bf16; FSDP spreads weights of one type only."""
+    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    return settings.lora is not None and effective_precision(settings.precision) == "bf16" and not spread
+
+
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
 
@@ -126,7 +132,9 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
     while record is None:
         try:
             model = build()
-            model, record = ENGINES[run.settings.engine](model, executed(model, run))
+            prepared = executed(model, run)
+            whole = adapters.halve(model) if may_halve(run.settings) else {}
+            model, record = ENGINES[run.settings.engine](model, prepared)
         except graphs.Failed as error:
             if run.settings.execution == "graphs":
                 raise UserError(f"train.execution: CUDA graphs fail here ({error}); expected auto or eager") from None
@@ -147,7 +155,7 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if run.settings.lora is not None:
-        adapters.merge(model)
+        adapters.merge(model, whole)
     return model, record
 
 
