@@ -525,7 +525,7 @@ def test_another_taggers_head_is_kept_only_for_the_same_labels(
 
 def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
     collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), SETTINGS)
-    batch = collator([{"input_ids": [2, 9, 3], "labels": [-100, 1, -100]}, {"input_ids": [2, 3], "labels": [-100] * 2}])
+    batch = collator(pa.table({"input_ids": [[2, 9, 3], [2, 3]], "labels": [[-100, 1, -100], [-100] * 2]}))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORE_INDEX, 1, IGNORE_INDEX], [IGNORE_INDEX] * 3]
