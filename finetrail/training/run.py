@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from datasets import Dataset
 
 from finetrail.errors import UserError
@@ -93,8 +94,10 @@ class Run:
 
 def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
     """Return over how many items an update's loss is a mean: those of its batches on all processes."""
-    own = torch.stack([batch["items"].sum() for batch in batches]).sum().to(accelerator.device)
-    return accelerator.reduce(own, "sum")
+    own = torch.stack([batch["items"].sum() for batch in batches]).sum()
+    if accelerator.num_processes == 1:
+        return own  # on the CPU, where nothing has to wait for it
+    return accelerator.reduce(own.to(accelerator.device, non_blocking=True), "sum")
 
 
 def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor) -> torch.Tensor:
@@ -102,10 +105,12 @@ def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Te
 
     Each piece's mean counts as many times as it has items: the update is that of one big batch, however its
     features are spread over pieces, batches and processes. Losses and gradients are averaged over processes, as by DDP.
+    The batch comes from the CPU, and the device is never waited for.
     """
     share = torch.zeros((), device=accelerator.device)
     pieces = batch["pieces"]
     for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
+        piece = send_to_device(piece, accelerator.device, non_blocking=True)
         with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
             with shards.autocast(accelerator):
                 loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
