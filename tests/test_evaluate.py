@@ -16,9 +16,9 @@ import torch
 from finetrail import layout, schema
 from finetrail.evaluation import inference, splits
 from finetrail.evaluation.splits import Encoded
-from finetrail.fetching import fetch
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import scoring
+from finetrail.transfers import fetch, send
 from stages import evaluate, report
 
 PAD = 9
@@ -285,7 +285,9 @@ def test_an_error_of_a_batch_is_raised_where_it_is_launched_and_leaving_early_la
     assert forward.events == ["launch 10", "launch 11", "fetch 10"]
 
 
-def test_tensors_are_fetched_as_arrays() -> None:
+def test_tensors_are_sent_and_fetched_as_arrays() -> None:
+    sent = send({"input_ids": torch.arange(3)}, torch.device("meta"))
+    assert {name: (tensor.device.type, tensor.shape) for name, tensor in sent.items()} == {"input_ids": ("meta", (3,))}
     given = [torch.ones(2, 3, requires_grad=True), torch.arange(3)]
     found = fetch(given)()
     assert [(array.dtype, array.tolist()) for array in found] == [

@@ -37,17 +37,13 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
     import torch
 
-    from finetrail.fetching import fetch
+    from finetrail.transfers import fetch, send
 
     model.eval()
-    on_gpu = model.device.type == "cuda"
 
     def launch(inputs: dict[str, np.ndarray]) -> Fetch:
-        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-        if on_gpu:  # from pinned memory it copies without waiting for what it computes
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         with torch.inference_mode():
-            outputs = model(**{name: tensor.to(model.device, non_blocking=on_gpu) for name, tensor in tensors.items()})
+            outputs = model(**send({name: torch.from_numpy(array) for name, array in inputs.items()}, model.device))
             given = {name: value.float() for name, value in outputs.items() if torch.is_tensor(value)}
             arrays = fetch(list(given.values()))
         return lambda: dict(zip(given, arrays(), strict=True))
@@ -56,7 +52,7 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
         return launch(inputs)()
 
     forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
-    if on_gpu:
+    if model.device.type == "cuda":
         forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
     return forward
 

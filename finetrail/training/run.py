@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from datasets import Dataset
 
 from finetrail.errors import UserError
@@ -19,6 +18,7 @@ from finetrail.schema import Train
 from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.training import shards
 from finetrail.training.batching import Batch, Batches, Collator, TrainLoader, feature_lengths, train_loader
+from finetrail.transfers import send
 
 HISTORY = "history"
 
@@ -110,10 +110,9 @@ def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Te
     share = torch.zeros((), device=accelerator.device)
     pieces = batch["pieces"]
     for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
-        piece = send_to_device(piece, accelerator.device, non_blocking=True)
         with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
             with shards.autocast(accelerator):
-                loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
+                loss = model(**send(piece, accelerator.device))["loss"] * (own / items * accelerator.num_processes)
             accelerator.backward(loss)
         share += loss.detach()
     return share

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, pad_across_processes, send_to_device
+from accelerate.utils import gather_object, pad_across_processes
 
 from finetrail.errors import UserError
-from finetrail.fetching import fetch
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import shards
 from finetrail.training.run import Run
+from finetrail.transfers import fetch, send
 
 
 def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
@@ -30,7 +30,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
     for start, counted in turns(len(features), size, accelerator):
         rows = features[start : start + size]
         collated = run.collator(rows)
-        batch = send_to_device(collated, accelerator.device, non_blocking=True)
+        batch = send(collated, accelerator.device)
         try:
             with torch.no_grad(), shards.autocast(accelerator):
                 outputs = model(**batch)
