@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from finetrail.model import masks
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import attention, dropout, speed
 from finetrail.training.last_layer import LIKE_BERT, only_labelled
@@ -249,12 +250,12 @@ def test_gradient_checkpointing_draws_the_same_masks_again() -> None:
 
 
 @pytest.mark.parametrize("head", CLASSES.values())
-def test_where_an_accelerator_trains_nothing_changes(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_an_accelerator_trains_only_masks_change(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     model = made(head, "bert")
     speed.speed_up(model, compiles=False)
     assert not any(isinstance(module, dropout.Dropout) for module in model.modules())
-    assert model.config._attn_implementation == "sdpa"
+    assert model.config._attn_implementation == masks.NAME
     assert not model.base_model.encoder.layer[-1].attention.output._forward_pre_hooks
 
 

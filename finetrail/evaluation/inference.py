@@ -37,13 +37,20 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
     import torch
 
+    from finetrail.model.masks import use_masks_unread
     from finetrail.transfers import fetch, send
 
     model.eval()
+    on_cuda = model.device.type == "cuda"
+    if on_cuda:
+        use_masks_unread(model)
 
     def launch(inputs: dict[str, np.ndarray]) -> Fetch:
+        given_inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        if on_cuda and inputs["attention_mask"].all():
+            del given_inputs["attention_mask"]
         with torch.inference_mode():
-            outputs = model(**send({name: torch.from_numpy(array) for name, array in inputs.items()}, model.device))
+            outputs = model(**send(given_inputs, model.device))
             given = {name: value.float() for name, value in outputs.items() if torch.is_tensor(value)}
             arrays = fetch(list(given.values()))
         return lambda: dict(zip(given, arrays(), strict=True))
@@ -52,7 +59,7 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
         return launch(inputs)()
 
     forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
-    if model.device.type == "cuda":
+    if on_cuda:
         forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
     return forward
 

@@ -7,6 +7,7 @@ import platform
 import torch
 from transformers import PreTrainedModel
 
+from finetrail.model.masks import use_masks_unread
 from finetrail.training.attention import use_attention_with_dropout
 from finetrail.training.dropout import use_scaled_masks
 from finetrail.training.last_layer import fills_masks, labels_tokens, only_first, only_labelled
@@ -21,11 +22,12 @@ PREPARED = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 def speed_up(model: PreTrainedModel, compiles: bool) -> None:
     """Make training with padding faster; the weights stay as they are.
 
-    On an accelerator only models that fill masks change.
+    On an accelerator only masks change: of attention, and in models that fill masks.
     """
     if fills_masks(model):
         only_labelled(model, compiles)
     if torch.accelerator.is_available():
+        use_masks_unread(model)
         return
     keep_memory()
     keep_few_prepared()
