@@ -1,0 +1,144 @@
+"""Do two trainings give the same bytes on the device, in its default precision; and does one that is killed?
+
+Where they do not, the same updates run twice in one process, and the parameters whose gradients differ first are named.
+Where torch has no deterministic algorithm, its message is the error. The cost of deterministic algorithms is measured
+by the part `speed`: ours beside ours_any_order.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ROOT
+from benchmarks.accelerator import models, projects
+from benchmarks.accelerator.part import Part
+from finetrail.stage import read_json
+
+EXAMPLES, EXAMPLES_TINY = 270, 50
+EPOCHS, EPOCHS_TINY = 4.0, 2.0
+KILLED = "text_classification"
+# Of a base model that is used, so that its kernels are too: MiniLM-L6's.
+SIZES = models.MINILM
+CHECKPOINTS = ".scratch/train/*/checkpoint-*/complete.json"
+RESUMED = "goes on from the checkpoint"
+MOST_SECONDS = 50
+TICK = 0.002
+
+
+def run(part: Part) -> None:
+    with part.scratch() as work:
+        folders = {task: work / task / "first" for task in projects.SECTIONS}
+        for task, folder in folders.items():
+            make(task, folder, part.tiny)
+        failed = projects.run([(folder, projects.PREPARED) for folder in folders.values()], "cpu", part.workers)
+        ready = {task: folder for task, folder in folders.items() if folder not in failed}
+        seconds = {task: projects.copy(folder, "second") for task, folder in ready.items()}
+        killed = projects.copy(ready[KILLED], "killed") if KILLED in ready else None
+        with ThreadPoolExecutor() as pool:
+            survived = pool.submit(killed_and_resumed, killed, part.device) if killed else None
+            for repeated in (ready, seconds):
+                failed |= projects.run([(path, ("train",)) for path in repeated.values()], part.device, part.workers)
+        for task, folder in folders.items():
+            errors = [failed[path] for path in (folder, folder.with_name("second")) if path in failed]
+            found = {"error": errors[0]} if errors else compared(task, folder, part)
+            part.keep(tasks=part.result.get("tasks", {}) | {task: found})
+            for what in wrong(found):
+                part.fail(f"{task}: {what}")
+        if survived:
+            keep_survival(part, survived.result(), ready[KILLED])
+
+
+def make(task: str, folder: Path, tiny: bool) -> None:
+    """Make a project whose training takes a few seconds, and writes checkpoints meanwhile."""
+    projects.make(
+        task,
+        folder,
+        models.TINY if tiny else SIZES,
+        dropout=True,
+        examples=EXAMPLES_TINY if tiny else EXAMPLES,
+        precision="auto",
+        epochs=EPOCHS_TINY if tiny else EPOCHS,
+        checkpoint_every="2 updates",
+    )
+
+
+def compared(task: str, first: Path, part: Part) -> dict[str, Any]:
+    """Compare the weights of two trainings."""
+    second = first.with_name("second")
+    record = read_json(first / projects.RECORD)
+    found = {
+        "updates": record["updates"],
+        "precision": record["precision"],
+        "padding": record.get("padding", "not told"),
+        "execution": record.get("execution", "not told"),
+        "sha256": [sha256(folder / projects.WEIGHTS)[:12] for folder in (first, second)],
+    }
+    if len(set(found["sha256"])) > 1 and part.seconds_left > MOST_SECONDS / 2:
+        found["gradients"] = gradients(first, part.device)
+    return found
+
+
+def gradients(folder: Path, device: str) -> Any:
+    """Return which gradients differ first between two trainings in one process."""
+    command = [sys.executable, "-m", "benchmarks.accelerator.gradients", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=projects.environment(ROOT, device), stdout=subprocess.PIPE, text=True, check=False
+    )
+    lines = done.stdout.splitlines()
+    return json.loads(lines[-1]) if done.returncode == 0 and lines else f"ended with code {done.returncode}"
+
+
+def killed_and_resumed(folder: Path, device: str) -> dict[str, Any]:
+    """Kill the train stage behind its first checkpoint, and let it go on; return how that went."""
+    command = [sys.executable, "-m", "stages.train"]
+    started = {"cwd": folder, "env": projects.environment(folder, device), "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **started) as process:
+        begun = time.perf_counter()
+        while process.poll() is None and not any(folder.glob(CHECKPOINTS)):
+            if time.perf_counter() - begun > MOST_SECONDS:
+                break
+            time.sleep(TICK)
+        alive = process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL) if alive else None
+        process.communicate()
+    done = subprocess.run(command, timeout=MOST_SECONDS, check=False, **started)
+    return {"killed": alive, "resumed": RESUMED in done.stderr, "code": done.returncode, "folder": folder}
+
+
+def keep_survival(part: Part, found: dict[str, Any], first: Path) -> None:
+    """Keep whether the killed training ended with the bytes of the undisturbed one."""
+    weights = found.pop("folder") / projects.WEIGHTS
+    same = weights.is_file() and (first / projects.WEIGHTS).is_file()
+    found["same_bytes"] = same and sha256(weights) == sha256(first / projects.WEIGHTS)
+    part.keep(killed=found)
+    if not (found["killed"] and found["resumed"] and found["same_bytes"]):
+        part.fail(f"killed training: {found}")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wrong(found: dict[str, Any]) -> list[str]:
+    """Return what is not as it should be."""
+    if "error" in found:
+        return [found["error"]]
+    return [f"two trainings differ; gradients: {found.get('gradients')}"] if len(set(found["sha256"])) > 1 else []
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    found = [(task, "failed" if wrong(values) else row(values)) for task, values in result["tasks"].items()]
+    killed = result.get("killed", {})
+    return [*found, ("killed and resumed", "the same bytes" if killed.get("same_bytes") else f"failed: {killed}")]
+
+
+def row(found: dict[str, Any]) -> str:
+    how = f"{found['precision']}, padding {found['padding']}, {found['execution']}"
+    return f"the same bytes after {found['updates']} updates in {how}: {found['sha256'][0]}"

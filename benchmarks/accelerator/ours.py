@@ -1,0 +1,139 @@
+"""What the benchmark calls of the project's training: the one place to adapt where that changes."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from finetrail import layout, schema, stage, tasks
+
+EXECUTIONS = ("auto", "eager", "graphs", "compile")
+PACKING = "finetrail.training.packing"
+
+
+class Enough(Exception):
+    """Ends a training that has been measured, without its validation and checkpoint."""
+
+
+def settings(execution: str = "auto", **changes: Any) -> dict[str, Any]:
+    """Return the section train of a recipe, but for what a task adds."""
+    return {
+        "engine": "trainer",
+        "lr": 1e-4,
+        "epochs": 1.0,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "weight_decay": 0.01,
+        "warmup": 0.1,
+        "schedule": "linear",
+        "max_grad_norm": 1.0,
+        "precision": "auto",
+        "optimizer": "adamw_torch_fused",
+        "batching": "length",
+        "eval_batch_size": 32,
+        "best_metric": "loss",
+        "patience": None,
+        "log_steps": 1,
+        "layer_decay": 1.0,
+        "unfreeze_layers": None,
+        "checkpoint_every": None,
+        "gradient_checkpointing": False,
+        "lora": None,
+    } | execution_settings(execution) | changes  # fmt: skip
+
+
+def execution_settings(execution: str) -> dict[str, Any]:
+    """Return the setting of how updates are executed, by the name that this version has for it."""
+    if "execution" in schema.Train.model_fields:
+        return {"execution": execution}
+    return {"torch_compile": execution == "compile"}
+
+
+def lacks(execution: str, padding: bool | None) -> str | None:
+    """Return what this version has not of a way to train, or None; padding: None is the default."""
+    if execution in ("graphs", "eager") and "execution" not in schema.Train.model_fields and padding is not True:
+        return "train.execution"
+    return PACKING if padding is False and not find_spec(PACKING) else None
+
+
+@contextmanager
+def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], None]) -> Iterator[None]:
+    """Train with or without padding (None: as by default), and call updated(journal) behind each update."""
+    import torch
+
+    from finetrail.training.journal import Journal
+    from stages import train as train_stage
+
+    own = Journal.updated
+
+    def told(journal: Any, update: int) -> None:
+        own(journal, update)
+        updated(journal)
+
+    def seeded(seed: int) -> None:
+        make_deterministic(seed)
+        torch.use_deterministic_algorithms(deterministic)
+
+    make_deterministic = train_stage.make_deterministic
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Journal, "updated", told))
+        stack.enter_context(patch.object(train_stage, "make_deterministic", seeded))
+        if padding is not None and find_spec(PACKING):
+            stack.enter_context(patch(f"{PACKING}.applies", lambda *arguments, **named: not padding))
+        yield
+
+
+def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) -> None:
+    """Train in the working folder's data/, as the train stage does, until the journal is told Enough."""
+    from transformers import AutoTokenizer
+
+    from stages import train as train_stage
+
+    task = tasks.module(task_name, "modeling")
+    declared = tasks.module(task_name, "settings").Train(**values)
+    target = stage.read_json(layout.TARGET)
+    features = {split: train_stage.load_features(split) for split in ("train", "validation")}
+    shutil.rmtree(scratch, ignore_errors=True)
+    run = train_stage.Run(
+        task=task,
+        collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), declared),
+        train=train_stage.taken(features["train"], task.COLUMNS),
+        validation=train_stage.taken(features["validation"], task.COLUMNS),
+        validate=lambda reduced: {},
+        settings=declared,
+        seed=0,
+        scratch=scratch,
+        piece_size=declared.batch_size,
+    )
+
+    def build() -> Any:
+        with drawn_on(device, task_name):
+            return train_stage.build_model(task, target, declared, features["train"], 0)
+
+    train_stage.fit(build, run)
+
+
+@contextmanager
+def drawn_on(device: str, task_name: str) -> Iterator[None]:
+    """Draw the weights of a new model on the device: a large one takes a CPU many seconds."""
+    import torch
+
+    if task_name != "text_generation":
+        yield
+        return
+    with torch.device(device):
+        yield
+
+
+def lengths_of_updates(task_name: str, batch_size: int) -> list[Any]:
+    """Return the lengths of the features of each update of the first epoch, an array each."""
+    from finetrail.training import batching
+    from stages import train as train_stage
+
+    columns = tasks.module(task_name, "modeling").COLUMNS
+    lengths = batching.feature_lengths(train_stage.taken(train_stage.load_features("train"), columns))
+    batches = batching.Batches(lengths, batch_size, grouped=True, seed=0)
+    return [lengths[[row for row, _ in batch]] for batch in batches]

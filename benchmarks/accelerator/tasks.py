@@ -1,0 +1,150 @@
+"""Does each task train, evaluate and export on the device, with the losses and the predictions of the CPU?
+
+The same project runs twice, in fp32 and without dropout, and the loss curves are compared. Then the device evaluates
+what the CPU has trained. Where a prediction differs, each device must be as sure of its own as the other one of its:
+such a near tie may fall either way. A third training, with the precision and the batches that are the default on the
+device, follows the others more loosely.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.accelerator import models, projects
+from benchmarks.accelerator.part import Part
+from finetrail.stage import read_json
+
+EXAMPLES, EXAMPLES_TINY = 270, 50
+UPDATES = 20
+MOST_DIFFERENCE = 1e-4
+MOST_DIFFERENCE_BY_DEFAULT = 0.05
+NEAR_TIE = 1e-3
+EPOCHS = {"masked_lm": 2.0}  # its blocks are fewer than the examples
+SURE = ("confidences", "scores")
+
+
+def run(part: Part) -> None:
+    with part.scratch() as work:
+        folders = {task: work / task / "reference" for task in projects.SECTIONS}
+        for task, folder in folders.items():
+            projects.make(
+                task,
+                folder,
+                models.TINY if part.tiny else models.SMALL,
+                dropout=False,
+                examples=EXAMPLES_TINY if part.tiny else EXAMPLES,
+                lr=5e-4,
+                precision="fp32",
+                epochs=EPOCHS.get(task, 1.0),
+            )
+        stages = (*projects.PREPARED, "train", "evaluate")
+        failed = by_task(projects.run([(folder, stages) for folder in folders.values()], "cpu", part.workers))
+        jobs = on_the_device([folder for task, folder in folders.items() if task not in failed])
+        failed |= by_task(projects.run(jobs, part.device, part.workers)) if jobs else {}
+        for task, folder in folders.items():
+            found = {"error": failed[task]} if task in failed else compared(folder)
+            part.keep(tasks=part.result.get("tasks", {}) | {task: found})
+            for what in wrong(found):
+                part.fail(f"{task}: {what}")
+
+
+def on_the_device(references: list[Path]) -> list[projects.Job]:
+    """Return the jobs that do the same on the device, the longest first."""
+    jobs: list[projects.Job] = []
+    jobs += [(projects.copy(folder, "device"), ("train", "evaluate", "export")) for folder in references]
+    jobs += [(projects.copy(folder, "default", precision="auto"), ("train",)) for folder in references]
+    return jobs + [(projects.copy(folder, "scored"), ("evaluate",)) for folder in references]
+
+
+def by_task(errors: dict[Path, str]) -> dict[str, str]:
+    """Return the errors by task; of several the last."""
+    return {folder.parent.name: f"{folder.name}: {error}" for folder, error in errors.items()}
+
+
+def compared(reference: Path) -> dict[str, Any]:
+    """Compare what the device has made with the CPU's."""
+    scored, device, default = (reference.with_name(name) for name in ("scored", "device", "default"))
+    losses = projects.losses(reference)[:UPDATES]
+    record = read_json(default / projects.RECORD)
+    return {
+        "updates": len(losses),
+        "worst_difference_of_losses": projects.worst_difference(projects.losses(device)[:UPDATES], losses),
+        "default_precision": record["precision"],
+        "default_padding": record.get("padding", "not told"),
+        "default_execution": record.get("execution", "not told"),
+        "worst_difference_by_default": projects.worst_difference(projects.losses(default)[:UPDATES], losses),
+        "exported": (device / "data/exported/onnx/model.onnx").is_file(),
+    } | predictions(reference / projects.PREDICTED, scored / projects.PREDICTED)
+
+
+def predictions(expected: Path, found: Path) -> dict[str, Any]:
+    """Count the predictions, and those that differ; say how far apart the numbers are, there and anywhere."""
+    values, sure = (dict(zip(("expected", "found"), map(reader, (expected, found)), strict=True)) for reader in READERS)
+    apart = [abs(one - other) for one, other in zip(sure["expected"], sure["found"], strict=True)]
+    pairs = zip(values["expected"], values["found"], apart, strict=True)
+    margins = [margin for one, other, margin in pairs if one != other]
+    return {
+        "predictions": len(apart),
+        "differing_predictions": len(margins),
+        "widest_margin_of_those": max(margins, default=0.0),
+        "worst_difference_of_confidences": max(apart),
+    }
+
+
+def answers(path: Path) -> list[Any]:
+    """Return all predictions, one after the other."""
+    return list(flat(pq.read_table(path)["predictions"].to_pylist()))
+
+
+def confidences(path: Path) -> list[float]:
+    """Return how sure the model is of each prediction, or by what number it ranks."""
+    table = pq.read_table(path)
+    [name] = [name for name in SURE if name in table.column_names]
+    return list(flat(table[name].to_pylist()))
+
+
+READERS = (answers, confidences)
+
+
+def flat(values: list[Any]) -> Iterator[Any]:
+    """Yield what stands in lists, and in lists in them."""
+    for value in values:
+        if isinstance(value, list):
+            yield from flat(value)
+        else:
+            yield value
+
+
+def wrong(found: dict[str, Any]) -> list[str]:
+    """Return what is not as it should be."""
+    if "error" in found:
+        return [found["error"]]
+    checks = {
+        f"losses differ by {found['worst_difference_of_losses']:.1e}": found["worst_difference_of_losses"]
+        > MOST_DIFFERENCE,
+        f"losses in {found['default_precision']} differ by {found['worst_difference_by_default']:.1e}": found[
+            "worst_difference_by_default"
+        ]
+        > MOST_DIFFERENCE_BY_DEFAULT,
+        f"a prediction differs by a margin of {found['widest_margin_of_those']:.1e}": found["widest_margin_of_those"]
+        > NEAR_TIE,
+        "nothing was exported": not found["exported"],
+    }
+    return [what for what, holds in checks.items() if holds]
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(task, row(found)) for task, found in result["tasks"].items()]
+
+
+def row(found: dict[str, Any]) -> str:
+    if "error" in found:
+        return "failed"
+    return (
+        f"losses differ by {found['worst_difference_of_losses']:.0e} in fp32, by "
+        f"{found['worst_difference_by_default']:.0e} in {found['default_precision']} "
+        f"(padding {found['default_padding']}, {found['default_execution']}); "
+        f"{found['differing_predictions']} of {found['predictions']:,} predictions differ"
+    )
