@@ -37,14 +37,14 @@ def run(part: Part) -> None:
         folders = {task: work / task / "first" for task in projects.SECTIONS}
         for task, folder in folders.items():
             make(task, folder, part.tiny)
-        failed = projects.run([(folder, projects.PREPARED) for folder in folders.values()], "cpu", part.workers)
+        stages = (*projects.PREPARED, "train")
+        failed = projects.run([(folder, stages) for folder in folders.values()], part.device, part.workers)
         ready = {task: folder for task, folder in folders.items() if folder not in failed}
-        seconds = {task: projects.copy(folder, "second") for task, folder in ready.items()}
+        again = [(projects.copy(folder, "second"), ("train",)) for folder in ready.values()]
         killed = projects.copy(ready[KILLED], "killed") if KILLED in ready else None
         with ThreadPoolExecutor() as pool:
             survived = pool.submit(killed_and_resumed, killed, part.device) if killed else None
-            for repeated in (ready, seconds):
-                failed |= projects.run([(path, ("train",)) for path in repeated.values()], part.device, part.workers)
+            failed |= projects.run(again, part.device, part.workers) if again else {}
         for task, folder in folders.items():
             errors = [failed[path] for path in (folder, folder.with_name("second")) if path in failed]
             found = {"error": errors[0]} if errors else compared(task, folder, part)
@@ -56,7 +56,7 @@ def run(part: Part) -> None:
 
 
 def make(task: str, folder: Path, tiny: bool) -> None:
-    """Make a project whose training takes a few seconds, and writes checkpoints meanwhile."""
+    """Make a project whose training takes a few seconds; that of one task writes checkpoints meanwhile."""
     projects.make(
         task,
         folder,
@@ -65,7 +65,7 @@ def make(task: str, folder: Path, tiny: bool) -> None:
         examples=EXAMPLES_TINY if tiny else EXAMPLES,
         precision="auto",
         epochs=EPOCHS_TINY if tiny else EPOCHS,
-        checkpoint_every="2 updates",
+        checkpoint_every="2 updates" if task == KILLED else None,
     )
 
 

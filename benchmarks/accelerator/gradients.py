@@ -1,4 +1,6 @@
-"""Trains twice in one process and tells which gradients differ first: python -m benchmarks.accelerator.gradients FOLDER.
+"""Trains twice in one process and tells which gradients differ first.
+
+python -m benchmarks.accelerator.gradients FOLDER
 
 The folder is a project with features. The last line is JSON: the update, from 1, and the parameters, those nearest to
 the loss first; or that none differed.
