@@ -70,12 +70,12 @@ def run(name: str, seconds: float, chosen: argparse.Namespace) -> dict[str, Any]
             end(process)
     file = result_file(chosen.output, name)
     result = json.loads(file.read_text()) if file.exists() else {}
-    failures = result.pop("failures", [])
+    failures, rows = result.pop("failures", []), result.pop("rows", [])
     if code is None:
         failures.append(f"stopped after its budget of {seconds:.0f} s")
     elif code:
         failures.append(f"ended with code {code}: {last_line(log_file(chosen.output, name))}")
-    return {"seconds": round(time.time() - started, 1), "failures": failures, "result": result}
+    return {"seconds": round(time.time() - started, 1), "failures": failures, "rows": rows, "result": result}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -86,10 +86,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def environment(device: str) -> dict[str, str]:
-    """Return the variables of the parts: no network, and a stand-in for DVCLive where that is not installed."""
+    """Return the variables of the parts: no network, and a stand-in for DVCLive where that is not installed.
+
+    A JAX that is installed keeps off the GPU: bm25s imports it, and it would take most of the memory.
+    """
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     paths += [] if find_spec("dvclive") else [str(STAND_INS)]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
+    variables["PYTHONUNBUFFERED"] = "1"
     # Tiny models on several threads wait for each other.
     return variables | ({"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if device == "cpu" else {})
 
@@ -97,9 +101,11 @@ def environment(device: str) -> dict[str, str]:
 def measure(chosen: argparse.Namespace) -> int:
     """Measure one part, here; a failure's traceback goes to its log."""
     name, deadline = chosen.part
-    part = Part(name, chosen.device, chosen.tiny, chosen.output, float(deadline))
+    part = Part(name, chosen.device, chosen.tiny, chosen.output, float(deadline), lambda result: [])
     try:
-        import_module(f"benchmarks.accelerator.{name}").run(part)
+        module = import_module(f"benchmarks.accelerator.{name}")
+        part.rows = module.rows
+        module.run(part)
     except Exception as error:
         traceback.print_exc()
         part.fail(f"{type(error).__name__}: {first_line(str(error))}")
@@ -119,10 +125,7 @@ def table(parts: dict[str, Any], seconds: float) -> str:
     for name, part in parts.items():
         rows.append((name, "FAILED" if part["failures"] else "ok", f"{part['seconds']} s"))
         rows += [(name, "failure", what) for what in part["failures"]]
-        try:
-            rows += [(name, *row) for row in import_module(f"benchmarks.accelerator.{name}").rows(part["result"])]
-        except (KeyError, TypeError, ValueError) as error:  # of a part that was stopped before it had them
-            rows.append((name, "no table", f"its result lacks {error}"))
+        rows += [(name, *row) for row in part["rows"]]
     rows.append(("all", "seconds", f"{seconds:.0f}"))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows)

@@ -103,7 +103,6 @@ CASES_TINY = (
     Case(WRITER, "gpt2", 32, 8, ("plain", "ours")),
     Case(WRITER, "llama-1b", 32, 8, ("plain_best", "ours"), lora=True),
     Case(CLASSIFIER, "roberta-large", 32, 8, ("ours",)),
-    Case(CLASSIFIER, "distilbert", 32, 8, ("ours",)),
 )
 
 

@@ -28,7 +28,7 @@ LAUNCHERS = {
 def run(part: Part) -> None:
     with part.scratch() as work:
         sizes, examples = (models.TINY, EXAMPLES_TINY) if part.tiny else (models.SMALL, EXAMPLES)
-        project = projects.make(TASK, work / "project", sizes, False, examples, precision="fp32", lr=5e-4)
+        project = projects.make(TASK, work / "project", sizes, False, examples, precision="fp32", lr=1e-4)
         if error := projects.run([(project, projects.PREPARED)], "cpu", 1).get(project):
             raise RuntimeError(error)
         # Accelerate (1.15) starts FSDP on accelerators only.

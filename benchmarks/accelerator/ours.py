@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 from finetrail import layout, schema, stage, tasks
 
-EXECUTIONS = ("auto", "eager", "graphs", "compile")
 PACKING = "finetrail.training.packing"
 
 
@@ -19,7 +18,7 @@ class Enough(Exception):
 
 
 def settings(execution: str = "auto", **changes: Any) -> dict[str, Any]:
-    """Return the section train of a recipe, but for what a task adds."""
+    """Return the section train of a recipe, but for what a task adds; execution: auto, eager, graphs or compile."""
     return {
         "engine": "trainer",
         "lr": 1e-4,
@@ -52,9 +51,11 @@ def execution_settings(execution: str) -> dict[str, Any]:
     return {"torch_compile": execution == "compile"}
 
 
-def lacks(execution: str, padding: bool | None) -> str | None:
-    """Return what this version has not of a way to train, or None; padding: None is the default."""
-    if execution in ("graphs", "eager") and "execution" not in schema.Train.model_fields and padding is not True:
+def lacks(execution: str, padding: bool | None, device: str) -> str | None:
+    """Return what this version, or this device, has not of a way to train; or None. padding: None is the default."""
+    if execution == "graphs" and device == "cpu":
+        return "a GPU"
+    if execution == "graphs" and "execution" not in schema.Train.model_fields:
         return "train.execution"
     return PACKING if padding is False and not find_spec(PACKING) else None
 

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,14 @@ class Part:
     tiny: bool
     output: Path
     deadline: float  # of time.time()
+    rows: Callable[[dict[str, Any]], list[tuple[str, str]]]  # a result, also a part of one, in a few lines
     result: dict[str, Any] = field(default_factory=lambda: {"failures": []})
 
     def keep(self, **found: Any) -> None:
-        """Take up what is found, and write all of it."""
+        """Take up what is found, and write all of it, with its rows as far as there are any."""
         self.result |= found
+        with suppress(KeyError):
+            self.result["rows"] = self.rows(self.result)
         beside = self.output / f".{self.name}.json"
         beside.write_text(json.dumps(self.result, indent=2) + "\n")
         os.replace(beside, result_file(self.output, self.name))
@@ -44,7 +47,7 @@ class Part:
     @property
     def workers(self) -> int:
         """Return how many processes may compute side by side where speed is not measured."""
-        return min(MOST_WORKERS, os.cpu_count() or 1)
+        return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // 2))
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

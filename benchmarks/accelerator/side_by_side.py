@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import logging
+from transformers.utils.import_utils import enable_tf32
 
 from benchmarks.accelerator import features, ours, plain
 from benchmarks.accelerator.cases import LORA, OWN, SIDES, Case, Side, Work, work
@@ -60,7 +61,7 @@ def works() -> bool:
 def measured(case: Case, side_name: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     """Return the figures of one side, or why there are none."""
     side = SIDES[side_name]
-    missing = None if side.plain else ours.lacks(side.execution, side.padding)
+    missing = None if side.plain else ours.lacks(side.execution, side.padding, device)
     if missing:
         return {"not_available": missing}
     try:
@@ -80,7 +81,7 @@ def clean(compiled: bool) -> None:
     """Let the next side find the device as this one did."""
     torch.use_deterministic_algorithms(False)
     if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        enable_tf32(False)
     if compiled:  # else it would import the compiler
         torch.compiler.reset()
     gc.collect()

@@ -35,7 +35,7 @@ def run(part: Part) -> None:
                 models.TINY if part.tiny else models.SMALL,
                 dropout=False,
                 examples=EXAMPLES_TINY if part.tiny else EXAMPLES,
-                lr=5e-4,
+                lr=1e-4,
                 precision="fp32",
                 epochs=EPOCHS.get(task, 1.0),
             )

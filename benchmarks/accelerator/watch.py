@@ -23,7 +23,7 @@ class Length(NamedTuple):
     most_updates: int
 
 
-LENGTH, LENGTH_TINY = Length(20, 1.5, 500), Length(LEAST_WARM_UP, 0.1, 8)
+LENGTH, LENGTH_TINY = Length(20, 1.5, 300), Length(LEAST_WARM_UP, 0.1, 8)
 
 
 class Watch:
@@ -88,7 +88,7 @@ class Watch:
             return False
         self._now()
         self.profile.stop()
-        spans = [
+        spans: list[tuple[float, float]] = [
             (event.time_range.start, event.time_range.end)
             for event in self.profile.events()
             if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
