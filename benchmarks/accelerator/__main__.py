@@ -35,6 +35,7 @@ def main() -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
     if chosen.part:
         sys.exit(measure(chosen))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the part that runs is ended too
     parts, started = {}, time.time()
     for name in (name for name in BUDGETS if name in chosen.only):
         parts[name] = run(name, budget(name, chosen, started), chosen)

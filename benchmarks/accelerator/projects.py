@@ -235,6 +235,10 @@ def losses(folder: Path) -> list[float]:
 
 def worst_difference(found: list[float], expected: list[float]) -> float:
     """Return the largest relative difference of two loss curves."""
-    if len(found) != len(expected):
-        raise ValueError(f"{len(found)} losses beside {len(expected)}")
     return max(abs(one - other) / abs(other) for one, other in zip(found, expected, strict=True))
+
+
+def worst_share_of_mean(found: list[float], expected: list[float]) -> float:
+    """Return the largest difference of two loss curves as a share of the mean: rounding weighs more in low losses."""
+    apart = max(abs(one - other) for one, other in zip(found, expected, strict=True))
+    return apart / (sum(expected) / len(expected))
