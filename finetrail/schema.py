@@ -326,7 +326,10 @@ class Train(Settings):
     gradient_checkpointing: bool = Field(
         description="compute activations anew in the backward pass: less memory, slower"
     )
-    torch_compile: bool = Field(description="compile the model with torch.compile; slow to start")
+    execution: Literal["auto", "eager", "graphs", "compile"] = Field(
+        description="eager: kernel by kernel; graphs: as recorded CUDA graphs; compile: by torch.compile, slow to "
+        "start; auto: graphs in long runs on one GPU, else eager"
+    )
     lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
 
     @model_validator(mode="after")
@@ -396,10 +399,10 @@ class Recipe(Settings):
                     f"numerics is portable, which computes in fp32, and train.precision is {train.precision}; "
                     "expected precision auto or fp32, or numerics fast"
                 )
-            if train.torch_compile:
+            if train.execution == "compile":
                 raise ValueError(
-                    "numerics is portable, and train.torch_compile compiles for this CPU; "
-                    "expected torch_compile false, or numerics fast"
+                    "numerics is portable, and train.execution: compile compiles for this CPU; "
+                    "expected execution auto or eager, or numerics fast"
                 )
         return self
 

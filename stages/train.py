@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
-from finetrail.training import adapters, batching, checkpoints, loop, memory, trainer
+from finetrail.training import adapters, batching, checkpoints, execution, graphs, loop, memory, packing, trainer
 from finetrail.training.determinism import make_deterministic
-from finetrail.training.run import HISTORY, Run
+from finetrail.training.run import HISTORY, Run, effective_precision
 from finetrail.training.speed import speed_up
 
 PIECE_SIZE = "piece_size.json"
@@ -93,14 +93,35 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
         adapters.add(model, settings.lora)
     if settings.gradient_checkpointing:
         memory.checkpoint_gradients(model)
-    speed_up(model, settings.torch_compile)
-    if settings.torch_compile:
-        model.compile(dynamic=True)  # in place: names and weights stay what they are
     return model
+
+
+def executed(model: PreTrainedModel, run: Run) -> Run:
+    """Prepare the model for how the run executes its passes, and return the run with that."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    precision = effective_precision(run.settings.precision)
+    way = execution.chosen(model, run.settings, precision, run.updates(processes)[1])
+    compiles = way.execution == "compile"
+    if way.padding == "none":
+        packer = packing.use(model, rounds=way.execution == "graphs", compiles=compiles)
+        run = replace(run, collator=packer.collator(run.collator))
+    else:
+        speed_up(model, compiles)
+    if compiles:
+        model.compile(dynamic=True)  # in place: names and weights stay what they are
+    return replace(run, execution=way)
+
+
+def may_halve(settings: Any) -> bool:
+    """Return whether the weights below adapters may be kept in bf16; FSDP spreads weights of one type only."""
+    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    return settings.lora is not None and effective_precision(settings.precision) == "bf16" and not spread
 
 
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
+
+    Where the default of CUDA graphs fails, again from there without them.
 
     The batches stay what they are, and their loss too. A run that was killed then goes on in pieces of that size.
     """
@@ -110,7 +131,15 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
         run = replace(run, piece_size=stage.read_json(piece_size))
     while record is None:
         try:
-            model, record = ENGINES[run.settings.engine](build(), run)
+            model = build()
+            prepared = executed(model, run)
+            whole = adapters.halve(model) if may_halve(run.settings) else {}
+            model, record = ENGINES[run.settings.engine](model, prepared)
+        except graphs.Failed as error:
+            if run.settings.execution == "graphs":
+                raise UserError(f"train.execution: CUDA graphs fail here ({error}); expected auto or eager") from None
+            run = replace(run, settings=run.settings.model_copy(update={"execution": "eager"}))
+            stage.log(f"train: CUDA graphs fail here ({error}): again, without them")
         except torch.OutOfMemoryError:
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
             if several or not run.task.SEPARABLE or run.piece_size == 1:
@@ -126,7 +155,7 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if run.settings.lora is not None:
-        adapters.merge(model)
+        adapters.merge(model, whole)
     return model, record
 
 

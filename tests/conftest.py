@@ -332,7 +332,7 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "unfreeze_layers": None,
         "checkpoint_every": None,
         "gradient_checkpointing": False,
-        "torch_compile": False,
+        "execution": "auto",
         "lora": None,
     } | changes
 

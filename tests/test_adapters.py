@@ -90,7 +90,7 @@ def test_what_is_saved_is_a_plain_model_with_the_outputs_of_the_trained_one(
     adapters.add(model, LORA)
     steps(model, BATCHES[task])
     adapted = outputs(model, task)
-    adapters.merge(model)
+    adapters.merge(model, {})
     model.save_pretrained(tmp_path / "merged")
 
     assert not all(torch.allclose(*pair, atol=1e-3) for pair in zip(untrained, adapted, strict=True))
@@ -103,6 +103,27 @@ def test_what_is_saved_is_a_plain_model_with_the_outputs_of_the_trained_one(
     assert {file.name for file in (tmp_path / "merged").iterdir()} == {f.name for f in (tmp_path / "plain").iterdir()}
     loaded = tasks.module(task, "modeling").load_model(tmp_path / "merged").state_dict()
     assert loaded and all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.items())
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_weights_kept_in_bf16_train_to_the_same_bytes(build: Build, task: str) -> None:
+    found = []
+    for halves in (False, True):
+        model = build(task)
+        adapters.add(model, LORA)
+        whole = adapters.halve(model) if halves else {}
+        halved = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
+        assert len(halved) == len(whole) and halved.isdisjoint(
+            name for name, weight in model.named_parameters() if weight.requires_grad
+        )
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16):
+            steps(model, BATCHES[task])
+        adapters.merge(model, whole)
+        found.append(tensors(model))
+        assert halves == bool(whole)
+    assert all(torch.equal(weight, found[1][name]) for name, weight in found[0].items())
+    assert {weight.dtype for weight in found[1].values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("task", tasks.names())

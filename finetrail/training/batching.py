@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from finetrail.tasks import IGNORE_INDEX
 
 BATCHES_SORTED_TOGETHER = 100
-# No piece of a batch of similar lengths has a larger share of padding.
+# Of a piece of a batch of similar lengths.
 MOST_PADDING = 0.05
 DRAWS = 2**62
 # The draw of a row that only fills up the last batches, so that all processes have as many; it counts nothing.
@@ -98,8 +98,11 @@ def train_loader(
     batches: Batches,
     columns: Sequence[str],
     piece_size: int | None,
+    most_padding: float,
 ) -> "TrainLoader":
     """Return the loader of one process's batches, each in pieces of at most piece_size features; None: one piece.
+
+    No piece has a larger share of padding than most_padding.
 
     columns are what the collator takes of the features and of "draw".
     """
@@ -107,7 +110,7 @@ def train_loader(
     def collate(rows: list[dict[str, Any]]) -> Batch:
         counted = rows[0]["draw"] != REPEATED
         taken = [{name: value for name, value in row.items() if name in columns} for row in rows]
-        parts = pieces([len(row["input_ids"]) for row in rows], piece_size, MOST_PADDING if batches.grouped else 1.0)
+        parts = pieces([len(row["input_ids"]) for row in rows], piece_size, most_padding)
         collated = [collator([taken[row] for row in part]) for part in (parts if piece_size else [range(len(rows))])]
         return {"pieces": collated, "items": torch.stack([items(piece) * counted for piece in collated])}
 

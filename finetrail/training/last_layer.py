@@ -22,15 +22,16 @@ LIKE_BERT = {"bert", "camembert", "electra", "roberta", "xlm-roberta"}
 
 def fills_masks(model: PreTrainedModel) -> bool:
     """Tell whether a model's head is for masked language modeling."""
-    return _has_head(model, MODEL_FOR_MASKED_LM_MAPPING)
+    return has_head(model, MODEL_FOR_MASKED_LM_MAPPING)
 
 
 def labels_tokens(model: PreTrainedModel) -> bool:
     """Tell whether a model's head is for token classification, behind layers like BERT's."""
-    return _has_head(model, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING) and model.config.model_type in LIKE_BERT
+    return has_head(model, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING) and model.config.model_type in LIKE_BERT
 
 
-def _has_head(model: PreTrainedModel, mapping: Any) -> bool:
+def has_head(model: PreTrainedModel, mapping: Any) -> bool:
+    """Tell whether a model has the head of one of transformers' mappings from configurations to classes."""
     # By its config: to look through the values of the mapping would import each architecture, which takes seconds.
     return type(model) is mapping.get(type(model.config), None)
 
@@ -91,7 +92,7 @@ def only_first(model: PreTrainedModel) -> None:
     The logits stay the same.
     """
     config = model.config
-    classifies = _has_head(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+    classifies = has_head(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
     if classifies and config.model_type in LIKE_BERT and config._attn_implementation == attention.NAME:
         encoder: Any = model.base_model.encoder
         last = encoder.layer[-1].attention

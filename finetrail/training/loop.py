@@ -18,7 +18,7 @@ from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel, get_scheduler, set_seed
 
 from finetrail import stage
-from finetrail.training import checkpoints, shards, validation
+from finetrail.training import checkpoints, execution, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
 from finetrail.training.run import Run, backward, count_items, effective_precision
@@ -80,6 +80,7 @@ class Loop:
         fused = settings.optimizer == "adamw_torch_fused"
         self.plain = model
         self.model, self.optimizer = accelerator.prepare(model, torch.optim.AdamW(groups, fused=fused))
+        self.run_pass = execution.run_pass(accelerator, self.model, run.execution)
         warmup = math.ceil(self.updates * settings.warmup)
         self.schedule = get_scheduler(settings.schedule, self.optimizer, warmup, self.updates)
         self.loader = run.loader(accelerator)
@@ -126,7 +127,8 @@ class Loop:
         share = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model):
-                share += backward(self.accelerator, self.model, send_to_device(batch, self.accelerator.device), items)
+                on_device = send_to_device(batch, self.accelerator.device)
+                share += backward(self.accelerator, self.model, on_device, items, self.run_pass)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.run.settings.max_grad_norm)
         rate = self.schedule.get_last_lr()[0]
         self.optimizer.step()

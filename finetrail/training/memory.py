@@ -15,6 +15,8 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
         raise UserError(
             f"train.gradient_checkpointing: transformers has none for {base.config.model_type}; expected false"
         )
-    base.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    # The method's name in transformers 5.17; later ones warn of it.
+    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     # Only reentrant checkpoints need it, and the gradient would pass through frozen layers down to the embeddings.
     base.disable_input_require_grads()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +16,17 @@ from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import Train
 from finetrail.tasks import LOWER_IS_BETTER
-from finetrail.training import shards
-from finetrail.training.batching import Batch, Batches, Collator, TrainLoader, feature_lengths, train_loader
+from finetrail.training import graphs, shards
+from finetrail.training.batching import (
+    MOST_PADDING,
+    Batch,
+    Batches,
+    Collator,
+    TrainLoader,
+    feature_lengths,
+    train_loader,
+)
+from finetrail.training.execution import Execution
 
 HISTORY = "history"
 
@@ -35,6 +44,7 @@ class Run:
     seed: int
     scratch: Path
     piece_size: int  # at most so many features go through the model at once
+    execution: Execution = Execution()
 
     @property
     def best_is_highest(self) -> bool:
@@ -59,7 +69,10 @@ class Run:
         )
         # Of a model that is spread, each pass needs all processes: then they must have as many.
         piece_size = None if shards.are_used(accelerator) or not self.task.SEPARABLE else self.piece_size
-        return train_loader(self.train, self.collator, self.task.items, batches, self.task.COLUMNS, piece_size)
+        similar = batches.grouped and self.execution.padding == "buckets"
+        most_padding = MOST_PADDING if similar else 1.0
+        items, columns = self.task.items, self.task.COLUMNS
+        return train_loader(self.train, self.collator, items, batches, columns, piece_size, most_padding)
 
     def record(
         self,
@@ -80,6 +93,7 @@ class Run:
             "processes": accelerator.num_processes,
             "effective_batch_size": batch_size,
             "piece_size": self.piece_size,
+            **asdict(self.execution),
             "parameters": model.num_parameters(),
             "parameters_trained": model.num_parameters(only_trainable=True),
             "updates": updates,
@@ -97,7 +111,9 @@ def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
     return accelerator.reduce(own, "sum")
 
 
-def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor) -> torch.Tensor:
+def backward(
+    accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor, run_pass: graphs.Pass
+) -> torch.Tensor:
     """Add a batch's gradients to those of its update, of so many items, and return its share of the update's loss.
 
     Each piece's mean counts as many times as it has items: the update is that of one big batch, however its
@@ -107,10 +123,7 @@ def backward(accelerator: Accelerator, model: Any, batch: Batch, items: torch.Te
     pieces = batch["pieces"]
     for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
         with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
-            with shards.autocast(accelerator):
-                loss = model(**piece)["loss"] * (own / items * accelerator.num_processes)
-            accelerator.backward(loss)
-        share += loss.detach()
+            share += run_pass(piece, own / items * accelerator.num_processes)
     return share
 
 

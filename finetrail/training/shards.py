@@ -25,10 +25,10 @@ def check(accelerator: Accelerator, settings: Train) -> None:
             f"launcher: {kind.value}{' version 1' if spread else ''} spreads the weights over processes in a way that "
             "finetrail does not gather; expected DDP, or accelerate launch --use_fsdp --fsdp_version 2"
         )
-    if spread and (settings.unfreeze_layers is not None or settings.torch_compile):
+    if spread and (settings.unfreeze_layers is not None or settings.execution == "compile"):
         raise UserError(
-            "train.unfreeze_layers and train.torch_compile change a model that FSDP has spread; expected null and "
-            "false, or DDP"
+            "train.unfreeze_layers and train.execution: compile change a model that FSDP has spread; expected null and "
+            "auto, or DDP"
         )
 
 

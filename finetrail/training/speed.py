@@ -19,7 +19,10 @@ PREPARED = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
 def speed_up(model: PreTrainedModel, compiles: bool) -> None:
-    """Make training faster; the weights stay as they are. On an accelerator only models that fill masks change."""
+    """Make training with padding faster; the weights stay as they are.
+
+    On an accelerator only models that fill masks change.
+    """
     if fills_masks(model):
         only_labelled(model, compiles)
     if torch.accelerator.is_available():

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from finetrail.training import checkpoints, shards, validation
+from finetrail.training import checkpoints, execution, graphs, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
 from finetrail.training.run import Run, backward, count_items, effective_precision
@@ -57,6 +57,7 @@ class PieceTrainer(Trainer):
             optimizer_cls_and_kwargs=(optimizer, options | {"params": groups}),
         )
         self.run = run
+        self.run_pass: graphs.Pass | None = None
         self.journal = Journal(run, main=self.accelerator.is_main_process)
         self.remove_callback(PrinterCallback)
         self.add_callback(Reporting(self))
@@ -70,7 +71,9 @@ class PieceTrainer(Trainer):
         return count_items(self.accelerator, batch_samples)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        return backward(self.accelerator, model, self._prepare_inputs(inputs), num_items_in_batch)
+        if self.run_pass is None:  # the model is what Accelerate made of it
+            self.run_pass = execution.run_pass(self.accelerator, model, self.run.execution)
+        return backward(self.accelerator, model, self._prepare_inputs(inputs), num_items_in_batch, self.run_pass)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # its estimate, which nothing reads, takes a batch of one piece

@@ -228,8 +228,8 @@ def test_another_setting_never_meets_an_old_checkpoint(
 def test_a_compiled_model_trains_to_the_same_losses(tokenized: Callable[[str], Path]) -> None:
     tokenized("text_classification")
     settings = {"epochs": 0.3, "lr": 1e-3}
-    eager, compiled = (trained("text_classification", torch_compile=on, **settings) for on in (False, True))
-    trained("text_classification", torch_compile=False)  # for the next test
+    eager, compiled = (trained("text_classification", execution=way, **settings) for way in ("eager", "compile"))
+    trained("text_classification", execution="eager")  # for the next test
     assert curve(compiled, "validation/loss") == pytest.approx(curve(eager, "validation/loss"), abs=0.05)
     assert (
         load(compiled["data/trained/model.safetensors"]).keys() == load(eager["data/trained/model.safetensors"]).keys()

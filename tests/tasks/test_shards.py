@@ -76,11 +76,11 @@ def test_weights_that_nothing_gathers_are_refused(kind: DistributedType, monkeyp
         shards.check(Accelerator(cpu=True), None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("change", [{"unfreeze_layers": 1}, {"torch_compile": True}])
+@pytest.mark.parametrize("change", [{"unfreeze_layers": 1}, {"execution": "compile"}])
 def test_what_changes_a_spread_model_is_refused(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
     monkeypatch.setattr(Accelerator, "is_fsdp2", True)
-    plain = {"unfreeze_layers": None, "torch_compile": False}
+    plain = {"unfreeze_layers": None, "execution": "auto"}
     shards.check(Accelerator(cpu=True), Train.model_construct(**plain))
-    with pytest.raises(UserError, match="change a model that FSDP has spread; expected null and false, or DDP"):
+    with pytest.raises(UserError, match="change a model that FSDP has spread; expected null and auto, or DDP"):
         shards.check(Accelerator(cpu=True), Train.model_construct(**plain | change))

@@ -62,14 +62,18 @@ class BiEncoder(PreTrainedModel):
         documents: torch.Tensor,
         relevant: torch.Tensor,
         labels: torch.Tensor | None = None,
+        packing: dict[str, Any] | None = None,
+        document_packing: dict[str, Any] | None = None,
     ) -> BiEncoderOutput:
         """Compare each query [batch, length] with the documents of the whole batch [batch, given, length].
 
         documents: their keys [batch, given], the relevant one first; relevant: keys [batch, n], for each query. labels
-        are not used: the Trainer (5.23) computes a validation loss only for batches that have some.
+        are not used: the Trainer (5.23) computes a validation loss only for batches that have some. packing,
+        document_packing: of the texts, where the encoder computes them without padding.
         """
-        queries = self.embed(input_ids, attention_mask)
-        vectors = self.embed(document_input_ids.flatten(0, 1), document_attention_mask.flatten(0, 1))
+        queries = self.embed(input_ids, attention_mask, packing)
+        flat = (document_input_ids.flatten(0, 1), document_attention_mask.flatten(0, 1))
+        vectors = self.embed(*flat, document_packing)
         same_query = (input_ids[:, None] == input_ids[None]).all(-1)
         excluded = no_negatives(same_query, documents, relevant)
         own = torch.arange(len(queries), device=queries.device) * documents.shape[1]
@@ -77,9 +81,12 @@ class BiEncoder(PreTrainedModel):
             loss=in_batch_loss(queries, vectors, excluded, own, self.scale), queries=queries, documents=vectors[own]
         )
 
-    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def embed(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         """Return a vector of length 1 for each text, in float32: [texts, width]."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        more = {} if packing is None else {"packing": packing}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **more).last_hidden_state.float()
         if self.target["pooling"] == "cls":
             pooled = hidden[:, 0]
         else:

@@ -1,0 +1,69 @@
+"""Decides how a run's passes are executed: with padding or without, started one by one, recorded or compiled."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedModel
+
+from finetrail.errors import UserError
+from finetrail.schema import Train
+from finetrail.training import graphs, packing, shards
+
+# From so many updates on, recording takes less time than it saves: an estimate, no GPU was measured.
+UPDATES_WORTH_RECORDING = 2000
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How passes are executed; a part of the record of a run."""
+
+    padding: Literal["buckets", "none"] = "buckets"
+    execution: Literal["eager", "graphs", "compile"] = "eager"
+
+
+def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int) -> Execution:
+    """Return how a run of so many updates is executed; UserError where that cannot be what settings ask for.
+
+    It depends on the machine's kind, not on how busy it is: a run that is resumed is executed in the same way.
+    """
+    packs = packing.applies(model, precision)
+    padding: Literal["buckets", "none"] = "none" if packs else "buckets"
+    if settings.execution in ("eager", "compile"):
+        return Execution(padding, settings.execution)
+    hindrances = list(_hindrances(settings, precision, packs))
+    if settings.execution == "graphs" and hindrances:
+        raise UserError(f"train.execution: graphs needs {hindrances[0]}; expected auto or eager, or that")
+    records = not hindrances and (settings.execution == "graphs" or updates >= UPDATES_WORTH_RECORDING)
+    return Execution(padding, "graphs" if records else "eager")
+
+
+def _hindrances(settings: Train, precision: str, packs: bool) -> Iterable[str]:
+    """Yield what CUDA graphs would need and this run lacks."""
+    if not torch.cuda.is_available():
+        yield "a CUDA device"
+    if not packs:
+        yield "a model and a precision that train without padding"  # else batches have too many shapes
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        yield "a single process without FSDP"
+    if precision == "fp16":
+        yield "precision bf16"  # fp16 reads each update's gradients, to scale the loss
+    if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
+        yield "gradient_checkpointing false and unfreeze_layers null"
+
+
+def run_pass(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:
+    """Return what runs a batch forward and backward."""
+
+    def run(inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
+        with shards.autocast(accelerator):
+            loss = model(**inputs)["loss"] * weight
+        accelerator.backward(loss)
+        return loss.detach()
+
+    parameters: Iterable[nn.Parameter] = model.parameters()
+    return graphs.Recorded(run, parameters, graphs.CudaGraphs()) if execution.execution == "graphs" else run

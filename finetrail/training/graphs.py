@@ -1,0 +1,138 @@
+"""Turns passes into recorded ones, whose kernels a GPU starts together (CUDA graphs).
+
+A small model waits for Python: each of its kernels is started by itself, and takes less time than its start. A pass is
+recorded once for each shape of its batch, and replayed from then on:
+
+1. The first batch of a shape is copied into buffers of its own, and passes a few times as usual, to warm up.
+2. The same pass is recorded. Gradients are added into buffers that all recordings share.
+3. Each later batch of that shape is copied into the buffers, and the recording is replayed.
+
+What warming up changed is put back, so losses, gradients and what dropout draws are those of passes that are not
+recorded. Recordings share one pool of memory: none is needed after the next one has begun.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+WARM_UP = 3  # as in torch's documentation of CUDA graphs
+TOLERANCE = 1e-2  # between the loss of a pass and that of its recording, which draw the same dropout
+
+# A batch and its weight, float32 [] -> the loss times the weight; the gradients are added to those there are.
+Pass = Callable[[dict[str, Any], torch.Tensor], torch.Tensor]
+# A function without arguments -> its result, and what computes that again, in place.
+Recorder = Callable[[Callable[[], torch.Tensor]], tuple[torch.Tensor, Callable[[], None]]]
+
+
+class Failed(Exception):
+    """A pass cannot be recorded, or its recording computes something else."""
+
+
+class CudaGraphs:
+    """Records functions as CUDA graphs with one pool of memory."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Of this thread alone: another one pins the memory of later batches meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            result = run()
+        self.pool = graph.pool()
+        return result, graph.replay
+
+
+class Recorded:
+    """A pass that is recorded once for each shape of its batch, for parameters on one device."""
+
+    def __init__(self, run_pass: Pass, parameters: Iterable[nn.Parameter], record: Recorder) -> None:
+        self.run_pass, self.record = run_pass, record
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.recordings: dict[Any, tuple[list[torch.Tensor], torch.Tensor, Callable[[], None]]] = {}
+        self.gradients: dict[nn.Parameter, torch.Tensor] = {}
+
+    def __call__(self, inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
+        """Run the pass; inputs are on the parameters' device, and hold tensors and numbers. Failed if it cannot."""
+        if _shapes(inputs) not in self.recordings:
+            self._try_to_record(inputs, weight)
+        buffers, loss, replay = self.recordings[_shapes(inputs)]
+        for buffer, tensor in zip(buffers, [*_tensors(inputs), weight], strict=True):
+            buffer.copy_(tensor, non_blocking=True)
+        self._share_gradients()
+        replay()
+        return loss.clone()  # the next recording may write there
+
+    def _try_to_record(self, inputs: dict[str, Any], weight: torch.Tensor) -> None:
+        gradients = [parameter.grad for parameter in self.parameters]
+        kept = [None if gradient is None else gradient.clone() for gradient in gradients]
+        generator = _generator(self.parameters[0].device)
+        state = generator.get_state()
+        try:
+            self._record(inputs, weight, generator)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise Failed(str(error).splitlines()[0]) from error
+        finally:
+            generator.set_state(state)
+            for parameter, gradient in zip(self.parameters, kept, strict=True):
+                parameter.grad = gradient
+
+    def _record(self, inputs: dict[str, Any], weight: torch.Tensor, generator: torch.Generator) -> None:
+        """Record the pass for inputs of this shape; RuntimeError where the recording gives another loss."""
+        state, device = generator.get_state(), self.parameters[0].device
+        leaves, structure = tree_flatten(inputs)
+        own = tree_unflatten([leaf.clone() if torch.is_tensor(leaf) else leaf for leaf in leaves], structure)
+        own_weight = weight.to(device, torch.float32, copy=True)
+        for parameter in self.parameters:
+            parameter.grad = None
+        expected = self.run_pass(own, own_weight).clone()
+        for parameter in self.parameters:
+            # Not of all: AdamW leaves alone what no pass reaches.
+            if parameter.grad is not None and parameter not in self.gradients:
+                self.gradients[parameter] = torch.zeros_like(parameter)
+            parameter.grad = self.gradients.get(parameter)
+        loss, replay = self.record(lambda: self.run_pass(own, own_weight))
+        generator.set_state(state)
+        replay()
+        if not torch.allclose(loss, expected, rtol=TOLERANCE):
+            raise RuntimeError(f"the recorded loss is {loss.item()}, and was {expected.item()}")
+        self.recordings[_shapes(inputs)] = [*_tensors(own), own_weight], loss, replay
+
+    def _share_gradients(self) -> None:
+        """Make the shared buffers the parameters' gradients, with the values that those have; none is zero."""
+        fresh = [buffer for parameter, buffer in self.gradients.items() if parameter.grad is None]
+        if fresh:
+            torch._foreach_zero_(fresh)
+        for parameter, buffer in self.gradients.items():
+            if parameter.grad is not None and parameter.grad is not buffer:
+                buffer.copy_(parameter.grad)
+            parameter.grad = buffer
+
+
+def _tensors(inputs: dict[str, Any]) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_flatten(inputs)[0] if torch.is_tensor(leaf)]
+
+
+def _shapes(inputs: dict[str, Any]) -> Any:
+    """Return what a recording is made for: the names, shapes, types and numbers of its inputs."""
+    leaves, structure = tree_flatten(inputs)
+    return str(structure), tuple((leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """Return torch's own generator of a device."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index]
+    return torch.default_generator

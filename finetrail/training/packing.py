@@ -1,0 +1,342 @@
+"""Turns batches with padding into rows of tokens without any, which a model then computes (padding-free training).
+
+1. The collator gives a batch [features, length] with padding, as for any model.
+2. `Packer` finds, on the CPU, where the tokens are: one row of all tokens, their positions, and the features' bounds.
+3. A hook on the base model takes that row [1, tokens] in place of the batch.
+4. Each layer attends within features (`attend`): on a GPU by flash attention for variable lengths.
+5. What the head reads leaves the base model: the first token of each feature [features, 1, width], the tokens with
+   labels [1, labelled, width], or all of them, with padding again [features, length, width].
+
+Losses and gradients are those of the padded batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AttentionInterface,
+    PreTrainedModel,
+)
+
+from finetrail.tasks import IGNORE_INDEX
+from finetrail.training.last_layer import LIKE_BERT, fills_masks, has_head
+
+NAME = "finetrail_packed"
+# Architectures whose layers pass `packing` on to attention; of these, the ones whose positions begin behind the
+# padding's id.
+ENCODERS = LIKE_BERT | {"distilbert", "modernbert"}
+SUPPORTED = ENCODERS | {"gpt2", "llama"}
+POSITIONS_BEHIND_PADDING = {"camembert", "roberta", "xlm-roberta"}
+# Flash attention in torch (2.11 to 2.13).
+HALF_PRECISION = ("bf16", "fp16")
+LOWEST_CAPABILITY = (8, 0)  # Ampere
+HEAD_WIDTHS = range(8, 257, 8)
+# Counts are rounded up to a multiple of a 16th of the power of two below them, so to at most 6% more.
+STEPS = 16
+
+# What the head reads of the base model's states.
+FIRST, LABELLED, NEXT, ALL = "first", "labelled", "next", "all"
+
+Batch = dict[str, Any]
+
+
+def applies(model: PreTrainedModel, precision: str) -> bool:
+    """Return whether a model trains without padding here: on an NVIDIA GPU, in half precision, where it is supported.
+
+    On a CPU, and in fp32, batches go through in pieces of similar length instead.
+    """
+    on_cuda = torch.version.cuda is not None and torch.cuda.is_available()
+    if not on_cuda or torch.cuda.get_device_capability() < LOWEST_CAPABILITY:
+        return False
+    return precision in HALF_PRECISION and supported(model) and _head_width(model) in HEAD_WIDTHS
+
+
+def supported(model: PreTrainedModel) -> bool:
+    """Return whether the hooks of this module know the model's architecture."""
+    config = model.config
+    encodes = config.model_type not in ENCODERS or not getattr(config, "is_decoder", False)
+    return config.model_type in SUPPORTED and encodes and config._attn_implementation == "sdpa"
+
+
+def _head_width(model: PreTrainedModel) -> int:
+    config = model.config
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def use(model: PreTrainedModel, rounds: bool, compiles: bool) -> "Packer":
+    """Make a model compute batches without padding, and return what prepares them; the weights stay as they are.
+
+    rounds: counts of tokens are rounded up, so that batches have few different shapes.
+    compiles: torch.compile follows, which (2.13) does not call hooks inside of layers.
+    """
+    AttentionInterface.register(NAME, attend)  # without a mask function: transformers makes no mask
+    model.set_attn_implementation(NAME)
+    base: Any = model.base_model
+    packer = Packer(_reads(model), _first_position(model.config), rounds)
+    # As early as possible: of BERT's last layer, what follows the attention is three quarters.
+    early = packer.reads != ALL and model.config.model_type in LIKE_BERT and not compiles
+    inside = []
+    if early:
+        inside.append(base.encoder.layer[-1].attention.output)
+        inside[-1].register_forward_pre_hook(partial(_take_inputs, packer))
+    if getattr(base, "pooler", None) is not None and not (early and packer.reads == FIRST):
+        inside.append(base.pooler)
+        inside[-1].register_forward_pre_hook(_take_first)
+    model.register_forward_pre_hook(partial(_replace_labels, packer), with_kwargs=True)
+    base.register_forward_pre_hook(partial(_replace_inputs, packer, inside), with_kwargs=True)
+    base.register_forward_hook(partial(_take_output, packer, early), with_kwargs=True)
+    return packer
+
+
+def _reads(model: PreTrainedModel) -> str:
+    """Return what the model's head reads."""
+    config = model.config
+    if has_head(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING) and config.model_type in ENCODERS:
+        return FIRST if getattr(config, "classifier_pooling", "cls") == "cls" else ALL
+    if fills_masks(model) or has_head(model, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING):
+        return LABELLED
+    return NEXT if has_head(model, MODEL_FOR_CAUSAL_LM_MAPPING) else ALL
+
+
+def _first_position(config: Any) -> int:
+    return config.pad_token_id + 1 if config.model_type in POSITIONS_BEHIND_PADDING else 0
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Finds the tokens of a batch with padding.
+
+    reads: what the head reads; first_position: the id of a feature's first position; rounds: see `use`.
+    """
+
+    reads: str
+    first_position: int
+    rounds: bool
+
+    def collator(self, collate: Callable[[Any], Batch]) -> Callable[[Any], Batch]:
+        """Return a collator that adds the packing of each text of its batch."""
+
+        def packed(features: Any) -> Batch:
+            batch = dict(collate(features))
+            for name in [name for name in batch if name.endswith("input_ids")]:
+                prefix = name.removesuffix("input_ids")
+                batch[f"{prefix}packing"] = self.pack(
+                    batch[name],
+                    batch[f"{prefix}attention_mask"],
+                    batch.get(f"{prefix}token_type_ids"),
+                    batch.get(f"{prefix}labels"),
+                )
+            return batch
+
+        return packed
+
+    def pack(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        labels: torch.Tensor | None,
+    ) -> Batch:
+        """Return the tokens of a batch as one row; all arguments [..., length], labels perhaps [features].
+
+        input_ids, token_type_ids, position_ids: int64 [1, tokens]. places: where in the batch [features * length] each
+        token is, int64 [tokens]; tokens that only round up the count are one place behind its end. bounds: int32
+        [features + 1], or [features + 2] with rounding, of the features in the row. kept: int64, the tokens of the row
+        that the head reads, if not all. labels: int64 [1, kept], where kept are tokens with labels.
+        """
+        mask = attention_mask.flatten(0, -2).bool()
+        lengths = mask.sum(-1)
+        places = mask.flatten().nonzero()[:, 0]
+        count = len(places)
+        bounds = functional.pad(lengths.cumsum(0), (1, 0))
+        positions = torch.arange(count) - bounds[:-1].repeat_interleave(lengths)
+        filled = self.rounded(count) - count
+        packing: Batch = {
+            "input_ids": _filled(input_ids.flatten()[places], filled)[None],
+            "position_ids": _filled(positions + self.first_position, filled)[None],
+            "places": _filled(places, filled, mask.numel()),
+            "bounds": (functional.pad(bounds, (0, 1), value=count + filled) if self.rounds else bounds).int(),
+            "longest": max(mask.shape[1], filled),
+            "shape": tuple(mask.shape),
+        }
+        if token_type_ids is not None:
+            packing["token_type_ids"] = _filled(token_type_ids.flatten()[places], filled)[None]
+        if self.reads == FIRST:
+            packing["kept"] = bounds[:-1]
+        if self.reads in (LABELLED, NEXT) and labels is not None:
+            known = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX) if self.reads == NEXT else labels
+            known = known.flatten()[places]
+            kept = (known != IGNORE_INDEX).nonzero()[:, 0]
+            more = self.rounded(len(kept)) - len(kept)
+            packing["kept"] = _filled(kept, more)
+            packing["labels"] = _filled(known[kept], more, IGNORE_INDEX)[None]
+        return packing
+
+    def rounded(self, count: int) -> int:
+        """Return the count that a batch gets for so many tokens."""
+        step = max(2 ** (count.bit_length() - 1) // STEPS, 1)
+        return -(-count // step) * step if self.rounds else count
+
+
+def _filled(values: torch.Tensor, count: int, value: int = 0) -> torch.Tensor:
+    return functional.pad(values, (0, count), value=value)
+
+
+def _replace_labels(packer: Packer, model: Any, args: Any, inputs: Batch) -> Any:
+    """Give the head the labels of the tokens that it gets in training; in evaluation it gets all tokens."""
+    if model.training and packer.reads in (LABELLED, NEXT) and "labels" in inputs.get("packing", {}):
+        inputs["labels"] = inputs["packing"]["labels"]
+        if packer.reads == NEXT:
+            inputs["shift_labels"] = inputs["labels"]  # as they are: ForCausalLMLoss shall not shift them once more
+    return args, inputs
+
+
+def _replace_inputs(packer: Packer, inside: list[Any], base: Any, args: Any, inputs: Batch) -> Any:
+    """Give the base model the row of tokens in place of the batch.
+
+    The modules inside of it that need the packing keep it between passes, because checkpointed gradients compute them
+    again.
+    """
+    input_ids = args[0] if args else inputs.pop("input_ids")
+    packing = inputs.get("packing")
+    types, mask = inputs.pop("token_type_ids", None), inputs.pop("attention_mask", None)
+    if packing is None:  # a batch of another collator
+        packing = packer.pack(input_ids, torch.ones_like(input_ids) if mask is None else mask, types, None)
+    for module in inside:
+        module.packing = packing
+    names = ("input_ids", "token_type_ids", "position_ids")
+    return (), inputs | {name: packing[name] for name in names if name in packing} | {"packing": packing}
+
+
+def _take_inputs(packer: Packer, module: Any, states: tuple[torch.Tensor, ...]) -> Any:
+    """Leave out what the head does not read of what was attended and of the layer's input, both [1, tokens, width]."""
+    packing = module.packing
+    return tuple(_taken(packer, part, packing) for part in states) if _takes(packer, module, packing) else states
+
+
+def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
+    """Give BERT's pooler, which reads the first token of each feature, [features, 1, width]."""
+    packing = pooler.packing
+    return (states[0][0].index_select(0, packing["bounds"][: packing["shape"][0]])[:, None], *states[1:])
+
+
+def _take_output(packer: Packer, early: bool, base: Any, args: Any, inputs: Batch, output: Any) -> None:
+    """Leave what the head reads in the base model's output."""
+    packing, states = inputs["packing"], output.last_hidden_state
+    if not _takes(packer, base, packing):
+        output.last_hidden_state = padded(states, packing)
+    elif not early:
+        output.last_hidden_state = _taken(packer, states, packing)
+
+
+def _takes(packer: Packer, module: nn.Module, packing: Batch) -> bool:
+    """Return whether the head gets only some tokens: where it reads those with labels, in training alone."""
+    return "kept" in packing and (packer.reads == FIRST or module.training)
+
+
+def _taken(packer: Packer, states: torch.Tensor, packing: Batch) -> torch.Tensor:
+    kept = states[0].index_select(0, packing["kept"])
+    return kept[:, None] if packer.reads == FIRST else kept[None]
+
+
+def padded(states: torch.Tensor, packing: Batch) -> torch.Tensor:
+    """Return the states of a row [1, tokens, width] as those of its batch: [features, length, width], 0 in padding."""
+    features, length = packing["shape"]
+    whole = states.new_zeros(features * length + 1, states.shape[-1])
+    return whole.index_copy(0, packing["places"], states[0])[:-1].view(features, length, -1)
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    packing: Batch,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within features; an attention function of transformers, without a mask.
+
+    query [1, heads, tokens, width]; key and value may have fewer heads, each for several of the query's; returns
+    [1, tokens, heads, width]. sliding_window: tokens at that distance, and farther ones, are not seen.
+    """
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (states.to(dtype) for states in (query, key, value))  # rotary positions leave fp32
+    causal = bool(getattr(module, "is_causal", False))
+    attention = _flash if query.is_cuda else reference
+    bounds, longest = packing["bounds"], packing["longest"]
+    return attention(query, key, value, bounds, longest, dropout, causal, scaling, sliding_window)[None], None
+
+
+def _flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    dropout: float,
+    causal: bool,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attend by what torch.nn.attention.varlen calls too; that has no dropout (2.13)."""
+    side = None if window is None else window - 1
+    attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        dropout,
+        causal,
+        False,
+        scale=scaling,
+        window_size_left=side,
+        window_size_right=0 if causal and window is not None else side,
+    )[0]
+    return attended
+
+
+def reference(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    dropout: float,
+    causal: bool,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Attend one feature after the other: [tokens, heads, width] -> the same; for CPUs, and to compare with."""
+    attended = []
+    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        distance = torch.arange(end - start) - torch.arange(end - start)[:, None]
+        seen = torch.ones_like(distance, dtype=torch.bool) if window is None else distance.abs() < window
+        attended.append(
+            functional.scaled_dot_product_attention(
+                query[start:end].transpose(0, 1)[None],
+                key[start:end].transpose(0, 1)[None],
+                value[start:end].transpose(0, 1)[None],
+                attn_mask=seen & (distance <= 0) if causal else seen,
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )[0].transpose(0, 1)
+        )
+    return torch.cat(attended)
