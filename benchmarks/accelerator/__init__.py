@@ -9,4 +9,4 @@ project.
 """
 
 # Part -> the seconds that it may take on a GPU of 2022 or later. The last one also gets what the others have left.
-BUDGETS = {"machine": 30, "tasks": 80, "bytes": 60, "launchers": 40, "inference": 30, "speed": 230}
+BUDGETS = {"machine": 20, "tasks": 80, "bytes": 75, "launchers": 40, "inference": 30, "speed": 230}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.accelerator import models, projects
+from benchmarks.accelerator import models, ours, projects
 from benchmarks.accelerator.part import Part
 from finetrail.stage import read_json
 
@@ -41,20 +41,17 @@ def run(part: Part) -> None:
             make(task, folder, part.tiny)
         stages = (*projects.PREPARED, "train")
         failed = projects.run([(folder, stages) for folder in folders.values()], part.device, part.workers)
-        ready = {task: folder for task, folder in folders.items() if folder not in failed}
-        again = [(projects.copy(folder, "second"), ("train",)) for folder in ready.values()]
-        killed = projects.copy(ready[KILLED], "killed") if KILLED in ready else None
+        ready = [folder for folder in folders.values() if folder not in failed]
         with ThreadPoolExecutor() as pool:
+            killed = projects.copy(folders[KILLED], "killed") if folders[KILLED] in ready else None
             survived = pool.submit(killed_and_resumed, killed, part.device) if killed else None
-            failed |= projects.run(again, part.device, part.workers) if again else {}
+            failed |= repeated(ready, part)
         for task, folder in folders.items():
-            errors = [failed[path] for path in (folder, folder.with_name("second")) if path in failed]
-            found = {"error": errors[0]} if errors else compared(task, folder, part)
-            part.keep(tasks=part.result.get("tasks", {}) | {task: found})
-            for what in wrong(found):
-                part.fail(f"{task}: {what}")
+            pairs = {execution: pair(folder, execution) for execution in ours.executions(part.device)}
+            for execution, both in pairs.items():
+                keep_pair(part, f"{task}, {execution}", both, failed if folder in ready else {both[0]: failed[folder]})
         if survived:
-            keep_survival(part, survived.result(), ready[KILLED])
+            keep_survival(part, survived.result(), folders[KILLED])
 
 
 def make(task: str, folder: Path, tiny: bool) -> None:
@@ -71,19 +68,48 @@ def make(task: str, folder: Path, tiny: bool) -> None:
     )
 
 
-def compared(task: str, first: Path, part: Part) -> dict[str, Any]:
+def pair(first: Path, execution: str) -> tuple[Path, Path]:
+    """Return the folders of two trainings that are executed in one way."""
+    if execution == "auto":
+        return first, first.with_name("second")
+    return first.with_name(execution), first.with_name(f"{execution}-second")
+
+
+def repeated(ready: list[Path], part: Part) -> dict[Path, str]:
+    """Train all that is compared with another training, each pair in two processes; return the errors."""
+    rounds: list[list[projects.Job]] = [[], []]
+    for first in ready:
+        for execution in ours.executions(part.device):
+            for turn, folder in enumerate(pair(first, execution)):
+                if folder != first:
+                    projects.copy(first, folder.name, **ours.execution_settings(execution))
+                    rounds[turn].append((folder, ("train",)))
+    errors = [projects.run(jobs, part.device, part.workers) for jobs in rounds if jobs]
+    return {folder: error for of_round in errors for folder, error in of_round.items()}
+
+
+def keep_pair(part: Part, name: str, both: tuple[Path, Path], failed: dict[Path, str]) -> None:
+    """Keep whether two trainings have the same bytes."""
+    errors = [failed[path] for path in both if path in failed]
+    if errors and ours.NO_GRAPHS in errors[0]:
+        found: dict[str, Any] = {"not_available": "cannot be recorded"}
+    else:
+        found = {"error": errors[0]} if errors else compared(both, part)
+    part.keep(tasks=part.result.get("tasks", {}) | {name: found})
+    for what in wrong(found):
+        part.fail(f"{name}: {what}")
+
+
+def compared(both: tuple[Path, Path], part: Part) -> dict[str, Any]:
     """Compare the weights of two trainings."""
-    second = first.with_name("second")
-    record = read_json(first / projects.RECORD)
+    record = read_json(both[0] / projects.RECORD)
     found = {
         "updates": record["updates"],
-        "precision": record["precision"],
-        "padding": record.get("padding", "not told"),
-        "execution": record.get("execution", "not told"),
-        "sha256": [sha256(folder / projects.WEIGHTS)[:12] for folder in (first, second)],
+        "how": projects.how(record),
+        "sha256": [sha256(folder / projects.WEIGHTS)[:12] for folder in both],
     }
     if len(set(found["sha256"])) > 1 and part.seconds_left > MOST_SECONDS / 2:
-        found["gradients"] = gradients(first, part.device)
+        found["gradients"] = gradients(both[0], part.device)
     return found
 
 
@@ -132,15 +158,17 @@ def wrong(found: dict[str, Any]) -> list[str]:
     """Return what is not as it should be."""
     if "error" in found:
         return [found["error"]]
-    return [f"two trainings differ; gradients: {found.get('gradients')}"] if len(set(found["sha256"])) > 1 else []
+    differ = len(set(found.get("sha256", []))) > 1
+    return [f"two trainings differ; gradients: {found.get('gradients', 'no time to compare')}"] if differ else []
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    found = [(task, "failed" if wrong(values) else row(values)) for task, values in result["tasks"].items()]
+    found = [(name, "failed" if wrong(values) else row(values)) for name, values in result["tasks"].items()]
     killed = result.get("killed", {})
-    return [*found, ("killed and resumed", "the same bytes" if killed.get("same_bytes") else f"failed: {killed}")]
+    return [*found, ("killed and resumed", "the same bytes" if killed.get("same_bytes") else f"not: {killed}")]
 
 
 def row(found: dict[str, Any]) -> str:
-    how = f"{found['precision']}, padding {found['padding']}, {found['execution']}"
-    return f"the same bytes after {found['updates']} updates in {how}: {found['sha256'][0]}"
+    if "not_available" in found:
+        return found["not_available"]
+    return f"the same bytes after {found['updates']} updates in {found['how']}: {found['sha256'][0]}"

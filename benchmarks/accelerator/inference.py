@@ -1,5 +1,6 @@
-"""Evaluation's texts a second beside a plain loop, and a collection's beside sentence-transformers; both in fp32.
+"""Evaluation's texts a second beside a plain loop, and a collection's beside sentence-transformers.
 
+All sides compute in fp32, and then, where evaluation does, all in TF32.
 The plain loop takes a classifier's features in the order of the file, pads them in batches of 32, and waits for each
 batch's logits. A collection goes from texts to vectors, tokenization included; its vectors are compared.
 """
@@ -14,7 +15,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, logging
 
-from benchmarks.accelerator import features, models
+from benchmarks.accelerator import features, models, ours
 from benchmarks.accelerator.part import Part
 from finetrail import tasks
 from finetrail.evaluation import inference
@@ -33,11 +34,19 @@ TARGET = {"pooling": "mean", "max_length": LONGEST, "query_prefix": "", "documen
 
 def run(part: Part) -> None:
     logging.set_verbosity_error()
-    part.keep(classifier=classifier(part))
+    measure("fp32", part)
+    if ours.evaluates_in_tf32(part.device):
+        measure("tf32", part)
+
+
+def measure(precision: str, part: Part) -> None:
+    """Measure in the precision that this process has now."""
     with part.scratch() as work:
-        part.keep(collection=collection(part, work / "encoder"))
-    if part.result["collection"]["worst_difference_of_vectors"] > MOST_DIFFERENCE:
-        part.fail(f"vectors differ by {part.result['collection']['worst_difference_of_vectors']:.1e}")
+        found = {"classifier": classifier(part), "collection": collection(part, work / "encoder")}
+    part.keep(precisions=part.result.get("precisions", {}) | {precision: found})
+    apart = found["collection"]["worst_difference_of_vectors"]
+    if apart > MOST_DIFFERENCE:
+        part.fail(f"vectors in {precision} differ by {apart:.1e}")
 
 
 def settings(task: str, batch_size: int, **own: Any) -> Any:
@@ -70,7 +79,7 @@ def classifier(part: Part) -> dict[str, Any]:
     forward, target = inference.torch_forward(model), features.TARGETS["text_classification"]
     scoring = tasks.module("text_classification", "scoring")
 
-    def ours(batch_size: int) -> Any:
+    def evaluated(batch_size: int) -> Any:
         own = settings("text_classification", batch_size, pool="mean", positive_label=None, threshold=None)
         return scoring.predict(encoded, {}, target, forward, Padding, own)
 
@@ -78,7 +87,7 @@ def classifier(part: Part) -> dict[str, Any]:
     return {
         "texts": texts,
         "plain": rate(lambda: plain_loop(model, rows), texts),
-        "ours": {size: rate(lambda size=size: ours(size), texts) for size in OUR_BATCHES},
+        "ours": {size: rate(lambda size=size: evaluated(size), texts) for size in OUR_BATCHES},
     }
 
 
@@ -160,14 +169,15 @@ def our_encoder(folder: Path, texts: list[str], device: str) -> Callable[[int], 
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    one, other = result["classifier"], result["collection"]
-    return [
-        ("classifier, texts/s", f"plain loop {one['plain']:,}, ours {shown(one['ours'])}"),
-        (
-            "collection, texts/s",
-            f"sentence-transformers {shown(other['sentence_transformers'])}, ours {shown(other['ours'])}",
-        ),
-    ]
+    found = []
+    for precision, parts in result["precisions"].items():
+        one, other = parts["classifier"], parts["collection"]
+        peers = shown(other["sentence_transformers"])
+        found += [
+            (f"classifier in {precision}, texts/s", f"plain loop {one['plain']:,}, ours {shown(one['ours'])}"),
+            (f"collection in {precision}, texts/s", f"sentence-transformers {peers}, ours {shown(other['ours'])}"),
+        ]
+    return found
 
 
 def shown(rates: dict[Any, int]) -> str:

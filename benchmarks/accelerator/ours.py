@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from finetrail import layout, schema, stage, tasks
+from finetrail import layout, numerics, schema, stage, tasks
 
 PACKING = "finetrail.training.packing"
+
+
+# In the words of the error of a run that cannot be recorded.
+NO_GRAPHS = "train.execution: graphs needs"
 
 
 class Enough(Exception):
@@ -115,6 +119,19 @@ def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) ->
             return train_stage.build_model(task, target, declared, features["train"], 0)
 
     train_stage.fit(build, run)
+
+
+def executions(device: str) -> list[str]:
+    """Return how short runs are to be executed: by default, and recorded, which only long ones are by default."""
+    return ["auto"] + (["graphs"] if device == "cuda" and "execution" in schema.Train.model_fields else [])
+
+
+def evaluates_in_tf32(device: str) -> bool:
+    """Let this process multiply fp32 as TF32 where evaluation does; tell whether it does."""
+    use = getattr(numerics, "use_tf32", None)
+    if use and device == "cuda":
+        use("fast")
+    return use is not None and device == "cuda"
 
 
 @contextmanager

@@ -227,6 +227,12 @@ def _ended(folder: Path) -> Path:
     return folder / "ended.json"
 
 
+def how(record: dict[str, Any]) -> str:
+    """Return, from the record of a training, how it was computed."""
+    execution = {"none": "unpadded", "buckets": "padded"}.get(record.get("padding", ""), "as always")
+    return f"{record['precision']} {execution} {record.get('execution', '')}".strip()
+
+
 def losses(folder: Path) -> list[float]:
     """Return the loss of each update of a training."""
     lines = (folder / LOSSES).read_text().splitlines()[1:]

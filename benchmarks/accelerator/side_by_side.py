@@ -22,6 +22,7 @@ from benchmarks.accelerator import features, ours, plain
 from benchmarks.accelerator.cases import LORA, OWN, SIDES, Case, Side, Work, work
 from benchmarks.accelerator.watch import LENGTH, LENGTH_TINY, Watch
 
+EPOCHS = 10.0  # so many updates that they would be worth recording; the first of them are measured
 PROFILED = ("plain", "plain_best", "ours")
 BROKEN = 3
 
@@ -91,10 +92,8 @@ def clean(compiled: bool) -> None:
 
 def values(case: Case, side: Side) -> dict[str, Any]:
     """Return the section train of the case's recipe."""
-    return (
-        ours.settings(side.execution, batch_size=case.batch_size, log_steps=10, lora=LORA if case.lora else None)
-        | OWN.get(case.task, {})
-    )  # fmt: skip
+    own = OWN.get(case.task, {}) | {"lora": LORA if case.lora else None}
+    return ours.settings(side.execution, epochs=EPOCHS, batch_size=case.batch_size, log_steps=10) | own
 
 
 def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def run(stage: str) -> None:
     main = import_module(f"stages.{stage}").main
     if torch := sys.modules.get("torch"):
         torch.use_deterministic_algorithms(False)
+        torch.backends.cuda.matmul.fp32_precision = "ieee"  # which evaluation makes TF32
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
