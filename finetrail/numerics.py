@@ -38,6 +38,13 @@ def use(numerics: str, threads: int | None) -> None:
     _kept.append(use_portable_products(threads or cpu_count()))
 
 
+def use_tf32(numerics: str) -> None:
+    """Multiply fp32 as TF32, with 10 bits of mantissa, where numerics are fast and a GPU can; not for training."""
+    if numerics == "fast" and torch.cuda.is_available() and torch.cuda.is_tf32_supported():
+        # The other call for it, set_float32_matmul_precision, is an older one: torch (2.13) refuses a mixture.
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
 def _not_portable() -> str | None:
     """Return why this process cannot compute portably, or None: the libraries must have read the environment."""
     if not PORTABLE.items() <= os.environ.items() or torch.backends.cpu.get_cpu_capability() != "AVX2":
@@ -62,6 +69,8 @@ def record(numerics: str) -> dict[str, Any]:
         computed["device"] = device.type if device else "cpu"
     if torch.cuda.is_available():
         computed |= {"device_name": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": _driver()}
+        if torch.backends.cuda.matmul.fp32_precision == "tf32":
+            computed["tf32"] = True
     if numerics == "fast":
         computed["cpu"] = _cpu_name()
     computed |= {"instructions": instructions(), "threads": torch.get_num_threads()}

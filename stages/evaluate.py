@@ -27,6 +27,7 @@ def main() -> None:
     """Predict and score validation and test, with intervals and baselines."""
     declared = params.load("evaluate")
     numerics.use(declared.numerics, declared.threads)
+    numerics.use_tf32(declared.numerics)
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import skip_first_batches
@@ -127,15 +128,16 @@ def test_features_of_one_length_are_one_piece() -> None:
 def loader(piece_size: int | None, **others: Any) -> Any:
     features = Dataset.from_dict({"input_ids": [[1] * n for n in (3, 9, 3, 9, 3)], "left": [0] * 5})
 
-    def collate(given: list[dict[str, Any]]) -> dict[str, Any]:
-        assert all(row.keys() == {"input_ids", "draw"} for row in given)
-        return {"ids": [row["input_ids"] for row in given], "draws": [row["draw"] for row in given]}
+    def collate(given: pa.Table) -> dict[str, Any]:
+        assert given.column_names == ["input_ids", "draw"]
+        return {"ids": given["input_ids"].to_pylist(), "draws": given["draw"].to_pylist()}
 
     def items(piece: dict[str, Any]) -> torch.Tensor:
         return torch.tensor(sum(map(len, piece["ids"])))
 
     given = batches([3, 9, 3, 9, 3], 4, **others)
-    return train_loader(features, collate, items, given, ("input_ids", "draw"), piece_size)  # type: ignore[arg-type]
+    most_padding = MOST_PADDING if given.grouped else 1.0
+    return train_loader(features, collate, items, given, ("input_ids", "draw"), piece_size, most_padding)  # type: ignore[arg-type]
 
 
 def test_a_batch_comes_in_pieces_with_their_items() -> None:

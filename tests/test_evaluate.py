@@ -18,6 +18,7 @@ from finetrail.evaluation import inference, splits
 from finetrail.evaluation.splits import Encoded
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import scoring
+from finetrail.transfers import fetch, send
 from stages import evaluate, report
 
 PAD = 9
@@ -230,6 +231,69 @@ def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
     again = list(inference.run(chunks.slice(1), forward, PAD, 3))
     assert [rows.tolist() for rows, _ in again] == [[0, 2]]
     assert again[0][1]["sums"].tolist() == [18, 11 + PAD]
+
+
+class Ahead:
+    """A forward that launches a batch before its outputs are asked for, and notes what happens when."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"ids": inputs["input_ids"]}
+
+    def launch(self, inputs: dict[str, np.ndarray]) -> Any:
+        first = int(inputs["input_ids"][0, 0])
+        self.events.append(f"launch {first}")
+        if first == 13:
+            raise MemoryError
+
+        def outputs() -> dict[str, np.ndarray]:
+            self.events.append(f"fetch {first}")
+            return self(inputs)
+
+        return outputs
+
+
+def lengths_that_fall(count: int) -> pa.Table:
+    ids = [[10 + row] * (count - row) for row in range(count)]
+    return pa.table({"input_ids": pa.array(ids, pa.list_(pa.int32()))})
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_device_has_the_next_batch_when_the_outputs_of_one_are_taken(count: int) -> None:
+    forward, features = Ahead(), lengths_that_fall(count)
+    found = []
+    for rows, outputs in inference.run(features, forward, PAD, 1):
+        forward.events.append(f"take {outputs['ids'][0, 0]}")
+        found.append((rows.tolist(), outputs["ids"].tolist()))
+    if count == 3:
+        first, second = ["launch 10", "launch 11", "fetch 10", "take 10"], ["launch 12", "fetch 11", "take 11"]
+        assert forward.events == [*first, *second, "fetch 12", "take 12"]
+    assert len(forward.events) == 3 * count
+    plain = inference.run(features, forward.__call__, PAD, 1)
+    assert found == [(rows.tolist(), outputs["ids"].tolist()) for rows, outputs in plain]
+
+
+def test_an_error_of_a_batch_is_raised_where_it_is_launched_and_leaving_early_launches_no_more() -> None:
+    with pytest.raises(MemoryError):
+        list(inference.run(lengths_that_fall(6), Ahead(), PAD, 1))
+    forward = Ahead()
+    found = inference.run(lengths_that_fall(6), forward, PAD, 1)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert forward.events == ["launch 10", "launch 11", "fetch 10"]
+
+
+def test_tensors_are_sent_and_fetched_as_arrays() -> None:
+    sent = send({"input_ids": torch.arange(3)}, torch.device("meta"))
+    assert {name: (tensor.device.type, tensor.shape) for name, tensor in sent.items()} == {"input_ids": ("meta", (3,))}
+    given = [torch.ones(2, 3, requires_grad=True), torch.arange(3)]
+    found = fetch(given)()
+    assert [(array.dtype, array.tolist()) for array in found] == [
+        (np.float32, [[1.0] * 3] * 2),
+        (np.int64, [0, 1, 2]),
+    ]
 
 
 def test_a_torch_model_gives_its_tensors_by_name_in_fp32_without_gradients() -> None:

@@ -66,8 +66,18 @@ def train(model: Model, run: graphs.Pass, zero_to_none: bool = True) -> tuple[li
     return [loss.item() for loss in losses], model.state_dict()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record the first batch of a shape."""
+    monkeypatch.setattr(graphs, "PLAIN_FIRST", 0)
+
+
+@pytest.mark.parametrize("plain_first", [0, 1, 2])
 @pytest.mark.parametrize("zero_to_none", [True, False])
-def test_losses_weights_and_draws_are_those_of_plain_passes(zero_to_none: bool) -> None:
+def test_losses_weights_and_draws_are_those_of_plain_passes(
+    zero_to_none: bool, plain_first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "PLAIN_FIRST", plain_first)
     one, other, again = Model(), Model(), Again()
     expected, weights = train(one, plain(one), zero_to_none)
     drawn = torch.rand(3)
@@ -78,6 +88,7 @@ def test_losses_weights_and_draws_are_those_of_plain_passes(zero_to_none: bool) 
     assert again.recorded == 2
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_loss_stays_when_the_next_pass_is_replayed() -> None:
     model = Model()
     run = Recorded(plain(model), model.parameters(), Again())
@@ -87,6 +98,7 @@ def test_a_loss_stays_when_the_next_pass_is_replayed() -> None:
     assert first.item() == value
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_recording_is_for_the_shapes_types_and_numbers_of_its_inputs() -> None:
     model, again = Model(), Again()
     run = Recorded(plain(model), model.parameters(), again)
@@ -97,6 +109,7 @@ def test_a_recording_is_for_the_shapes_types_and_numbers_of_its_inputs() -> None
     assert again.recorded == 3
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_recording_with_another_loss_is_refused_and_nothing_is_changed() -> None:
     model = Model()
 
@@ -116,6 +129,7 @@ def test_a_recording_with_another_loss_is_refused_and_nothing_is_changed() -> No
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_cannot_be_recorded_fails_and_lack_of_memory_stays_what_it_is() -> None:
     model = Model()
 
@@ -133,3 +147,11 @@ def test_what_cannot_be_recorded_fails_and_lack_of_memory_stays_what_it_is() -> 
         Recorded(plain(model), model.parameters(), fails(torch.OutOfMemoryError("no memory")))(
             inputs(5, 1), torch.tensor(1.0)
         )
+
+
+def test_what_comes_rarely_is_not_recorded() -> None:
+    model, again = Model(), Again()
+    run = Recorded(plain(model), model.parameters(), again)
+    for rows in (1, 2, 3, 1, 2, 1):
+        run(inputs(rows, rows), torch.tensor(1.0))
+    assert again.recorded == 1

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,36 @@ def test_a_gpu_is_recorded_with_its_name_cuda_and_driver(monkeypatch: pytest.Mon
     found = numerics.record("fast")
     expected = {"device": "cuda", "device_name": "NVIDIA H200", "cuda": "13.0", "driver": "580.95.05"}
     assert found.items() >= expected.items()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A GPU that has TF32; put back how fp32 is multiplied."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.usefixtures("gpu")
+def test_tf32_is_for_fast_numerics_where_it_is_asked_for_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    numerics.use("fast", None)  # all that train asks for
+    numerics.use_tf32("portable")
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+    assert "tf32" not in numerics.record("fast")
+    numerics.use_tf32("fast")
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert numerics.record("fast")["tf32"] is True
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("lacking", ["is_available", "is_tf32_supported"])
+def test_without_such_a_gpu_fp32_stays_what_it_is(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, lacking, lambda: False)
+    numerics.use_tf32("fast")
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import toy_settings
@@ -147,8 +148,8 @@ def toy_features(rows: int) -> Dataset:
     return Dataset.from_dict({"input_ids": ids, "labels": [int(row[0] > 5) for row in ids]})
 
 
-def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor([row[name] for row in features]) for name in ("input_ids", "labels")}
+def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(features[name].to_pylist()) for name in ("input_ids", "labels")}
 
 
 def run(tmp_path: Path, engine: str = "trainer", **changes: Any) -> list[dict[str, torch.Tensor]]:
@@ -200,7 +201,7 @@ def test_a_bare_loop_freezes_alike_and_a_frozen_weight_does_not_decay() -> None:
     torch.manual_seed(0)
     model = bert()
     adamw = torch.optim.AdamW(optimizers.parameter_groups(model, 0.1, 0.5, 0.9))
-    batch = collate(list(toy_features(4)))
+    batch = collate(toy_features(4).with_format("arrow")[:])
     for epoch in range(2):
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         optimizers.freeze(model, epoch, 2)

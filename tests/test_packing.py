@@ -18,7 +18,7 @@ from transformers import (
 
 from finetrail.schema import Lora
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import adapters, packing
+from finetrail.training import adapters, graphs, packing
 from finetrail.training.memory import checkpoint_gradients
 
 LENGTHS = (9, 4, 7)
@@ -204,7 +204,7 @@ def test_dropout_is_drawn_in_attention_too() -> None:
 
 
 def test_the_row_of_a_batch() -> None:
-    packer = packing.Packer(packing.LABELLED, first_position=2, rounds=False)
+    packer = packing.Packer(packing.LABELLED, first_position=2, pad_token_id=1, rounds=False)
     ids = torch.tensor([[5, 6, 1, 1], [7, 8, 9, 1], [4, 1, 1, 1]])
     labels = torch.tensor([[-100, 0, -100, -100], [3, -100, 4, -100], [-100, -100, -100, -100]])
     found = packer.pack(ids, (ids != 1).long(), None, labels)
@@ -218,20 +218,35 @@ def test_the_row_of_a_batch() -> None:
         "labels": [[0, 3, 4]],
     }
     assert found["bounds"].dtype == torch.int32
-    following = packing.Packer(packing.NEXT, first_position=0, rounds=False).pack(ids, (ids != 1).long(), None, labels)
+    following = packing.Packer(packing.NEXT, 0, 1, rounds=False).pack(ids, (ids != 1).long(), None, labels)
     assert following["kept"].tolist() == [0, 3] and following["labels"].tolist() == [[0, 4]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 1000, 16_383, 16_385])
 def test_counts_are_rounded_up_by_at_most_a_sixteenth(count: int) -> None:
-    rounded = packing.Packer(packing.ALL, 0, rounds=True).rounded(count)
+    rounded = packing.Packer(packing.ALL, 0, 1, rounds=True).rounded(count, 16)
     assert count <= rounded <= count * 17 / 16
-    assert packing.Packer(packing.ALL, 0, rounds=False).rounded(count) == count
+    assert packing.Packer(packing.ALL, 0, 1, rounds=False).rounded(count, 16) == count
+
+
+@pytest.mark.parametrize("labels", ["features", "tokens"])
+def test_rounded_batches_have_few_shapes(labels: str) -> None:
+    reads = packing.LABELLED if labels == "tokens" else packing.FIRST
+    packer = packing.Packer(reads, 0, 1, rounds=True)
+    generator, shapes = torch.Generator().manual_seed(0), set()
+    for _ in range(300):
+        lengths = torch.randint(8, 129, (32,), generator=generator)
+        mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        drawn = torch.rand(mask.shape, generator=generator)
+        wanted = torch.full_like(mask, IGNORE_INDEX).masked_fill((drawn < 0.15) & (mask > 0), 0)
+        batch = {"input_ids": mask, "attention_mask": mask, "labels": wanted if labels == "tokens" else lengths}
+        shapes.add(graphs._shapes(collated(packer, batch)))
+    assert len(shapes) <= (25 if labels == "tokens" else 11)
 
 
 def test_rounded_counts_leave_few_shapes() -> None:
-    packer = packing.Packer(packing.ALL, 0, rounds=True)
-    assert len({packer.rounded(count) for count in range(1024, 4096)}) <= 2 * packing.STEPS + 1
+    packer = packing.Packer(packing.ALL, 0, 1, rounds=True)
+    assert len({packer.rounded(count, packing.STEPS) for count in range(1024, 4096)}) <= 2 * packing.STEPS + 1
 
 
 @pytest.mark.parametrize("causal", [False, True])

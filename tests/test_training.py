@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,7 @@ from conftest import NO_FEATURES, PLAIN_LOSS, Sentence, toy_settings
 from datasets import Dataset
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer, BertForTokenClassification
 
 from finetrail import training
@@ -403,6 +404,79 @@ def test_features_without_a_label_are_left_out(features: dict[str, pa.Table]) ->
     assert kept["input_ids"][:] == [table["input_ids"][row].as_py() for row in (0, 2)]
 
 
+# --- nothing waits for the device ---------------------------------------------------------------------------------
+
+
+class Reads(TorchDispatchMode):
+    """Notes the operations that need a tensor's values in Python, or sizes that depend on them: a GPU must finish."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            index is not None and index.dtype == torch.bool
+            for part in args[1:2]
+            if isinstance(part, (list, tuple))
+            for index in part
+        )
+        if name in self.WAITING or by_mask:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[str]]]:
+    """Note what training reads before the end of each update, outside of the model."""
+    forward, updated = BertForTokenClassification.forward, journal.Journal.updated
+    by_update: dict[int, list[str]] = {}
+    reads = Reads()
+
+    def unseen(self: Any, **inputs: Any) -> Any:
+        before = list(reads.found)
+        outputs = forward(self, **inputs)
+        reads.found[:] = before
+        return outputs
+
+    def note(self: journal.Journal, update: int) -> None:
+        updated(self, update)
+        by_update[update] = list(reads.found)
+        reads.found.clear()
+
+    def noted(name: str) -> Any:
+        original = getattr(torch.Tensor, name)
+        return lambda self, *args, **others: reads.found.append(name) or original(self, *args, **others)
+
+    monkeypatch.setattr(train, "speed_up", lambda *_: None)  # for CPUs; its hooks index by masks
+    monkeypatch.setattr(BertForTokenClassification, "forward", unseen)
+    monkeypatch.setattr(journal.Journal, "updated", note)
+    for name in ("cpu", "numpy", "tolist", "__array__"):  # of a CPU's tensor these are no operations
+        monkeypatch.setattr(torch.Tensor, name, noted(name))
+    with reads:
+        yield by_update
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 2, "gradient_accumulation": 4}, {"precision": "bf16"}])
+def test_between_two_points_of_the_curve_nothing_is_read(
+    run: Run, reads_by_update: dict[int, list[str]], changes: dict[str, Any]
+) -> None:
+    # The plain AdamW reads its steps, which it keeps on the CPU.
+    run(epochs=2.0, log_steps=1000, checkpoint_every="1000 updates", optimizer="adamw_torch_fused", **changes)
+    assert list(reads_by_update) == list(range(1, 2 * UPDATES + 1))
+    # Before the first update of an epoch its loader begins, and the other epoch ends; behind the first is a point.
+    inner = reads_by_update.keys() - {1, 2, UPDATES + 1}
+    assert {update: reads_by_update[update] for update in inner} == dict.fromkeys(inner, [])
+
+
+def test_each_point_of_the_curve_is_read(run: Run, reads_by_update: dict[int, list[str]]) -> None:
+    run(epochs=1.0, log_steps=1, optimizer="adamw_torch_fused")
+    assert all(reads_by_update[update] for update in range(2, UPDATES + 1))
+
+
 @pytest.mark.parametrize("log_steps", [1, 1000])
 def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int) -> None:
     with pytest.raises(UserError, match=r"train: loss is nan at update \d+; expected a finite .* lower train.lr"):
@@ -525,7 +599,7 @@ def test_another_taggers_head_is_kept_only_for_the_same_labels(
 
 def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
     collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), SETTINGS)
-    batch = collator([{"input_ids": [2, 9, 3], "labels": [-100, 1, -100]}, {"input_ids": [2, 3], "labels": [-100] * 2}])
+    batch = collator(pa.table({"input_ids": [[2, 9, 3], [2, 3]], "labels": [[-100, 1, -100], [-100] * 2]}))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORE_INDEX, 1, IGNORE_INDEX], [IGNORE_INDEX] * 3]

@@ -1,11 +1,13 @@
 """Turns features into a model's outputs, in batches of similar length, whatever runs the model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
+
+from finetrail.encoding import padding, ragged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # input_ids, attention_mask and perhaps token_type_ids, int64 [batch, length] -> the model's outputs by name, float32
 # [batch, ...], such as logits.
 Forward = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+# Gives the outputs of a batch that a device may still compute.
+Fetch = Callable[[], dict[str, np.ndarray]]
 
 IDS = ("input_ids", "token_type_ids")
 
@@ -33,32 +37,71 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
     import torch
 
+    from finetrail.transfers import fetch, send
+
     model.eval()
 
-    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def launch(inputs: dict[str, np.ndarray]) -> Fetch:
         with torch.inference_mode():
-            outputs = model(**{name: torch.from_numpy(array).to(model.device) for name, array in inputs.items()})
-            return {name: np.asarray(value.float().cpu()) for name, value in outputs.items() if torch.is_tensor(value)}
+            outputs = model(**send({name: torch.from_numpy(array) for name, array in inputs.items()}, model.device))
+            given = {name: value.float() for name, value in outputs.items() if torch.is_tensor(value)}
+            arrays = fetch(list(given.values()))
+        return lambda: dict(zip(given, arrays(), strict=True))
+
+    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return launch(inputs)()
 
     forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
+    if model.device.type == "cuda":
+        forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
     return forward
 
 
 def run(
     features: pa.Table, forward: Forward, pad_token_id: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield (rows, outputs) of each batch: the longest first, so that memory runs out at once or not at all."""
-    lists = {name: features[name].combine_chunks() for name in IDS if name in features.column_names}
-    bounds = lists["input_ids"].offsets.to_numpy() - lists["input_ids"].offsets[0].as_py()
-    values = {name: column.flatten().to_numpy() for name, column in lists.items()}
-    lengths = np.diff(bounds)
+    """Yield (rows, outputs) of each batch: the longest first, so that memory runs out at once or not at all.
+
+    A GPU computes the next batch while the caller has the outputs of one.
+    """
+    given = batches(features, pad_token_id, batch_size)
+    if hasattr(forward, "launch"):
+        yield from one_ahead(given, forward.launch)
+    else:
+        for rows, inputs in given:
+            yield rows, forward(inputs)
+
+
+def one_ahead(
+    given: Iterable[tuple[np.ndarray, dict[str, np.ndarray]]], launch: Callable[[dict[str, np.ndarray]], Fetch]
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield (rows, outputs) of each batch of (rows, inputs), when the next one is launched."""
+    launched: tuple[np.ndarray, Fetch] | None = None
+    for rows, inputs in given:
+        following = rows, launch(inputs)
+        if launched:
+            yield launched[0], launched[1]()
+        launched = following
+    if launched:
+        yield launched[0], launched[1]()
+
+
+def batches(
+    features: pa.Table, pad_token_id: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield (rows, inputs) of batches of similar length, the longest first."""
+    values, lengths = {}, np.zeros(0, dtype=np.int64)
+    for name in IDS:
+        if name in features.column_names:
+            values[name], lengths = padding.runs(features[name])
+    starts = ragged.bounds(lengths)[:-1]
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
     for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=None, leave=False):
         rows = order[start : start + batch_size]
-        mask = np.arange(lengths[rows[0]]) < lengths[rows, None]
-        inputs = {"attention_mask": mask.astype(np.int64)}
+        sizes = lengths[rows]
+        inputs = {"attention_mask": padding.filled(np.ones(sizes.sum(), dtype=np.int64), sizes, 0)}
         for name, flat in values.items():
-            inputs[name] = np.full(mask.shape, pad_token_id if name == "input_ids" else 0, dtype=np.int64)
-            inputs[name][mask] = np.concatenate([flat[bounds[row] : bounds[row + 1]] for row in rows])
-        yield rows, forward(inputs)
+            fill = pad_token_id if name == "input_ids" else 0
+            inputs[name] = padding.filled(ragged.gather(flat, starts[rows], sizes), sizes, fill)
+        yield rows, inputs

@@ -22,7 +22,7 @@ REPEATED = DRAWS
 
 # A batch: {"pieces": what the collator made of each, "items": over how many items the loss of each is a mean [pieces]}.
 Batch = dict[str, Any]
-Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+Collator = Callable[[pa.Table], dict[str, torch.Tensor]]
 
 
 def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:
@@ -76,19 +76,18 @@ class Batches(Sampler[list[tuple[int, int]]]):
                 yield [(row, REPEATED) for row in batches[0].tolist()]
 
 
-class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Features by (row, draw) pair, each with its draw."""
+class Rows(torch.utils.data.Dataset[pa.Table]):
+    """Features by (row, draw) pairs, each with its draw; a batch is read where it is mapped into memory."""
 
     def __init__(self, features: Dataset) -> None:
-        self.features = features
+        self.features = features.with_format("arrow")
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> pa.Table:
         rows, draws = zip(*keys, strict=True)
-        columns = self.features[list(rows)] | {"draw": draws}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return self.features[list(rows)].combine_chunks().append_column("draw", [draws])
 
 
 def train_loader(
@@ -107,15 +106,18 @@ def train_loader(
     columns are what the collator takes of the features and of "draw".
     """
 
-    def collate(rows: list[dict[str, Any]]) -> Batch:
-        counted = rows[0]["draw"] != REPEATED
-        taken = [{name: value for name, value in row.items() if name in columns} for row in rows]
-        parts = pieces([len(row["input_ids"]) for row in rows], piece_size, most_padding)
-        collated = [collator([taken[row] for row in part]) for part in (parts if piece_size else [range(len(rows))])]
+    def collate(rows: pa.Table) -> Batch:
+        counted = rows["draw"][0].as_py() != REPEATED
+        lengths = pc.list_value_length(rows["input_ids"]).to_pylist()
+        taken = rows.select([name for name in rows.column_names if name in columns])
+        parts = pieces(lengths, piece_size, most_padding) if piece_size else None
+        collated = [collator(taken.take(part)) for part in parts] if parts else [collator(taken)]
         return {"pieces": collated, "items": torch.stack([items(piece) * counted for piece in collated])}
 
     # A generator of its own: else each new epoch would take a number from the one that dropout draws from.
-    return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
+    own = torch.Generator()
+    pinned = torch.cuda.is_available()  # from there it is copied while the device computes
+    return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=own, pin_memory=pinned)
 
 
 class TrainLoader(DataLoader[Batch]):

@@ -3,14 +3,16 @@
 A small model waits for Python: each of its kernels is started by itself, and takes less time than its start. A pass is
 recorded once for each shape of its batch, and replayed from then on:
 
-1. The first batch of a shape is copied into buffers of its own, and passes a few times as usual, to warm up.
-2. The same pass is recorded. Gradients are added into buffers that all recordings share.
-3. Each later batch of that shape is copied into the buffers, and the recording is replayed.
+1. The first batches of a shape pass as usual: many shapes come once or twice, and recording takes time.
+2. The next one is copied into buffers of its own, and passes a few times as usual, to warm up.
+3. The same pass is recorded. Gradients are added into buffers that all recordings share.
+4. Each later batch of that shape is copied into the buffers, and the recording is replayed.
 
 What warming up changed is put back, so losses, gradients and what dropout draws are those of passes that are not
 recorded. Recordings share one pool of memory: none is needed after the next one has begun.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+PLAIN_FIRST = 2
 WARM_UP = 3  # as in torch's documentation of CUDA graphs
 TOLERANCE = 1e-2  # between the loss of a pass and that of its recording, which draw the same dropout
 
@@ -60,12 +63,17 @@ class Recorded:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.recordings: dict[Any, tuple[list[torch.Tensor], torch.Tensor, Callable[[], None]]] = {}
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
+        self.seen: Counter[Any] = Counter()
 
     def __call__(self, inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
         """Run the pass; inputs are on the parameters' device, and hold tensors and numbers. Failed if it cannot."""
-        if _shapes(inputs) not in self.recordings:
+        shapes = _shapes(inputs)
+        if shapes not in self.recordings:
+            self.seen[shapes] += 1
+            if self.seen[shapes] <= PLAIN_FIRST:
+                return self.run_pass(inputs, weight)
             self._try_to_record(inputs, weight)
-        buffers, loss, replay = self.recordings[_shapes(inputs)]
+        buffers, loss, replay = self.recordings[shapes]
         for buffer, tensor in zip(buffers, [*_tensors(inputs), weight], strict=True):
             buffer.copy_(tensor, non_blocking=True)
         self._share_gradients()

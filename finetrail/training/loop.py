@@ -6,14 +6,14 @@ order, and its losses and results are the same.
 
 import json
 import math
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import DistributedDataParallelKwargs, load_fsdp_model, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, load_fsdp_model
 from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel, get_scheduler, set_seed
 
@@ -21,6 +21,7 @@ from finetrail import stage
 from finetrail.training import checkpoints, execution, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
+from finetrail.training.prefetch import prefetched
 from finetrail.training.run import Run, backward, count_items, effective_precision
 
 STATE = "state.json"
@@ -111,13 +112,14 @@ class Loop:
         size = self.run.settings.gradient_accumulation
         self.loader.set_epoch(epoch)
         seen, waiting = done_before * size, []
-        for number, batch in enumerate(skip_first_batches(self.loader, seen), start=seen + 1):
-            waiting.append(batch)
-            if len(waiting) == size or number == len(self.loader):
-                self.update(waiting)
-                waiting = []
-                if self.state.update == self.updates:
-                    break
+        with closing(prefetched(skip_first_batches(self.loader, seen))) as batches:
+            for number, batch in enumerate(batches, start=seen + 1):
+                waiting.append(batch)
+                if len(waiting) == size or number == len(self.loader):
+                    self.update(waiting)
+                    waiting = []
+                    if self.state.update == self.updates:
+                        break
         self.validate()
         self.save()
 
@@ -127,8 +129,7 @@ class Loop:
         share = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == len(batches) else self.accelerator.no_sync(self.model):
-                on_device = send_to_device(batch, self.accelerator.device)
-                share += backward(self.accelerator, self.model, on_device, items, self.run_pass)
+                share += backward(self.accelerator, self.model, batch, items, self.run_pass)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.run.settings.max_grad_norm)
         rate = self.schedule.get_last_lr()[0]
         self.optimizer.step()

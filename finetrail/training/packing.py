@@ -39,8 +39,10 @@ POSITIONS_BEHIND_PADDING = {"camembert", "roberta", "xlm-roberta"}
 HALF_PRECISION = ("bf16", "fp16")
 LOWEST_CAPABILITY = (8, 0)  # Ampere
 HEAD_WIDTHS = range(8, 257, 8)
-# Counts are rounded up to a multiple of a 16th of the power of two below them, so to at most 6% more.
-STEPS = 16
+# Where batches shall have few shapes: counts are rounded up to a multiple of a 16th of the power of two below them, so
+# to at most 6% more, counts of labels to one of a fourth of it, and lengths to a multiple of 64.
+STEPS, LABEL_STEPS = 16, 4
+LENGTHS = 64
 
 # What the head reads of the base model's states.
 FIRST, LABELLED, NEXT, ALL = "first", "labelled", "next", "all"
@@ -74,13 +76,13 @@ def _head_width(model: PreTrainedModel) -> int:
 def use(model: PreTrainedModel, rounds: bool, compiles: bool) -> "Packer":
     """Make a model compute batches without padding, and return what prepares them; the weights stay as they are.
 
-    rounds: counts of tokens are rounded up, so that batches have few different shapes.
+    rounds: counts of tokens, and lengths, are rounded up, so that batches have few different shapes.
     compiles: torch.compile follows, which (2.13) does not call hooks inside of layers.
     """
     AttentionInterface.register(NAME, attend)  # without a mask function: transformers makes no mask
     model.set_attn_implementation(NAME)
     base: Any = model.base_model
-    packer = Packer(_reads(model), _first_position(model.config), rounds)
+    packer = Packer(_reads(model), _first_position(model.config), model.config.pad_token_id or 0, rounds)
     # As early as possible: of BERT's last layer, what follows the attention is three quarters.
     early = packer.reads != ALL and model.config.model_type in LIKE_BERT and not compiles
     inside = []
@@ -119,6 +121,7 @@ class Packer:
 
     reads: str
     first_position: int
+    pad_token_id: int
     rounds: bool
 
     def collator(self, collate: Callable[[Any], Batch]) -> Callable[[Any], Batch]:
@@ -128,6 +131,8 @@ class Packer:
             batch = dict(collate(features))
             for name in [name for name in batch if name.endswith("input_ids")]:
                 prefix = name.removesuffix("input_ids")
+                if self.rounds:
+                    batch |= self._longer(batch, prefix)
                 batch[f"{prefix}packing"] = self.pack(
                     batch[name],
                     batch[f"{prefix}attention_mask"],
@@ -137,6 +142,17 @@ class Packer:
             return batch
 
         return packed
+
+    def _longer(self, batch: Batch, prefix: str) -> Batch:
+        """Return the tensors of a batch [..., length] with a length that is rounded up."""
+        length = batch[f"{prefix}input_ids"].shape[-1]
+        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": IGNORE_INDEX}
+        tensors = {f"{prefix}{name}": value for name, value in fill.items() if f"{prefix}{name}" in batch}
+        return {
+            name: functional.pad(batch[name], (0, -length % LENGTHS), value=value)
+            for name, value in tensors.items()
+            if batch[name].ndim > 1 and batch[name].shape[-1] == length
+        }
 
     def pack(
         self,
@@ -157,14 +173,14 @@ class Packer:
         places = mask.flatten().nonzero()[:, 0]
         count = len(places)
         bounds = functional.pad(lengths.cumsum(0), (1, 0))
-        positions = torch.arange(count) - bounds[:-1].repeat_interleave(lengths)
-        filled = self.rounded(count) - count
+        positions = torch.arange(count, device=mask.device) - bounds[:-1].repeat_interleave(lengths)
+        filled = self.rounded(count, STEPS) - count
         packing: Batch = {
             "input_ids": _filled(input_ids.flatten()[places], filled)[None],
             "position_ids": _filled(positions + self.first_position, filled)[None],
             "places": _filled(places, filled, mask.numel()),
             "bounds": (functional.pad(bounds, (0, 1), value=count + filled) if self.rounds else bounds).int(),
-            "longest": max(mask.shape[1], filled),
+            "longest": max(mask.shape[1], step(count, STEPS)) if self.rounds else mask.shape[1],
             "shape": tuple(mask.shape),
         }
         if token_type_ids is not None:
@@ -175,15 +191,19 @@ class Packer:
             known = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX) if self.reads == NEXT else labels
             known = known.flatten()[places]
             kept = (known != IGNORE_INDEX).nonzero()[:, 0]
-            more = self.rounded(len(kept)) - len(kept)
+            more = self.rounded(len(kept), LABEL_STEPS) - len(kept)
             packing["kept"] = _filled(kept, more)
             packing["labels"] = _filled(known[kept], more, IGNORE_INDEX)[None]
         return packing
 
-    def rounded(self, count: int) -> int:
-        """Return the count that a batch gets for so many tokens."""
-        step = max(2 ** (count.bit_length() - 1) // STEPS, 1)
-        return -(-count // step) * step if self.rounds else count
+    def rounded(self, count: int, steps: int) -> int:
+        """Return the count that a batch gets for so many tokens, or labels."""
+        return count + -count % step(count, steps) if self.rounds else count
+
+
+def step(count: int, steps: int) -> int:
+    """Return what counts of about this size are rounded up to a multiple of: so many for each power of two."""
+    return max(2 ** (count.bit_length() - 1) // steps, 1) if count else 1
 
 
 def _filled(values: torch.Tensor, count: int, value: int = 0) -> torch.Tensor:

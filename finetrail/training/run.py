@@ -27,6 +27,7 @@ from finetrail.training.batching import (
     train_loader,
 )
 from finetrail.training.execution import Execution
+from finetrail.transfers import send
 
 HISTORY = "history"
 
@@ -107,8 +108,10 @@ class Run:
 
 def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
     """Return over how many items an update's loss is a mean: those of its batches on all processes."""
-    own = torch.stack([batch["items"].sum() for batch in batches]).sum().to(accelerator.device)
-    return accelerator.reduce(own, "sum")
+    own = torch.stack([batch["items"].sum() for batch in batches]).sum()
+    if accelerator.num_processes == 1:
+        return own  # on the CPU, where nothing has to wait for it
+    return accelerator.reduce(own.to(accelerator.device, non_blocking=True), "sum")
 
 
 def backward(
@@ -118,12 +121,13 @@ def backward(
 
     Each piece's mean counts as many times as it has items: the update is that of one big batch, however its
     features are spread over pieces, batches and processes. Losses and gradients are averaged over processes, as by DDP.
+    The batch comes from the CPU, and the device is never waited for.
     """
     share = torch.zeros((), device=accelerator.device)
     pieces = batch["pieces"]
     for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
         with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
-            share += run_pass(piece, own / items * accelerator.num_processes)
+            share += run_pass(send(piece, accelerator.device), own / items * accelerator.num_processes)
     return share
 
 

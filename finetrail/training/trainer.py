@@ -1,5 +1,6 @@
 """Turns a model and a run's features into a trained model and its record, with the Hugging Face Trainer."""
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from finetrail.training import checkpoints, execution, graphs, shards, validation
 from finetrail.training.journal import Journal
 from finetrail.training.optimizers import freeze, parameter_groups
+from finetrail.training.prefetch import prefetched
 from finetrail.training.run import Run, backward, count_items, effective_precision
 
 
@@ -67,13 +69,27 @@ class PieceTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         return self.run.loader(self.accelerator)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        self.batches: Generator[Any] | None = None
+        try:
+            super()._run_epoch(*args, **kwargs)
+        finally:
+            if self.batches is not None:
+                self.batches.close()
+
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any) -> Any:
+        # Here, and not in the loader: to go on within an epoch, it (5.23) makes a plain one of that.
+        if self.batches is None:
+            self.batches = prefetched(epoch_iterator)
+        return super().get_batch_samples(self.batches, *args)
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         return count_items(self.accelerator, batch_samples)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         if self.run_pass is None:  # the model is what Accelerate made of it
             self.run_pass = execution.run_pass(self.accelerator, model, self.run.execution)
-        return backward(self.accelerator, model, self._prepare_inputs(inputs), num_items_in_batch, self.run_pass)
+        return backward(self.accelerator, model, inputs, num_items_in_batch, self.run_pass)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # its estimate, which nothing reads, takes a batch of one piece

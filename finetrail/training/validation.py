@@ -1,18 +1,19 @@
 """Turns a model and the validation split into its loss and scores, on any number of processes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, pad_across_processes, send_to_device
+from accelerate.utils import gather_object, pad_across_processes
 
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import shards
 from finetrail.training.run import Run
+from finetrail.transfers import fetch, send
 
 
 def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
@@ -22,12 +23,14 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
     gets them of the whole split, in the order of its features, filled up with IGNORE_INDEX.
     """
     model.eval()
-    losses = [(0.0, 0)]
+    features, size = run.validation.with_format("arrow"), run.settings.eval_batch_size
+    losses, items = [torch.zeros((), device=accelerator.device)], [0]
     kept: list[tuple[np.ndarray, ...]] = []
-    for start, counted in turns(len(run.validation), run.settings.eval_batch_size, accelerator):
-        columns = run.validation[start : start + run.settings.eval_batch_size]
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        batch = send_to_device(run.collator(rows), accelerator.device)
+    fetched: list[Callable[[], list[np.ndarray]]] = []  # of the batch before, by process: a device has the next one now
+    for start, counted in turns(len(features), size, accelerator):
+        rows = features[start : start + size]
+        collated = run.collator(rows)
+        batch = send(collated, accelerator.device)
         try:
             with torch.no_grad(), shards.autocast(accelerator):
                 outputs = model(**batch)
@@ -37,14 +40,18 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
                 "expected a smaller train.eval_batch_size"
             ) from None
         if counted:
-            items = int(run.task.items(batch))
-            losses.append((float(outputs["loss"]) * items, items))
+            losses.append(outputs["loss"])
+            items.append(int(run.task.items(collated)))
         reduced = run.task.reduce(_logits(outputs, accelerator.unwrap_model(model).config), batch.get("labels"))
         arrays = reduced if isinstance(reduced, tuple) else (reduced,)
-        kept += zip(*(_gathered(array, counted, accelerator) for array in arrays), strict=True)
-    total, items = map(sum, zip(*gather_object(losses), strict=True))
+        kept += _copied(fetched)
+        gathered = [_gathered(array, counted, accelerator) for array in arrays]
+        fetched = [fetch(of_one) for of_one in zip(*gathered, strict=True)]
+    kept += _copied(fetched)
+    shares = [(loss * count, count) for loss, count in zip(torch.stack(losses).tolist(), items, strict=True)]
+    total, count = map(sum, zip(*gather_object(shares), strict=True))
     whole = [_concatenated(arrays) for arrays in zip(*kept, strict=True)]
-    return {"loss": total / items} | run.validate(tuple(whole) if len(whole) > 1 else whole[0])
+    return {"loss": total / count} | run.validate(tuple(whole) if len(whole) > 1 else whole[0])
 
 
 def turns(rows: int, batch_size: int, accelerator: Accelerator) -> Iterator[tuple[int, bool]]:
@@ -62,18 +69,23 @@ def _logits(outputs: Any, config: Any) -> Any:
     return values if len(values) > 1 else values[0]
 
 
-def _gathered(array: torch.Tensor, counted: bool, accelerator: Accelerator) -> list[np.ndarray]:
+def _copied(fetched: list[Callable[[], list[np.ndarray]]]) -> list[tuple[np.ndarray, ...]]:
+    """Wait for what is fetched, and copy it: pinned memory is for the next batches."""
+    return [tuple(map(np.array, arrays())) for arrays in fetched]
+
+
+def _gathered(array: torch.Tensor, counted: bool, accelerator: Accelerator) -> list[torch.Tensor]:
     """Return the array of each process, in their order, without those that do not count."""
     array = array.detach()
     if array.is_floating_point():
         array = array.float()  # numpy has no bfloat16
     if accelerator.num_processes == 1:
-        return [array.cpu().numpy()]
+        return [array]
     sizes = accelerator.gather(torch.tensor([len(array) * counted], device=accelerator.device)).tolist()
     for dim in range(array.ndim):
         array = pad_across_processes(array, dim=dim, pad_index=IGNORE_INDEX)
     parts = accelerator.gather(array.contiguous()).chunk(accelerator.num_processes)
-    return [part[:size].cpu().numpy() for part, size in zip(parts, sizes, strict=True)]
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def _concatenated(arrays: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from toys import projects
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from finetrail import layout, params, tasks
+from finetrail.training import prefetch
 from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, tokenize, train
 
@@ -128,6 +130,35 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
     printed = capfd.readouterr().err
     assert "goes on from the checkpoint after update 2 of" in printed
     assert "skipped" not in printed
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_leave_no_thread(
+    tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized("masked_lm")
+    undisturbed = trained("masked_lm", engine=engine)
+    started = []
+
+    def ahead(batches: Any) -> Any:
+        started.append(batches)
+        return prefetch.made_ahead(batches)
+
+    def kill(self: Journal, update: int) -> None:
+        if update == 3:
+            assert any(thread.name.startswith("batches") for thread in threading.enumerate())
+            raise Killed
+
+    for module in ("loop", "trainer"):
+        monkeypatch.setattr(f"finetrail.training.{module}.prefetched", ahead)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("masked_lm", engine=engine)
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+    assert trained("masked_lm", engine=engine) == undisturbed
+    assert len(started) == 1 + 2  # an epoch that is killed; the rest of it; the other one
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
 def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(

@@ -20,6 +20,7 @@ from finetrail.encoding.masking import FIRST, SPECIAL
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import modeling
+from finetrail.tasks.masked_lm.encoding import FEATURES
 from finetrail.tasks.masked_lm.settings import Train
 from tests.conftest import NO_FEATURES, toy_settings
 
@@ -117,9 +118,13 @@ def feature(ids: list[int], labels: list[int] | None = None) -> dict[str, Any]:
     return {"example": 0, "input_ids": ids, "pieces": [SPECIAL, *[FIRST] * (len(ids) - 2), SPECIAL], "labels": labels}
 
 
+def table(features: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(features, pa.schema([*FEATURES, ("draw", pa.int64())]))
+
+
 def test_frozen_masks_are_used_as_they_are_and_padded(tiny_wordpiece: Path) -> None:
     collate = modeling.build_collator(AutoTokenizer.from_pretrained(tiny_wordpiece), SETTINGS)
-    found = collate([feature([1, 7, 8, 2], [-100, 9, -100, -100]), feature([1, 5, 2], [-100, 5, -100])])
+    found = collate(table([feature([1, 7, 8, 2], [-100, 9, -100, -100]), feature([1, 5, 2], [-100, 5, -100])]))
     assert {name: value.tolist() for name, value in found.items()} == {
         "input_ids": [[1, 7, 8, 2], [1, 5, 2, 0]],
         "attention_mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
@@ -134,7 +139,7 @@ def test_masks_of_training_are_those_of_a_features_draw_whatever_the_batch(tiny_
 
     def batch_of(*draws: int) -> dict[str, list[list[int]]]:
         given = [row | {"draw": draw} for row, draw in zip(features, draws, strict=False)]
-        return {name: value.tolist() for name, value in collate(given).items()}
+        return {name: value.tolist() for name, value in collate(table(given)).items()}
 
     first, second = batch_of(1, 2), batch_of(3, 2)
     assert batch_of(1, 2) == first != second

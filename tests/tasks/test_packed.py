@@ -76,6 +76,7 @@ def test_recorded_passes_train_to_the_same_losses(
     monkeypatch.setattr(execution, "_hindrances", lambda *_: [])
     monkeypatch.setattr(graphs, "CudaGraphs", lambda: again)
     monkeypatch.setattr(execution, "UPDATES_WORTH_RECORDING", 1)
+    monkeypatch.setattr(graphs, "PLAIN_FIRST", 0)
     recorded = trained(task, engine=engine)
     assert json.loads(recorded[RECORD])["execution"] == "graphs"
     assert again.recorded > 0
@@ -92,6 +93,7 @@ def test_a_run_whose_passes_cannot_be_recorded_goes_on_without(
     packs()
     monkeypatch.setattr(execution, "_hindrances", lambda *_: [])
     monkeypatch.setattr(execution, "UPDATES_WORTH_RECORDING", 1)
+    monkeypatch.setattr(graphs, "PLAIN_FIRST", 0)
 
     def fails(self: Any, run: Any) -> Any:
         raise RuntimeError("operation not permitted")

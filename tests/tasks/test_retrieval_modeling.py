@@ -82,7 +82,7 @@ def test_the_loss_is_multiple_negatives_ranking_where_all_documents_differ(
     ]
     table = pairs(*((q, d, others[:negatives]) for q, d, others in rows))
 
-    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table).to_pylist())
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table))
     loss = model(**batch).loss
 
     reference = SentenceTransformer(str(saved(model, tokenizer, tmp_path / "saved")), device="cpu").eval()
@@ -131,7 +131,7 @@ def test_a_pair_that_stands_there_twice_counts_once(base: Path, tokenizer: Any) 
     once = pairs(("anna", TEXTS[0], []), ("home", TEXTS[1], []))
     twice = pairs(("anna", TEXTS[0], []), ("anna", TEXTS[0], []), ("home", TEXTS[1], []), ("home", TEXTS[1], []))
 
-    losses = [model(**collate(features_of(tokenizer, table).to_pylist())).loss.item() for table in (once, twice)]
+    losses = [model(**collate(features_of(tokenizer, table))).loss.item() for table in (once, twice)]
 
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -141,7 +141,7 @@ def test_a_missing_negative_is_filled_and_does_not_count(base: Path, tokenizer: 
     model.eval()
     table = pairs(("anna", TEXTS[0], ["oslo", "the café"]), ("home", TEXTS[1], []))
 
-    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table).to_pylist())
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, table))
 
     assert batch["document_input_ids"].shape[:2] == (2, 3)
     assert batch["document_input_ids"][1].unique(dim=0).shape[0] == 1
@@ -228,7 +228,7 @@ def test_the_trainers_best_checkpoint_comes_back(base: Path, tokenizer: Any, tmp
             report_to="none",
             dataloader_pin_memory=False,
         ),
-        modeling.build_collator(tokenizer, TRAIN),
+        lambda rows: modeling.build_collator(tokenizer, TRAIN)(pa.Table.from_pylist(rows)),
         dataset,
         dataset,
         compute_metrics=lambda found: {"order": len(kept), **metrics.validate(found.predictions, features, target)},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
@@ -123,7 +124,7 @@ def test_batches_are_padded_to_their_longest(tiny_wordpiece: Path, labels: list[
         {"input_ids": ids, "token_type_ids": [0, *[1] * (len(ids) - 1)], "labels": label}
         for ids, label in zip(([2, 5, 3], [2, 3]), labels, strict=True)
     ]
-    batch = collate(rows)
+    batch = collate(pa.Table.from_pylist(rows))
     assert batch["input_ids"].tolist() == [[2, 5, 3], [2, 3, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["token_type_ids"].tolist() == [[0, 1, 1], [0, 1, 0]]

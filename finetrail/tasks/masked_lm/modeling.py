@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
 
+from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
@@ -72,25 +73,25 @@ def _reset(name: str, parameter: torch.Tensor) -> None:
         torch.nn.init.constant_(parameter, float(name.endswith("weight")))
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what makes a batch of features: masks drawn with the seed `draw` where labels are null."""
     how = masking(tokenizer, settings)
 
-    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, labels = [], []
-        for feature in features:
-            pair = feature["input_ids"], feature["labels"]
-            if feature["labels"] is None:
-                generator = np.random.default_rng(feature["draw"])
-                pair = mask(np.array(feature["input_ids"]), np.array(feature["pieces"]), how, generator)
-            ids.append(torch.as_tensor(pair[0]))
-            labels.append(torch.as_tensor(pair[1]))
-        attention_mask = pad_sequence([torch.ones_like(block) for block in ids], batch_first=True)
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
-            "attention_mask": attention_mask,
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        (ids, lengths), (pieces, _), (frozen, _) = map(padding.runs, (features[name] for name in COLUMNS[:3]))
+        ends, unmasked = np.cumsum(lengths), features["labels"].is_null().to_numpy()
+        labels = np.empty_like(ids)
+        labels[~np.repeat(unmasked, lengths)] = frozen
+        for row in np.flatnonzero(unmasked):
+            block = slice(ends[row] - lengths[row], ends[row])
+            generator = np.random.default_rng(features["draw"][row].as_py())
+            ids[block], labels[block] = mask(ids[block], pieces[block], how, generator)
+        arrays = {
+            "input_ids": padding.filled(ids, lengths, tokenizer.pad_token_id),
+            "attention_mask": padding.filled(np.ones_like(ids), lengths, 0),
+            "labels": padding.filled(labels, lengths, IGNORE_INDEX),
         }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     return collate
 

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from transformers import (
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     AutoModelForQuestionAnswering,
-    DataCollatorWithPadding,
     PreTrainedModel,
 )
 
+from finetrail.encoding import padding
 from finetrail.model import loading
 from finetrail.tasks.question_answering.metrics import span_accuracy
 from finetrail.tasks.question_answering.settings import Train
@@ -70,9 +70,15 @@ def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
-    return DataCollatorWithPadding(tokenizer)
+
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        places = {name: padding.numbers(features[name]) for name in ("start_positions", "end_positions")}
+        arrays = padding.model_inputs(features, tokenizer) | places
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    return collate
 
 
 def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:

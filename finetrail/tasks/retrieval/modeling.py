@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks.retrieval.metrics import validate as validate
@@ -187,27 +189,28 @@ def load_model(folder: Path) -> PreTrainedModel:
     return encoder
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads queries and documents; where a feature has fewer documents, its relevant one stands again.
 
     Which then is no negative of any query, as nothing is that stands there again.
     """
 
-    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        given = max(len(feature["documents"]) for feature in features)
-        width = max(len(feature["relevant"]) for feature in features)
-        texts = [ids for feature in features for ids in _repeated(feature["document_input_ids"], given)]
-        input_ids, attention_mask = _padded([feature["input_ids"] for feature in features], tokenizer.pad_token_id)
-        document_input_ids, document_attention_mask = _padded(texts, tokenizer.pad_token_id)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "document_input_ids": document_input_ids.unflatten(0, (len(features), given)),
-            "document_attention_mask": document_attention_mask.unflatten(0, (len(features), given)),
-            "documents": torch.tensor([_repeated(feature["documents"], given) for feature in features]),
-            "relevant": torch.tensor([_repeated(feature["relevant"], width) for feature in features]),
-            "labels": torch.arange(len(features)),
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        (keys, given), (relevant, known) = padding.runs(features["documents"]), padding.runs(features["relevant"])
+        chosen = _repeated(given)
+        texts = features["document_input_ids"].combine_chunks().flatten().take(pa.array(chosen.ravel()))
+        document_ids, document_mask = _padded(texts, tokenizer.pad_token_id)
+        ids, mask = _padded(features["input_ids"], tokenizer.pad_token_id)
+        arrays = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "document_input_ids": document_ids.reshape(*chosen.shape, -1),
+            "document_attention_mask": document_mask.reshape(*chosen.shape, -1),
+            "documents": keys[chosen],
+            "relevant": relevant[_repeated(known)],
+            "labels": np.arange(len(features)),
         }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     return collate
 
@@ -222,13 +225,13 @@ def reduce(logits: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> t
     return logits
 
 
-def _repeated(values: list[Any], length: int) -> list[Any]:
-    """Fill a list up with its first value."""
-    return values + values[:1] * (length - len(values))
+def _repeated(lengths: np.ndarray) -> np.ndarray:
+    """Return where the values of runs of these lengths stand, the first again up to the longest: [runs, longest]."""
+    place = np.arange(lengths.max())
+    return (np.cumsum(lengths) - lengths)[:, None] + np.where(place < lengths[:, None], place, 0)
 
 
-def _padded(texts: list[list[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(texts: pa.ChunkedArray | pa.Array, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ids and attention mask, padded on the right: int64 [texts, length]."""
-    ids = [torch.tensor(text) for text in texts]
-    ones = [torch.ones_like(text) for text in ids]
-    return pad_sequence(ids, batch_first=True, padding_value=pad_token_id), pad_sequence(ones, batch_first=True)
+    ids, lengths = padding.runs(texts)
+    return padding.filled(ids, lengths, pad_token_id), padding.filled(np.ones_like(ids), lengths, 0)

@@ -4,15 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
     PreTrainedModel,
 )
 
+from finetrail.encoding import padding
 from finetrail.model import losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
@@ -70,9 +71,17 @@ def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
-    return DataCollatorWithPadding(tokenizer)
+
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        labels = features["labels"]
+        of_lists = pa.types.is_list(labels.type)  # a number for each label, of which no feature lacks one
+        values = padding.filled(*padding.runs(labels), 0) if of_lists else padding.numbers(labels)
+        arrays = padding.model_inputs(features, tokenizer) | {"labels": values}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    return collate
 
 
 def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
@@ -11,10 +12,10 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    DataCollatorForTokenClassification,
     PreTrainedModel,
 )
 
+from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
@@ -72,9 +73,15 @@ def is_causal(model: PreTrainedModel) -> bool:
     return torch.allclose(first, second, atol=1e-5)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
-    return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE_INDEX)
+
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        labels = padding.filled(*padding.runs(features["labels"]), IGNORE_INDEX, tokenizer.padding_side == "left")
+        arrays = padding.model_inputs(features, tokenizer) | {"labels": labels}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    return collate
 
 
 def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:

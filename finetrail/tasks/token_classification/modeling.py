@@ -4,15 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from transformers import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoModelForTokenClassification,
-    DataCollatorForTokenClassification,
     PreTrainedModel,
 )
 
+from finetrail.encoding import padding
 from finetrail.model import losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks import IGNORE_INDEX
@@ -55,9 +56,15 @@ def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForTokenClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
-    return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE_INDEX)
+
+    def collate(features: pa.Table) -> dict[str, torch.Tensor]:
+        labels = padding.filled(*padding.runs(features["labels"]), IGNORE_INDEX, tokenizer.padding_side == "left")
+        arrays = padding.model_inputs(features, tokenizer) | {"labels": labels}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    return collate
 
 
 def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
