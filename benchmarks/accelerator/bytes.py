@@ -82,7 +82,7 @@ def repeated(ready: list[Path], part: Part) -> dict[Path, str]:
         for execution in ours.executions(part.device):
             for turn, folder in enumerate(pair(first, execution)):
                 if folder != first:
-                    projects.copy(first, folder.name, **ours.execution_settings(execution))
+                    projects.copy(first, folder.name, execution=execution)
                     rounds[turn].append((folder, ("train",)))
     errors = [projects.run(jobs, part.device, part.workers) for jobs in rounds if jobs]
     return {folder: error for of_round in errors for folder, error in of_round.items()}

@@ -3,15 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from finetrail import layout, numerics, schema, stage, tasks
-
-PACKING = "finetrail.training.packing"
-
+from finetrail import layout, numerics, stage, tasks
 
 # In the words of the error of a run that cannot be recorded.
 NO_GRAPHS = "train.execution: graphs needs"
@@ -45,34 +42,29 @@ def settings(execution: str = "auto", **changes: Any) -> dict[str, Any]:
         "checkpoint_every": None,
         "gradient_checkpointing": False,
         "lora": None,
-    } | execution_settings(execution) | changes  # fmt: skip
+        "execution": execution,
+    } | changes  # fmt: skip
 
 
-def execution_settings(execution: str) -> dict[str, Any]:
-    """Return the setting of how updates are executed, by the name that this version has for it."""
-    if "execution" in schema.Train.model_fields:
-        return {"execution": execution}
-    return {"torch_compile": execution == "compile"}
-
-
-def lacks(execution: str, padding: bool | None, device: str) -> str | None:
-    """Return what this version, or this device, has not of a way to train; or None. padding: None is the default."""
-    if execution == "graphs" and device == "cpu":
-        return "a GPU"
-    if execution == "graphs" and "execution" not in schema.Train.model_fields:
-        return "train.execution"
-    return PACKING if padding is False and not find_spec(PACKING) else None
+def lacks(execution: str, device: str) -> str | None:
+    """Return what this device has not of a way to train; or None."""
+    return "a GPU" if execution == "graphs" and device == "cpu" else None
 
 
 @contextmanager
-def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], None]) -> Iterator[None]:
-    """Train with or without padding (None: as by default), and call updated(journal) behind each update."""
+def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], None]) -> Iterator[dict[str, str]]:
+    """Train with or without padding (None: as by default), and call updated(journal) behind each update.
+
+    Gives what is to hold how the passes are executed.
+    """
     import torch
 
+    from finetrail.training import execution, packing
     from finetrail.training.journal import Journal
     from stages import train as train_stage
 
-    own = Journal.updated
+    own, chosen, make_deterministic = Journal.updated, execution.chosen, train_stage.make_deterministic
+    ways: dict[str, str] = {}
 
     def told(journal: Any, update: int) -> None:
         own(journal, update)
@@ -82,13 +74,18 @@ def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], 
         make_deterministic(seed)
         torch.use_deterministic_algorithms(deterministic)
 
-    make_deterministic = train_stage.make_deterministic
+    def noted(*arguments: Any) -> Any:
+        way = chosen(*arguments)
+        ways.update(asdict(way))
+        return way
+
     with ExitStack() as stack:
         stack.enter_context(patch.object(Journal, "updated", told))
         stack.enter_context(patch.object(train_stage, "make_deterministic", seeded))
-        if padding is not None and find_spec(PACKING):
-            stack.enter_context(patch(f"{PACKING}.applies", lambda *arguments, **named: not padding))
-        yield
+        stack.enter_context(patch.object(execution, "chosen", noted))
+        if padding is not None:
+            stack.enter_context(patch.object(packing, "applies", lambda *arguments: not padding))
+        yield ways
 
 
 def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) -> None:
@@ -123,15 +120,14 @@ def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) ->
 
 def executions(device: str) -> list[str]:
     """Return how short runs are to be executed: by default, and recorded, which only long ones are by default."""
-    return ["auto"] + (["graphs"] if device == "cuda" and "execution" in schema.Train.model_fields else [])
+    return ["auto", "graphs"] if device == "cuda" else ["auto"]
 
 
 def evaluates_in_tf32(device: str) -> bool:
     """Let this process multiply fp32 as TF32 where evaluation does; tell whether it does."""
-    use = getattr(numerics, "use_tf32", None)
-    if use and device == "cuda":
-        use("fast")
-    return use is not None and device == "cuda"
+    if device == "cuda":
+        numerics.use_tf32("fast")
+    return device == "cuda"
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def works() -> bool:
 def measured(case: Case, side_name: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     """Return the figures of one side, or why there are none."""
     side = SIDES[side_name]
-    missing = None if side.plain else ours.lacks(side.execution, side.padding, device)
+    missing = None if side.plain else ours.lacks(side.execution, device)
     if missing:
         return {"not_available": missing}
     try:
@@ -98,6 +98,7 @@ def values(case: Case, side: Side) -> dict[str, Any]:
 
 def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dict[str, Any]:
     """Train one side until the watch has seen enough, and return its figures."""
+    ways: dict[str, str] = {}
     if side.plain:
         trainer = plain.train(case.task, values(case, side), device, side.best, side.compiles, watch)
         sizes = torch.stack(trainer.seen).tolist()
@@ -110,7 +111,7 @@ def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dic
                 seen.append(journal.loss)
                 raise ours.Enough
 
-        with ours.variant(side.padding, side.deterministic, updated), suppress(ours.Enough):
+        with ours.variant(side.padding, side.deterministic, updated) as ways, suppress(ours.Enough):
             ours.train(case.task, values(case, side), device, Path("scratch"))
         arrays = ours.lengths_of_updates(case.task, case.batch_size)
         sizes = [(int(lengths.sum()), int((lengths**2).sum())) for lengths in arrays]
@@ -120,7 +121,7 @@ def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dic
         tokens, squares = (sum(column) for column in zip(*sizes[first:end], strict=True))
         return {"useful_tokens": tokens, "operations": needs.operations(tokens, squares)}
 
-    return watch.figures(passed) | {"loss": round(loss, 4)}
+    return watch.figures(passed) | ways | {"loss": round(loss, 4)}
 
 
 if __name__ == "__main__":

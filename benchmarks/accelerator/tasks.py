@@ -58,8 +58,8 @@ def on_the_device(references: list[Path], device: str) -> list[projects.Job]:
     jobs: list[projects.Job] = []
     jobs += [(projects.copy(folder, "device"), ("train", "evaluate", "export")) for folder in references]
     for execution in ours.executions(device):
-        changed = ours.execution_settings(execution) | {"precision": "auto"}
-        jobs += [(projects.copy(folder, execution, **changed), ("train",)) for folder in references]
+        copies = [projects.copy(folder, execution, execution=execution, precision="auto") for folder in references]
+        jobs += [(folder, ("train",)) for folder in copies]
     return jobs + [(projects.copy(folder, "scored"), ("evaluate",)) for folder in references]
 
 
