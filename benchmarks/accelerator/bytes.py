@@ -7,8 +7,6 @@ by the part `speed`: ours beside ours_any_order.
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -127,14 +125,14 @@ def killed_and_resumed(folder: Path, device: str) -> dict[str, Any]:
     """Kill the train stage behind its first checkpoint, and let it go on; return how that went."""
     command = [sys.executable, "-m", "stages.train"]
     started = {"cwd": folder, "env": projects.environment(folder, device), "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **started) as process:
+    with subprocess.Popen(command, **started) as process:
         begun = time.perf_counter()
         while process.poll() is None and not any(folder.glob(CHECKPOINTS)):
             if time.perf_counter() - begun > MOST_SECONDS:
                 break
             time.sleep(TICK)
         alive = process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL) if alive else None
+        process.kill()
         process.communicate()
     done = subprocess.run(command, timeout=MOST_SECONDS, check=False, **started)
     return {"killed": alive, "resumed": RESUMED in done.stderr, "code": done.returncode, "folder": folder}
