@@ -119,6 +119,39 @@ def portable() -> str:
     return "\n".join(rows)
 
 
+def accelerator() -> str:
+    """Return what was found on each card: the speed of each case, then the other parts in a line each."""
+    file = ROOT / "benchmarks/results/accelerator.json"
+    if not file.is_file():
+        return "Not measured yet."
+    lines = []
+    for card, record in json.loads(file.read_text()).items():
+        parts = {name: part["result"] for name, part in record["parts"].items()}
+        lines += [f"{card}{', tiny models' if record['tiny'] else ''}, in {record['seconds']:.0f} s:", ""]
+        lines += ["| case | side | useful tokens/s | times plain | times plain_best | share of the peak "
+                  "| idle | GiB |",
+                  "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+        for case, sides in parts.get("speed", {}).get("cases", {}).items():
+            lines += [f"| {case} | {side} | {sped(found, sides)} |" for side, found in sides.items()]
+        lines += ["", "| part | what | found |", "| --- | --- | --- |"]
+        for name, part in record["parts"].items():
+            rows = [["failure", what] for what in part["failures"]] + (part["rows"] if name != "speed" else [])
+            lines += [f"| {name} | {what} | {found} |" for what, found in rows]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def sped(found: dict[str, Any], sides: dict[str, Any]) -> str:
+    """Return the cells of one side of the accelerator's speed."""
+    name = "useful_tokens_per_second"
+    if name not in found:
+        return "not available | | | | |" if "not_available" in found else "failed | | | | |"
+    others = [sides.get(side, {}).get(name) for side in ("plain", "plain_best")]
+    times = [f"{found[name] / other:.2f}" if other else "" for other in others]
+    rest = [found.get(key, "") for key in ("share_of_peak", "idle_share", "peak_memory_gib")]
+    return " | ".join([f"{found[name]:,}", *times, *map(str, rest)])
+
+
 def shown(value: Any) -> str:
     """Return a figure as people read it."""
     if isinstance(value, bool):
@@ -227,7 +260,7 @@ def filled(text: str) -> str:
     makers["chaining"] = chaining
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
-    makers |= {"benchmark train": training, "benchmark portable": portable}
+    makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:
