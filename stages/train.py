@@ -5,12 +5,13 @@ import os
 import platform
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import peft
 import torch
@@ -25,7 +26,8 @@ from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
 from finetrail.training.speed import speed_up
 
-PIECE_SIZE = "piece_size.json"
+# Files of scratch: what a run has found out, for when it goes on.
+PIECE_SIZE, EXECUTION = "piece_size.json", "execution.json"
 ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
 
@@ -121,26 +123,25 @@ def may_halve(settings: Any) -> bool:
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
 
-    Where the default of CUDA graphs fails, again from there without them.
-
     The batches stay what they are, and their loss too. A run that was killed then goes on in pieces of that size.
+    Where CUDA graphs fail, which auto may have chosen, the stage starts anew without them.
     """
     record = None
-    piece_size = run.scratch / PIECE_SIZE
+    piece_size, execution_file = run.scratch / PIECE_SIZE, run.scratch / EXECUTION
     if piece_size.exists():
         run = replace(run, piece_size=stage.read_json(piece_size))
+    if execution_file.exists():
+        run = replace(run, settings=run.settings.model_copy(update={"execution": stage.read_json(execution_file)}))
     while record is None:
+        prepared = run
         try:
             model = build()
             prepared = executed(model, run)
             whole = adapters.halve(model) if may_halve(run.settings) else {}
             model, record = ENGINES[run.settings.engine](model, prepared)
-        except graphs.Failed as error:
-            if run.settings.execution == "graphs":
-                raise UserError(f"train.execution: CUDA graphs fail here ({error}); expected auto or eager") from None
-            run = replace(run, settings=run.settings.model_copy(update={"execution": "eager"}))
-            stage.log(f"train: CUDA graphs fail here ({error}): again, without them")
-        except torch.OutOfMemoryError:
+        except (graphs.Failed, torch.OutOfMemoryError) as error:
+            if prepared.execution.execution == "graphs":
+                start_without_graphs(run, str(error).splitlines()[0])
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
             if several or not run.task.SEPARABLE or run.piece_size == 1:
                 raise UserError(
@@ -157,6 +158,24 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
     if run.settings.lora is not None:
         adapters.merge(model, whole)
     return model, record
+
+
+def start_without_graphs(run: Run, reason: str) -> NoReturn:
+    """Start the stage anew, without CUDA graphs; UserError where the recipe asks for them.
+
+    In another process: after a recording that failed, torch (2.13) is in no state to go on. And from the beginning, for
+    the checkpoints are those of passes that were recorded.
+    """
+    if run.settings.execution == "graphs":
+        raise UserError(f"train.execution: CUDA graphs fail here ({reason}); expected auto or eager")
+    stage.remove(run.scratch)
+    run.scratch.mkdir(parents=True)
+    with stage.output(run.scratch / EXECUTION) as path:
+        stage.write_json(path, "eager")
+    stage.log(f"train: CUDA graphs fail here ({reason}): from the beginning, without them")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def load_features(split: str) -> Dataset:

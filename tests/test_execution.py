@@ -13,9 +13,16 @@ from finetrail.training import execution, packing
 from finetrail.training.execution import UPDATES_WORTH_RECORDING, Execution
 
 
-def chosen(precision: str = "bf16", updates: int = UPDATES_WORTH_RECORDING, **changes: Any) -> Execution:
+def chosen(
+    precision: str = "bf16",
+    updates: int = UPDATES_WORTH_RECORDING,
+    config: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Execution:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     model = BertForSequenceClassification(BertConfig(vocab_size=9, **sizes))
+    for name, value in (config or {}).items():
+        setattr(model.config, name, value)
     return execution.chosen(model, Train(**toy_settings(**changes)), precision, updates)
 
 
@@ -66,3 +73,12 @@ def test_what_graphs_cannot_have(
     assert chosen(precision, **changes).execution == "eager"
     with pytest.raises(UserError, match=f"train.execution: graphs needs {needed}; expected"):
         chosen(precision, **changes, execution="graphs")
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("config", [{"sparse_prediction": True}, {"rope_parameters": {"rope_type": "dynamic"}}])
+def test_models_that_read_from_the_device_are_not_recorded(config: dict[str, Any]) -> None:
+    assert chosen(config=config).execution == "eager"
+    assert chosen(config={"rope_parameters": {"rope_type": "llama3"}}).execution == "graphs"
+    with pytest.raises(UserError, match=r"graphs needs a model that reads no numbers from the device; expected"):
+        chosen(config=config, execution="graphs")

@@ -110,19 +110,30 @@ def test_a_recording_is_for_the_shapes_types_and_numbers_of_its_inputs() -> None
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_recording_with_another_loss_is_refused_and_nothing_is_changed() -> None:
+@pytest.mark.parametrize("wrong_part", ["loss", "norm of a gradient"])
+def test_a_recording_that_computes_something_else_is_refused_and_nothing_is_changed(wrong_part: str) -> None:
     model = Model()
 
     def wrong(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
         result = run()
-        return result, lambda: result.add_(1)
+
+        def replay() -> None:
+            if wrong_part == "loss":
+                result.add_(run())
+            else:  # the loss alone, as if the gradients went elsewhere
+                result.copy_(run())
+                for parameter in model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad.zero_()
+
+        return result, replay
 
     run = Recorded(plain(model), model.parameters(), wrong)
     before = torch.ones_like(model.first.weight)
     model.first.weight.grad = before.clone()
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    with pytest.raises(graphs.Failed, match=r"the recorded loss is \d.*, and was \d"):
+    with pytest.raises(graphs.Failed, match=rf"^the recorded {wrong_part} is \d.*, and was \d"):
         run(inputs(5, 1), torch.tensor(1.0))
     assert model.first.weight.grad is not None and torch.equal(model.first.weight.grad, before)
     assert model.second.weight.grad is None
@@ -155,3 +166,20 @@ def test_what_comes_rarely_is_not_recorded() -> None:
     for rows in (1, 2, 3, 1, 2, 1):
         run(inputs(rows, rows), torch.tensor(1.0))
     assert again.recorded == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_no_more_shapes_are_recorded_than_memory_shall_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST_RECORDINGS", 2)
+    model, again = Model(), Again()
+    run = Recorded(plain(model), model.parameters(), again)
+    losses = [run(inputs(rows, rows), torch.tensor(1.0)) for rows in (1, 2, 3, 1, 3)]
+    assert again.recorded == 2 and all(loss.isfinite() for loss in losses)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_loss_that_is_not_finite_is_recorded_as_such() -> None:
+    model = Model()
+    batch = inputs(5, 1)
+    batch["packing"]["values"][0, 0] = torch.nan
+    assert Recorded(plain(model), model.parameters(), Again())(batch, torch.tensor(1.0)).isnan()

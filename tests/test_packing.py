@@ -150,7 +150,9 @@ def test_losses_gradients_and_outputs_are_those_of_the_padded_batch(
     packed = collated(packer, batch)
     tokens = packed["packing"]["input_ids"].shape[1]
     assert tokens == (24 if rounds else sum(LENGTHS))
-    assert packed["packing"]["longest"] >= packed["packing"]["bounds"].diff().max()  # flash attention looks no farther
+    bounds = packed["packing"]["bounds"]
+    assert packed["packing"]["longest"] >= bounds.diff().max()  # flash attention looks no farther
+    assert bounds[-1] == tokens and (bounds.diff() >= 0).all()
     same(expected, gradients(model, packed))
     for found in (outputs_of(model, packed), outputs_of(model, batch)):  # a batch without packing is packed
         for one, other in zip(outputs, found, strict=True):

@@ -53,7 +53,8 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
             outputs = model(**send(given_inputs, model.device))
             given = {name: value.float() for name, value in outputs.items() if torch.is_tensor(value)}
             arrays = fetch(list(given.values()))
-        return lambda: dict(zip(given, arrays(), strict=True))
+        names = list(given)  # and not the outputs, which may be large
+        return lambda: dict(zip(names, arrays(), strict=True))
 
     def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return launch(inputs)()

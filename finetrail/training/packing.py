@@ -38,10 +38,11 @@ POSITIONS_BEHIND_PADDING = {"camembert", "roberta", "xlm-roberta"}
 # Flash attention in torch (2.11 to 2.13).
 HALF_PRECISION = ("bf16", "fp16")
 LOWEST_CAPABILITY = (8, 0)  # Ampere
-HEAD_WIDTHS = range(8, 257, 8)
+HEAD_WIDTHS = range(8, 193, 8)  # wider ones have gradients on some GPUs only
 # Where batches shall have few shapes: counts are rounded up to a multiple of a 16th of the power of two below them, so
-# to at most 6% more, counts of labels to one of a fourth of it, and lengths to a multiple of 64.
-STEPS, LABEL_STEPS = 16, 4
+# to at most 6% more, and lengths to a multiple of 64. The labels of few tokens are rounded to a fourth instead: their
+# count varies more, and their head costs less.
+STEPS, STEPS_OF_FEW = 16, 4
 LENGTHS = 64
 
 # What the head reads of the base model's states.
@@ -165,22 +166,27 @@ class Packer:
 
         input_ids, token_type_ids, position_ids: int64 [1, tokens]. places: where in the batch [features * length] each
         token is, int64 [tokens]; tokens that only round up the count are one place behind its end. bounds: int32
-        [features + 1], or [features + 2] with rounding, of the features in the row. kept: int64, the tokens of the row
+        [features + 1], and more with rounding, of the features in the row. kept: int64, the tokens of the row
         that the head reads, if not all. labels: int64 [1, kept], where kept are tokens with labels.
         """
         mask = attention_mask.flatten(0, -2).bool()
+        longest = mask.shape[1]
         lengths = mask.sum(-1)
         places = mask.flatten().nonzero()[:, 0]
         count = len(places)
         bounds = functional.pad(lengths.cumsum(0), (1, 0))
         positions = torch.arange(count, device=mask.device) - bounds[:-1].repeat_interleave(lengths)
         filled = self.rounded(count, STEPS) - count
+        if self.rounds:  # what is filled in are features too, no longer than others, and as many for each count
+            most = step(count + filled, STEPS)
+            ends = torch.arange(longest, most + longest, longest, device=mask.device)
+            bounds_of_all = torch.cat([bounds, count + ends.clamp(max=filled)])
         packing: Batch = {
             "input_ids": _filled(input_ids.flatten()[places], filled)[None],
             "position_ids": _filled(positions + self.first_position, filled)[None],
             "places": _filled(places, filled, mask.numel()),
-            "bounds": (functional.pad(bounds, (0, 1), value=count + filled) if self.rounds else bounds).int(),
-            "longest": max(mask.shape[1], step(count, STEPS)) if self.rounds else mask.shape[1],
+            "bounds": (bounds_of_all if self.rounds else bounds).int(),
+            "longest": longest,
             "shape": tuple(mask.shape),
         }
         if token_type_ids is not None:
@@ -191,8 +197,9 @@ class Packer:
             known = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX) if self.reads == NEXT else labels
             known = known.flatten()[places]
             kept = (known != IGNORE_INDEX).nonzero()[:, 0]
-            more = self.rounded(len(kept), LABEL_STEPS) - len(kept)
-            packing["kept"] = _filled(kept, more)
+            more = self.rounded(len(kept), STEPS if 2 * len(kept) > count else STEPS_OF_FEW) - len(kept)
+            # Different tokens: a GPU adds the gradients of one that comes again and again one after the other.
+            packing["kept"] = torch.cat([kept, torch.arange(more, device=mask.device)])
             packing["labels"] = _filled(known[kept], more, IGNORE_INDEX)[None]
         return packing
 
@@ -245,7 +252,7 @@ def _take_inputs(packer: Packer, module: Any, states: tuple[torch.Tensor, ...]) 
 def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
     """Give BERT's pooler, which reads the first token of each feature, [features, 1, width]."""
     packing = pooler.packing
-    return (states[0][0].index_select(0, packing["bounds"][: packing["shape"][0]])[:, None], *states[1:])
+    return (states[0][0].index_select(0, packing["bounds"][: packing["shape"][0]].long())[:, None], *states[1:])
 
 
 def _take_output(packer: Packer, early: bool, base: Any, args: Any, inputs: Batch, output: Any) -> None:

@@ -1,11 +1,13 @@
 """Training without padding, on a CPU by the reference of its attention: for each task that of the padded batches."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_engines import ENGINES, curve, trained
 from test_graphs import Again
 from toys import projects
@@ -13,7 +15,7 @@ from toys import projects
 from finetrail import layout, tasks
 from finetrail.errors import UserError
 from finetrail.training import execution, graphs, packing
-from stages import download_corpus, download_model, tokenize
+from stages import download_corpus, download_model, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
 RECORD = "data/trained/training.json"
@@ -83,7 +85,13 @@ def test_recorded_passes_train_to_the_same_losses(
     assert curve(recorded, "train/loss") == pytest.approx(curve(eager, "train/loss"), rel=1e-3, abs=1e-4)
 
 
-def test_a_run_whose_passes_cannot_be_recorded_goes_on_without(
+class Started(Exception):
+    """In place of another process."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.OutOfMemoryError("out of memory")])
+def test_a_run_whose_passes_cannot_be_recorded_starts_anew_without(
+    error: Exception,
     tokenized: Callable[[str], Path],
     packs: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -94,15 +102,25 @@ def test_a_run_whose_passes_cannot_be_recorded_goes_on_without(
     monkeypatch.setattr(execution, "_hindrances", lambda *_: [])
     monkeypatch.setattr(execution, "UPDATES_WORTH_RECORDING", 1)
     monkeypatch.setattr(graphs, "PLAIN_FIRST", 0)
+    started: list[tuple[str, list[str]]] = []
+
+    def start(*command: Any) -> None:
+        started.append(command)
+        raise Started
 
     def fails(self: Any, run: Any) -> Any:
-        raise RuntimeError("operation not permitted")
+        raise error
 
     monkeypatch.setattr(graphs.CudaGraphs, "__call__", fails)
-    record = json.loads(trained("text_classification")[RECORD])
+    monkeypatch.setattr(train.os, "execv", start)
+    with pytest.raises(Started):
+        trained("text_classification", execution="auto")
+    assert started == [(sys.executable, sys.orig_argv)]
+    assert f"train: CUDA graphs fail here ({error}): from the beginning, without them" in capfd.readouterr().err
+    record = json.loads(trained("text_classification")[RECORD])  # as the process that was started
     assert (record["padding"], record["execution"]) == ("none", "eager")
-    assert "train: CUDA graphs fail here (operation not permitted): again, without them" in capfd.readouterr().err
+    assert not (layout.SCRATCH / "train").exists()
     with pytest.raises(
-        UserError, match=r"^train.execution: CUDA graphs fail here \(operation not permitted\); expected"
+        UserError, match=rf"^train.execution: CUDA graphs fail here \({error}\); expected auto or eager"
     ):
         trained("text_classification", execution="graphs")

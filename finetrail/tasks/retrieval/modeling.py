@@ -149,9 +149,9 @@ def in_batch_loss(
     negatives of a query; own: the index of its document. MultipleNegativesRankingLoss where nothing is excluded.
     """
     similarity = queries @ documents.T * scale
-    excluded = excluded.clone()
-    excluded[torch.arange(len(own), device=own.device), own] = False
-    return functional.cross_entropy(similarity.masked_fill(excluded, -torch.inf), own)
+    # To set the own document's element would copy a number to the device, and wait for it.
+    others = torch.arange(excluded.shape[1], device=own.device) != own[:, None]
+    return functional.cross_entropy(similarity.masked_fill(excluded & others, -torch.inf), own)
 
 
 def base_is_baseline(base_model: Path) -> bool:
