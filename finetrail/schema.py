@@ -179,6 +179,25 @@ class Splits(Settings):
         return self
 
 
+def _told(message: str) -> WrapValidator:
+    """Return what says one message in place of pydantic's, which has one for each member of a union."""
+
+    def validated(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(f"{message}; got {value!r}") from None
+
+    return WrapValidator(validated)
+
+
+JOINED = "Of a list, the texts are joined by blanks, without empty ones"
+CsvColumn = Annotated[
+    str | int | Annotated[list[str | int], Field(min_length=1)],
+    _told("expected the name of a column, or its number from 0 in files without a header line, or a list of either"),
+]
+
+
 class ConllReader(Settings):
     """Columns of a text file, one token a line, a blank line between sentences."""
 
@@ -214,15 +233,30 @@ class ParquetReader(Settings):
 
 
 class CsvReader(Settings):
-    """Delimited text with a header line: CSV, TSV."""
+    """Delimited text, with or without a header line: CSV, TSV."""
 
     format: Literal["csv"]
-    columns: dict[str, str] = Field(description="the task's column -> the file's column")
+    columns: dict[str, CsvColumn] = Field(
+        description="the task's column -> the file's column, or a list of them. Names: the first line is a header; "
+        f"whole numbers: there is none, they count columns from 0, negative ones from the end. {JOINED}"
+    )
     delimiter: str = Field(min_length=1, max_length=1, description="between columns")
     quoting: Literal["minimal", "none"] = Field(
         description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
     )
     encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+    @model_validator(mode="after")
+    def _names_or_numbers(self) -> "CsvReader":
+        given = [
+            part for column in self.columns.values() for part in (column if isinstance(column, list) else [column])
+        ]
+        if len({type(part) for part in given}) > 1:
+            raise ValueError(
+                f"columns has names and numbers: {', '.join(map(repr, given))}; expected names where the file has a "
+                "header line, numbers where it has none"
+            )
+        return self
 
 
 class TextReader(Settings):

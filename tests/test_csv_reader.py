@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
@@ -74,9 +75,9 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path, quoting):
 @pytest.mark.parametrize(
     ("reader", "content", "message"),
     [
-        (reader(), "", "a: an empty file; expected a line with the names of the columns"),
-        (reader(), "x,y\n1,2\n", "a:1: no column 't'; the columns there are x, y"),
-        (reader(), "t,x,t\n1,2,3\n", "a:1: more than one column 't'; the columns there are t, x, t"),
+        (reader(), "", "a: an empty file; expected a row for each example"),
+        (reader(), "x,y\n1,2\n", "a:1: no column 't'; the columns there are 'x', 'y'"),
+        (reader(), "t,x,t\n1,2,3\n", "a:1: more than one column 't'; the columns there are 't', 'x', 't'"),
         (reader(), "t,x\n1,2\n1,2,3\n", "a:3: 3 fields; expected 2 as in the header, or reader.quoting: none"),
         (reader("none"), 't,x\n"1,2",3\n', "a:2: 3 fields; expected 2 as in the header"),
         (reader(), 't\nx\n"y\nz\n', "a:3: not CSV: unexpected end of data; expected a field in quotes to end"),
@@ -111,3 +112,64 @@ def test_real_corpora_without_quoting_give_a_record_a_line(name, columns, labels
     assert all(record.values["text"] in line for record, line in zip(records, lines[1:], strict=True))
     found = Counter(record.values["label"] for record in records)
     assert found == labels if labels else set(found) == {"0", "1"}
+
+
+def test_a_file_without_a_header_line_is_read_by_the_numbers_of_its_columns(tmp_path):
+    content = '"1","Oil, up","Prices rose"\n"2","A win",""\n"1",""," "\n'
+    records = read(tmp_path, reader(label=0, text=[1, 2], last=-1), content)
+    assert records[0] == ("0", "a:1", {"label": "1", "text": "Oil, up Prices rose", "last": "Prices rose"})
+    assert [value["text"] for value in values(records)] == ["Oil, up Prices rose", "A win", ""]
+    assert values(read(tmp_path, reader("none", "\t", text=1), "\n0\tx\n1\ty")) == [{"text": "x"}, {"text": "y"}]
+
+
+def test_several_columns_with_names_are_joined_into_one_text(tmp_path):
+    records = read(tmp_path, reader(text=["title", "body"], title="title"), "title,body\nOil,Up\n,Down\n")
+    assert values(records) == [{"text": "Oil Up", "title": "Oil"}, {"text": "Down", "title": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_data"),
+    [
+        ("1,one\n2,two\n", True),
+        ("good,pos\nbad,pos\n", True),
+        (f"{'a long text ' * 6},pos\n", True),
+        (" t,label\nx,pos\n", False),
+        ("x\n", False),
+    ],
+)
+def test_a_file_that_seems_to_have_no_header_line_is_told_so(tmp_path, content, is_data):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, reader(), content)
+    assert str(error.value).startswith("a:1: no column 't'; the columns there are '")
+    hint = "; this file seems to have no header line: name columns by their numbers, from 0"
+    assert str(error.value).endswith(hint if is_data else "'")
+
+
+@pytest.mark.parametrize(
+    ("reader", "content", "message"),
+    [
+        (reader(text=2), "a,b\n", "a:1: no column 2; expected numbers from 0 to 1, or from -1 to -2 from the end, for"),
+        (reader(text=-3), "a,b\n", "a:1: no column -3; expected numbers from 0 to 1"),
+        (reader(text=0), "a,b\nc\n", "a:2: 1 fields; expected 2 as in the first row, or reader.quoting: none"),
+        (reader(text=0), "", "a: an empty file; expected a row for each example"),
+        (reader(), ",".join(map(str, range(30))), "a:1: no column 't'; the columns there are '0', "),
+    ],
+)
+def test_a_wrong_number_is_told_with_its_place(tmp_path, reader, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, reader, content)
+    assert str(error.value).startswith(message)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("column", [1.5, None, [], [["a"]], True])
+def test_a_column_is_a_name_a_number_or_a_list_of_either(column):
+    with pytest.raises(ValidationError) as error:
+        reader(text=column)
+    (problem,) = error.value.errors()
+    assert problem["msg"].startswith("Value error, expected the name of a column, or its number from 0 in files")
+
+
+def test_names_and_numbers_do_not_mix():
+    with pytest.raises(ValidationError, match="columns has names and numbers: 'x', 0; expected names where the file"):
+        reader(text=["x", 0])

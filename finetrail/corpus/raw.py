@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from finetrail.errors import UserError
 Raw = tuple[str | None, str, dict[str, Any]]
 
 CHUNK_BYTES = 1 << 20
+SHOWN_NAMES = 20
+SHOWN_LENGTH = 40
 HINT = "expected a file in that encoding; a recipe may name another as reader.encoding"
 
 
@@ -32,6 +34,37 @@ def objects(path: Path, name: str, encoding: str) -> Iterator[tuple[str, dict[st
         if not isinstance(example, dict):
             raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
         yield where, example
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names in quotes, in which blanks show; of many the first ones, of long ones the beginning."""
+    quoted = [repr(name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}...") for name in names]
+    more = f" and {len(quoted) - SHOWN_NAMES} more" if len(quoted) > SHOWN_NAMES else ""
+    return ", ".join(quoted[:SHOWN_NAMES]) + more or "none"
+
+
+def parts(columns: Mapping[str, Any]) -> list[Any]:
+    """Return the names, paths or numbers that a reader's columns ask of a file, once each, as they are declared."""
+    return list(dict.fromkeys(part for given in columns.values() for part in _as_list(given)))
+
+
+def selected(columns: Mapping[str, Any], found: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Return the task's columns of what was found for their parts; lists of parts as their texts, joined by blanks."""
+    return {
+        column: _joined([found[part] for part in given], column, where) if isinstance(given, list) else found[given]
+        for column, given in columns.items()
+    }
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
+def _joined(texts: list[Any], column: str, where: str) -> str:
+    for text in texts:
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{where}: {text!r:.60} is no text; expected texts to join as {column}")
+    return " ".join(text for text in texts if text and not text.isspace())
 
 
 def require_text(values: Any, where: str) -> None:

@@ -2,18 +2,22 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetrail.corpus.raw import Raw, lines, objects, require_text, taken_id
+from finetrail.corpus.raw import Raw, lines, listed, objects, parts, require_text, selected, taken_id
 from finetrail.errors import UserError
 from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader
 
 PARQUET_BATCH = 1000
+LONGEST_NAME = 60
+NUMBER = re.compile(r"[-+]?\d*[.,]?\d+")
 # The csv module's limit is 131,072 characters; a C long holds this one on every platform.
 CSV_FIELD = 2**31 - 1
 
@@ -31,23 +35,54 @@ def jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
 def delimited(path: Path, name: str, reader: CsvReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names, as strings."""
     rows = _quoted(path, name, reader) if reader.quoting == "minimal" else _unquoted(path, name, reader)
-    _, header = next(rows, (0, None))
-    if header is None:
-        raise UserError(f"{name}: an empty file; expected a line with the names of the columns")
-    for column in reader.columns.values():
-        if header.count(column) != 1:
-            times = "no column" if column not in header else "more than one column"
-            raise UserError(f"{name}:1: {times} {column!r}; the columns there are {', '.join(header)}")
-    positions = {column: header.index(key) for column, key in reader.columns.items()}
+    number, first = next(rows, (0, None))
+    if first is None:
+        raise UserError(f"{name}: an empty file; expected a row for each example, in most files below a header line")
+    if all(isinstance(part, int) for part in parts(reader.columns)):
+        positions = _numbered(first, reader, f"{name}:{number}")
+        rows, model = chain([(number, first)], rows), "first row"
+    else:
+        positions = _named_in(first, rows, reader, f"{name}:{number}")
+        model = "header"
     for number, fields in rows:
         where = f"{name}:{number}"
-        if len(fields) != len(header):
+        if len(fields) != len(first):
             raise UserError(
-                f"{where}: {len(fields)} fields; expected {len(header)} as in the header"
+                f"{where}: {len(fields)} fields; expected {len(first)} as in the {model}"
                 + (", or reader.quoting: none if quotes are text" if reader.quoting == "minimal" else "")
             )
-        values: dict[str, Any] = {column: fields[position] for column, position in positions.items()}
+        found = {part: fields[position] for part, position in positions.items()}
+        values = selected(reader.columns, found, where)
         yield taken_id(values, where), where, values
+
+
+def _numbered(first: list[str], reader: CsvReader, where: str) -> dict[Any, int]:
+    for column in parts(reader.columns):
+        if not -len(first) <= column < len(first):
+            raise UserError(
+                f"{where}: no column {column}; expected numbers from 0 to {len(first) - 1}, or from -1 to "
+                f"-{len(first)} from the end, for there are {len(first)} columns: {listed(first)}"
+            )
+    return {column: column for column in parts(reader.columns)}
+
+
+def _named_in(header: list[str], rows: Iterator[Any], reader: CsvReader, where: str) -> dict[Any, int]:
+    for column in parts(reader.columns):
+        if header.count(column) != 1:
+            times = "no column" if column not in header else "more than one column"
+            hint = ""
+            if column not in header and _looks_like_data(header, next(rows, (0, []))[1]):
+                hint = "; this file seems to have no header line: name columns by their numbers, from 0"
+            raise UserError(f"{where}: {times} {column!r}; the columns there are {listed(header)}{hint}")
+    return {column: header.index(column) for column in parts(reader.columns)}
+
+
+def _looks_like_data(first: list[str], second: list[str]) -> bool:
+    """Tell whether a first row holds what no header does: a number, a long text, or a value of the next row."""
+    return any(
+        len(field) > LONGEST_NAME or NUMBER.fullmatch(field.strip()) or field == below
+        for field, below in zip_longest(first, second[: len(first)])
+    )
 
 
 def _unquoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list[str]]]:
