@@ -31,6 +31,7 @@ CONCERNS = {
     "duplicates": "occur more than once in the split: they count double",
     "empty_examples": "examples without content were dropped",
     "empty_tokens": "tokens without content were met",
+    "own_document_left_out": "queries are not to find the document of their own id, as it is not judged relevant",
     "repaired_transitions": "labels stood where their scheme does not allow them, and were repaired",
     "answers_in_no_window": "are longer than a window: the model cannot give them",
     "answers_within_tokens": "begin or end inside a token: no span of tokens gives them exactly",
