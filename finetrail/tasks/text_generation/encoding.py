@@ -19,6 +19,9 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Tokenize
 
+# Of a block: what is left of a prompt before a completion that is too long.
+LEAST_PROMPT = 4  # a quarter
+
 # What encode() makes of a text: all its tokens. Labels are the tokens themselves; the model shifts them.
 TOKENS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 # example: row in data/corpus of the text that the first token is of. bytes: UTF-8 that the labels stand for.
@@ -125,13 +128,19 @@ class Encoder:
         return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
 
     def _cut(self, texts: pa.Table, keep: bool) -> Features:
-        """Cut documents into blocks, and shorten prompts (at their beginning, then completions at their end)."""
+        """Cut documents into blocks, and shorten what is too long beside: prompts, then completions.
+
+        A prompt loses its beginning, down to a quarter of a block; then the completion loses its end.
+        """
         example, starts, ids, labels = _flat(texts)
         prompt = ragged.bounds(labels == IGNORE_INDEX)[starts]
         prompt_sizes, sizes = np.diff(prompt), np.diff(starts)
         is_prompted = prompt_sizes > 0
         excess = np.maximum(sizes - self.size, 0) * is_prompted
-        first = starts[:-1] + np.minimum(excess, prompt_sizes)
+        room = np.maximum(self.size - (sizes - prompt_sizes), max(1, self.size // LEAST_PROMPT))
+        of_prompts = np.maximum(prompt_sizes - room, 0)
+        of_completions = excess - of_prompts
+        first = starts[:-1] + of_prompts
         pieces = np.where(is_prompted, 1, -(-sizes // self.size))
         text = np.repeat(np.arange(len(sizes)), pieces)
         start = first[text] + (np.arange(len(text)) - ragged.bounds(pieces)[text]) * self.size
@@ -151,6 +160,11 @@ class Encoder:
             "tokens_truncated": int(excess.sum()),
             "tokens_dropped": dropped,
         }
+        if of_completions.any():
+            counts |= {
+                "completions_truncated": int((of_completions > 0).sum()),
+                "completion_tokens_truncated": int(of_completions.sum()),
+            }
         return features.append_column(FEATURES.field("bytes"), pa.array(amounts, pa.int32())), counts
 
 
