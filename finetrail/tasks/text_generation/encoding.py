@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from finetrail import layout
 from finetrail.encoding import new_model, ragged
+from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import model_positions
 from finetrail.errors import UserError
@@ -68,7 +69,7 @@ class Encoder:
         self.backend.no_padding()
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
-        self.size = settings.block_size
+        self.settings, self.size = settings, settings.block_size
         self.join, self.keep = settings.join_documents, settings.remainder == "pad"
         self.token_bytes = token_bytes(tokenizer)
         self.tables = dict.fromkeys(layout.SPLITS, FEATURES)
@@ -87,6 +88,10 @@ class Encoder:
             yield features, {"examples": examples} | counts
         features, counts = self._cut(rest, self.keep)
         yield features, {"examples": 0} | counts
+
+    def nothing(self, counts: dict[str, int]) -> str:
+        """Say what is wrong with a table of which no block came."""
+        return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[pa.Table, bool]:
         """Return the TOKENS of one batch, and whether its texts are documents."""
