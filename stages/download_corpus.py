@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,8 @@ def canonical_rows(
     """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes."""
 
     def read(pattern: str) -> Iterator[readers.Record]:
-        return readers.read(fetched.root, find(fetched, pattern), corpus.reader)
+        again = partial(readers.read, fetched.root, find(fetched, pattern), corpus.reader)
+        return task.records(again, corpus) if hasattr(task, "records") else again()
 
     records = splits.assemble(corpus.splits, read)
     for table, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from finetrail import layout, params, stage, tasks
 from finetrail.encoding.engines import Batch, Features, ordered_map
+from finetrail.errors import UserError
 from finetrail.schema import Tokenize
 
 EXAMPLES_A_BATCH = 4096  # bounds memory, whatever the size of the corpus
@@ -35,6 +36,8 @@ def main() -> None:
             counts[table] = write(features, schema, folder / layout.features_file(table).name)
             numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[table].items())
             stage.log(f"tokenize: {table}: {', '.join(numbers)}")
+            if not counts[table].get("features", 1):
+                raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
         # Without the engine: the same features, so that nothing behind this stage runs again.
         used = settings.model_dump(exclude=set(Tokenize.model_fields))

@@ -177,6 +177,20 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
     assert lines[-1] == "download@corpus: warning: 11 in all"
 
 
+def test_a_task_may_look_through_a_splits_records_before_their_rows(download, monkeypatch):
+    def records(read, settings):
+        several = sum(1 for _ in read()) > 1
+        return (one._replace(id=f"{one.id} of several") if several else one for one in read())
+
+    task = download_corpus.tasks.module("token_classification", "corpus")
+    monkeypatch.setattr(task, "records", records, raising=False)
+    download(TOY)
+    assert [[row["id"] for row in rows(split)] for split in ("train", "test")] == [
+        ["0 of several", "1 of several"],
+        ["0"],
+    ]
+
+
 def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
     download(
         {"train": "".join(f"w{number} O\n\n" for number in range(20))},

@@ -1,6 +1,7 @@
 """The tokenize stage on a task made here: every table of its encoder, which rows a limit keeps, counts, target."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from finetrail import layout, schema
 from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.errors import UserError
+from finetrail.tasks import module
 from stages import tokenize
 
 SIZES = {"train": 10, "validation": 5, "test": 3, "documents": 12}
@@ -139,3 +142,48 @@ def test_the_target_is_kept_as_it_is(run: Run, target: Any) -> None:
     run(None, target)
     assert json.loads(layout.TARGET.read_text()) == target
     assert (layout.USED_TOKENIZER / "tokenizer.json").is_file()
+
+
+BLOCKS = {"engine": "local", "num_proc": 1, "block_size": 32, "limit": None}
+MASKS = {"mask_probability": 0.15, "whole_word": False, "mask_seed": 0}
+
+
+@pytest.mark.parametrize("short", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("task", "more", "changes"),
+    [
+        ("masked_lm", {"remainder": "drop", "join_documents": True, **MASKS}, "tokenize.remainder: pad"),
+        (
+            "text_generation",
+            {"remainder": "drop", "join_documents": False, "template": None, "eos_token": "[SEP]"},
+            "tokenize.remainder: pad, tokenize.join_documents: true",
+        ),
+    ],
+)
+def test_a_split_that_fills_no_block_is_refused_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_wordpiece: Path,
+    task: str,
+    more: dict[str, Any],
+    changes: str,
+    short: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout.CORPUS.mkdir(parents=True)
+    for split in layout.SPLITS:
+        texts = ["Anna lives in Oslo ."] * 3 if split == short else ["Anna lives in Oslo . " * 12]
+        table = pa.table({"id": list(map(str, range(len(texts)))), "prompt": pa.nulls(len(texts)), "text": texts})
+        pq.write_table(table, layout.table_file(layout.CORPUS, split))
+    shutil.copytree(tiny_wordpiece, layout.BASE_TOKENIZER)
+    used = module(task, "settings").Tokenize.model_validate(BLOCKS | more)
+    declared = SimpleNamespace(task=task, tokenize=used)
+    monkeypatch.setattr(tokenize.params, "load", {"tokenize": declared}.__getitem__)
+
+    with pytest.raises(UserError) as error:
+        tokenize.main()
+
+    message = str(error.value)
+    assert message.startswith(f"tokenize: {short}: texts that fill no block of tokenize.block_size 32 (3 texts with ")
+    assert message.endswith(f"tokens); expected a smaller one, {changes}, or more text in this split")
+    assert "\n" not in message and not layout.TOKENIZED.exists()

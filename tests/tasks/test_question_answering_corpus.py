@@ -1,5 +1,7 @@
 """Questions of every shape that sources have; answers that are not where they should be; what splits share."""
 
+import random
+import unicodedata
 from typing import Any
 
 import pyarrow as pa
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetrail.corpus import places
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering import corpus
@@ -86,13 +89,87 @@ def test_repair_takes_the_nearest_place_and_of_two_the_earlier(start: int | None
     counts = counted()
 
     assert starts([{"text": "London", "start": start}], "repair", counts) == [repaired]
-    assert counts["train"].answers_repaired == (start != repaired)
+    in_units = start == len(CONTEXT[:repaired].encode("utf-16-le")) // 2
+    mended = {} if start == repaired else {places.UNITS if in_units else places.MOVED: 1}
+    assert +counts["train"].mended == mended
 
 
-def test_utf16_offsets_of_other_tools_are_repaired_to_characters() -> None:
-    utf16 = len("Ada 🙂 lived in ".encode("utf-16-le")) // 2
+def test_starts_in_utf16_units_are_converted_where_the_files_count_so() -> None:
+    draw = random.Random(0)
+    given, right = [], []
+    for _ in range(200):
+        words = [draw.choice(["Rome", "Oslo", "\U0001f600", "\U0001f680 ", "and"]) for _ in range(30)]
+        context = " ".join(["Rome", *words])
+        start = draw.choice([place for place in range(len(context)) if context.startswith("Rome", place)])
+        right.append(start)
+        units = len(context[:start].encode("utf-16-le")) // 2
+        given.append(record([{"text": "Rome", "start": units}], context=context))
+    counts = counted()
 
-    assert utf16 == 16 and starts([{"text": "London", "start": utf16}], "repair") == [15]
+    # Some of the starts, read as characters, are those of another Rome.
+    assert sum(one.values["context"].startswith("Rome", start_of(one)) for one in given) > right.count(0)
+    assert starts_of(given, "repair", counts) == right
+    converted = sum(start_of(one) != start for one, start in zip(given, right, strict=True))
+    assert +counts["train"].mended == {places.UNITS: converted}
+    # Characters stay what they are, and one start in units among them is converted by itself.
+    characters = [
+        record([{"text": "Rome", "start": start}], context=one.values["context"])
+        for one, start in zip(given, right, strict=True)
+    ]
+    lone = record([{"text": "Rome", "start": 9}], context="\U0001f600 then Rome or Rome")
+    assert starts_of([*characters, lone], "repair", counted()) == [*right, 7]
+    # Only a repair converts.
+    assert starts_of(given, "drop", counted()) != right
+
+
+def start_of(one: Record) -> int:
+    return int(one.values["answers"][0]["start"])
+
+
+def starts_of(records: list[Record], mismatch: str, counts: dict[str, corpus.Counts]) -> list[int]:
+    """Return the starts that the records of one split come out with."""
+    read_again = corpus.records(lambda: iter(records), settings(mismatch))
+    rows = [row for one in read_again for _, row in corpus.rows("train", one, settings(mismatch), counts)]
+    return [answer["start"] for row in rows for answer in row["answers"]]
+
+
+CAFE = "Zoë's cafe\u0301, the Cafe\u0301 Zoë; 서울 \u1109\u1165\u110b\u116e\u11af, Zoë."
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "found", "mended"),
+    [
+        (" the ", 12, "the", None),  # it stands so
+        ("the  ", 13, "the", places.BLANKS),
+        ("\tthe", 12, "the", places.BLANKS),
+        ("\u00a0the\n", 0, "the", places.BLANKS),
+        ("café", 6, "cafe\u0301", places.FORM),
+        ("Café", 0, "Cafe\u0301", places.FORM),
+        ("Cafe\u0301 Zoe\u0308 ", 17, "Cafe\u0301 Zoë", places.FORM),
+        (
+            "\u1109\u1165\u110b\u116e\u11af",
+            CAFE.index("서울"),
+            "서울",
+            places.FORM,
+        ),  # and not where it stands as it is, behind
+        ("서울", CAFE.index("서울") + 3, "\u1109\u1165\u110b\u116e\u11af", places.FORM),
+        ("cafe", 40, "cafe", places.MOVED),
+        ("caf", 6, "caf", None),
+        ("cafè", 6, None, None),
+    ],
+)
+def test_answers_that_differ_by_blanks_or_form_alone_are_repaired(
+    text: str, start: int, found: str | None, mended: str | None
+) -> None:
+    counts = counted()
+
+    rows = read(record([{"text": text, "start": start}], context=CAFE), "repair", counts)
+
+    assert [answer["text"].strip() for row in rows for answer in row["answers"]] == ([found] if found else [])
+    assert +counts["train"].mended == ({mended: 1} if mended else {})
+    for answer in (answer for row in rows for answer in row["answers"]):
+        assert CAFE[answer["start"] :].startswith(answer["text"])
+    assert counts["train"].answers_dropped == (found is None)
 
 
 @pytest.mark.parametrize("mismatch", ["repair", "drop"])
@@ -103,7 +180,7 @@ def test_an_answer_that_stands_nowhere_is_left_out_and_the_question_with_its_las
     assert read(record([{"text": "Paris", "start": 3}, {"text": " ", "start": 3}]), mismatch, counts) == []
     train = counts["train"]
     assert (train.questions, train.answers, train.answers_dropped, train.examples_dropped) == (1, 1, 3, 1)
-    assert (train.answers_repaired, train.unanswerable) == (0, 0)
+    assert (train.mended.total(), train.unanswerable) == (0, 0)
 
 
 def test_drop_does_not_look_elsewhere() -> None:
@@ -119,7 +196,9 @@ def test_a_repaired_answer_stands_where_it_says(answer: str, before: str, after:
 
     for row in rows:
         found = row["answers"][0]
-        assert context[found["start"] : found["start"] + len(answer)] == answer == found["text"]
+        assert context.startswith(found["text"], found["start"])
+        same = (unicodedata.normalize("NFC", text.strip()) for text in (found["text"], answer))
+        assert len(set(same)) == 1
     assert len(rows) == bool(answer.strip())
 
 
@@ -183,7 +262,7 @@ def test_checks_tell_what_is_shared_by_contexts_and_by_questions() -> None:
 
 def test_warnings_tell_what_was_left_out_and_repaired() -> None:
     counts = counted()
-    starts([{"text": "London", "start": 16}], "repair", counts)
+    starts([{"text": "London", "start": 17}], "repair", counts)
     starts([{"text": "Paris", "start": 16}], "repair", counts)
     read(record([], question=" "), counts=counts)
 
@@ -194,3 +273,21 @@ def test_warnings_tell_what_was_left_out_and_repaired() -> None:
         "train: questions left out, as none of their answers was left: 1",
     ]
     assert corpus.summary(counts["train"], settings()) == "1 questions about 1 contexts"
+    assert "answers_with_blanks" not in corpus.checks(counts, settings())["splits"]["train"]
+
+
+def test_each_kind_of_repair_has_its_count_and_its_warning() -> None:
+    counts = counted()
+    for text, start in (("London", 16), ("London ", 15), ("London", 0)):
+        starts([{"text": text, "start": start}], "repair", counts)
+
+    found = corpus.checks(counts, settings())
+
+    kinds = ("answers_repaired", "answers_in_utf16_units", "answers_with_blanks")
+    assert [found["splits"]["train"][name] for name in kinds] == [1, 1, 1]
+    assert [found["splits"]["test"][name] for name in kinds] == [0, 0, 0]
+    assert corpus.warnings(found) == [
+        "train: answers that stood elsewhere in the context, repaired: 1",
+        "train: answers whose start counts UTF-16 units, converted to characters: 1",
+        "train: answers with white space around them that their context lacks, repaired: 1",
+    ]

@@ -201,6 +201,34 @@ def test_the_layout_of_beir_becomes_queries_with_grades_and_all_documents(tmp_pa
     assert checks["shared_relevant_documents"]["train/test"] == 1
 
 
+def test_shared_ids_and_repeated_documents_are_counted_and_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    for split, lines in (("train", "1\t1\t1\n2\t1\t1\n"), ("dev", "3\t1\t1\n"), ("test", "9\t1\t1\n2\t3\t1\n")):
+        (tmp_path / f"qrels/{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+    (tmp_path / "queries.jsonl").write_text("".join(f'{{"_id": "{n}", "text": "query {n}"}}\n' for n in range(10)))
+    texts = ("same", "same", "other")
+    lines = (f'{{"_id": "{n}", "title": "", "text": "{text}"}}\n' for n, text in enumerate(texts, start=1))
+    (tmp_path / "corpus.jsonl").write_text("".join(lines))
+    chosen = beir_settings()
+    records = splits.assemble(
+        chosen.splits, lambda pattern: readers.read(tmp_path, [tmp_path / pattern], chosen.reader)
+    )
+
+    checks = corpus.checks(collect(records, chosen)[1], chosen)
+
+    found = [checks["splits"][split]["own_document_left_out"] for split in ("train", "validation", "test")]
+    assert found == [1, 1, 1]  # query 1 finds its document, 2 and 3 do not, and there is no document 9
+    lines = [line for line in corpus.warnings(checks) if "own id" in line or "documents:" in line]
+    assert lines == [
+        *(
+            f"{split}: queries that are not to find the document of their own id, as it is not judged relevant: 1"
+            for split in ("train", "validation", "test")
+        ),
+        "documents: that repeat one before, and are wrong answers unless judged too: 1",
+    ]
+    assert corpus.tables(chosen)["test"].metadata and not corpus.tables(settings())["test"].metadata
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval import encoding
-from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
+from finetrail.tasks.retrieval.corpus import DOCUMENTS, GIVEN_IDS, QUERIES
 from finetrail.tasks.retrieval.settings import Tokenize
 
 
@@ -92,6 +92,18 @@ def test_keys_name_the_documents_and_all_that_are_relevant(tokenizer: Any) -> No
     assert features["documents"][3] == [key["anna"], key["oslo"]]
     both = [key["oslo"], key["paris"]]
     assert features["relevant"] == [both, both, [key["lee"]], [key["anna"]]]
+
+
+def test_the_key_of_a_querys_own_id_is_no_negative_where_documents_have_given_ids(tokenizer: Any) -> None:
+    own = queries(("a", [document("0", "oslo")], []), ("b", [document("7", "lee")], []), ("c", None, None))
+
+    given = encoder(tokenizer).encode(own.replace_schema_metadata(GIVEN_IDS), np.arange(3)).to_pydict()
+
+    zero, seven, one, two = encoding._keys(pa.chunked_array([["0", "7", "1", "2"]])).tolist()
+    assert given["relevant"] == [[zero], [seven, one], [two]]
+    assert given["documents"] == [[zero], [seven], []]
+    # Ids of pairs' documents are digests, which no query has.
+    assert encoder(tokenizer).encode(own, np.arange(3))["relevant"].to_pylist() == [[zero], [seven], []]
 
 
 def test_the_batches_do_not_matter(tokenizer: Any) -> None:

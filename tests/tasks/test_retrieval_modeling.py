@@ -303,3 +303,20 @@ def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any
     assert metrics.validate((asked[order], documents[order]), features.take(order), {}) == {
         "mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     }
+
+
+def test_validation_leaves_the_document_of_a_querys_own_id_out_as_search_does() -> None:
+    # The second query's own document (7) is the first one's, and nearer than its relevant one (8).
+    features = pa.table(
+        {
+            "example": [0, 1],
+            "input_ids": [[1], [2]],
+            "documents": pa.array([[7], [8]], pa.list_(pa.int64())),
+            "relevant": pa.array([[7], [8, 7]], pa.list_(pa.int64())),
+        }
+    )
+    asked, documents = np.array([[1.0, 0], [1, 0.5]]), np.array([[1.0, 0], [0, 1]])
+
+    assert metrics.validate((asked, documents), features, {}) == {"mrr@10": 1.0}
+    unshared = features.set_column(3, "relevant", pa.array([[7], [8]], pa.list_(pa.int64())))
+    assert metrics.validate((asked, documents), unshared, {}) == {"mrr@10": 0.75}

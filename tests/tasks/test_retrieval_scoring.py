@@ -296,16 +296,60 @@ def test_rows_with_the_same_query_are_one_query_with_all_their_answers() -> None
     assert scoring.statistics(pairs, TARGET, settings())[0] == 2
 
 
-def test_a_judged_query_does_not_find_itself_among_the_documents() -> None:
-    """As in BEIR, where ArguAna's queries are documents (ignore_identical_ids)."""
-    relevant = [[{"id": "d", "relevance": 1, "title": "", "text": "answer"}], None]
-    kind = pa.list_(pa.struct([("id", pa.string()), ("relevance", pa.int32()), *scoring.TEXTS]))
-    queries = pa.table({"id": ["q", "q"], "query": ["asked", "asked"], "relevant": pa.array(relevant, kind)})
-    documents = pa.table({"id": ["q", "d"], "title": ["", ""], "text": ["asked", "answer"]})
-    both = (np.array([0, 1]), np.array([1.0, 0.5], dtype=np.float32))
-    found = scoring._rankings(queries, documents, [both, both])
-    assert found["ranked"].to_pylist() == [["d"], ["q", "d"]]
-    assert found["scores"].to_pylist() == [[0.5], [1.0, 0.5]]
+def test_the_document_of_a_query_s_own_id_is_left_out_unless_it_is_relevant() -> None:
+    """As in BEIR, where ArguAna's queries are documents (ignore_identical_ids), and are never judged."""
+    ids = ["q", "d", "r"]
+    documents = pa.table({"id": ids, "title": [""] * 3, "text": ids})
+    asked = [("q", "a", ["d"]), ("q", "b", None), ("q", "c", ["q"]), ("x", "d", ["q"]), ("r", "e", ["d"])]
+    asked += [("q", "same", ["d"]), ("r", "same", ["q"]), ("x", "same", ["d"])]
+
+    left_out = scoring.not_to_be_found(judged(asked), documents)
+
+    # Rows with one text are one query: q is relevant to it, r, which is the id of another row, is not.
+    assert left_out == [{"q"}, set(), set(), set(), {"r"}, {"r"}, {"r"}, {"r"}]
+    every = (np.arange(3), np.array([0.9, 0.5, 0.1], dtype=np.float32))
+    found = scoring._rankings(judged(asked), documents, [every] * len(asked), left_out)
+    assert found["ranked"].to_pylist()[:4] == [["d", "r"], ids, ids, ids]
+    assert found["scores"].to_pylist()[0] == pytest.approx([0.5, 0.1])
+
+
+def judged(rows: list[tuple[str, str, list[str] | None]]) -> pa.Table:
+    """Return queries of (id, text, ids of relevant documents)."""
+    values = [
+        {
+            "id": given,
+            "query": query,
+            "relevant": known and [{"id": name, "relevance": 1, "title": "", "text": name} for name in known],
+            "negatives": [],
+        }
+        for given, query, known in rows
+    ]
+    return pa.Table.from_pylist(values, QUERIES)
+
+
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+def test_scores_over_shared_ids_are_trec_evals_on_the_whole_collection(index: str, tokenizer: Any) -> None:
+    draw = np.random.default_rng(0)
+    documents = pa.table({"id": [str(n) for n in range(130)], "title": [""] * 130, "text": ["x"] * 130})
+    asked = [
+        (str(n), f"query {n}", [str(n)] * bool(n % 2) + [str(other) for other in draw.integers(100, 130, 2)])
+        for n in range(40)
+    ]
+    vectors, collection = (draw.normal(size=(n, 8)).astype(np.float32) for n in (40, 130))
+    left_out = scoring.not_to_be_found(judged(asked), documents)
+    search = scoring.exact if index == "exact" else scoring.clustered
+    rankings = search(vectors, collection, scoring._depth(left_out))
+
+    scores = scoring.score(scoring._rankings(judged(asked), documents, rankings, left_out), TARGET, settings())
+
+    grades = {name: dict.fromkeys(known, 1) for name, _, known in asked}
+    run = {}
+    for (name, _, known), (rows, similarities) in zip(asked, search(vectors, collection, 130), strict=True):
+        ranking = zip(map(str, rows), similarities.tolist(), strict=True)
+        run[name] = {found: score for found, score in ranking if found != name or found in known}
+    expected = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.10", "recall.1,10,100"}).evaluate(run)
+    for ours, theirs in {"ndcg@10": "ndcg_cut_10", "recall@1": "recall_1", "recall@100": "recall_100"}.items():
+        assert scores[ours] == pytest.approx(np.mean([of_query[theirs] for of_query in expected.values()])), ours
 
 
 def test_tables_split_ndcg_by_length_and_by_relevant_documents(predictions: pa.Table) -> None:

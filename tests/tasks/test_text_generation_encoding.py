@@ -429,9 +429,36 @@ def test_the_loss_of_a_completion_is_on_the_completion_and_the_end_alone(words: 
 def test_what_is_too_long_loses_the_prompts_beginning_then_the_completions_end(words: Any) -> None:
     prompts: list[str | None] = ["1 2 3 4 5 6", "1 2", "1"]
     features, counts = encoded(words, table(["7 8", "3 4 5 6 7 8", "2"], prompts), block_size=5, join_documents=False)
-    assert features["input_ids"].to_pylist() == [[5, 6, 7, 8, 0], [3, 4, 5, 6, 7], [1, 2, 0]]
-    assert features["labels"].to_pylist() == [[X, X, 7, 8, 0], [X, 4, 5, 6, 7], [X, 2, 0]]
+    assert features["input_ids"].to_pylist() == [[5, 6, 7, 8, 0], [2, 3, 4, 5, 6], [1, 2, 0]]
+    assert features["labels"].to_pylist() == [[X, X, 7, 8, 0], [X, 3, 4, 5, 6], [X, 2, 0]]
     assert (counts["examples_truncated"], counts["tokens_truncated"]) == (2, 4 + 4)
+    assert (counts["completions_truncated"], counts["completion_tokens_truncated"]) == (1, 3)
+
+
+NUMBERS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), st.integers(2, 20))
+def test_a_completion_begins_where_the_model_learns_and_its_prompt_stands_before_it(
+    words: Any, pairs: list[tuple[list[int], list[int]]], size: int
+) -> None:
+    prompts, texts = ([" ".join(map(str, part)) for part in column] for column in zip(*pairs, strict=True))
+
+    features, counts = encoded(words, table([*texts], [*prompts]), block_size=size, join_documents=False)
+
+    lost = [0, 0]
+    rows = zip(pairs, features["input_ids"].to_pylist(), features["labels"].to_pylist(), strict=True)
+    for (prompt, completion), ids, labels in rows:
+        kept, whole = labels.count(X), [*completion, 0]
+        assert ids == prompt[-kept:] + whole[: len(ids) - kept]
+        assert labels == [X] * kept + ids[kept:]
+        assert kept >= min(len(prompt), max(1, size // 4)) and len(ids) == min(size, len(prompt) + len(whole))
+        # A completion is cut only where its prompt has its least.
+        assert len(ids) - kept == len(whole) or kept <= max(1, size // 4)
+        lost = [lost[0] + len(prompt) - kept, lost[1] + len(whole) - len(ids) + kept]
+    assert counts["tokens_truncated"] == sum(lost)
+    assert counts.get("completion_tokens_truncated", 0) == lost[1]
 
 
 def test_a_prompt_without_a_text_is_for_the_model_to_continue(words: Any) -> None:

@@ -16,6 +16,7 @@ from tokenizers import models, pre_tokenizers
 from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
+from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL, mask, masking
 from finetrail.encoding.windows import Windows
@@ -107,6 +108,10 @@ class Encoder:
                 },
             )
             number += len(blocks)
+
+    def nothing(self, counts: dict[str, int]) -> str:
+        """Say what is wrong with a table of which no block came."""
+        return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[int, pa.Table]:
         """Return how many texts a batch has, and their TEXTS; of questions, their FEATURES."""

@@ -1,14 +1,16 @@
 """Turns raw records into questions (id, title, question, context, answers), and counts what to know about a split."""
 
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from finetrail.corpus import places
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
@@ -26,6 +28,25 @@ SCHEMA = pa.schema(
 )
 
 
+# What was mended of an answer -> the count of such answers.
+MENDED = {
+    places.MOVED: "answers_repaired",
+    places.UNITS: "answers_in_utf16_units",
+    places.BLANKS: "answers_with_blanks",
+    places.FORM: "answers_in_another_form",
+}
+# Set beside an answer's start that records() converted.
+CONVERTED = "converted"
+
+
+class Answer(NamedTuple):
+    """An answer as a record gives it: start in characters, and whether records() converted it to these."""
+
+    text: str
+    start: int | None
+    converted: bool
+
+
 def _digests() -> "array[int]":
     return array("Q")
 
@@ -38,7 +59,7 @@ class Counts:
     answers: int = 0
     unanswerable: int = 0
     empty_examples: int = 0
-    answers_repaired: int = 0
+    mended: Counter[str] = field(default_factory=Counter)  # answers, by MENDED
     answers_dropped: int = 0
     examples_dropped: int = 0  # whose answers were all dropped
     digests: "array[int]" = field(default_factory=_digests)  # of each question with its context
@@ -49,6 +70,16 @@ class Counts:
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of data/corpus."""
     return dict.fromkeys(("train", "validation", "test"), SCHEMA)
+
+
+def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
+    """Return the records of a split's files, with starts in characters where corpus.answer_mismatch repairs.
+
+    Whether starts count UTF-16 units is told by the files as a whole: one of them alone may fit an earlier occurrence.
+    """
+    if settings.answer_mismatch == "repair" and _in_utf16(read()):
+        return map(_converted, read())
+    return read()
 
 
 def rows(
@@ -87,8 +118,9 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     from its answers knows it. question_leakage counts questions that the other split has too, whatever their context.
     """
     pairs = list(combinations(counts, 2))
+    met = {kind for of_table in counts.values() for kind, count in of_table.mended.items() if count} - {places.MOVED}
     return {
-        "splits": {table: _of_split(of_table) for table, of_table in counts.items()},
+        "splits": {table: _of_split(of_table, met) for table, of_table in counts.items()},
         "leakage": {f"{a}/{b}": shared(counts[a].contexts, counts[b].contexts) for a, b in pairs},
         "question_leakage": {f"{a}/{b}": shared(counts[a].asked, counts[b].asked) for a, b in pairs},
     }
@@ -105,12 +137,15 @@ def warnings(checks: dict[str, Any]) -> list[str]:
     told = {
         "empty_examples": "blank questions or contexts, left out",
         "answers_repaired": "answers that stood elsewhere in the context, repaired",
+        "answers_in_utf16_units": "answers whose start counts UTF-16 units, converted to characters",
+        "answers_with_blanks": "answers with white space around them that their context lacks, repaired",
+        "answers_in_another_form": "answers in another Unicode form than their context, repaired",
         "answers_dropped": "answers that do not stand where they should in the context, left out",
         "examples_dropped": "questions left out, as none of their answers was left",
     }
     lines = []
     for split, of_split in checks["splits"].items():
-        lines += [f"{split}: {text}: {of_split[name]:,}" for name, text in told.items() if of_split[name]]
+        lines += [f"{split}: {text}: {of_split[name]:,}" for name, text in told.items() if of_split.get(name)]
     for pair, count in checks["leakage"].items():
         if count:
             first, second = pair.split("/")
@@ -128,8 +163,38 @@ def _text(value: Any, column: str, where: str) -> str:
     return value
 
 
-def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
-    """Return (text, start) of each answer: from a list of objects, or from the Hub's object of two lists."""
+def _in_utf16(records: Iterator[Record]) -> bool:
+    """Tell whether more answers stand at their start in UTF-16 units than in characters, where the two differ."""
+    in_units = in_characters = 0
+    for record in records:
+        context = record.values["context"]
+        for text, start, _ in _readable(record):
+            place = places.from_utf16(start or 0, context)
+            if start is not None and place != start:
+                in_units += context.startswith(text, place)
+                in_characters += context.startswith(text, start)
+    return in_units > in_characters
+
+
+def _converted(record: Record) -> Record:
+    """Return a record with starts in characters instead of UTF-16 units."""
+    context, answers = record.values["context"], []
+    for text, start, _ in _readable(record):
+        place = start if start is None else places.from_utf16(start, context)
+        answers.append({"text": text, "start": place, CONVERTED: place != start})
+    return record._replace(values=record.values | {"answers": answers}) if answers else record
+
+
+def _readable(record: Record) -> list[Answer]:
+    """Return the answers of a record; none of one that rows() refuses."""
+    try:
+        return _answers(record.values["answers"], "") if isinstance(record.values["context"], str) else []
+    except UserError:
+        return []
+
+
+def _answers(value: Any, where: str) -> list[Answer]:
+    """Return the answers: from a list of objects, or from the Hub's object of two lists."""
     if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
         texts, starts = value["text"], value["answer_start"]
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -147,51 +212,41 @@ def _answers(value: Any, where: str) -> list[tuple[str, int | None]]:
         start = answer.get("start", answer.get("answer_start"))
         if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
             raise UserError(f"{where}: answers[{number}] starts at {start!r:.60}; expected a number of characters")
-        found.append((_text(answer["text"], f"answers[{number}].text", where), start))
+        text = _text(answer["text"], f"answers[{number}].text", where)
+        found.append(Answer(text, start, answer.get(CONVERTED) is True))
     return found
 
 
-def _located(
-    given: list[tuple[str, int | None]], context: str, settings: Corpus, where: str, counts: Counts
-) -> list[dict[str, Any]]:
-    """Return the answers where they stand in the context, and count those that stood elsewhere or nowhere."""
+def _located(given: list[Answer], context: str, settings: Corpus, where: str, counts: Counts) -> list[dict[str, Any]]:
+    """Return the answers where they stand in the context, and count those that were mended or stand nowhere."""
     answers = []
-    for text, start in given:
-        if not text.strip() or start is None or start < 0 or not context.startswith(text, start):
-            if settings.answer_mismatch == "refuse":
-                there = f"{context[max(0, start) :][: len(text)]!r:.60}" if start is not None else "no place"
-                raise UserError(
-                    f"{where}: the answer {text!r:.60} does not stand in its context at character {start}: {there}; "
-                    "expected it there, or corpus.answer_mismatch: repair or drop"
-                )
-            start = _nearest(text, context, start or 0) if settings.answer_mismatch == "repair" else None
-            if start is None:
-                counts.answers_dropped += 1
-                continue
-            counts.answers_repaired += 1
-        answers.append({"text": text, "start": start})
+    for text, start, converted in given:
+        if text.strip() and start is not None and start >= 0 and context.startswith(text, start):
+            counts.mended[places.UNITS] += converted
+            answers.append({"text": text, "start": start})
+            continue
+        if settings.answer_mismatch == "refuse":
+            there = f"{context[max(0, start) :][: len(text)]!r:.60}" if start is not None else "no place"
+            raise UserError(
+                f"{where}: the answer {text!r:.60} does not stand in its context at character {start}: {there}; "
+                "expected it there, or corpus.answer_mismatch: repair or drop"
+            )
+        repair = settings.answer_mismatch == "repair"
+        place = places.find(text, context, start or 0, converted) if repair else None
+        if place is None:
+            counts.answers_dropped += 1
+            continue
+        counts.mended[place.mended] += 1
+        answers.append({"text": context[place.start : place.end], "start": place.start})
     return answers
-
-
-def _nearest(text: str, context: str, start: int) -> int | None:
-    """Return where the text stands nearest to the start that was given; of two places the earlier.
-
-    Such starts are off by what was cut from the context before it, or count UTF-16 units, as JavaScript does.
-    """
-    if not text.strip():
-        return None
-    places, place = [], context.find(text)
-    while place >= 0:
-        places.append(place)
-        place = context.find(text, place + 1)
-    return min(places, key=lambda place: abs(place - start), default=None)
 
 
 def _distinct(digests: "array[int]") -> int:
     return len(np.unique(np.array(digests, dtype=np.uint64)))
 
 
-def _of_split(counts: Counts) -> dict[str, Any]:
+def _of_split(counts: Counts, met: set[str]) -> dict[str, Any]:
+    """Return the counts of a split; met: of answers mended otherwise than by moving, the kinds that some split has."""
     return {
         "questions": counts.questions,
         "contexts": _distinct(counts.contexts),
@@ -199,7 +254,8 @@ def _of_split(counts: Counts) -> dict[str, Any]:
         "unanswerable": counts.unanswerable,
         "empty_examples": counts.empty_examples,
         "duplicates": duplicates(counts.digests),
-        "answers_repaired": counts.answers_repaired,
+        "answers_repaired": counts.mended[places.MOVED],
+        **{MENDED[kind]: counts.mended[kind] for kind in MENDED if kind in met},
         "answers_dropped": counts.answers_dropped,
         "examples_dropped": counts.examples_dropped,
     }

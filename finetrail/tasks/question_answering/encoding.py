@@ -5,6 +5,7 @@ gathered with numpy. A context that is too long becomes overlapping windows, lai
 overflowing tokens with truncation="only_second".
 """
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -77,6 +78,7 @@ class Encoder:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.frame, self.settings = pair_frame(self.backend), settings
+        self.trims = trims_offsets(self.backend)
         self.capacity = settings.max_length - len(self.frame.ids)  # for a question and a window
         step = self.capacity - settings.max_question_length - settings.stride
         if step < 1:
@@ -109,8 +111,8 @@ class Encoder:
         return self._encode(examples, rows)[0]
 
     def _encode(self, examples: pa.Table, rows: np.ndarray) -> Features:
-        questions, question = _once(self.backend, examples["question"])
-        contexts, context = _once(self.backend, examples["context"])
+        questions, question = _once(self.backend, examples["question"], self.trims)
+        contexts, context = _once(self.backend, examples["context"], self.trims)
         asked = np.diff(questions.bounds)[question]
         kept = np.minimum(asked, self.settings.max_question_length)
         example, first, size = self._windows(kept, np.diff(contexts.bounds)[context])
@@ -188,33 +190,64 @@ class Tokens(NamedTuple):
     bounds: np.ndarray
 
 
-def _once(backend: Any, column: pa.ChunkedArray) -> tuple[Tokens, np.ndarray]:
+def trims_offsets(backend: Any) -> bool:
+    """Tell whether the tokenizer takes the blank of a byte-level token ("Ġriver") out of the token's offsets.
+
+    Where the pre-tokenizer put that blank there, as RobBERT's does before each word, it takes the first letter instead.
+    """
+    post = backend.post_processor
+    parts = [] if post is None else [json.loads(post.__getstate__())]
+    parts = [one for part in parts for one in part.get("processors", [part])]
+    return any(part.get("trim_offsets", False) for part in parts)
+
+
+def _once(backend: Any, column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
     """Return the tokens of each distinct text, and which of them stands in each row."""
     encoded = column.combine_chunks().dictionary_encode()
     texts = encoded.dictionary.to_pylist()
     encodings = backend.encode_batch(texts, add_special_tokens=False)
     ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
-    characters = [_characters(text, encoding.offsets) for text, encoding in zip(texts, encodings, strict=True)]
+    characters = [_characters(text, encoding.offsets, trims) for text, encoding in zip(texts, encodings, strict=True)]
     starts, ends = np.concatenate(characters).T
     bounds = ragged.bounds(np.array([len(of_text) for of_text in ids]))
     return Tokens(np.concatenate(ids), starts, ends, bounds), encoded.indices.to_numpy()
 
 
-def _characters(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
+def _characters(text: str, offsets: list[tuple[int, int]], trims: bool) -> np.ndarray:
     """Return start and end of each token, without white space around it and with whole characters: int64 [tokens, 2].
 
     SentencePiece and some byte-level tokenizers count the blank before a word to it; normalizers lose the place of an
-    accent that they remove or compose.
+    accent that they remove or compose. trims: as trims_offsets() tells.
     """
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     kinds, places = KINDS[np.minimum(codes, len(KINDS) - 1)], np.arange(len(text))
     starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     blank, continues = kinds == BLANK, kinds == CONTINUES
+    if trims:
+        starts = _with_holes(kinds == 0, starts, ends)
     ends = np.append(0, np.maximum.accumulate(np.where(blank, 0, places + 1)))[ends]
     starts = np.minimum(_next(~blank)[starts], ends)
     whole_starts = np.append(np.maximum.accumulate(np.where(continues, 0, places)), len(text))[starts]
     whole = np.stack([whole_starts, _next(~continues)[ends]], axis=1)
     return np.where((starts < ends)[:, None], whole, np.stack([starts, ends], axis=1))
+
+
+def _with_holes(letter: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return starts that take in the letters just before them that are in no token: int64 [tokens].
+
+    letter: bool [characters]. They belong to the first token that starts behind them, and go no farther to the left
+    than to where another token begins or ends.
+    """
+    begun, ended = (np.bincount(side[starts < ends], minlength=len(letter) + 1) for side in (starts, ends))
+    hole = np.append(False, letter & (np.cumsum(begun - ended)[:-1] == 0))  # by where a letter ends: [characters + 1]
+    edges = ~hole
+    edges[starts] = edges[ends] = True
+    begins = np.maximum.accumulate(np.where(edges, np.arange(len(hole)), 0))
+    first = np.unique(starts, return_index=True)[1]
+    taken = first[hole[starts[first]]]
+    found = starts.copy()
+    found[taken] = begins[starts[taken] - 1]
+    return found
 
 
 def _next(found: np.ndarray) -> np.ndarray:

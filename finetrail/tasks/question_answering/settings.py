@@ -22,8 +22,9 @@ class Corpus(schema.Corpus):
 
     reader: Annotated[SquadReader | JsonLinesReader | ParquetReader, Field(discriminator="format")]
     answer_mismatch: Literal["repair", "refuse", "drop"] = Field(
-        description="an answer that does not stand in its context where its start says: repair (move it to the nearest "
-        "place where it stands, or leave it out), refuse, or drop (leave it out); counted"
+        description="an answer that does not stand in its context where its start says: repair (convert a start in "
+        "UTF-16 units, take white space around it and its Unicode form as the context has them, or move it to the "
+        "nearest place where it stands; else leave it out), refuse, or drop (leave it out); counted by kind"
     )
 
     @model_validator(mode="after")

@@ -26,6 +26,9 @@ QUERIES = pa.schema(
     ]
 )
 
+# Of queries of a source that numbers its documents itself (BEIR): a query's id may be that of a document, too.
+GIVEN_IDS = {"document_ids": "given"}
+
 Row = dict[str, Any]
 
 
@@ -42,12 +45,14 @@ class Counts:
     identical: int = 0
     digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each query or document
     relevant_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of relevant documents' ids
+    ids: "array[int]" = field(default_factory=lambda: array("Q"))  # of documents; of queries that are not so judged
     known: set[int] = field(default_factory=set)
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
-    return dict.fromkeys(layout.SPLITS, QUERIES) | {"documents": DOCUMENTS}
+    queries = QUERIES if settings.splits.documents is None else QUERIES.with_metadata(GIVEN_IDS)
+    return dict.fromkeys(layout.SPLITS, queries) | {"documents": DOCUMENTS}
 
 
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
@@ -68,10 +73,15 @@ def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     """Return the counts of each table, and what splits share: queries (leakage) and relevant documents (normal)."""
     queries = {split: counts[split] for split in layout.SPLITS}
+    own = {split: shared(counts["documents"].ids, of_split.ids) for split, of_split in queries.items()}
     pairs = list(combinations(queries, 2))
     relevant = {split: of_split.relevant_digests for split, of_split in queries.items()}
     return {
-        "splits": {split: _query_checks(of_split) for split, of_split in queries.items()}
+        "splits": {
+            # Only where there are some: a corpus without them keeps its hash.
+            split: _query_checks(of_split) | ({"own_document_left_out": own[split]} if any(own.values()) else {})
+            for split, of_split in queries.items()
+        }
         | {"documents": _document_checks(counts["documents"])},
         "leakage": {f"{a}/{b}": shared(queries[a].digests, queries[b].digests) for a, b in pairs},
         "shared_relevant_documents": {f"{a}/{b}": shared(relevant[a], relevant[b]) for a, b in pairs},
@@ -93,14 +103,17 @@ def warnings(checks: dict[str, Any]) -> list[str]:
         "without_relevant_documents": "without a relevant document, left out",
         "query_is_document": "whose relevant document is the query itself",
         "duplicates": "that stand there before",
+        "own_document_left_out": "that are not to find the document of their own id, as it is not judged relevant",
     }
     lines = []
     for split in layout.SPLITS:
         for key, words in said.items():
-            if count := checks["splits"][split][key]:
+            if count := checks["splits"][split].get(key):
                 lines.append(f"{split}: queries {words}: {count:,}")
     if empty := checks["splits"]["documents"]["empty_examples"]:
         lines.append(f"documents: without text, found by no words: {empty:,}")
+    if same := checks["splits"]["documents"]["duplicates"]:
+        lines.append(f"documents: that repeat one before, and are wrong answers unless judged too: {same:,}")
     for pair, count in checks["leakage"].items():
         if count:
             first, second = pair.split("/")
@@ -145,6 +158,8 @@ def _query(
     counts.relevant += len(relevant)
     counts.negatives += len(negatives)
     counts.identical += any(query == document["text"] for document in relevant)
+    if all(document["id"] != given for document in relevant):
+        counts.ids.append(digest(given))
     counts.digests.append(digest(query))
     counts.relevant_digests.extend(digest(document["id"]) for document in relevant)
     yield split, {"id": given, "query": query, "relevant": relevant, "negatives": negatives}
@@ -154,6 +169,7 @@ def _counted(document: Row, counts: Counts) -> Row:
     counts.examples += 1
     counts.empty_examples += not (document["title"] + document["text"]).strip()
     counts.digests.append(digest([document["title"], document["text"]]))
+    counts.ids.append(digest(document["id"]))
     return document
 
 

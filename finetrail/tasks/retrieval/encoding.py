@@ -26,7 +26,9 @@ PAIRS = pa.schema(
         ("input_ids", pa.list_(pa.int32())),  # of the query
         ("document_input_ids", pa.list_(pa.list_(pa.int32()))),  # of a relevant document, and of the hard negatives
         ("documents", pa.list_(pa.int64())),  # keys of these documents,
-        ("relevant", pa.list_(pa.int64())),  # and of all that are relevant to the query, so no negatives of it
+        # And of all that are relevant to the query, so no negatives of it; behind these, where the source numbers its
+        # documents itself, that of the query's own id, which is none either: search leaves it out.
+        ("relevant", pa.list_(pa.int64())),
     ]
 )
 
@@ -120,6 +122,8 @@ class Encoder:
             _key_lists(sizes, keys[chosen]),
             _key_lists(known[example], keys[_rows(known, example)]),
         ]
+        if b"document_ids" in (examples.schema.metadata or {}):
+            columns[-1] = _with_own(columns[-1], _keys(examples["id"])[example])
         features = pa.table(columns, schema=PAIRS)
         counts = {"examples": len(examples), "features": len(features), "negatives": int(given.sum())}
         return features, counts | _counts([queries, documents])
@@ -164,6 +168,15 @@ def _filled(lists: pa.ChunkedArray) -> pa.Array:
 def _keys(ids: pa.ChunkedArray) -> np.ndarray:
     """Return 64 bits of each id, the same in every process: int64 [ids]."""
     return pd.util.hash_array(ids.to_numpy().astype(object), categorize=False).view(np.int64)
+
+
+def _with_own(relevant: pa.Array, own: np.ndarray) -> pa.Array:
+    """Put the key of each query's own id behind those of its relevant documents, where it is not among them."""
+    lists = relevant.to_pylist()
+    return pa.array(
+        [keys if key in keys else [*keys, key] for keys, key in zip(lists, own.tolist(), strict=True)],
+        relevant.type,
+    )
 
 
 def _key_lists(sizes: np.ndarray, keys: np.ndarray) -> pa.Array:

@@ -61,7 +61,8 @@ def predict(
     if known is None or known[0] is not encoded:
         known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
     search = exact if settings.index == "exact" else clustered
-    return _rankings(examples, collection, search(vectors, known[1], metrics.DEPTH + 1))
+    left_out = not_to_be_found(examples, collection)
+    return _rankings(examples, collection, search(vectors, known[1], _depth(left_out)), left_out)
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -125,8 +126,32 @@ def baselines(
     documents = shared["documents"].examples
     pairs = zip(documents["title"].to_pylist(), documents["text"].to_pylist(), strict=True)
     texts = [f"{title} {text}" for title, text in pairs]
-    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, metrics.DEPTH + 1)
-    return {"bm25": _rankings(split.examples, documents, found)}
+    left_out = not_to_be_found(split.examples, documents)
+    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, _depth(left_out))
+    return {"bm25": _rankings(split.examples, documents, found, left_out)}
+
+
+def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
+    """Return the ids of documents that each query is not to find: that of its own id, unless it is judged relevant.
+
+    As in BEIR, where some queries are documents; rows with one text are one query. None where nothing is judged.
+    """
+    columns = [examples[name].to_pylist() for name in ("id", "query", "relevant")]
+    own: dict[str, set[str]] = {}
+    if any(columns[2]):
+        is_document = pc.is_in(examples["id"], value_set=documents["id"].combine_chunks()).to_pylist()
+        for given, query, judged, known in zip(*columns, is_document, strict=True):
+            if known and judged:
+                own.setdefault(query, set()).add(given)
+    for _, query, judged in zip(*columns, strict=True):
+        if query in own:
+            own[query] -= {document["id"] for document in judged or []}
+    return [own.get(query, set()) if judged else set() for _, query, judged in zip(*columns, strict=True)]
+
+
+def _depth(left_out: list[set[str]]) -> int:
+    """Return how many documents to search for, so that a ranking is full without those that are left out."""
+    return metrics.DEPTH + max(1, *map(len, left_out))
 
 
 # --- search: the k best documents of each query ---------------------------------------------------------------------
@@ -217,15 +242,10 @@ def _embed(
     return vectors
 
 
-def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table:
-    """Return what was found for each query; found: one document more than a ranking has.
-
-    A query that is scored does not find the document of its own id, as in BEIR: there some queries are documents.
-    """
+def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
+    """Return what was found for each query, without the documents that it is not to find."""
     ids = documents["id"].to_numpy()
-    queries = zip(*(examples[name].to_pylist() for name in ("id", "relevant")), strict=True)
-    own = [query if judged else None for query, judged in queries]
-    found = [_without(ids, query, *ranking) for query, ranking in zip(own, found, strict=True)]
+    found = [_without(ids, *each) for each in zip(left_out, found, strict=True)]
     shown = [rows[:SHOWN] for rows, _ in found]
     texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(np.concatenate(shown)).to_pylist()
     ends = np.cumsum([0, *map(len, shown)])
@@ -242,8 +262,11 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found) -> pa.Table
     return pa.table({"id": examples["id"], "query": examples["query"], **arrays})
 
 
-def _without(ids: np.ndarray, query: str | None, rows: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    kept = np.flatnonzero(ids[rows] != query)[: metrics.DEPTH]
+def _without(
+    ids: np.ndarray, left_out: set[str], ranking: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    rows, scores = ranking
+    kept = np.array([row for row, found in enumerate(ids[rows]) if found not in left_out][: metrics.DEPTH], dtype=int)
     return rows[kept], scores[kept]
 
 

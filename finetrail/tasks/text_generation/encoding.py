@@ -13,11 +13,15 @@ import pyarrow as pa
 
 from finetrail import layout
 from finetrail.encoding import new_model, ragged
+from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Tokenize
+
+# Of a block: what is left of a prompt before a completion that is too long.
+LEAST_PROMPT = 4  # a quarter
 
 # What encode() makes of a text: all its tokens. Labels are the tokens themselves; the model shifts them.
 TOKENS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
@@ -65,7 +69,7 @@ class Encoder:
         self.backend.no_padding()
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
-        self.size = settings.block_size
+        self.settings, self.size = settings, settings.block_size
         self.join, self.keep = settings.join_documents, settings.remainder == "pad"
         self.token_bytes = token_bytes(tokenizer)
         self.tables = dict.fromkeys(layout.SPLITS, FEATURES)
@@ -84,6 +88,10 @@ class Encoder:
             yield features, {"examples": examples} | counts
         features, counts = self._cut(rest, self.keep)
         yield features, {"examples": 0} | counts
+
+    def nothing(self, counts: dict[str, int]) -> str:
+        """Say what is wrong with a table of which no block came."""
+        return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[pa.Table, bool]:
         """Return the TOKENS of one batch, and whether its texts are documents."""
@@ -125,13 +133,19 @@ class Encoder:
         return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
 
     def _cut(self, texts: pa.Table, keep: bool) -> Features:
-        """Cut documents into blocks, and shorten prompts (at their beginning, then completions at their end)."""
+        """Cut documents into blocks, and shorten what is too long beside: prompts, then completions.
+
+        A prompt loses its beginning, down to a quarter of a block; then the completion loses its end.
+        """
         example, starts, ids, labels = _flat(texts)
         prompt = ragged.bounds(labels == IGNORE_INDEX)[starts]
         prompt_sizes, sizes = np.diff(prompt), np.diff(starts)
         is_prompted = prompt_sizes > 0
         excess = np.maximum(sizes - self.size, 0) * is_prompted
-        first = starts[:-1] + np.minimum(excess, prompt_sizes)
+        room = np.maximum(self.size - (sizes - prompt_sizes), max(1, self.size // LEAST_PROMPT))
+        of_prompts = np.maximum(prompt_sizes - room, 0)
+        of_completions = excess - of_prompts
+        first = starts[:-1] + of_prompts
         pieces = np.where(is_prompted, 1, -(-sizes // self.size))
         text = np.repeat(np.arange(len(sizes)), pieces)
         start = first[text] + (np.arange(len(text)) - ragged.bounds(pieces)[text]) * self.size
@@ -151,6 +165,11 @@ class Encoder:
             "tokens_truncated": int(excess.sum()),
             "tokens_dropped": dropped,
         }
+        if of_completions.any():
+            counts |= {
+                "completions_truncated": int((of_completions > 0).sum()),
+                "completion_tokens_truncated": int(of_completions.sum()),
+            }
         return features.append_column(FEATURES.field("bytes"), pa.array(amounts, pa.int32())), counts
 
 

@@ -33,7 +33,11 @@ class Corpus(schema.Corpus):
 class Tokenize(schema.Tokenize):
     """Documents to blocks of tokens; prompts and completions to one feature each."""
 
-    block_size: int = Field(ge=2, description="tokens of a block; the most that a prompt and its completion have")
+    block_size: int = Field(
+        ge=2,
+        description="tokens of a block; the most that a prompt and its completion have: a prompt loses its beginning, "
+        "down to a quarter of them, then a completion its end; counted",
+    )
     join_documents: bool = Field(
         description="documents: cut one text of all of them into blocks, or each document into its own"
     )
