@@ -1,6 +1,6 @@
 """Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,29 @@ def _validate(model: type[BaseModel], path: Path) -> Any:
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
     try:
-        return model.model_validate(raw)
+        validated, problems = model.model_validate(raw), []
     except ValidationError as error:
-        problems = "; ".join(_describe(problem, raw) for problem in error.errors(include_url=False))
-        raise UserError(f"{path}: {problems}") from None
+        validated, problems = None, [_describe(problem, raw) for problem in error.errors(include_url=False)]
+    if problems := problems + list(_not_kept(raw, "")):
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    return validated
+
+
+def _not_kept(value: Any, key: str) -> Iterator[str]:
+    """Yield a line for each text that `dvc exp run -S` (3.67) would change or stop at when it writes the file anew.
+
+    It reads the file with OmegaConf, which resolves ${...}, and takes ??? for a value that is missing; there is no way
+    to write either so that it stays.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _not_kept(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_kept(inner, f"{key}.{index}")
+    elif isinstance(value, str) and ("${" in value or value == "???"):
+        sign = "${" if "${" in value else "???"
+        yield f"{key}: `dvc exp run -S` would resolve {sign} in it, or stop there; expected a text without it"
 
 
 def _describe(problem: Any, raw: Any) -> str:

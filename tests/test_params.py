@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copy, copytree
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from finetrail import params, schema, tasks
 from finetrail.errors import UserError
@@ -108,6 +109,30 @@ def test_a_mistake_in_params_is_told(folder: Path, old: str, new: str, message: 
         params.load("train")
 
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a ${lr} b", "${", "\\${lr}", "${oc.env:HOME}", "???"])
+def test_a_text_that_dvc_would_resolve_is_refused(folder: Path, text: str) -> None:
+    sign = "${" if "${" in text else "???"
+    line = f"`dvc exp run -S` would resolve {sign} in it, or stop there; expected a text without it"
+    edit(RECIPE, "  name: WNUT-2016 tweets", f"  name: '{text}'")
+    with pytest.raises(UserError) as error:
+        params.check()
+    assert str(error.value) == f"{RECIPE}: corpus.name: {line}"
+    edit(Path("params.yaml"), "launcher: python", f"launcher: '{text}'")
+    with pytest.raises(UserError) as error:
+        params.load_params()
+    assert str(error.value).endswith(f"launcher: {line}")
+
+
+@pytest.mark.parametrize("text", ["a $ b", "a ??? b", "{prompt}", "$lr", "$(lr)", "$$"])
+def test_other_signs_pass_and_dvc_keeps_them(folder: Path, text: str) -> None:
+    edit(RECIPE, "  name: WNUT-2016 tweets", f"  name: '{text}'")
+    params.check()
+
+    apply_overrides(str(RECIPE), ["train.lr=1e-4"])
+
+    assert params.read_yaml(RECIPE)["corpus"]["name"] == text
 
 
 def test_missing_and_misread_files_are_told(folder: Path) -> None:
