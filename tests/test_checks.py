@@ -211,3 +211,8 @@ def test_a_row_that_does_not_fit_is_refused_with_place_and_example(tokens, label
 def test_an_empty_label_is_refused_without_a_scheme_too():
     with pytest.raises(UserError, match="^toy:0: example '0': label 1 is empty; expected a label for each token$"):
         canonical(record(["a", "b"], ["X", ""]), corpus("none"))
+
+
+def test_tables_tell_where_there_is_no_scheme():
+    assert [bool(schema.metadata) for schema in task.tables(corpus("none")).values()] == [True] * 3
+    assert [bool(schema.metadata) for schema in task.tables(corpus("iobes")).values()] == [False] * 3

@@ -14,7 +14,7 @@ from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
-from finetrail.tasks.token_classification.settings import Corpus, Tags
+from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Tags
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
 
@@ -35,7 +35,8 @@ class Counts:
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
-    return dict.fromkeys(layout.SPLITS, SCHEMA)
+    schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme == "none" else SCHEMA
+    return dict.fromkeys(layout.SPLITS, schema)
 
 
 def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Any]]:
