@@ -251,6 +251,13 @@ def test_label_names_are_ordered_and_complete() -> None:
         encoding.target(iter([table([["a"]], [["O"]])]), tokenize())
 
 
+def test_labels_and_types_that_are_whole_numbers_are_in_the_order_of_numbers() -> None:
+    numbers = [str(number) for number in range(12)]
+    assert encoding.target(iter([table([numbers], [numbers[::-1]])]), tokenize()) == numbers
+    tags = ["O", "B-2", "I-2", "B-10", "I-10"]
+    assert encoding.target(iter([table([["a"] * 5], [tags[::-1]])]), tokenize()) == tags
+
+
 def test_the_recipes_scheme_and_not_the_look_of_labels_makes_entities(tiny_wordpiece: Path) -> None:
     labels = [["B-x", "I-y", "O"]]
     none = table([["Anna", "lives", "unbelievable"]], labels).replace_schema_metadata(NO_SCHEME)

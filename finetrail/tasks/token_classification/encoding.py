@@ -17,6 +17,7 @@ from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -66,8 +67,13 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
         )
     if settings.label_subwords == "all" and not without_scheme:
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
-    names = sorted(found, key=lambda label: (label != "O", label[2:] if label[1:2] == "-" else label, label))
+    by_kind = sort_key(_kind(label) for label in found if label != "O")
+    names = sorted(found, key=lambda label: (True, by_kind(_kind(label)), label) if label != "O" else (False,))
     return {"label_names": names, **NO_SCHEME} if without_scheme and has_entities(names) else names
+
+
+def _kind(label: str) -> str:
+    return label[2:] if label[1:2] == "-" else label
 
 
 class Encoder:
