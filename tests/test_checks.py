@@ -172,6 +172,17 @@ def test_labels_without_a_scheme_are_kept_as_they_are():
     assert task.summary(counts["train"], settings) == "1 sentences, 3 tokens, 3 labels"
 
 
+def test_types_and_labels_that_may_be_meant_as_one_are_warned_of():
+    for scheme, sentences, expected in (
+        ("iob2", ["a/B-LOC b/I-LOC c/O", "d/B-Loc e/B-PER"], "entity types {}: 'LOC' (2), 'Loc' (1)"),
+        ("none", ["a/NN b/nn c/B-x d/I-x"], "labels {}: 'NN' (1), 'nn' (1)"),
+    ):
+        settings = corpus(scheme)
+        counts, _ = counted(settings, train=sentences, validation=["x/O"], test=["x/O"])
+        lines = [line for line in task.warnings(task.checks(counts, settings)) if "alone" in line]
+        assert lines == [expected.format("that differ in blanks, case or Unicode form alone")]
+
+
 def test_unseen_labels_are_refused_with_split_label_and_first_example():
     settings = corpus(unseen_labels="refuse")
     counts, _ = counted(settings, train=["x/O"], validation=["x/O"], test=["x/O", "y/O z/B-PER", "z/B-PER"])
@@ -211,3 +222,8 @@ def test_a_row_that_does_not_fit_is_refused_with_place_and_example(tokens, label
 def test_an_empty_label_is_refused_without_a_scheme_too():
     with pytest.raises(UserError, match="^toy:0: example '0': label 1 is empty; expected a label for each token$"):
         canonical(record(["a", "b"], ["X", ""]), corpus("none"))
+
+
+def test_tables_tell_where_there_is_no_scheme():
+    assert [bool(schema.metadata) for schema in task.tables(corpus("none")).values()] == [True] * 3
+    assert [bool(schema.metadata) for schema in task.tables(corpus("iobes")).values()] == [False] * 3

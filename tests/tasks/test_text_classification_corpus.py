@@ -198,6 +198,23 @@ def test_of_many_labels_the_frequent_and_the_rarest_are_shown() -> None:
     assert "12 labels: l00 15.4%" in summary and summary.endswith("l08 5.1%, ..., l11 1.3%")
 
 
+def test_labels_that_may_be_meant_as_one_are_warned_of() -> None:
+    rows = {"train": texts(("a", "pos"), ("b", "pos "), ("c", "neg")), "test": texts(("d", "Pos"), ("e", "neg"))}
+    many = {"train": texts(("a", ["x"]), ("b", ["X", "y"]), column="labels")}
+    for chosen, given, expected in (
+        (settings(), rows, "'Pos' (1), 'pos' (1), 'pos ' (1)"),
+        (settings(problem="multi_label", reader=several("labels")), many, "'X' (1), 'x' (1)"),
+    ):
+        lines = corpus.warnings(corpus.checks(read(chosen, **given)[1], chosen))
+        assert [line for line in lines if "alone" in line] == [
+            f"labels that differ in blanks, case or Unicode form alone: {expected}"
+        ]
+
+
+def several(column: str) -> dict[str, Any]:
+    return JSONL | {"columns": {"text": "text", column: column}}
+
+
 def test_unseen_labels_can_be_refused() -> None:
     chosen = settings(unseen_labels="refuse")
     _, counts = read(chosen, train=texts(("a", "x")), test=texts(("b", "y")))

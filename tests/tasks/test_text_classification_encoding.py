@@ -227,6 +227,14 @@ def test_the_target_comes_from_the_columns_of_train(
     assert encoding.target(iter(tables), tokenize()) == expected | {"texts": texts}
 
 
+def test_labels_that_are_whole_numbers_are_in_the_order_of_numbers() -> None:
+    numbers = [str(number) for number in range(12)]
+    single = pa.table({"text": numbers, "label": numbers[::-1]})
+    several = pa.table({"text": ["a"], "labels": [numbers[::-1]]})
+    for batch in (single, several):
+        assert encoding.target(iter([batch]), tokenize())["label_names"] == numbers
+
+
 def test_a_model_of_pairs_is_asked_for_pairs_and_another_is_not(tiny_wordpiece: Path) -> None:
     one, two = pa.table({"text": ["a"]}), pa.table({"text": ["a"], "text_pair": ["b"]})
     for texts, wrong in ((["text"], two), (["text", "text_pair"], one)):

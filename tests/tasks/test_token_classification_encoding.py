@@ -17,7 +17,7 @@ from finetrail.encoding.tokenizer import load_tokenizer, model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding
-from finetrail.tasks.token_classification.settings import Tokenize
+from finetrail.tasks.token_classification.settings import NO_SCHEME, Tokenize
 
 KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
@@ -249,6 +249,31 @@ def test_label_names_are_ordered_and_complete() -> None:
     assert encoding.target(iter([speech]), tokenize(label_subwords="all")) == ["NN", "VB"]
     with pytest.raises(UserError, match="train: 'O' is its only label; expected two or more"):
         encoding.target(iter([table([["a"]], [["O"]])]), tokenize())
+
+
+def test_labels_and_types_that_are_whole_numbers_are_in_the_order_of_numbers() -> None:
+    numbers = [str(number) for number in range(12)]
+    assert encoding.target(iter([table([numbers], [numbers[::-1]])]), tokenize()) == numbers
+    tags = ["O", "B-2", "I-2", "B-10", "I-10"]
+    assert encoding.target(iter([table([["a"] * 5], [tags[::-1]])]), tokenize()) == tags
+
+
+def test_the_recipes_scheme_and_not_the_look_of_labels_makes_entities(tiny_wordpiece: Path) -> None:
+    labels = [["B-x", "I-y", "O"]]
+    none = table([["Anna", "lives", "unbelievable"]], labels).replace_schema_metadata(NO_SCHEME)
+
+    for label_subwords in ("first", "all"):
+        how = tokenize(label_subwords=label_subwords)
+        found = encoding.target(iter([none]), how)
+        assert found == {"label_names": ["O", "B-x", "I-y"], "scheme": "none"}
+    # Later subwords have their word's own label.
+    tokenizer = load_tokenizer(tiny_wordpiece, 24, pre_split=True)
+    words = table([["unbelievable", "Anna"]], [["B-x", "O"]])
+    feature = encoding.Encoder(tokenizer, found, how).encode(words, np.array([0])).to_pylist()[0]
+    assert feature["labels"][1:-2] == [1] * (len(feature["labels"]) - 3) and len(feature["labels"]) > 5
+    # Other labels tell by themselves that they are no tags.
+    speech = table([["a", "b"]], [["VB", "B-NN"]]).replace_schema_metadata(NO_SCHEME)
+    assert encoding.target(iter([speech]), how) == ["B-NN", "VB"]
 
 
 def test_max_length_above_the_models_positions_is_refused(tiny_wordpiece: Path, tiny_bpe: Path) -> None:

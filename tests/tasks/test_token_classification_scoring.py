@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.tasks.token_classification import encoding, metrics, scoring
+from finetrail.tasks.token_classification import encoding, metrics, scoring, serving
 from finetrail.tasks.token_classification.settings import Evaluate, Tokenize
 
 IOB2 = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-geo-loc", "I-geo-loc"]
@@ -172,6 +172,46 @@ def test_labels_tell_what_is_scored(labels: list[str], entities: bool, headline:
     assert scoring.headline(labels, evaluate()) == headline
 
 
+@pytest.mark.parametrize("labels", [["O", "B-PER", "I-PER"], ["O", "B-", "I-"], ["O"]])
+def test_without_a_scheme_labels_that_look_like_iob2_are_scored_one_by_one(labels: list[str]) -> None:
+    target = {"label_names": labels, "scheme": "none"}
+    references, predictions = [["O", "LOC"], [labels[-1], "B-LOC"]], [["O", "O"], [labels[-1], labels[-1]]]
+
+    assert metrics.units(references, predictions, target) == sorted({"O", "LOC", "B-LOC", labels[-1]})
+    scores = metrics.compute(references, predictions, target)
+    assert scores["accuracy"] == 0.5 and set(scores) == {"accuracy", "macro_f1"}
+    counted = metrics.scores(metrics.count(references, predictions, target).sum(0), target)
+    assert counted == pytest.approx(scores)
+    assert scoring.headline(target, evaluate()) == "accuracy"
+    table_ = pa.table({"references": references, "predictions": predictions})
+    tables = scoring.tables(table_, target, evaluate())
+    assert {row["label"] for row in tables["per_label"]} == {"O", "LOC", "B-LOC", labels[-1]}
+    assert {"reference": "LOC", "prediction": "O", "count": 1} in tables["confusion"]
+
+
+@pytest.mark.parametrize(
+    "target", [["O", "COMMA", "PERIOD"], {"label_names": ["O", "B-LOC", "I-LOC"], "scheme": "none"}]
+)
+def test_answers_without_a_scheme_never_have_entities(target: Any, tiny_wordpiece: Path) -> None:
+    sentences = [["Oslo", "Paris"], ["Oslo"]]
+    features = encoder(tiny_wordpiece).encode(table(sentences), np.arange(2))
+    names = target if isinstance(target, list) else target["label_names"]
+
+    for best, expected in ((0, "O"), (1, names[1])):
+        logits = np.eye(3, dtype=np.float32)[best]
+        predicted = predict(table(sentences), features, target, always(logits))
+        answers = serving.answers(predicted)
+        assert all(set(answer["labels"]) == {expected} and "entities" not in answer for answer in answers)
+    # With a scheme each answer has them, be they none.
+    by_scheme = predict(table(sentences), features, ["O", "B-LOC", "I-LOC"], always(np.eye(3, dtype=np.float32)[0]))
+    assert [answer["entities"] for answer in serving.answers(by_scheme)] == [[], []]
+
+
+def always(logits: np.ndarray) -> Forward:
+    """Return a forward that gives each token these logits."""
+    return lambda inputs: {"logits": np.tile(logits, (*inputs["input_ids"].shape, 1))}
+
+
 def test_counts_of_sentences_that_differ_in_length_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         metrics.count([["O", "O"]], [["O"]], IOB2)
@@ -208,7 +248,7 @@ def evaluate(batch_size: int = 4) -> Evaluate:
 def predict(
     examples: pa.Table,
     features: pa.Table,
-    names: list[str] = NAMES,
+    names: Any = NAMES,
     forward: Forward | None = None,
     batch_size: int = 4,
 ) -> pa.Table:
@@ -345,6 +385,15 @@ def test_validation_scores_the_words_of_the_features_in_any_order(tiny_wordpiece
         batch = np.array([feature])
         ids[row, : len(feature)] = whole(batch)[0].argmax(-1)
     assert metrics.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES, evaluate())
+
+
+def test_validation_without_a_scheme_takes_a_label_that_train_lacks_for_an_error(tiny_wordpiece: Path) -> None:
+    target = {"label_names": NAMES, "scheme": "none"}
+    features = encoder(tiny_wordpiece).encode(table([["Oslo", "Oslo"]], [["LOC", "O"]]), np.array([0]))
+    ids = np.zeros((1, 8), dtype=int)
+
+    assert metrics.validate(ids, features, target)["accuracy"] == 0.5
+    assert metrics.validate(ids, features, NAMES)["accuracy"] == 1.0
 
 
 def test_validation_takes_a_label_that_train_lacks_for_o(tiny_wordpiece: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.labels import alike
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.text_classification.settings import TARGETS, Corpus
@@ -109,6 +110,9 @@ def warnings(checks: dict[str, Any]) -> list[str]:
         (most, many), (least, few) = frequencies[0], frequencies[-1]
         if many > IMBALANCED * few:
             lines.append(f"train: imbalanced: {most} stands there {many:,} times, {least} {few:,}")
+    lines += [
+        f"labels that differ in blanks, case or Unicode form alone: {line}" for line in alike(_all_labels(checks))
+    ]
     for pair, count in checks["leakage"].items():
         if count:
             first, second = pair.split("/")
@@ -118,6 +122,11 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
             lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
     return lines
+
+
+def _all_labels(checks: dict[str, Any]) -> Counter[str]:
+    """Return how often each label is there in all splits."""
+    return sum((Counter(of_split.get("labels", {})) for of_split in checks["splits"].values()), Counter())
 
 
 def _text_columns(settings: Corpus) -> list[str]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as base_tokenizer
 from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
@@ -56,7 +57,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
     normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
-    return {"problem": problem, "label_names": sorted(found), "texts": texts} | normalize
+    return {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | normalize
 
 
 class Frame(NamedTuple):

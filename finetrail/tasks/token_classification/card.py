@@ -1,11 +1,13 @@
 """What a model card says about a model that labels words."""
 
+from finetrail.tasks.token_classification.settings import Target, label_names
+
 LIBRARY = "transformers"
 
 
-def labels(label_names: list[str]) -> list[str]:
+def labels(target: Target) -> list[str]:
     """Return the labels that the model gives."""
-    return label_names
+    return label_names(target)
 
 
 def usage(model: str) -> str:

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from finetrail import layout
 from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.labels import alike
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
-from finetrail.tasks.token_classification.settings import Corpus, Tags
+from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Tags
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
 
@@ -35,7 +36,8 @@ class Counts:
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
-    return dict.fromkeys(layout.SPLITS, SCHEMA)
+    schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme == "none" else SCHEMA
+    return dict.fromkeys(layout.SPLITS, schema)
 
 
 def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Any]]:
@@ -83,6 +85,8 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
         if of_split["repaired_transitions"]:
             lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
+    what = "labels" if checks["scheme"] == "none" else "entity types"
+    lines += [f"{what} that differ in blanks, case or Unicode form alone: {line}" for line in alike(_kinds(checks))]
     for pair, count in checks["leakage"].items():
         if count:
             first, second = pair.split("/")
@@ -92,6 +96,15 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
             lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
     return lines
+
+
+def _kinds(checks: dict[str, Any]) -> Counter[str]:
+    """Return how many tokens of all splits have each label; where there are tags, each entity type."""
+    kinds: Counter[str] = Counter()
+    for of_split in checks["splits"].values():
+        for label, count in of_split["labels"].items():
+            kinds[label if checks["scheme"] == "none" or label == "O" else label[2:]] += count
+    return kinds
 
 
 def _row(record: Record, settings: Corpus, counts: Counts) -> dict[str, Any] | None:

@@ -17,10 +17,18 @@ from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.token_classification.settings import Tokenize
+from finetrail.tasks.token_classification.settings import (
+    NO_SCHEME,
+    Target,
+    Tokenize,
+    has_entities,
+    is_without_scheme,
+    label_names,
+)
 
 FEATURES = pa.schema(
     [
@@ -42,20 +50,30 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizers.load_tokenizer(folder, settings.max_length, pre_split=True)
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> list[str]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
-    With label_subwords "all" every B-X brings its I-X, which its later subwords need.
+    With label_subwords "all" every B-X brings its I-X, which its later subwords need; not where the scheme is none.
     UserError where there is only one label.
     """
-    found = {label for batch in train for label in pc.unique(pc.list_flatten(batch["labels"])).to_pylist()}
+    found: set[str] = set()
+    without_scheme = False
+    for batch in train:
+        found.update(pc.unique(pc.list_flatten(batch["labels"])).to_pylist())
+        without_scheme = is_without_scheme(batch.schema.metadata)
     if len(found) == 1:
         raise UserError(
             f"train: {found.pop()!r} is its only label; expected two or more, so that there is one to learn"
         )
-    if settings.label_subwords == "all":
+    if settings.label_subwords == "all" and not without_scheme:
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
-    return sorted(found, key=lambda label: (label != "O", label[2:] if label[1:2] == "-" else label, label))
+    by_kind = sort_key(_kind(label) for label in found if label != "O")
+    names = sorted(found, key=lambda label: (True, by_kind(_kind(label)), label) if label != "O" else (False,))
+    return {"label_names": names, **NO_SCHEME} if without_scheme and has_entities(names) else names
+
+
+def _kind(label: str) -> str:
+    return label[2:] if label[1:2] == "-" else label
 
 
 class Encoder:
@@ -63,7 +81,7 @@ class Encoder:
 
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
-    def __init__(self, tokenizer: Any, label_names: list[str], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         backend = tokenizer.backend_tokenizer
         # A saved tokenizer may carry the truncation and padding of its first use.
         backend.no_truncation()
@@ -71,8 +89,9 @@ class Encoder:
         self.subwords = SubwordCache(backend)
         self.prefix, self.suffix = tokenizers.special_tokens(backend)
         self.ignored = [IGNORE_INDEX] * len(self.prefix), [IGNORE_INDEX] * len(self.suffix)
-        self.label_ids = {label: index for index, label in enumerate(label_names)}
-        continued = ["I-" + name[2:] if name.startswith("B-") else name for name in label_names]
+        names, entities = label_names(target), has_entities(target)
+        self.label_ids = {label: index for index, label in enumerate(names)}
+        continued = ["I-" + name[2:] if entities and name.startswith("B-") else name for name in names]
         # The last entry, which index -1 reaches, is for labels that are ignored.
         self.inside_ids = np.array([self.label_ids.get(name, IGNORE_INDEX) for name in continued] + [IGNORE_INDEX])
         self.label_all_subwords = settings.label_subwords == "all"

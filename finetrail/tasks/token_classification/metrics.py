@@ -1,6 +1,6 @@
 """Turns word-level references and predictions into counts a sentence, and counts into scores; imported by training too.
 
-Labels that are all O, B- or I- are scored as entities, as conlleval does; other labels (parts of speech) word by word.
+IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (parts of speech) word by word.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,11 @@ from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import f1_score
 
 from finetrail import layout
+from finetrail.tasks.token_classification.settings import Target, label_names
+from finetrail.tasks.token_classification.settings import has_entities as has_entities
 
 Labels = Sequence[Sequence[str]]  # sentences of labels
+UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
 
 LISTS = datasets.Features({name: datasets.List(datasets.Value("string")) for name in ("predictions", "references")})
 
@@ -68,35 +71,30 @@ class TokenMetric(evaluate.Metric):
         return {"accuracy": correct / len(expected), "macro_f1": float(macro)}
 
 
-def has_entities(label_names: Sequence[str]) -> bool:
-    """Tell whether labels are IOB2 tags, so that entities are scored and not single labels."""
-    return all(label == "O" or label.startswith(("B-", "I-")) for label in label_names)
-
-
-def compute(references: Labels, predictions: Labels, label_names: Sequence[str]) -> dict[str, float]:
+def compute(references: Labels, predictions: Labels, target: Target) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    kind = EntityMetric if has_entities(label_names) else TokenMetric
+    kind = EntityMetric if has_entities(target) else TokenMetric
     # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.
     metric = kind(keep_in_memory=True, cache_dir=str(layout.SCRATCH / "metrics"))
     scores = metric.compute(predictions=list(predictions), references=list(references))
     return dict(scores or {})
 
 
-def units(references: Labels, predictions: Labels, label_names: Sequence[str]) -> list[str]:
+def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
     """Return what is scored: entity types, or labels, that stand in the references or the predictions; sorted."""
     labels = {label for sentences in (references, predictions) for sentence in sentences for label in sentence}
-    return sorted({label[2:] for label in labels if label != "O"} if has_entities(label_names) else labels)
+    return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 
 
-def count(references: Labels, predictions: Labels, label_names: Sequence[str]) -> np.ndarray:
+def count(references: Labels, predictions: Labels, target: Target) -> np.ndarray:
     """Return what each sentence adds to the scores: int64 [sentences, 3 * units + 2].
 
     For each unit of units(): right, predicted, expected; then words right and words in all. Scores of any set of
     sentences come from the sum of their rows.
     """
-    names = units(references, predictions, label_names)
+    names = units(references, predictions, target)
     column = {name: 3 * index for index, name in enumerate(names)}
-    entities = has_entities(label_names)
+    entities = has_entities(target)
     counts = np.zeros((len(references), 3 * len(names) + 2), dtype=np.int64)
     for row, expected, predicted in zip(counts, references, predictions, strict=True):
         right = [a == b for a, b in zip(expected, predicted, strict=True)]
@@ -108,7 +106,7 @@ def count(references: Labels, predictions: Labels, label_names: Sequence[str]) -
     return counts
 
 
-def scores(sums: np.ndarray, label_names: Sequence[str]) -> dict[str, np.ndarray]:
+def scores(sums: np.ndarray, target: Target) -> dict[str, np.ndarray]:
     """Turn summed counts [..., 3 * units + 2] into the scores of compute(), each of shape [...]."""
     right, predicted, expected = (sums[..., offset:-2:3] for offset in range(3))
     macro_f1 = _f1(right, predicted, expected)
@@ -118,7 +116,7 @@ def scores(sums: np.ndarray, label_names: Sequence[str]) -> dict[str, np.ndarray
         "accuracy": _ratio(sums[..., -2], sums[..., -1]),
         "macro_f1": _ratio((macro_f1 * present).sum(-1), present.sum(-1)),
     }
-    if has_entities(label_names):
+    if has_entities(target):
         totals = right.sum(-1), predicted.sum(-1), expected.sum(-1)
         micro = {"f1": _f1(*totals), "precision": _ratio(totals[0], totals[1]), "recall": _ratio(totals[0], totals[2])}
         return micro | result
@@ -135,10 +133,10 @@ def per_unit(sums: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def validate(predicted_ids: np.ndarray, features: pa.Table, label_names: Sequence[str]) -> dict[str, float]:
+def validate(predicted_ids: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
     """Score argmax ids [features, padded length] at the words that the features hold; for choosing a checkpoint.
 
-    A word whose label train lacks counts as O here; evaluate scores it as the error that it is.
+    A word of an entity that train lacks counts as O here; evaluate scores it as the error that it is.
     """
     labels = features["labels"].to_pylist()
     sentences: dict[int, list[tuple[int, int, int]]] = {}
@@ -146,11 +144,11 @@ def validate(predicted_ids: np.ndarray, features: pa.Table, label_names: Sequenc
     for index, (example, words, positions) in enumerate(rows):
         sentence = sentences.setdefault(example, [])
         sentence += [(w, labels[index][p], int(predicted_ids[index, p])) for w, p in zip(words, positions, strict=True)]
-    names = [*label_names, "O"]
+    names = [*label_names(target), "O" if has_entities(target) else UNSEEN]
     ordered = [sorted(sentence) for sentence in sentences.values()]
     references = [[names[max(label, -1)] for _, label, _ in sentence] for sentence in ordered]
     predictions = [[names[label] for _, _, label in sentence] for sentence in ordered]
-    return compute(references, predictions, label_names)
+    return compute(references, predictions, target)
 
 
 def _chunks(labels: Sequence[str], entities: bool) -> set[tuple[Any, ...]]:

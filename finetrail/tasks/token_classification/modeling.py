@@ -18,7 +18,7 @@ from finetrail.model import losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification.metrics import validate as validate
-from finetrail.tasks.token_classification.settings import Train
+from finetrail.tasks.token_classification.settings import Target, Train, label_names
 
 PIPELINE_TAG = "token-classification"
 # Of the features, what the collator takes.
@@ -37,17 +37,16 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, label_names: list[str], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A tagger of the same labels keeps its head, to be trained on.
     UserError where the checkpoint lacks weights of the encoder, which would start random too, or class weights do not
     go with the labels.
     """
-    model = with_new_head(
-        base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, label_names
-    )
-    losses.adjust(model, label_names, settings, train)
+    names = label_names(target)
+    model = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
+    losses.adjust(model, names, settings, train)
     return model
 
 

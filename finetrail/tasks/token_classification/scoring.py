@@ -10,7 +10,7 @@ import pyarrow as pa
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.token_classification import metrics
-from finetrail.tasks.token_classification.settings import Evaluate
+from finetrail.tasks.token_classification.settings import NO_SCHEME, Evaluate, Target, label_names
 
 CONTEXT_WORDS = 6  # on each side of an error
 
@@ -18,7 +18,7 @@ CONTEXT_WORDS = 6  # on each side of an error
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    label_names: list[str],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -31,7 +31,8 @@ def predict(
     examples, features = split
     lengths = np.array([len(tokens) for tokens in examples["tokens"].to_pylist()])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    label_ids = np.full(starts[-1], label_names.index("O") if "O" in label_names else 0)
+    names = label_names(target)
+    label_ids = np.full(starts[-1], names.index("O") if "O" in names else 0)
     confidences = np.zeros(starts[-1], dtype=np.float32)
     seen = np.zeros(starts[-1], dtype=bool)
     sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
@@ -41,9 +42,10 @@ def predict(
         for row, feature in zip(rows, probabilities, strict=True):
             scored, word = feature[positions[row]], starts[sentence[row]] + np.array(words[row], dtype=np.int64)
             label_ids[word], confidences[word], seen[word] = scored.argmax(-1), scored.max(-1, initial=0), True
-    labels = np.array(label_names, dtype=object)[label_ids]
-    if metrics.has_entities(label_names):
+    labels = np.array(names, dtype=object)[label_ids]
+    if metrics.has_entities(target):
         _bridge(labels, seen, starts)
+    metadata = None if metrics.has_entities(target) else NO_SCHEME
     return pa.table(
         {
             "id": examples["id"],
@@ -51,34 +53,35 @@ def predict(
             "references": examples["labels"],
             "predictions": pa.ListArray.from_arrays(starts.astype(np.int32), pa.array(labels, pa.string())),
             "confidences": pa.ListArray.from_arrays(starts.astype(np.int32), confidences),
-        }
+        },
+        metadata=metadata,
     )
 
 
-def headline(label_names: list[str], settings: Evaluate) -> str:
+def headline(target: Target, settings: Evaluate) -> str:
     """Return the metric that people look at first."""
-    return "f1" if metrics.has_entities(label_names) else "accuracy"
+    return "f1" if metrics.has_entities(target) else "accuracy"
 
 
-def score(predictions: pa.Table, label_names: list[str], settings: Evaluate) -> dict[str, float]:
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    return metrics.compute(*_lists(predictions), label_names)
+    return metrics.compute(*_lists(predictions), target)
 
 
 def statistics(
-    predictions: pa.Table, label_names: list[str], settings: Evaluate
+    predictions: pa.Table, target: Target, settings: Evaluate
 ) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
     """Return the number of sentences, and the function from their weights [samples, sentences] to the scores."""
-    counts = metrics.count(*_lists(predictions), label_names)
-    return len(counts), lambda weights: metrics.scores(weights @ counts, label_names)
+    counts = metrics.count(*_lists(predictions), target)
+    return len(counts), lambda weights: metrics.scores(weights @ counts, target)
 
 
-def tables(predictions: pa.Table, label_names: list[str], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
     """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
     references, predicted = _lists(predictions)
-    counts = metrics.count(references, predicted, label_names).sum(0)
-    per_label = metrics.per_unit(counts, metrics.units(references, predicted, label_names))
-    entities = metrics.has_entities(label_names)
+    counts = metrics.count(references, predicted, target).sum(0)
+    per_label = metrics.per_unit(counts, metrics.units(references, predicted, target))
+    entities = metrics.has_entities(target)
     pairs = Counter(
         (_kind(expected, entities), _kind(found, entities))
         for sentence in zip(references, predicted, strict=True)
@@ -88,7 +91,7 @@ def tables(predictions: pa.Table, label_names: list[str], settings: Evaluate) ->
     return {"per_label": per_label, "confusion": confusion}
 
 
-def worst_errors(predictions: pa.Table, most: int, label_names: list[str], settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
     """Return the words that are labelled wrong, the most confident first, each in its context."""
     errors = []
     for row in predictions.to_pylist():
@@ -100,7 +103,7 @@ def worst_errors(predictions: pa.Table, most: int, label_names: list[str], setti
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], label_names: list[str], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
 
@@ -112,7 +115,7 @@ def baselines(
         total.update(labels)
         for token, label in zip(tokens, labels, strict=True):
             by_word.setdefault(token, Counter())[label] += 1
-    common = "O" if metrics.has_entities(label_names) else _most_common(total)
+    common = "O" if metrics.has_entities(target) else _most_common(total)
     best = {word: _most_common(counts) for word, counts in by_word.items()}
     tokens = split.examples["tokens"].to_pylist()
     guesses = {

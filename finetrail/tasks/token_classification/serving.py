@@ -7,7 +7,7 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.token_classification.corpus import SCHEMA
-from finetrail.tasks.token_classification.metrics import has_entities
+from finetrail.tasks.token_classification.settings import has_entities, is_without_scheme
 
 KEYS = ("tokens", "text")
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
@@ -32,16 +32,18 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return tokens, labels and confidences (softmax) of each input and, where its labels are IOB2, its entities.
+    """Return tokens, labels and confidences (softmax) of each input and, where labels are IOB2 tags, its entities.
 
     An entity has the type, start and end (the number of its first token and of the one behind its last) and the text,
     its tokens with blanks between them.
     """
-    found = []
+    found, entities = [], not is_without_scheme(predictions.schema.metadata)
+    if entities:  # those of earlier versions do not tell
+        entities = has_entities([label for labels in predictions["predictions"].to_pylist() for label in labels])
     for row in predictions.select(["id", "tokens", "predictions", "confidences"]).to_pylist():
         labels = row["predictions"]
         answer = {"id": row["id"], "tokens": row["tokens"], "labels": labels, "confidences": row["confidences"]}
-        found.append(answer | ({"entities": _entities(row["tokens"], labels)} if has_entities(labels) else {}))
+        found.append(answer | ({"entities": _entities(row["tokens"], labels)} if entities else {}))
     return found
 
 

@@ -1,5 +1,6 @@
 """The recipe's schema for token classification."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,27 @@ from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReade
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
 COLUMNS = {"tokens", "labels"}
+
+# What tokenize tells of the labels: their names, in the order of the model's outputs; and, where these look like IOB2
+# although the recipe's scheme is none, that they are not: {"label_names": [...], "scheme": "none"}.
+Target = Sequence[str] | Mapping[str, Any]
+# Metadata of the tables of a corpus, and of predictions, without entities.
+NO_SCHEME = {"scheme": "none"}
+
+
+def label_names(target: Target) -> list[str]:
+    """Return the names of the labels, in the order of the model's outputs."""
+    return list(target["label_names"] if isinstance(target, Mapping) else target)
+
+
+def has_entities(target: Target) -> bool:
+    """Tell whether labels are IOB2 tags, so that entities are scored and not single labels."""
+    return not isinstance(target, Mapping) and all(label == "O" or label.startswith(("B-", "I-")) for label in target)
+
+
+def is_without_scheme(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Tell whether a table of the corpus, or of predictions, has NO_SCHEME."""
+    return (metadata or {}).get(b"scheme") == b"none"
 
 
 class Tags(Settings):
