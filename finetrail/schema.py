@@ -198,6 +198,13 @@ CsvColumn = Annotated[
 ]
 
 
+PathColumn = Annotated[
+    str | Annotated[list[str], Field(min_length=1)],
+    _told("expected the name of a column, the path of one such as labels.score, or a list of either"),
+]
+PATH_HELP = f"or its path, such as labels.score, or a list of them. {JOINED}"
+
+
 class ConllReader(Settings):
     """Columns of a text file, one token a line, a blank line between sentences."""
 
@@ -221,7 +228,18 @@ class JsonLinesReader(Settings):
     """One JSON object a line."""
 
     format: Literal["jsonl"]
-    columns: dict[str, str] = Field(description="the task's column -> the object's key")
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
+    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+
+
+class JsonReader(Settings):
+    """One JSON array of objects, as KLUE has it; it is read whole."""
+
+    format: Literal["json"]
+    array: str | None = Field(
+        min_length=1, description="path of the array in the file, such as data; null: the file is the array"
+    )
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
     encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
 
 
@@ -229,7 +247,7 @@ class ParquetReader(Settings):
     """Parquet files, and Hub datasets: ClassLabel features are read as their names."""
 
     format: Literal["parquet"]
-    columns: dict[str, str] = Field(description="the task's column -> the file's column")
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the file's column, {PATH_HELP}")
 
 
 class CsvReader(Settings):

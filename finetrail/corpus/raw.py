@@ -14,15 +14,19 @@ Raw = tuple[str | None, str, dict[str, Any]]
 CHUNK_BYTES = 1 << 20
 SHOWN_NAMES = 20
 SHOWN_LENGTH = 40
-HINT = "expected a file in that encoding; a recipe may name another as reader.encoding"
 
 
-def objects(path: Path, name: str, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object) of a file with one object a line; blank lines are skipped."""
+def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, JSON object) of a file with one object a line; blank lines are skipped.
+
+    `instead` is what messages say beside, where the file is an array of objects.
+    """
     for number, line in lines(path, name, encoding):
         if not line.strip():
             continue
         where = f"{name}:{number}"
+        if line.lstrip().startswith("["):
+            raise UserError(f"{where}: a JSON array; expected one JSON object a line{instead}")
         try:
             example = json.loads(line)
         except json.JSONDecodeError as error:
@@ -34,6 +38,33 @@ def objects(path: Path, name: str, encoding: str) -> Iterator[tuple[str, dict[st
         if not isinstance(example, dict):
             raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
         yield where, example
+
+
+def document(path: Path, name: str, encoding: str | None) -> Any:
+    """Return the JSON value that a file is, read whole; UserError with the line where it is none."""
+    try:
+        return json.loads("".join(decoded(path, name, encoding)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}:{error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{name}: JSON nested too deeply; expected arrays of plain objects") from None
+
+
+def at_path(example: dict[str, Any], path: str, where: str) -> Any:
+    """Return the value of a key, or of keys with dots between, one object inside the other; null has null inside."""
+    if path in example:
+        return example[path]
+    value: Any = example
+    inside = ""
+    for key in path.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {value!r:.60}{inside}; expected an object with the key {key!r}")
+        if key not in value:
+            raise UserError(f"{where}: no key {key!r}{inside}; the keys there are {listed(value)}")
+        value, inside = value[key], f" in {key!r}"
+    return value
 
 
 def listed(names: Iterable[str]) -> str:
@@ -100,7 +131,7 @@ def blocks(numbered: Iterable[tuple[int, str]], parts: Callable[[str], bool]) ->
         yield block
 
 
-def lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
+def lines(path: Path, name: str, encoding: str | None) -> Iterator[tuple[int, str]]:
     r"""Yield (number from 1, line); only \n and \r\n end one, str.splitlines() also ends it at U+2028 and others."""
     number, rest = 0, ""
     for text in decoded(path, name, encoding):
@@ -112,8 +143,15 @@ def lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
         yield number + 1, rest.removesuffix("\r")
 
 
-def decoded(path: Path, name: str, encoding: str) -> Iterator[str]:
-    """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text."""
+def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
+    """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text.
+
+    `declared` is reader.encoding, null where the format is always UTF-8.
+    """
+    encoding = declared or "utf-8"
+    hint = "expected a file in that encoding"
+    if declared:
+        hint += "; a recipe may name another as reader.encoding"
     try:
         "a".encode(encoding)  # refuses those of bytes, such as base64, which the next line takes
         decoder = codecs.getincrementaldecoder(encoding)()
@@ -129,8 +167,8 @@ def decoded(path: Path, name: str, encoding: str) -> Iterator[str]:
                 # error.object ends where the file was read to, and begins with what the chunk before left over.
                 offset = file.tell() - len(error.object) + error.start
                 raise UserError(
-                    f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {HINT}"
+                    f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {hint}"
                 ) from None
             except UnicodeError as error:
-                raise UserError(f"{name}: {error}; {HINT}") from None
+                raise UserError(f"{name}: {error}; {hint}") from None
             yield text.removeprefix("\ufeff") if file.tell() == len(chunk) else text

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, ParquetReader, Settings
+from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, JsonReader, ParquetReader, Settings
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -30,7 +30,9 @@ class Tags(Settings):
 class Corpus(schema.Corpus):
     """A corpus of sentences with a label for each token."""
 
-    reader: Annotated[ConllReader | ConlluReader | JsonLinesReader | ParquetReader, Field(discriminator="format")]
+    reader: Annotated[
+        ConllReader | ConlluReader | JsonLinesReader | JsonReader | ParquetReader, Field(discriminator="format")
+    ]
     tags: Tags
 
     @model_validator(mode="after")
