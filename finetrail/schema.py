@@ -65,6 +65,17 @@ class FileSource(Settings):
     sha256: Sha256 | None = Field(description=SHA256_HELP)
 
 
+class ArchiveSource(Settings):
+    """A local archive, unpacked as one that comes by URL; paths of splits are those inside it."""
+
+    kind: Literal["archive"]
+    path: str = Field(
+        min_length=1, description="a .gz, .zip, .tar or .tar.gz, or a glob; relative to the project's root, or absolute"
+    )
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+    max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+
+
 class UrlSource(Settings):
     """Files fetched by URL: http(s), or any protocol that fsspec opens; archives are unpacked."""
 
@@ -138,9 +149,12 @@ class NewSource(Settings):
         return self
 
 
-Source = Annotated[PackageSource | FileSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")]
+Source = Annotated[
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")
+]
 ModelSource = Annotated[
-    PackageSource | FileSource | UrlSource | HubSource | DvcSource | NewSource, Field(discriminator="kind")
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource | NewSource,
+    Field(discriminator="kind"),
 ]
 
 
