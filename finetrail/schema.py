@@ -193,6 +193,9 @@ class Splits(Settings):
         return self
 
 
+ENCODING_HELP = "of files without a byte order mark, which overrides it; bytes that do not fit are an error"
+
+
 def _told(message: str) -> WrapValidator:
     """Return what says one message in place of pydantic's, which has one for each member of a union."""
 
@@ -227,7 +230,7 @@ class ConllReader(Settings):
     token_column: int = Field(description="index of the token's column; negative counts from the end")
     label_column: int = Field(description="index of the label's column; negative counts from the end")
     comment: str | None = Field(min_length=1, description="lines that begin so are skipped; null: none are")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class ConlluReader(Settings):
@@ -235,7 +238,7 @@ class ConlluReader(Settings):
 
     format: Literal["conllu"]
     label: Literal["upos", "xpos", "deprel"] = Field(description="the column to predict")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class JsonLinesReader(Settings):
@@ -243,7 +246,7 @@ class JsonLinesReader(Settings):
 
     format: Literal["jsonl"]
     columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class JsonReader(Settings):
@@ -254,7 +257,7 @@ class JsonReader(Settings):
         min_length=1, description="path of the array in the file, such as data; null: the file is the array"
     )
     columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class ParquetReader(Settings):
@@ -276,7 +279,7 @@ class CsvReader(Settings):
     quoting: Literal["minimal", "none"] = Field(
         description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
     )
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
     @model_validator(mode="after")
     def _names_or_numbers(self) -> "CsvReader":
@@ -300,7 +303,7 @@ class TextReader(Settings):
         description="the task's column -> the whole text, its first line, the text after that, the name of the file's "
         "folder, or of the file without its ending"
     )
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class SquadReader(Settings):

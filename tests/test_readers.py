@@ -128,14 +128,14 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             conll(),
             b"a O\n\xe9 O\n",
-            "a: the byte 0xe9 at offset 4 is not utf-8; expected a file in that encoding; a recipe may",
+            "a: the byte 0xe9 at offset 4 is not utf-8; expected text in that encoding; a recipe may name another as",
         ),
         (conll(encoding="ascii"), "a O\nü O\n", "a: the byte 0xc3 at offset 4 is not ascii"),
         (conll(), b"a O\n\xe2\x82", "a: the byte 0xe2 at offset 4 is not utf-8"),
         (
             conll(encoding="utf-16"),
             b"a O\n",
-            "a: UTF-16 stream does not start with BOM; expected a file in that encoding",
+            "a: not utf-16, for it has no byte order mark; expected text in that encoding",
         ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
         (
@@ -162,6 +162,44 @@ def test_other_encodings_read_as_what_was_written(tmp_path, encoding):
     content = "Müller B-PER\r\nà O\r\n\r\nRome B-LOC".encode(encoding)
     records = read(tmp_path, conll(encoding=encoding), a=content)
     assert sentences(records) == [(["Müller", "à"], ["B-PER", "O"]), (["Rome"], ["B-LOC"])]
+
+
+@pytest.mark.parametrize("declared", ["utf-8", "latin-1", "utf-16-be", "ascii"])
+@pytest.mark.parametrize("written", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_byte_order_mark_overrides_the_declared_encoding(tmp_path, declared, written):
+    content = ("" if written in ("utf-8-sig", "utf-16") else "\ufeff") + "Müller B-PER\r\nà O\r\n"
+    records = read(tmp_path, conll(encoding=declared), a=content.encode(written))
+    assert sentences(records) == [(["Müller", "à"], ["B-PER", "O"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "x O\n".encode("utf-16-le"),
+            "a: NULs between the letters, as in UTF-16, and it is read as utf-8; expected reader",
+        ),
+        (
+            "x O\n".encode("utf-16-be"),
+            "a: NULs between the letters, as in UTF-16, and it is read as utf-8; expected reader",
+        ),
+        (b"\x1f\x8b\x08\x00", "a: a gzip archive; unpack it, or name it in a source of kind: archive or url"),
+        (b"PK\x03\x04", "a: a zip archive, or a file of an office program; unpack it, or name it in a source of kind"),
+        ("x O\r" * 300_000 + "y O\n", "a: the first lines end with \\r alone, and later ones with \\n; expected one"),
+        ("\ufeff€".encode("utf-16-le")[:-1], "a: the byte 0xac at offset 2 is not utf-16-le"),
+    ],
+)
+def test_what_is_no_text_or_mixes_line_ends_is_refused(tmp_path, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, conll(), a=content)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("content", ["EU B-ORG\rrejects O\r\rRome B-LOC\r", "EU B-ORG\rrejects O\r\rRome B-LOC"])
+def test_carriage_returns_end_lines_where_there_are_no_others(tmp_path, content):
+    records = read(tmp_path, conll(), a=content)
+    assert sentences(records) == TWO
+    assert [record.where for record in records] == ["a:1", "a:4"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
@@ -353,7 +391,7 @@ def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
         (
             json_array(text="t"),
             b'[{"t": "\xff"}]',
-            "a: the byte 0xff at offset 8 is not utf-8; expected a file in that",
+            "a: the byte 0xff at offset 8 is not utf-8; expected text in that",
         ),
         (
             jsonl(text="t"),
