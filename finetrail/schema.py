@@ -229,7 +229,9 @@ class ConllReader(Settings):
     separator: str | None = Field(min_length=1, description="between columns; null is any run of whitespace")
     token_column: int = Field(description="index of the token's column; negative counts from the end")
     label_column: int = Field(description="index of the label's column; negative counts from the end")
-    comment: str | None = Field(min_length=1, description="lines that begin so are skipped; null: none are")
+    comment: str | None = Field(
+        min_length=1, description="lines that begin so before the first token of a sentence are skipped; null: none are"
+    )
     encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 

@@ -97,9 +97,18 @@ def test_conll_takes_the_columns_that_the_recipe_names(tmp_path, reader, line, e
 
 def test_conll_leaves_out_comments_only_where_the_recipe_names_their_prefix(tmp_path):
     content = "# newdoc\n\n# text = a tweet\n#tag O\nx O\n"
-    assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [(["#tag", "x"], ["O", "O"])]
+    assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [([], []), (["#tag", "x"], ["O", "O"])]
     with pytest.raises(UserError, match=r"^a:1: token_column and label_column are the same of 1 columns"):
         read(tmp_path, conll(token_column=-1), a="x\n")
+
+
+def test_comments_stand_before_the_first_token_of_a_sentence(tmp_path):
+    content = "# sent_id = 1\n# text = The # 1\nThe O\n# O\n1 B-RANK\n\n#a O\n#b O\n\nRome B-LOC\n"
+    assert sentences(read(tmp_path, conll(comment="#"), a=content)) == [
+        (["The", "#", "1"], ["O", "O", "B-RANK"]),
+        ([], []),
+        (["Rome"], ["B-LOC"]),
+    ]
 
 
 def test_a_lone_tab_parts_sentences_as_in_wnut(tmp_path):
@@ -138,6 +147,12 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
             "a: not utf-16, for it has no byte order mark; expected text in that encoding",
         ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
+        (
+            conll("\t", 1, 3, comment="#"),
+            "# text = al\n1-2\tal" + "\t_" * 8 + "\n",
+            "a:2: 1-2 is no word but a range or an empty node of CoNLL-U; expected reader.format: conllu, or a file",
+        ),
+        (conll(None, 1, 3), "1.1 x" + " _" * 8 + "\n", "a:1: 1.1 is no word but a range or an empty node of CoNLL-U"),
         (
             jsonl(text="t"),
             '{"t": "x"}\n{"t": \n',
@@ -245,6 +260,21 @@ def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, labe
     records = read(tmp_path, conllu(label), a=CONLLU)
     assert sentences(records) == [(["vamos", "nos", "a", "el", "mar"], first), (["10 000", "sí"], second)]
     assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("1", "a:13")]
+
+
+@pytest.mark.parametrize("given", ["1.0", "", "3 ", "0", "01", "１", "1-", "a", "1-2-3"])
+def test_conllu_refuses_an_id_of_no_word_range_or_empty_node(tmp_path, given):
+    line = "\t".join([given, "w", "_", "NOUN", *"_" * 6])
+    with pytest.raises(UserError) as error:
+        read(tmp_path, conllu(), a=CONLLU + line + "\n")
+    assert str(error.value).startswith(f"a:16: the id is {given!r}; expected a word's as 1, a range's as 1-2 or")
+
+
+def test_conllu_sentences_without_words_are_given_so_that_they_are_counted(tmp_path):
+    rest = "\t_" * 8
+    content = f"# sent_id = a\n1-2\tal{rest}\n0.1\tx{rest}\n\n# sent_id = b\n\n# sent_id = c\n1\tw{rest}\n"
+    records = read(tmp_path, conllu(), a=content)
+    assert [(record.id, record.values["tokens"]) for record in records] == [("a", []), ("b", []), ("c", ["w"])]
 
 
 def test_conllu_refuses_a_sent_id_of_another_file(tmp_path):
