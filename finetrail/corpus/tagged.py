@@ -27,7 +27,8 @@ def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
     """
     expected = None
     for block in blocks(lines(path, name, reader.encoding), _parts_sentences):
-        tokens, labels = [], []
+        tokens: list[str] = []
+        labels: list[str] = []
         for number, line in block:
             if reader.comment is not None and not tokens and line.startswith(reader.comment):
                 continue
