@@ -225,7 +225,7 @@ def fields(model: Any, prefix: str, known: Any = None) -> list[str]:
             rows.append(f"| `{prefix}reader.format` | {formats} | and the keys of that reader, below |")
         elif is_section:
             if field.description:
-                rows.append(f"| `{prefix}{name}` | section or null | {field.description} |")
+                rows.append(f"| `{prefix}{name}` | {typename(field.annotation)} | {field.description} |")
             for member in inner:
                 rows += fields(member, f"{prefix}{name}.")
         else:
@@ -251,6 +251,8 @@ def typename(annotation: Any) -> str:
         return " or ".join(typename(part) for part in get_args(annotation))
     if get_origin(annotation) in (list, dict):
         return f"{get_origin(annotation).__name__} of {typename(get_args(annotation)[-1])}"
+    if isinstance(annotation, type) and issubclass(annotation, schema.Settings):
+        return "section"
     return "null" if annotation is type(None) else str(annotation.__name__)
 
 

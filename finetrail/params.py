@@ -204,7 +204,7 @@ def _describe(problem: Any, raw: Any) -> str:
     for depth, step in enumerate(problem["loc"], start=1):
         last = depth == len(problem["loc"])
         # pydantic puts the tag or the type of a union's member into the location: it is no key of the file.
-        if isinstance(raw, dict) and (last or step not in (raw.get("kind"), raw.get("format"))):
+        if isinstance(raw, dict) and (last or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
             keys.append(str(step))
             raw = raw.get(step)
         elif isinstance(raw, list) and isinstance(step, int):

@@ -74,14 +74,14 @@ def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
         yield from ((f"--text {text!r:.40}", text) for text in options.text)
     elif options.input.suffix == ".txt":
         path = readable(options.input)
-        yield from ((f"{path}:{number}", line) for number, line in lines(path, str(path), ENCODING) if line.strip())
+        yield from ((f"{path}:{number}", line) for number, line in lines(path, str(path), None) if line.strip())
     else:
         yield from read_objects(options.input)
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (file and line, JSON object)."""
-    return objects(readable(path), str(path), ENCODING)
+    return objects(readable(path), str(path), None)
 
 
 def readable(path: Path) -> Path:

@@ -65,6 +65,17 @@ class FileSource(Settings):
     sha256: Sha256 | None = Field(description=SHA256_HELP)
 
 
+class ArchiveSource(Settings):
+    """A local archive, unpacked as one that comes by URL; paths of splits are those inside it."""
+
+    kind: Literal["archive"]
+    path: str = Field(
+        min_length=1, description="a .gz, .zip, .tar or .tar.gz, or a glob; relative to the project's root, or absolute"
+    )
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+    max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+
+
 class UrlSource(Settings):
     """Files fetched by URL: http(s), or any protocol that fsspec opens; archives are unpacked."""
 
@@ -138,9 +149,12 @@ class NewSource(Settings):
         return self
 
 
-Source = Annotated[PackageSource | FileSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")]
+Source = Annotated[
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")
+]
 ModelSource = Annotated[
-    PackageSource | FileSource | UrlSource | HubSource | DvcSource | NewSource, Field(discriminator="kind")
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource | NewSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -179,6 +193,9 @@ class Splits(Settings):
         return self
 
 
+ENCODING_HELP = "of files without a byte order mark, which overrides it; bytes that do not fit are an error"
+
+
 def _told(message: str) -> WrapValidator:
     """Return what says one message in place of pydantic's, which has one for each member of a union."""
 
@@ -198,6 +215,13 @@ CsvColumn = Annotated[
 ]
 
 
+PathColumn = Annotated[
+    str | Annotated[list[str], Field(min_length=1)],
+    _told("expected the name of a column, the path of one such as labels.score, or a list of either"),
+]
+PATH_HELP = f"or its path, such as labels.score, or a list of them. {JOINED}"
+
+
 class ConllReader(Settings):
     """Columns of a text file, one token a line, a blank line between sentences."""
 
@@ -205,8 +229,10 @@ class ConllReader(Settings):
     separator: str | None = Field(min_length=1, description="between columns; null is any run of whitespace")
     token_column: int = Field(description="index of the token's column; negative counts from the end")
     label_column: int = Field(description="index of the label's column; negative counts from the end")
-    comment: str | None = Field(min_length=1, description="lines that begin so are skipped; null: none are")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    comment: str | None = Field(
+        min_length=1, description="lines that begin so before the first token of a sentence are skipped; null: none are"
+    )
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class ConlluReader(Settings):
@@ -214,22 +240,33 @@ class ConlluReader(Settings):
 
     format: Literal["conllu"]
     label: Literal["upos", "xpos", "deprel"] = Field(description="the column to predict")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class JsonLinesReader(Settings):
     """One JSON object a line."""
 
     format: Literal["jsonl"]
-    columns: dict[str, str] = Field(description="the task's column -> the object's key")
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+class JsonReader(Settings):
+    """One JSON array of objects, as KLUE has it; it is read whole."""
+
+    format: Literal["json"]
+    array: str | None = Field(
+        min_length=1, description="path of the array in the file, such as data; null: the file is the array"
+    )
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class ParquetReader(Settings):
     """Parquet files, and Hub datasets: ClassLabel features are read as their names."""
 
     format: Literal["parquet"]
-    columns: dict[str, str] = Field(description="the task's column -> the file's column")
+    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the file's column, {PATH_HELP}")
 
 
 class CsvReader(Settings):
@@ -244,7 +281,7 @@ class CsvReader(Settings):
     quoting: Literal["minimal", "none"] = Field(
         description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
     )
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
     @model_validator(mode="after")
     def _names_or_numbers(self) -> "CsvReader":
@@ -268,7 +305,7 @@ class TextReader(Settings):
         description="the task's column -> the whole text, its first line, the text after that, the name of the file's "
         "folder, or of the file without its ending"
     )
-    encoding: str = Field(min_length=1, description="of the file; bytes that do not fit are an error")
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
 
 
 class SquadReader(Settings):

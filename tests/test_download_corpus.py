@@ -96,6 +96,34 @@ def test_given_splits_become_canonical_parquet_with_checks_and_provenance(downlo
     ]
 
 
+def test_bilou_with_types_first_and_blanks_is_stored_as_iob2(download):
+    scheme = {"name": "bilou", "shape": "TYPE_B", "strip": True}
+    tags = {"scheme": scheme, "impossible_transitions": "refuse", "unseen_labels": "keep"}
+    files = {"train": "New\tLOC_B\u00a0\nYork\tLOC_L\nis\tO\u00a0\n", "dev": "Rome\tLOC_U\n", "test": "so\tO\n"}
+    download(files, tags=tags)
+    assert rows("train")[0]["labels"] == ["B-LOC", "I-LOC", "O"]
+    assert rows("validation")[0]["labels"] == ["B-LOC"]
+    tags |= {"scheme": {"name": "none", "shape": None, "strip": True}}
+    download(files, tags=tags)
+    assert rows("train")[0]["labels"] == ["LOC_B", "LOC_L", "O"]
+    assert read_json(Path("data/corpus/checks.json"))["scheme"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        ("klingon", "should be 'iob1', 'iob2', 'iobes', 'bilou', 'io' or 'none'"),
+        ({"name": "iob2", "shape": "TYPEB", "strip": False}, "String should match pattern"),
+        ({"name": "iob2", "shape": None, "strip": False}, "shape is None with the name iob2; expected such as B-TYPE"),
+        ({"name": "none", "shape": "B-TYPE", "strip": False}, "shape is 'B-TYPE' with the name none; expected null"),
+    ],
+)
+def test_a_scheme_that_is_none_is_refused(scheme, message):
+    tags = {"scheme": scheme, "impossible_transitions": "refuse", "unseen_labels": "keep"}
+    with pytest.raises(ValueError, match=message):
+        Corpus.model_validate(section(tags=tags))
+
+
 def test_row_groups_are_of_fixed_size_whatever_the_number_of_rows(download, monkeypatch):
     monkeypatch.setattr(download_corpus, "ROW_GROUP", 4)
     download({**TOY, "train": "x O\n\n" * 8, "dev": "x O\n\n" * 9})

@@ -455,7 +455,7 @@ def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, mon
         ('"a"\n', "in.jsonl:1: str; expected one JSON object a line"),
         ('{"text": "a"}\n\n{"text": 1}\n', "in.jsonl:3: input '1': text is 1; expected"),
         ('{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the id '1' stands there more than once"),
-        (b'{"text": "\xff"}', "in.jsonl: the byte 0xff at offset 10 is not utf-8; expected a file in that encoding"),
+        (b'{"text": "\xff"}', "in.jsonl: the byte 0xff at offset 10 is not utf-8; expected text in that encoding"),
     ],
 )
 def test_a_damaged_input_is_told_in_one_line_with_its_place(command, tmp_path, content, message):

@@ -67,6 +67,12 @@ def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> Non
         ("stride: 32", "stride: 126", "tokenize: stride 126 leaves windows of max_length 128 no room to advance"),
         ("best_metric: f1", "best_metric: f2", "train.best_metric: 'f2' does not go with corpus.tags.scheme 'iob2'"),
         ("scheme: iob2", "scheme: none", "train.best_metric: 'f1' does not go with corpus.tags.scheme 'none'"),
+        (
+            "scheme: iob2",
+            "scheme: iob3",
+            "corpus.tags.scheme: should be 'iob1', 'iob2', 'iobes', 'bilou', 'io' or 'none'",
+        ),
+        ("scheme: iob2", "scheme: {name: io, strip: true}", "corpus.tags.scheme.shape: required key is missing"),
         ("kind: package", "kind: pack", "corpus.source: tag 'pack' found"),
         ("version: '0.1'", "version: 0.1", "corpus.source.version: should be a valid string, got 0.1"),
         ("test: 0.2", "test: 0.9", "corpus.splits: validation and test leave nothing for train"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from finetrail.corpus import raw, readers
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
-from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, ParquetReader
+from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, JsonReader, ParquetReader
 
 CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 
@@ -37,6 +37,10 @@ def conllu(label="upos"):
 
 def jsonl(encoding="utf-8", **columns):
     return JsonLinesReader(format="jsonl", columns=columns, encoding=encoding)
+
+
+def json_array(array=None, encoding="utf-8", **columns):
+    return JsonReader(format="json", array=array, columns=columns, encoding=encoding)
 
 
 def parquet(**columns):
@@ -93,9 +97,18 @@ def test_conll_takes_the_columns_that_the_recipe_names(tmp_path, reader, line, e
 
 def test_conll_leaves_out_comments_only_where_the_recipe_names_their_prefix(tmp_path):
     content = "# newdoc\n\n# text = a tweet\n#tag O\nx O\n"
-    assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [(["#tag", "x"], ["O", "O"])]
+    assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [([], []), (["#tag", "x"], ["O", "O"])]
     with pytest.raises(UserError, match=r"^a:1: token_column and label_column are the same of 1 columns"):
         read(tmp_path, conll(token_column=-1), a="x\n")
+
+
+def test_comments_stand_before_the_first_token_of_a_sentence(tmp_path):
+    content = "# sent_id = 1\n# text = The # 1\nThe O\n# O\n1 B-RANK\n\n#a O\n#b O\n\nRome B-LOC\n"
+    assert sentences(read(tmp_path, conll(comment="#"), a=content)) == [
+        (["The", "#", "1"], ["O", "O", "B-RANK"]),
+        ([], []),
+        (["Rome"], ["B-LOC"]),
+    ]
 
 
 def test_a_lone_tab_parts_sentences_as_in_wnut(tmp_path):
@@ -124,23 +137,29 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             conll(),
             b"a O\n\xe9 O\n",
-            "a: the byte 0xe9 at offset 4 is not utf-8; expected a file in that encoding; a recipe may",
+            "a: the byte 0xe9 at offset 4 is not utf-8; expected text in that encoding; a recipe may name another as",
         ),
         (conll(encoding="ascii"), "a O\nü O\n", "a: the byte 0xc3 at offset 4 is not ascii"),
         (conll(), b"a O\n\xe2\x82", "a: the byte 0xe2 at offset 4 is not utf-8"),
         (
             conll(encoding="utf-16"),
             b"a O\n",
-            "a: UTF-16 stream does not start with BOM; expected a file in that encoding",
+            "a: not utf-16, for it has no byte order mark; expected text in that encoding",
         ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
+        (
+            conll("\t", 1, 3, comment="#"),
+            "# text = al\n1-2\tal" + "\t_" * 8 + "\n",
+            "a:2: 1-2 is no word but a range or an empty node of CoNLL-U; expected reader.format: conllu, or a file",
+        ),
+        (conll(None, 1, 3), "1.1 x" + " _" * 8 + "\n", "a:1: 1.1 is no word but a range or an empty node of CoNLL-U"),
         (
             jsonl(text="t"),
             '{"t": "x"}\n{"t": \n',
             "a:2: not JSON: Expecting value, column 7; expected an object a line",
         ),
-        (jsonl(text="t"), '["x"]\n', "a:1: list; expected one JSON object a line"),
-        (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are text, id"),
+        (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object a line, or reader.format: json"),
+        (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are 'text', 'id'"),
         (jsonl(text="t"), '{"t": ["\\ud83d"]}\n', r"a:1: a lone surrogate such as \ud83d; expected text"),
         (jsonl(id="i", text="t"), '{"t": "x", "i": null}\n', "a:1: the id is None; expected a string or a whole"),
         (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' stands here a second time"),
@@ -158,6 +177,44 @@ def test_other_encodings_read_as_what_was_written(tmp_path, encoding):
     content = "Müller B-PER\r\nà O\r\n\r\nRome B-LOC".encode(encoding)
     records = read(tmp_path, conll(encoding=encoding), a=content)
     assert sentences(records) == [(["Müller", "à"], ["B-PER", "O"]), (["Rome"], ["B-LOC"])]
+
+
+@pytest.mark.parametrize("declared", ["utf-8", "latin-1", "utf-16-be", "ascii"])
+@pytest.mark.parametrize("written", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_byte_order_mark_overrides_the_declared_encoding(tmp_path, declared, written):
+    content = ("" if written in ("utf-8-sig", "utf-16") else "\ufeff") + "Müller B-PER\r\nà O\r\n"
+    records = read(tmp_path, conll(encoding=declared), a=content.encode(written))
+    assert sentences(records) == [(["Müller", "à"], ["B-PER", "O"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "x O\n".encode("utf-16-le"),
+            "a: NULs between the letters, as in UTF-16, and it is read as utf-8; expected reader",
+        ),
+        (
+            "x O\n".encode("utf-16-be"),
+            "a: NULs between the letters, as in UTF-16, and it is read as utf-8; expected reader",
+        ),
+        (b"\x1f\x8b\x08\x00", "a: a gzip archive; unpack it, or name it in a source of kind: archive or url"),
+        (b"PK\x03\x04", "a: a zip archive, or a file of an office program; unpack it, or name it in a source of kind"),
+        ("x O\r" * 300_000 + "y O\n", "a: the first lines end with \\r alone, and later ones with \\n; expected one"),
+        ("\ufeff€".encode("utf-16-le")[:-1], "a: the byte 0xac at offset 2 is not utf-16-le"),
+    ],
+)
+def test_what_is_no_text_or_mixes_line_ends_is_refused(tmp_path, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, conll(), a=content)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("content", ["EU B-ORG\rrejects O\r\rRome B-LOC\r", "EU B-ORG\rrejects O\r\rRome B-LOC"])
+def test_carriage_returns_end_lines_where_there_are_no_others(tmp_path, content):
+    records = read(tmp_path, conll(), a=content)
+    assert sentences(records) == TWO
+    assert [record.where for record in records] == ["a:1", "a:4"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
@@ -205,6 +262,21 @@ def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, labe
     assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("1", "a:13")]
 
 
+@pytest.mark.parametrize("given", ["1.0", "", "3 ", "0", "01", "１", "1-", "a", "1-2-3"])
+def test_conllu_refuses_an_id_of_no_word_range_or_empty_node(tmp_path, given):
+    line = "\t".join([given, "w", "_", "NOUN", *"_" * 6])
+    with pytest.raises(UserError) as error:
+        read(tmp_path, conllu(), a=CONLLU + line + "\n")
+    assert str(error.value).startswith(f"a:16: the id is {given!r}; expected a word's as 1, a range's as 1-2 or")
+
+
+def test_conllu_sentences_without_words_are_given_so_that_they_are_counted(tmp_path):
+    rest = "\t_" * 8
+    content = f"# sent_id = a\n1-2\tal{rest}\n0.1\tx{rest}\n\n# sent_id = b\n\n# sent_id = c\n1\tw{rest}\n"
+    records = read(tmp_path, conllu(), a=content)
+    assert [(record.id, record.values["tokens"]) for record in records] == [("a", []), ("b", []), ("c", ["w"])]
+
+
 def test_conllu_refuses_a_sent_id_of_another_file(tmp_path):
     with pytest.raises(UserError, match=r"^b:1: the id 'n01-1' stands here a second time; expected an id once"):
         read(tmp_path, conllu(), a=CONLLU, b=CONLLU)
@@ -229,7 +301,7 @@ def test_parquet_gives_the_columns_of_all_row_groups_in_order(tmp_path):
 
 def test_parquet_names_the_columns_there_where_one_is_missing(tmp_path):
     pq.write_table(pa.table({"id": ["0"], "words": [["a"]]}), tmp_path / "train")
-    with pytest.raises(UserError, match=r"^train: no column 'tokens'; the columns there are id, words$"):
+    with pytest.raises(UserError, match=r"^train: no column 'tokens'; the columns there are 'id', 'words'$"):
         list(readers.read(tmp_path, [tmp_path / "train"], parquet(tokens="tokens")))
 
 
@@ -243,7 +315,7 @@ def test_parquet_that_is_damaged_behind_its_footer_is_told(tmp_path):
 
 
 def test_json_nested_too_deeply_is_told_with_its_line(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' + "[" * 200_000 + "]" * 200_000 + "\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' + '{"a":' * 200_000 + "1" + "}" * 200_000 + "\n")
     with pytest.raises(UserError, match=r"^a.jsonl:2: JSON nested too deeply"):
         list(readers.read(tmp_path, [tmp_path / "a.jsonl"], jsonl(text="text")))
 
@@ -290,6 +362,86 @@ def test_class_labels_of_earlier_datasets_are_read_too(tmp_path, feature):
     for unknown in (-1, 2):
         with pytest.raises(UserError, match=f"^train, row 0: y holds {unknown}; its ClassLabel names 0 to 1$"):
             write([0, unknown])
+
+
+KLUE = [
+    {"guid": "a", "first": "A", "second": "B", "labels": {"real-label": 0.5, "x.y": {"z": "n"}}},
+    {"guid": "b", "first": "C", "second": None, "labels": None},
+]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("array", [None, "data", "data.rows"])
+def test_one_array_of_objects_is_read_with_columns_by_path(tmp_path, array, indent):
+    content = {None: KLUE, "data": {"data": KLUE}, "data.rows": {"data": {"rows": KLUE}}}[array]
+    reader = json_array(array, id="guid", score="labels.real-label", text=["first", "second"])
+    assert read(tmp_path, reader, a=json.dumps(content, indent=indent)) == [
+        ("a", "a, item 0", {"score": 0.5, "text": "A B"}),
+        ("b", "a, item 1", {"score": None, "text": "C"}),
+    ]
+
+
+def test_json_lines_and_parquet_have_columns_by_path_too(tmp_path):
+    rows = [{"a.b": "whole", "a": {"b": "inside", "c": {"d": ["x"]}}}]
+    expected = [{"whole": "whole", "deep": ["x"], "joined": "whole plain"}]
+    columns = {"whole": "a.b", "deep": "a.c.d", "joined": ["a.b", "p.q"]}
+    rows[0]["p"] = {"q": "plain", "r": 1}
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    assert [record.values for record in read(tmp_path, jsonl(**columns), a=lines)] == expected
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b")
+    records = list(readers.read(tmp_path, [tmp_path / "b"], parquet(**columns)))
+    assert [record.values for record in records] == expected
+
+
+def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
+    import datasets
+
+    inner = {"y": datasets.ClassLabel(names=["no", "yes"]), "n": datasets.Value("int64")}
+    datasets.disable_progress_bars()
+    rows = {"labels": [{"y": 1, "n": 1}, {"y": 0, "n": 1}, None]}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(labels=inner)).to_parquet(tmp_path / "train")
+    records = readers.read(tmp_path, [tmp_path / "train"], parquet(label="labels.y", n="labels.n"))
+    assert [record.values for record in records][:2] == [{"label": "yes", "n": 1}, {"label": "no", "n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("reader", "content", "message"),
+    [
+        (json_array(text="t"), '{"data": []}', "a: an object with the keys 'data'; reader.array names the path of an"),
+        (json_array("data", text="t"), "[]", "a: an array; expected an object with the array at 'data'"),
+        (json_array("data", text="t"), '{"rows": 1}', "a: no key 'data'; the keys there are 'rows'"),
+        (json_array("data", text="t"), '{"data": 1}', "a: 1; expected an array of objects"),
+        (json_array(text="t"), '[{"t": "x"}, "x"]', "a, item 1: 'x'; expected an object"),
+        (json_array(text="t"), '[{"t": "x"}, {"u": 1}]', "a, item 1: no key 't'; the keys there are 'u'"),
+        (json_array(text="t.u"), '[{"t": {"v": 1}}]', "a, item 0: no key 'u' in 't'; the keys there are 'v'"),
+        (json_array(text="t.u"), '[{"t": "x"}]', "a, item 0: 'x' in 't'; expected an object with the key 'u'"),
+        (json_array(text=["t", "u"]), '[{"t": "x", "u": 1}]', "a, item 0: 1 is no text; expected texts to join as"),
+        (json_array(text="t"), '[{"t": "x"},\n]', "a:2: not JSON: "),
+        (json_array(text="t"), "[" * 200_000, "a: JSON nested too deeply"),
+        (
+            json_array(text="t"),
+            b'[{"t": "\xff"}]',
+            "a: the byte 0xff at offset 8 is not utf-8; expected text in that",
+        ),
+        (
+            jsonl(text="t"),
+            '\n[\n {"t": "x"}\n]',
+            "a:2: a JSON array; expected one JSON object a line, or reader.format",
+        ),
+    ],
+)
+def test_an_array_that_is_not_what_the_recipe_says_is_told_with_its_place(tmp_path, reader, content, message):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, reader, a=content)
+    assert str(error.value).startswith(message)
+
+
+def test_parquet_names_the_fields_of_a_struct_where_one_is_missing(tmp_path):
+    pq.write_table(pa.table({"a": [{"b": 1}]}), tmp_path / "train")
+    with pytest.raises(UserError, match=r"^train: no column 'c' in 'a'; the columns there are 'b'$"):
+        list(readers.read(tmp_path, [tmp_path / "train"], parquet(text="a.c")))
+    with pytest.raises(UserError, match=r"^train: no column 'c' in 'b'; the columns there are none$"):
+        list(readers.read(tmp_path, [tmp_path / "train"], parquet(text="a.b.c")))
 
 
 def counts_of(corpus, name):

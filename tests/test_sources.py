@@ -442,13 +442,13 @@ def test_a_gzip_loses_its_ending_and_stands_beside_plain_files(server, tmp_path)
 def test_a_truncated_archive_is_refused(tmp_path, name):
     whole = ARCHIVES.get(name) or gzip.compress(CONTENT)
     end = 700 if name == "data.tar" else len(whole) * 2 // 3
-    with pytest.raises(UserError, match=f"{re.escape(name)}: damaged or truncated archive"):
+    with pytest.raises(UserError, match=f"{re.escape(name)}: a damaged or truncated archive"):
         unpack(tmp_path, name, whole[:end])
 
 
 @pytest.mark.parametrize("name", ["data.tar", "data.zip", "data.tar.gz", "data.gz"])
 def test_what_is_no_archive_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match=f"{re.escape(name)}: damaged or truncated archive"):
+    with pytest.raises(UserError, match=f"{re.escape(name)}: a damaged or truncated archive"):
         unpack(tmp_path, name, b"<html>not found</html>" * 99)
 
 
@@ -504,6 +504,59 @@ def test_archives_that_replace_each_other_are_refused(server, tmp_path):
     server.files |= {"a.zip": zip_of([("x.txt", b"a")]), "b.zip": zip_of([("x.txt", b"b")])}
     with pytest.raises(UserError, match="b.zip: member 'x.txt' is there twice"):
         download(server, tmp_path, "a.zip", "b.zip")
+
+
+def local_archive(tmp_path, name, sha256=None, max_mib=1):
+    path = str(tmp_path / name)
+    return fetch(
+        source(kind="archive", path=path, sha256=sha256, max_unpacked_mib=max_mib), "dataset", tmp_path / "scratch"
+    )
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_local_archive_is_unpacked_as_one_by_url(tmp_path, name):
+    write(tmp_path, {name: ARCHIVES[name]})
+    for _ in range(2):  # what an earlier run unpacked is no member that is there twice
+        fetched = local_archive(tmp_path, name, sha256=sha(ARCHIVES[name]))
+    assert contents(fetched) == MEMBERS
+    assert [file["path"] for file in fetched.provenance["files"]] == [name]
+    assert str(tmp_path) not in json.dumps(fetched.provenance)
+    assert f"sha256: {sha(ARCHIVES[name])}" in moving(local_archive(tmp_path, name))
+
+
+def test_local_gzips_lose_their_ending_and_a_glob_takes_several(tmp_path):
+    write(tmp_path, {"c/a.json.gz": gzip.compress(b"{}"), "c/b.json.gz": gzip.compress(b"[]")})
+    assert contents(local_archive(tmp_path, "c/*.gz")) == {"a.json": b"{}", "b.json": b"[]"}
+
+
+def test_a_file_source_leads_an_archive_to_its_kind(tmp_path):
+    write(tmp_path, {"squad.json.gz": gzip.compress(b"{}"), "c/a.txt.gz": b""})
+    with pytest.raises(
+        UserError, match=r"squad.json.gz: an archive; unpack it, or name it in a source of kind: archive"
+    ):
+        local(tmp_path / "squad.json.gz")
+    assert local(tmp_path / "c").files == ["a.txt.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "message"),
+    [
+        ("none.gz", None, "none.gz: no such file; expected .tar, .tar.gz, .tgz, .zip, .gz"),
+        ("a.txt", None, "a.txt is no archive; expected .tar, .tar.gz, .tgz, .zip, .gz, or kind: file"),
+        ("large.gz", None, "large.gz: unpacks to more than 1 MiB, the recipe's max_unpacked_mib"),
+        ("broken.zip", None, "broken.zip: a damaged or truncated archive, or none; expected what its ending says"),
+        ("good.gz", "0" * 64, f"expected {'0' * 64}"),
+    ],
+)
+def test_a_local_archive_that_is_not_as_declared_is_refused(tmp_path, name, sha256, message):
+    files = {
+        "a.txt": "a",
+        "large.gz": gzip.compress(bytes(2 << 20)),
+        "broken.zip": "PK",
+        "good.gz": gzip.compress(b"a"),
+    }
+    with pytest.raises(UserError, match=re.escape(message)):
+        local_archive(write(tmp_path, files), name, sha256)
 
 
 BOMB = bytes(2 << 20)

@@ -65,10 +65,10 @@ def test_an_impossible_question_has_no_answers_whatever_stands_there(tmp_path):
         ("{\n", "a.json:2: not JSON: "),
         ("[" * 100_000, "a.json: JSON nested too deeply"),
         ([], "a.json: list; expected an object with 'data'"),
-        ({"version": "1"}, "a.json: no 'data'; the keys there are version"),
+        ({"version": "1"}, "a.json: no 'data'; the keys there are 'version'"),
         ({"data": {}}, "a.json: data is {}; expected a list"),
         ({"data": ["x"]}, "a.json: data[0]: 'x'; expected an object"),
-        ({"data": [{"title": "x"}]}, "a.json: data[0]: no 'paragraphs'; the keys there are title"),
+        ({"data": [{"title": "x"}]}, "a.json: data[0]: no 'paragraphs'; the keys there are 'title'"),
         (articles(question(), title=1), "a.json: data[0]: title is 1; expected a string"),
         (articles(question(), context=None), "a.json: data[0].paragraphs[0]: context is None; expected a string"),
         (
@@ -82,7 +82,7 @@ def test_an_impossible_question_has_no_answers_whatever_stands_there(tmp_path):
         (articles(question(answers=None)), "a.json: data[0].paragraphs[0].qas[0]: no 'answers'; the keys there are"),
         (
             articles(question(answers=[{"text": "Ada"}])),
-            "a.json: data[0].paragraphs[0].qas[0].answers[0]: no 'answer_start'; the keys there are text",
+            "a.json: data[0].paragraphs[0].qas[0].answers[0]: no 'answer_start'; the keys there are 'text'",
         ),
         (
             articles(question(answers=[{"text": "Ada", "answer_start": True}])),

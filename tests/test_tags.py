@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seqeval import scheme as reference
 from seqeval.metrics.sequence_labeling import get_entities
 
 from finetrail.corpus.tags import to_iob2
@@ -120,8 +121,64 @@ def test_impossible_transitions_are_repaired_and_told_by_position(scheme, labels
 @pytest.mark.parametrize("label", ["B_PS", "PER", "B-", "-X", "B", "b-X", "o", "", "BI-X", "M-X", "O-X", " O"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_label_of_no_known_shape_is_refused_with_position_and_shapes(scheme, label):
-    with pytest.raises(ValueError, match=rf"^label 1 is {label!r}; expected O, B-TYPE.*I-TYPE.* scheme {scheme}$"):
+    with pytest.raises(
+        ValueError, match=rf"^label 1 is {label!r}; expected O, B-TYPE.*I-TYPE.* scheme {scheme}(; .*)?$"
+    ):
         to_iob2(["O", label], scheme)
+
+
+REFERENCES = {"iob2": reference.IOB2, "iobes": reference.IOBES, "bilou": reference.BILOU}
+ORDERS = {"B-TYPE": "{0}-{1}", "B_TYPE": "{0}_{1}", "TYPE-B": "{1}-{0}", "TYPE::B": "{1}::{0}"}
+
+
+@pytest.mark.parametrize("shape", ORDERS)
+@pytest.mark.parametrize("scheme", REFERENCES)
+@given(SEGMENTS)
+def test_each_scheme_and_shape_has_the_chunks_that_seqeval_reads_in_it(scheme, shape, segments):
+    chunks, length = chunks_of_segments(segments)
+    labels = write(chunks, length, "iobes" if scheme == "bilou" else scheme)
+    if scheme == "bilou":
+        labels = [label.replace("E-", "L-").replace("S-", "U-") for label in labels]
+    labels = [label if label == "O" else ORDERS[shape].format(*label.split("-", 1)) for label in labels]
+    normalised, impossible = to_iob2(labels, scheme, shape)
+    if "::" not in shape:  # seqeval takes separators of one character
+        suffix, delimiter = shape.startswith("TYPE"), shape.strip("BTYPE")
+        entities = reference.Entities([labels], REFERENCES[scheme], suffix, delimiter).entities[0] if labels else []
+        assert [(entity.tag, entity.start, entity.end - 1) for entity in entities] == get_entities(normalised)
+    assert (normalised, impossible) == (write(chunks, length, "iob2"), [])
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape", "expected"),
+    [
+        ("LOC LOC O PER LOC", "B-TYPE", "B-LOC I-LOC O B-PER B-LOC"),
+        ("I-LOC I-LOC O I-PER LOC", "B-TYPE", "B-LOC I-LOC O B-PER B-LOC"),
+        ("geo-loc geo-loc O", "B-TYPE", "B-geo-loc I-geo-loc O"),
+        ("LOC_I LOC O", "TYPE_B", "B-LOC I-LOC O"),
+    ],
+)
+def test_io_joins_neighbours_of_one_type(labels, shape, expected):
+    assert to_iob2(labels.split(), "io", shape) == (expected.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("label", "scheme", "shape", "message"),
+    [
+        ("B-LOC", "io", "B-TYPE", "expected O, TYPE or I-TYPE in the scheme io"),
+        ("I-", "io", "B-TYPE", "expected O, TYPE or I-TYPE in the scheme io"),
+        ("E-LOC", "bilou", "B-TYPE", "expected O, B-TYPE, I-TYPE, L-TYPE or U-TYPE in the scheme bilou"),
+        ("B-LOC", "iob2", "TYPE-B", "expected O, TYPE-B or TYPE-I in the scheme iob2"),
+        ("LOC-B", "iob2", "B-TYPE", "in the scheme iob2; TYPE-B and the like are declared as corpus.tags.scheme.shape"),
+        ("B_LOC", "bilou", "B-TYPE", "the scheme bilou; TYPE-B and the like are declared as corpus.tags.scheme.shape"),
+    ],
+)
+def test_labels_of_another_shape_are_refused_with_what_to_declare(label, scheme, shape, message):
+    with pytest.raises(ValueError, match=message + "$"):
+        to_iob2([label], scheme, shape)
+
+
+def test_bilou_repairs_what_iobes_does():
+    assert to_iob2(["U-X", "L-X", "O", "I-X"], "bilou") == to_iob2(["S-X", "E-X", "O", "I-X"], "iobes")
 
 
 @pytest.mark.parametrize("label", ["S-X", "E-X", "L-X", "U-X"])

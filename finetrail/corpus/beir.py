@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from finetrail.corpus.raw import Raw, as_id, lines, objects, require_text
+from finetrail.corpus.raw import Raw, as_id, lines, listed, objects, require_text
 from finetrail.errors import UserError
 from finetrail.schema import BeirReader
-
-ENCODING = "utf-8"
 
 
 class Judged(NamedTuple):
@@ -47,7 +45,7 @@ def beir(path: Path, name: str, reader: BeirReader) -> Iterator[Raw]:
 
 def _judged(path: Path, name: str) -> dict[str, Judged]:
     judged: dict[str, Judged] = {}
-    for number, line in lines(path, name, ENCODING):
+    for number, line in lines(path, name, None):
         where, fields = f"{name}:{number}", line.split("\t")
         if not line.strip():
             continue
@@ -91,10 +89,10 @@ def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[st
 
 
 def _texts(path: Path, name: str) -> Iterator[tuple[str, str, dict[str, str]]]:
-    for where, example in objects(path, name, ENCODING):
+    for where, example in objects(path, name, None):
         for key in ("_id", "text"):
             if key not in example:
-                raise UserError(f"{where}: no key {key!r}; the keys there are {', '.join(example) or 'none'}")
+                raise UserError(f"{where}: no key {key!r}; the keys there are {listed(example)}")
         # Queries have no title, and some collections' documents neither.
         values: dict[str, Any] = {"title": example.get("title") or "", "text": example["text"]}
         for key, value in values.items():

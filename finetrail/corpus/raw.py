@@ -3,6 +3,7 @@
 import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,30 @@ from finetrail.errors import UserError
 Raw = tuple[str | None, str, dict[str, Any]]
 
 CHUNK_BYTES = 1 << 20
+# The longer mark of UTF-32 begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+PACKED = {b"\x1f\x8b": "a gzip archive", b"PK\x03\x04": "a zip archive, or a file of an office program"}
 SHOWN_NAMES = 20
 SHOWN_LENGTH = 40
-HINT = "expected a file in that encoding; a recipe may name another as reader.encoding"
 
 
-def objects(path: Path, name: str, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object) of a file with one object a line; blank lines are skipped."""
+def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file and line, JSON object) of a file with one object a line; blank lines are skipped.
+
+    `instead` is what messages say beside, where the file is an array of objects.
+    """
     for number, line in lines(path, name, encoding):
         if not line.strip():
             continue
         where = f"{name}:{number}"
+        if line.lstrip().startswith("["):
+            raise UserError(f"{where}: a JSON array; expected one JSON object a line{instead}")
         try:
             example = json.loads(line)
         except json.JSONDecodeError as error:
@@ -34,6 +48,33 @@ def objects(path: Path, name: str, encoding: str) -> Iterator[tuple[str, dict[st
         if not isinstance(example, dict):
             raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
         yield where, example
+
+
+def document(path: Path, name: str, encoding: str | None) -> Any:
+    """Return the JSON value that a file is, read whole; UserError with the line where it is none."""
+    try:
+        return json.loads("".join(decoded(path, name, encoding)))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}:{error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{name}: JSON nested too deeply; expected arrays of plain objects") from None
+
+
+def at_path(example: dict[str, Any], path: str, where: str) -> Any:
+    """Return the value of a key, or of keys with dots between, one object inside the other; null has null inside."""
+    if path in example:
+        return example[path]
+    value: Any = example
+    inside = ""
+    for key in path.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {value!r:.60}{inside}; expected an object with the key {key!r}")
+        if key not in value:
+            raise UserError(f"{where}: no key {key!r}{inside}; the keys there are {listed(value)}")
+        value, inside = value[key], f" in {key!r}"
+    return value
 
 
 def listed(names: Iterable[str]) -> str:
@@ -100,11 +141,19 @@ def blocks(numbered: Iterable[tuple[int, str]], parts: Callable[[str], bool]) ->
         yield block
 
 
-def lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
-    r"""Yield (number from 1, line); only \n and \r\n end one, str.splitlines() also ends it at U+2028 and others."""
-    number, rest = 0, ""
+def lines(path: Path, name: str, encoding: str | None) -> Iterator[tuple[int, str]]:
+    r"""Yield (number from 1, line); only \n and \r\n end one, str.splitlines() also ends it at U+2028 and others.
+
+    In a file that begins with a chunk without any \n, \r ends one, as classic Mac OS wrote it.
+    """
+    number, rest, end = 0, "", ""
     for text in decoded(path, name, encoding):
-        *whole, rest = (rest + text).split("\n")
+        end = end or ("\r" if "\r" in text[:-1] and "\n" not in text else "\n")
+        if end == "\r" and "\n" in text:
+            raise UserError(
+                f"{name}: the first lines end with \\r alone, and later ones with \\n; expected one of them"
+            )
+        *whole, rest = (rest + text).split(end)
         for line in whole:
             number += 1
             yield number, line.removesuffix("\r")
@@ -112,25 +161,51 @@ def lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
         yield number + 1, rest.removesuffix("\r")
 
 
-def decoded(path: Path, name: str, encoding: str) -> Iterator[str]:
-    """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text."""
-    try:
-        "a".encode(encoding)  # refuses those of bytes, such as base64, which the next line takes
-        decoder = codecs.getincrementaldecoder(encoding)()
-    except (LookupError, UnicodeError):
-        raise UserError(f"reader.encoding: Python knows no encoding {encoding!r}; expected such as utf-8") from None
+def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
+    """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text.
+
+    `declared` is reader.encoding, null where the format is always UTF-8.
+    """
+    hint = "expected text in that encoding" + ("; a recipe may name another as reader.encoding" if declared else "")
     with path.open("rb") as file:
-        chunk = b"-"
-        while chunk:
-            chunk = file.read(CHUNK_BYTES)
+        chunk = file.read(CHUNK_BYTES)
+        encoding = _encoding(chunk[:4], name, declared)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        while True:
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 # error.object ends where the file was read to, and begins with what the chunk before left over.
                 offset = file.tell() - len(error.object) + error.start
                 raise UserError(
-                    f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {HINT}"
+                    f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {hint}"
                 ) from None
-            except UnicodeError as error:
-                raise UserError(f"{name}: {error}; {HINT}") from None
+            except UnicodeError:  # of utf-16 and utf-32, which need the mark
+                raise UserError(f"{name}: not {encoding}, for it has no byte order mark; {hint}") from None
             yield text.removeprefix("\ufeff") if file.tell() == len(chunk) else text
+            if not chunk:
+                return
+            chunk = file.read(CHUNK_BYTES)
+
+
+def _encoding(beginning: bytes, name: str, declared: str | None) -> str:
+    """Return the encoding that a byte order mark tells, or else the declared one; UserError where it cannot be."""
+    for magic, kind in PACKED.items():
+        if beginning.startswith(magic):
+            raise UserError(f"{name}: {kind}; unpack it, or name it in a source of kind: archive or url")
+    for mark, encoding in MARKS.items():
+        if beginning.startswith(mark):
+            return encoding
+    encoding = declared or "utf-8"
+    try:
+        "a".encode(encoding)  # refuses those of bytes, such as base64, which the next line takes
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except (LookupError, UnicodeError):
+        raise UserError(f"reader.encoding: Python knows no encoding {encoding!r}; expected such as utf-8") from None
+    with suppress(UnicodeError):  # which is told with its place when it is read
+        if "\0" in decoder.decode(beginning):
+            instead = "reader.encoding: utf-16-le or utf-16-be" if declared else "UTF-8"
+            raise UserError(
+                f"{name}: NULs between the letters, as in UTF-16, and it is read as {encoding}; expected {instead}"
+            )
+    return encoding

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from finetrail.corpus.beir import beir
 from finetrail.corpus.raw import Raw
 from finetrail.corpus.squad import squad
-from finetrail.corpus.tables import delimited, jsonl, parquet
+from finetrail.corpus.tables import delimited, json_array, jsonl, parquet
 from finetrail.corpus.tagged import conll, conllu
 from finetrail.corpus.texts import text
 from finetrail.errors import UserError
@@ -18,19 +18,29 @@ from finetrail.schema import (
     ConlluReader,
     CsvReader,
     JsonLinesReader,
+    JsonReader,
     ParquetReader,
     SquadReader,
     TextReader,
 )
 
 Reader = (
-    ConllReader | ConlluReader | JsonLinesReader | ParquetReader | CsvReader | TextReader | SquadReader | BeirReader
+    ConllReader
+    | ConlluReader
+    | JsonLinesReader
+    | JsonReader
+    | ParquetReader
+    | CsvReader
+    | TextReader
+    | SquadReader
+    | BeirReader
 )
 
 PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
     "conll": conll,
     "conllu": conllu,
     "jsonl": jsonl,
+    "json": json_array,
     "parquet": parquet,
     "csv": delimited,
     "text": text,

@@ -1,11 +1,10 @@
 """Turns SQuAD's JSON (1.1, 2.0, KorQuAD 1.0) into raw records, one a question."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetrail.corpus.raw import Raw, as_id, decoded, require_text
+from finetrail.corpus.raw import Raw, as_id, document, listed, require_text
 from finetrail.errors import UserError
 from finetrail.schema import SquadReader
 
@@ -17,14 +16,7 @@ def squad(path: Path, name: str, _: SquadReader) -> Iterator[Raw]:
 
     The file is one JSON value, so that it is read whole. Places are paths in it: data[0].paragraphs[1].qas[2].
     """
-    try:
-        content = json.loads("".join(decoded(path, name, "utf-8")))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name}:{error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
-    except RecursionError:
-        raise UserError(
-            f"{name}: JSON nested too deeply; expected SQuAD's articles, paragraphs and questions"
-        ) from None
+    content = document(path, name, None)
     for in_article, article in _items(content, "data", f"{name}: "):
         title = _get(article, "title", str, in_article) if "title" in article else ""
         for in_paragraph, paragraph in _items(article, "paragraphs", f"{in_article}."):
@@ -62,7 +54,7 @@ def _get(parent: Any, key: str, kind: type, where: str) -> Any:
     if not isinstance(parent, dict):
         raise UserError(f"{where}: {type(parent).__name__}; expected an object with {key!r}")
     if key not in parent:
-        raise UserError(f"{where}: no {key!r}; the keys there are {', '.join(parent) or 'none'}")
+        raise UserError(f"{where}: no {key!r}; the keys there are {listed(parent)}")
     if not isinstance(parent[key], kind) or isinstance(parent[key], bool):
         raise UserError(f"{where}: {key} is {parent[key]!r:.60}; expected {TYPES[kind]}")
     return parent[key]

@@ -11,9 +11,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetrail.corpus.raw import Raw, lines, listed, objects, parts, require_text, selected, taken_id
+from finetrail.corpus.raw import (
+    Raw,
+    at_path,
+    document,
+    lines,
+    listed,
+    objects,
+    parts,
+    require_text,
+    selected,
+    taken_id,
+)
 from finetrail.errors import UserError
-from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader
+from finetrail.schema import CsvReader, JsonLinesReader, JsonReader, ParquetReader
 
 PARQUET_BATCH = 1000
 LONGEST_NAME = 60
@@ -24,12 +35,41 @@ CSV_FIELD = 2**31 - 1
 
 def jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
     """Yield the keys of each object that the recipe names."""
-    for where, example in objects(path, name, reader.encoding):
-        values = {column: example[key] for column, key in reader.columns.items() if key in example}
-        if missing := [key for column, key in reader.columns.items() if column not in values]:
-            raise UserError(f"{where}: no key {missing[0]!r}; the keys there are {', '.join(example) or 'none'}")
-        require_text(values, where)
-        yield taken_id(values, where), where, values
+    instead = ", or reader.format: json for an array of objects"
+    for where, example in objects(path, name, reader.encoding, instead):
+        yield _of_object(example, where, reader)
+
+
+def json_array(path: Path, name: str, reader: JsonReader) -> Iterator[Raw]:
+    """Yield the keys that the recipe names of each object of one array, which is the file or stands in it."""
+    array = document(path, name, reader.encoding)
+    if reader.array is not None:
+        if not isinstance(array, dict):
+            raise UserError(f"{name}: {_kind(array)}; expected an object with the array at {reader.array!r}")
+        array = at_path(array, reader.array, name)
+    if not isinstance(array, list):
+        keys = (
+            f" with the keys {listed(array)}; reader.array names the path of an array"
+            if isinstance(array, dict)
+            else ""
+        )
+        raise UserError(f"{name}: {_kind(array)}{keys}; expected an array of objects")
+    for number, example in enumerate(array):
+        where = f"{name}, item {number}"
+        if not isinstance(example, dict):
+            raise UserError(f"{where}: {example!r:.60}; expected an object")
+        yield _of_object(example, where, reader)
+
+
+def _kind(value: Any) -> str:
+    return "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else f"{value!r:.60}"
+
+
+def _of_object(example: dict[str, Any], where: str, reader: JsonLinesReader | JsonReader) -> Raw:
+    found = {part: at_path(example, part, where) for part in parts(reader.columns)}
+    values = selected(reader.columns, found, where)
+    require_text(values, where)
+    return taken_id(values, where), where, values
 
 
 def delimited(path: Path, name: str, reader: CsvReader) -> Iterator[Raw]:
@@ -119,19 +159,35 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"{name}: not a Parquet file: {error}") from None
-    columns = file.schema_arrow.names
-    if missing := [column for column in reader.columns.values() if column not in columns]:
-        raise UserError(f"{name}: no column {missing[0]!r}; the columns there are {', '.join(columns)}")
-    class_names = _class_names(file.schema_arrow.metadata or {})
+    wanted = parts(reader.columns)
+    for column in wanted:
+        _require_column(file.schema_arrow, column, name)
+    class_names = _class_names(file.schema_arrow.metadata or {}, wanted)
     row = 0
-    for batch in _batches(file, sorted(set(reader.columns.values())), name):
+    for batch in _batches(file, sorted(wanted), name):
         for example in batch.to_pylist():
             where = f"{name}, row {row}"
-            for column in class_names.keys() & example.keys():
-                example[column] = _named(example[column], class_names[column], f"{where}: {column}")
-            values = {column: example[key] for column, key in reader.columns.items()}
+            found = {column: at_path(example, column, where) for column in wanted}
+            for column, names in class_names.items():
+                found[column] = _named(found[column], names, f"{where}: {column}")
+            values = selected(reader.columns, found, where)
             yield taken_id(values, where), where, values
             row += 1
+
+
+def _require_column(columns: pa.Schema, path: str, name: str) -> None:
+    """Raise UserError where a schema has neither this column nor, in its structs, this path."""
+    if path in columns.names:
+        return
+    fields, inside = {field.name: field.type for field in columns}, ""
+    for key in path.split("."):
+        if key not in fields:
+            raise UserError(f"{name}: no column {key!r}{inside}; the columns there are {listed(fields)}")
+        fields, inside = _fields(fields[key]), f" in {key!r}"
+
+
+def _fields(kind: pa.DataType) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in kind} if pa.types.is_struct(kind) else {}
 
 
 def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa.RecordBatch]:
@@ -146,17 +202,25 @@ def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa
         yield batch
 
 
-def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of the ClassLabel columns, and lists of them, that `datasets` describes in a file's schema."""
+def _class_names(metadata: dict[bytes, bytes], wanted: list[str]) -> dict[str, list[str]]:
+    """Return the names of the ClassLabels, and lists of them, that `datasets` describes in a file's schema."""
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
     found = {}
-    for column, feature in features.items():
+    for column in wanted:
+        feature = features.get(column) or _described(features, column)
         # Sequence, List and LargeList hold their items' feature as "feature"; datasets before 4 also wrote [feature].
         while isinstance(feature, list) or "feature" in feature:
             feature = feature[0] if isinstance(feature, list) else feature["feature"]
         if feature.get("_type") == "ClassLabel":
             found[column] = feature["names"]
     return found
+
+
+def _described(features: Any, path: str) -> Any:
+    """Return what the features say of a path; an empty description where they say nothing."""
+    for key in path.split("."):
+        features = features.get(key, {}) if isinstance(features, dict) else {}
+    return features
 
 
 def _named(value: Any, names: list[str], where: str) -> Any:

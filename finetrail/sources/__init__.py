@@ -1,4 +1,4 @@
-"""A pinned source (package, file, URL, Hub, DVC, or a new model) -> its files here, and the record of their origin."""
+"""A pinned source (package, file, archive, URL, Hub, DVC, or a new model) -> its files here and their provenance."""
 
 import glob
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,10 @@ def fetch(source: schema.ModelSource, repo_type: Literal["dataset", "model"], sc
             from finetrail.sources import local
 
             return local.fetch(source)
+        case schema.ArchiveSource():
+            from finetrail.sources import local
+
+            return local.fetch_archives(source, scratch)
         case schema.UrlSource():
             from finetrail.sources import url
 

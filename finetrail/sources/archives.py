@@ -49,8 +49,10 @@ def unpack(path: Path, root: Path, limit_mib: int) -> None:
         unpack_kind(path, root, limit_mib)
     except (UserError, NotImplementedError) as error:  # the latter from zipfile, of a compression it does not know
         raise UserError(f"{path.name}: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path.name}: damaged or truncated archive: {error}") from None
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError):
+        raise UserError(
+            f"{path.name}: a damaged or truncated archive, or none; expected what its ending says"
+        ) from None
 
 
 def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:

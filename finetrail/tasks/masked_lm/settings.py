@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader, TextReader
+from finetrail.schema import CsvReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -17,7 +17,9 @@ WHOLE_WORD = "draw words with all their tokens, or else single tokens"
 class Corpus(schema.Corpus):
     """A corpus of texts."""
 
-    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader | TextReader, Field(discriminator="format")]
+    reader: Annotated[
+        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
+    ]
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import JsonLinesReader, ParquetReader, SquadReader, Train
+from finetrail.schema import JsonLinesReader, JsonReader, ParquetReader, SquadReader, Train
 
 __all__ = ["NULL_POSITION", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -20,7 +20,7 @@ METRICS = ("loss", "span_accuracy")
 class Corpus(schema.Corpus):
     """A corpus of questions about contexts, with answers that are spans of them, or with none."""
 
-    reader: Annotated[SquadReader | JsonLinesReader | ParquetReader, Field(discriminator="format")]
+    reader: Annotated[SquadReader | JsonLinesReader | JsonReader | ParquetReader, Field(discriminator="format")]
     answer_mismatch: Literal["repair", "refuse", "drop"] = Field(
         description="an answer that does not stand in its context where its start says: repair (convert a start in "
         "UTF-16 units, take white space around it and its Unicode form as the context has them, or move it to the "

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, ParquetReader, TextReader
+from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -24,7 +24,8 @@ class Corpus(schema.Corpus):
     """Queries with their relevant documents: pairs, or BEIR's queries, documents and judgements."""
 
     reader: Annotated[
-        BeirReader | CsvReader | JsonLinesReader | ParquetReader | TextReader, Field(discriminator="format")
+        BeirReader | CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader,
+        Field(discriminator="format"),
     ]
     splits: Splits
     positive_label: str | None = Field(

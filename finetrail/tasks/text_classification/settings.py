@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import CsvReader, Fraction, JsonLinesReader, ParquetReader, TextReader
+from finetrail.schema import CsvReader, Fraction, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -17,7 +17,9 @@ TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "scor
 class Corpus(schema.Corpus):
     """A corpus of texts, or pairs of texts, with what is to be predicted of each."""
 
-    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader | TextReader, Field(discriminator="format")]
+    reader: Annotated[
+        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
+    ]
     problem: Literal["single_label", "multi_label", "regression"] = Field(
         description="what each text has: one label (column label), any number of them (labels), or a number (score)"
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, JsonLinesReader, ParquetReader, Settings, TextReader, Train
+from finetrail.schema import CsvReader, JsonLinesReader, JsonReader, ParquetReader, Settings, TextReader, Train
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -17,7 +17,9 @@ PLACE = "{prompt}"
 class Corpus(schema.Corpus):
     """A corpus of documents, or of prompts with the completions to learn."""
 
-    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader | TextReader, Field(discriminator="format")]
+    reader: Annotated[
+        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
+    ]
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":

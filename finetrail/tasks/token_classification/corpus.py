@@ -13,9 +13,9 @@ from finetrail import layout
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.labels import alike
 from finetrail.corpus.readers import Record
-from finetrail.corpus.tags import to_iob2
+from finetrail.corpus.tags import SHAPE, to_iob2
 from finetrail.errors import UserError
-from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Tags
+from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Scheme, Tags
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
 
@@ -36,7 +36,7 @@ class Counts:
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
-    schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme == "none" else SCHEMA
+    schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme_name == "none" else SCHEMA
     return dict.fromkeys(layout.SPLITS, schema)
 
 
@@ -61,7 +61,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
                     "expected labels that train has, or corpus.tags.unseen_labels: keep"
                 )
     return {
-        "scheme": "none" if settings.tags.scheme == "none" else "IOB2",
+        "scheme": "none" if settings.tags.scheme_name == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
         "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
         "unseen_labels": unseen,
@@ -70,7 +70,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 def summary(counts: Counts, settings: Corpus) -> str:
     """Return one split in words, for the log."""
-    if settings.tags.scheme == "none":
+    if settings.tags.scheme_name == "none":
         kinds = f"{len(counts.labels)} labels"
     else:
         kinds = f"{len({label[2:] for label in counts.labels} - {''})} entity types"
@@ -139,19 +139,23 @@ def _strings(values: Any, column: str, where: str) -> list[str]:
 
 def _normalised(labels: list[str], tags: Tags, where: str) -> tuple[list[str], int]:
     """Return the labels as they are stored, and the number of impossible transitions that this repaired."""
-    if tags.scheme == "none":
+    scheme, shape = tags.scheme_name, SHAPE
+    if isinstance(tags.scheme, Scheme):
+        shape = tags.scheme.shape or SHAPE
+        labels = [label.strip() for label in labels] if tags.scheme.strip else labels
+    if scheme == "none":
         if "" in labels:
             raise UserError(f"{where}: label {labels.index('')} is empty; expected a label for each token")
         return labels, 0
     try:
-        normalised, impossible = to_iob2(labels, tags.scheme)
+        normalised, impossible = to_iob2(labels, scheme, shape)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     if impossible and tags.impossible_transitions == "refuse":
         position = impossible[0]
         around = labels[max(position - 1, 0) : position + 2]
         raise UserError(
-            f"{where}: label {position} is {labels[position]!r} in {around}, impossible in the scheme {tags.scheme}"
+            f"{where}: label {position} is {labels[position]!r} in {around}, impossible in the scheme {scheme}"
         )
     return normalised, len(impossible)
 

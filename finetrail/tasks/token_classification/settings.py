@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, ParquetReader, Settings
+from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, JsonReader, ParquetReader, Settings
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -35,11 +35,40 @@ def is_without_scheme(metadata: Mapping[bytes, bytes] | None) -> bool:
     return (metadata or {}).get(b"scheme") == b"none"
 
 
+SchemeName = Literal["iob1", "iob2", "iobes", "bilou", "io", "none"]
+
+
+class Scheme(Settings):
+    """A scheme whose labels are not written as B-TYPE, or have white space around them."""
+
+    name: SchemeName = Field(description="as without a section")
+    shape: str | None = Field(
+        pattern=r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$",
+        description="how the files write a label: B-TYPE, TYPE-B, B_TYPE ...; null for none",
+    )
+    strip: bool = Field(description="leave out white space around labels, the no-break space too")
+
+    @model_validator(mode="after")
+    def _shape(self) -> "Scheme":
+        if (self.shape is None) != (self.name == "none"):
+            expected = "null" if self.name == "none" else "such as B-TYPE or TYPE-B"
+            raise ValueError(f"shape is {self.shape!r} with the name {self.name}; expected {expected}")
+        return self
+
+
+def _form(value: Any) -> str:
+    return "section" if isinstance(value, dict | Scheme) else "name"
+
+
+AnyScheme = Annotated[Annotated[SchemeName, Tag("name")] | Annotated[Scheme, Tag("section")], Discriminator(_form)]
+
+
 class Tags(Settings):
     """How the labels are to be read; they are stored as IOB2, or as they are where the scheme is none."""
 
-    scheme: Literal["iob1", "iob2", "iobes", "none"] = Field(
-        description="none: each token has a label of its own (POS)"
+    scheme: AnyScheme = Field(
+        description="none: each token has a label of its own (POS); io: neighbours of one type are one chunk, TYPE or "
+        "I-TYPE; a section where labels are not written as B-TYPE"
     )
     impossible_transitions: Literal["repair", "refuse"] = Field(
         description="such as I-PER after O: repair as conlleval reads it (begin a chunk) and count, or refuse"
@@ -48,11 +77,18 @@ class Tags(Settings):
         description="labels of validation or test that train lacks: keep (never predicted right) and count, or refuse"
     )
 
+    @property
+    def scheme_name(self) -> str:
+        """The scheme's name, however it is declared."""
+        return self.scheme.name if isinstance(self.scheme, Scheme) else self.scheme
+
 
 class Corpus(schema.Corpus):
     """A corpus of sentences with a label for each token."""
 
-    reader: Annotated[ConllReader | ConlluReader | JsonLinesReader | ParquetReader, Field(discriminator="format")]
+    reader: Annotated[
+        ConllReader | ConlluReader | JsonLinesReader | JsonReader | ParquetReader, Field(discriminator="format")
+    ]
     tags: Tags
 
     @model_validator(mode="after")
@@ -91,9 +127,9 @@ TOKEN_METRICS = ("accuracy", "macro_f1")
 
 def check(recipe: Any) -> None:
     """Raise ValueError where two sections of one recipe contradict each other."""
-    known = ("loss", *(TOKEN_METRICS if recipe.corpus.tags.scheme == "none" else ENTITY_METRICS))
+    known = ("loss", *(TOKEN_METRICS if recipe.corpus.tags.scheme_name == "none" else ENTITY_METRICS))
     if recipe.train.best_metric not in known:
         raise ValueError(
             f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.tags.scheme "
-            f"{recipe.corpus.tags.scheme!r}; expected one of {', '.join(known)}"
+            f"{recipe.corpus.tags.scheme_name!r}; expected one of {', '.join(known)}"
         )
