@@ -1,11 +1,12 @@
 """Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -57,7 +58,8 @@ def validate() -> None:
         if (value := getattr(params, key)) is not None:
             changed = getattr(recipe, section).model_copy(update={field: value})
             recipe = recipe.model_copy(update={section: changed})
-    _check(recipe, params.task, layout.PARAMS)
+    if problems := list(_contradictions(recipe, params.task)):
+        raise UserError(f"{layout.PARAMS}: {'; '.join(problems)}")
     environment.check(recipe.numerics, layout.recipe_file(params.task, params.recipe))
 
 
@@ -67,7 +69,10 @@ def load_params() -> schema.Params:
 
 
 def load_recipe(task: str, recipe: str) -> Any:
-    """Read and validate one recipe against the schema of its task; sections are attributes."""
+    """Read and validate one recipe against the schema of its task; sections are attributes.
+
+    UserError with all that is wrong with it.
+    """
     settings = tasks.module(task, "settings")
     path = layout.recipe_file(task, recipe)
     if not path.is_file():
@@ -83,9 +88,7 @@ def load_recipe(task: str, recipe: str) -> Any:
         evaluate=(settings.Evaluate, ...),
         export=(schema.Export, ...),
     )
-    validated = _validate(model, path)
-    _check(validated, task, path)
-    return validated
+    return _validate(model, path, partial(_contradictions, task=task))
 
 
 def declared_keys(stage_name: str) -> list[str]:
@@ -161,22 +164,43 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
 
 
-def _check(recipe: Any, task: str, path: Path) -> None:
-    try:
-        tasks.module(task, "settings").check(recipe)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+class _InvalidSection(AttributeError):
+    """A check reads a section that is wrong by itself, which has been told."""
 
 
-def _validate(model: type[BaseModel], path: Path) -> Any:
+class _ValidSections:
+    """The sections of a recipe that are valid by themselves, as attributes."""
+
+    def __init__(self, model: type[BaseModel], raw: dict[str, Any]) -> None:
+        for name, field in model.model_fields.items():
+            section: TypeAdapter[Any] = TypeAdapter(field.annotation or Any)
+            with suppress(ValidationError):
+                self.__dict__[name] = section.validate_python(raw.get(name))
+
+    def __getattr__(self, name: str) -> Any:
+        raise _InvalidSection(name)
+
+
+def _contradictions(recipe: Any, task: str) -> Iterator[str]:
+    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid."""
+    for check in (schema.check, tasks.module(task, "settings").check):
+        with suppress(_InvalidSection):
+            yield from check(recipe)
+
+
+def _validate(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
+    """Read a file and validate it; UserError with all that is wrong, also with what `check` yields."""
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
+    problems: list[str] = []
+    validated: Any
     try:
-        validated, problems = model.model_validate(raw), []
+        validated = model.model_validate(raw)
     except ValidationError as error:
-        validated, problems = None, [_describe(problem, raw) for problem in error.errors(include_url=False)]
-    if problems := problems + list(_not_kept(raw, "")):
+        validated = _ValidSections(model, raw)
+        problems = [_describe(problem, raw) for problem in error.errors(include_url=False)]
+    if problems := problems + list(check(validated)) + list(_not_kept(raw, "")):
         raise UserError(f"{path}: {'; '.join(problems)}")
     return validated
 
@@ -223,23 +247,28 @@ def _describe(problem: Any, raw: Any) -> str:
 
 
 def check() -> None:
-    """Validate params.yaml and every recipe; log a line for each that is wrong, or how many recipes there are."""
-    recipes = sorted(layout.RECIPES.glob("*/*.yaml"))
-    validations: list[Callable[[], Any]] = [validate]
-    validations += [partial(load_recipe, path.parent.name, path.stem) for path in recipes]
-    mistakes = []
-    for validation in validations:
+    """Validate params.yaml with the recipe that it names, and warn of each other recipe that is not valid.
+
+    UserError where the first two are not: what a run does not read, such as somebody's draft, does not stop it.
+    """
+    broken = {}
+    paths = sorted(layout.RECIPES.glob("*/*.yaml"))
+    for path in paths:
         try:
-            validation()
+            load_recipe(path.parent.name, path.stem)
         except UserError as error:
-            mistakes.append(str(error))
-    *others, last = dict.fromkeys(mistakes) or [None]
-    for mistake in others:
-        stage.log(f"error: {mistake}")
-    if last:
-        raise UserError(last)
-    params = load_params()
-    stage.log(f"params.yaml and {len(recipes)} recipes are valid; it runs {params.task}/{params.recipe}")
+            broken[path] = str(error)
+    chosen = None
+    try:
+        params = load_params()
+        chosen = layout.recipe_file(params.task, params.recipe)
+        validate()
+    finally:
+        for path, problems in broken.items():
+            if path != chosen:
+                stage.log(f"warning: {problems}")
+    others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
+    stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")
 
 
 if __name__ == "__main__":

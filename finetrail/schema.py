@@ -1,5 +1,6 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -461,21 +462,33 @@ class Recipe(Settings):
         "with any number of cores, in fp32"
     )
 
-    @model_validator(mode="after")
-    def _portable_is_fp32_on_a_cpu(self) -> "Recipe":
-        train = getattr(self, "train", None)
-        if self.numerics == "portable" and train is not None:
-            if train.precision not in ("auto", "fp32"):
-                raise ValueError(
-                    f"numerics is portable, which computes in fp32, and train.precision is {train.precision}; "
-                    "expected precision auto or fp32, or numerics fast"
-                )
-            if train.execution == "compile":
-                raise ValueError(
-                    "numerics is portable, and train.execution: compile compiles for this CPU; "
-                    "expected execution auto or eager, or numerics fast"
-                )
-        return self
+
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what settings of a recipe of any task contradict each other in."""
+    source, splits, reader = recipe.corpus.source, recipe.corpus.splits, recipe.corpus.reader
+    if source.kind == "hub" and reader.format != "parquet":
+        yield f"corpus.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
+    if isinstance(splits.validation, str) and isinstance(splits.test, str):
+        for setting in ("stratify", "group"):
+            if (column := getattr(splits, setting)) is not None:
+                yield f"corpus.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+    if recipe.numerics == "portable":
+        if recipe.train.precision not in ("auto", "fp32"):
+            yield (
+                f"numerics is portable, which computes in fp32, and train.precision is {recipe.train.precision}; "
+                "expected precision auto or fp32, or numerics fast"
+            )
+        if recipe.train.execution == "compile":
+            yield (
+                "numerics is portable, and train.execution: compile compiles for this CPU; "
+                "expected execution auto or eager, or numerics fast"
+            )
+
+
+def check_trained_before(recipe: Any) -> Iterator[str]:
+    """Yield what is wrong with a new model, for a task that fine-tunes and cannot train from nothing."""
+    if recipe.model.source.kind == "new":
+        yield "model.source: kind new is for text_generation; expected a model that was trained before"
 
 
 class Export(Settings):

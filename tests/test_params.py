@@ -191,16 +191,135 @@ def test_loaded_settings_cannot_be_changed(folder: Path) -> None:
         params.load("train").train.lr = 1.0
 
 
-def test_check_tells_every_mistake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+NEW_MODEL = """
+  source:
+    kind: new
+    config: {model_type: bert}
+    tokenizer: {kind: byte_level_bpe, vocab_size: 300, min_frequency: 2}
+  license:
+"""
+
+
+def replace_model(path: Path) -> None:
+    before, _, rest = path.read_text().partition("\n  source:\n    kind: package\n    package: gt-all")
+    path.write_text(before + NEW_MODEL + rest[rest.index("\n\n") + 1 :])
+
+
+def test_all_that_a_recipe_shows_is_told_at_once(folder: Path) -> None:
+    recipe = Path("recipes/text_classification/bring-your-own-csv.yaml")
+    for old, new in (
+        ("validation: 0.1", "validation: dev.csv"),
+        ("test: 0.1", "test: test.csv"),
+        ("best_metric: accuracy", "best_metric: f1"),
+        ("  overflow: head\n", "  overflow: head\n  heads: 8\n"),
+        ("threshold:", "threshold: 0.5"),
+        ("name: my corpus", "name: ???"),
+    ):
+        edit(recipe, old, new)
+    replace_model(recipe)
+
+    with pytest.raises(UserError) as error:
+        params.load_recipe("text_classification", "bring-your-own-csv")
+
+    told = str(error.value).removeprefix(f"{recipe}: ")
+    assert told.split("; ") == [
+        "tokenize.heads: unknown key",
+        "corpus.splits.stratify: 'label', and no split is a fraction of train's file",
+        "expected null",
+        "model.source: kind new is for text_generation",
+        "expected a model that was trained before",
+        "train.best_metric: 'f1' does not go with corpus.problem single_label",
+        "expected one of loss, accuracy, macro_f1, mcc",
+        "evaluate.threshold: expected null, as it is for multi_label",
+        "corpus.problem is single_label",
+        "corpus.name: `dvc exp run -S` would resolve ??? in it, or stop there",
+        "expected a text without it",
+    ]
+
+
+def test_a_check_ends_where_it_reads_a_section_that_is_wrong_by_itself(folder: Path) -> None:
+    edit(RECIPE, "best_metric: f1", "best_metric: f2")
+    edit(RECIPE, "numerics: portable", "numerics: portabel")
+    edit(RECIPE, "scheme: iob2", "scheme: iob3")
+    replace_model(RECIPE)
+
+    with pytest.raises(UserError) as error:
+        params.load_recipe("token_classification", "wnut16")
+
+    told = str(error.value)
+    assert "numerics: should be" in told and "corpus.tags.scheme: should be" in told
+    assert "kind new" in told  # it reads the model alone
+    assert "best_metric" not in told  # what goes with the scheme is not known
+
+
+@pytest.mark.parametrize(
+    ("recipe", "refused"),
+    [
+        ("masked_lm/bbc", True),
+        ("question_answering/bring-your-own-squad", True),
+        ("retrieval/bring-your-own-pairs", True),
+        ("text_classification/bbc-news", True),
+        ("token_classification/wnut16", True),
+        ("text_generation/bbc", False),  # it has one
+    ],
+)
+def test_a_new_model_is_refused_where_the_task_cannot_train_one(folder: Path, recipe: str, refused: bool) -> None:
+    if not refused:
+        params.load_recipe(*recipe.split("/"))
+        return
+    replace_model(Path(f"recipes/{recipe}.yaml"))
+    with pytest.raises(UserError, match="model.source: kind new is for text_generation; expected a model that was"):
+        params.load_recipe(*recipe.split("/"))
+
+
+def test_a_dataset_of_the_hub_is_read_as_parquet(folder: Path) -> None:
+    recipe = Path("recipes/masked_lm/imdb.yaml")
+    edit(recipe, "format: parquet", "format: jsonl\n    encoding: utf-8")
+    with pytest.raises(UserError, match="corpus.reader.format: jsonl, and datasets of the Hub come as Parquet"):
+        params.load_recipe("masked_lm", "imdb")
+
+
+@pytest.mark.parametrize("setting", ["stratify", "group"])
+def test_what_carves_goes_with_a_split_that_is_carved(folder: Path, setting: str) -> None:
+    edit(RECIPE, f"    {setting}:", f"    {setting}: labels")
+    params.load_recipe("token_classification", "wnut16")
+    edit(RECIPE, "validation: 0.2", "validation: dev")
+    params.load_recipe("token_classification", "wnut16")
+    edit(RECIPE, "test: 0.2", "test: test")
+    with pytest.raises(UserError, match=f"corpus.splits.{setting}: 'labels', and no split is a fraction of train's"):
+        params.load_recipe("token_classification", "wnut16")
+
+
+def test_a_broken_draft_is_named_and_stops_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(RECIPE.with_name("klue-ner.yaml"), "stride: 128", "stride: 509")
+    (folder / "recipes/masked_lm/draft.yaml").write_text("corpus:\n\tname: x\n")
+
+    params.check()
+    params.validate()
+    params.load("train")
+
+    told = capsys.readouterr().err.splitlines()
+    assert [line[: line.index(":", 10)] for line in told[:-1]] == [
+        "warning: recipes/masked_lm/draft.yaml",
+        "warning: recipes/token_classification/klue-ner.yaml",
+    ]
+    assert "draft.yaml:2: not valid YAML" in told[0] and "tokenize: stride 509" in told[1]
+    count = sum(RECIPES.values()) + 1
+    assert told[2] == f"params.yaml and {count - 2} of {count} recipes are valid; it runs token_classification/wnut16"
+
+
+def test_a_broken_choice_is_an_error_beside_the_broken_drafts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(RECIPE, "batch_size: 16", "batch_size: 0")
     edit(RECIPE.with_name("klue-ner.yaml"), "stride: 128", "stride: 509")
-
-    with pytest.raises(UserError) as last:
+    with pytest.raises(UserError, match="wnut16.yaml: train.batch_size"):
         params.check()
+    [warning] = capsys.readouterr().err.splitlines()
+    assert "klue-ner.yaml: tokenize: stride 509" in warning
 
-    told = [*capsys.readouterr().err.splitlines(), str(last.value)]
-    assert len(told) == 2
-    assert "wnut16.yaml: train.batch_size" in "".join(told) and "klue-ner.yaml: tokenize: stride 509" in "".join(told)
+    edit(folder / "params.yaml", "recipe: wnut16", "recipe: wnut17")
+    with pytest.raises(UserError, match="wnut17.yaml is missing"):
+        params.check()
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated(folder: Path) -> None:

@@ -26,9 +26,6 @@ def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterato
     named = {field: getattr(splits, field) for field in type(splits).model_fields if field not in SETTINGS}
     fractions = {split: value for split, value in named.items() if isinstance(value, float)}
     given = {split: value for split, value in named.items() if isinstance(value, str)}
-    for setting in ("stratify", "group"):
-        if getattr(splits, setting) is not None and not fractions:
-            raise UserError(f"splits.{setting}: no split is a fraction of train's file; expected null")
     if fractions:
         parts = _parts(splits, fractions, read(splits.train))
         part_names = list(parts)

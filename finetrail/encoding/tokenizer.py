@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from finetrail.errors import UserError
-from finetrail.schema import TOKENIZER_TO_TRAIN
 
 
 def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> Any:
@@ -15,8 +14,6 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     """
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
-    if (folder / TOKENIZER_TO_TRAIN).is_file():
-        raise UserError("model.source: kind new is for text_generation; expected a model that was trained before")
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
     try:

@@ -1,5 +1,6 @@
 """The recipe's schema for masked language modeling."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -62,7 +63,8 @@ class Evaluate(schema.Evaluate):
     fill_mask_examples: int = Field(ge=0, description="masks whose five best tokens the report shows, before and after")
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
+    yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in METRICS:
-        raise ValueError(f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}")
+        yield f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}"

@@ -1,5 +1,6 @@
 """The recipe's schema for question answering."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -70,9 +71,10 @@ class Evaluate(schema.Evaluate):
     )
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
+    yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in METRICS:
-        raise ValueError(
+        yield (
             f"train.best_metric: there is no {recipe.train.best_metric!r} here; expected one of {', '.join(METRICS)}"
         )

@@ -1,5 +1,6 @@
 """The recipe's schema for retrieval."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -87,14 +88,13 @@ class Evaluate(schema.Evaluate):
     )
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
+    yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in BEST_METRICS:
-        raise ValueError(
+        yield (
             f"train.best_metric: {recipe.train.best_metric!r} is none of retrieval's; "
             f"expected one of {', '.join(BEST_METRICS)}"
         )
     if recipe.train.batch_size < 2:
-        raise ValueError(
-            "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"
-        )
+        yield "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"

@@ -1,5 +1,6 @@
 """The recipe's schema for text classification."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -104,24 +105,25 @@ METRICS = {
 }
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
+    yield from schema.check_trained_before(recipe)
     problem = recipe.corpus.problem
     known = ("loss", *METRICS[problem])
     if recipe.train.best_metric not in known:
-        raise ValueError(
+        yield (
             f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.problem {problem}; "
             f"expected one of {', '.join(known)}"
         )
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
-        raise ValueError(f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail")
+        yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
     if recipe.evaluate.positive_label is not None and problem != "single_label":
-        raise ValueError(f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null")
+        yield f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null"
     if problem != "single_label" and (recipe.train.label_smoothing or recipe.train.class_weights):
-        raise ValueError(
+        yield (
             f"train.label_smoothing and train.class_weights go with corpus.problem single_label, not {problem}; "
             "expected 0.0 and null"
         )
     if (recipe.evaluate.threshold is None) == (problem == "multi_label"):
         expected = "a number for" if problem == "multi_label" else "null, as it is for"
-        raise ValueError(f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}")
+        yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"

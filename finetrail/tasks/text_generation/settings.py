@@ -1,5 +1,6 @@
 """The recipe's schema for text generation."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -84,22 +85,22 @@ class Evaluate(schema.Evaluate):
 METRICS = ("loss", "perplexity")
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
     if recipe.train.best_metric not in METRICS:
-        raise ValueError(f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}")
+        yield f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}"
     tokenize, samples = recipe.tokenize, recipe.evaluate.samples
     if "prompt" in recipe.corpus.reader.columns:
         if tokenize.join_documents or tokenize.remainder == "drop":
-            raise ValueError("tokenize: a corpus with prompts; expected join_documents false and remainder pad")
+            yield "tokenize: a corpus with prompts; expected join_documents false and remainder pad"
         if samples.prompt_tokens is not None:
-            raise ValueError("evaluate.samples.prompt_tokens: the corpus has prompts; expected null")
+            yield "evaluate.samples.prompt_tokens: the corpus has prompts; expected null"
     elif tokenize.template is not None:
-        raise ValueError("tokenize.template: the corpus has no prompts; expected null")
+        yield "tokenize.template: the corpus has no prompts; expected null"
     elif samples.prompt_tokens is None:
-        raise ValueError("evaluate.samples.prompt_tokens: the corpus has no prompts; expected a number")
+        yield "evaluate.samples.prompt_tokens: the corpus has no prompts; expected a number"
     if (samples.prompt_tokens or 1) + samples.max_new_tokens > tokenize.block_size:
-        raise ValueError(
+        yield (
             f"evaluate.samples: max_new_tokens {samples.max_new_tokens} leaves no room for the prompt in "
             f"tokenize.block_size {tokenize.block_size}"
         )

@@ -1,6 +1,6 @@
 """The recipe's schema for token classification."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -125,11 +125,12 @@ ENTITY_METRICS = ("f1", "precision", "recall", "accuracy", "macro_f1")
 TOKEN_METRICS = ("accuracy", "macro_f1")
 
 
-def check(recipe: Any) -> None:
-    """Raise ValueError where two sections of one recipe contradict each other."""
+def check(recipe: Any) -> Iterator[str]:
+    """Yield what two sections of one recipe contradict each other in."""
+    yield from schema.check_trained_before(recipe)
     known = ("loss", *(TOKEN_METRICS if recipe.corpus.tags.scheme_name == "none" else ENTITY_METRICS))
     if recipe.train.best_metric not in known:
-        raise ValueError(
+        yield (
             f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.tags.scheme "
             f"{recipe.corpus.tags.scheme_name!r}; expected one of {', '.join(known)}"
         )
