@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from finetrail import layout, tasks
+from finetrail import json_errors, layout, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
@@ -115,8 +115,11 @@ def _refuse_code(folder: Path) -> None:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        problem = f"{json_errors.described(error)}, line {error.lineno}"
+        raise UserError(f"{path} is not JSON: {problem}; expected what export writes") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not JSON: byte {error.start} is not UTF-8; expected what export writes") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: {type(value).__name__}; expected a JSON object")
     return value

@@ -1,5 +1,6 @@
 """Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,8 @@ OVERRIDES = {
     "batch_size": ("train", "batch_size"),
     "limit": ("tokenize", "limit"),
 }
+
+QUOTE = "'"
 
 
 class Declared:
@@ -149,6 +152,33 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+# What ruamel.yaml (0.19) says -> what to look for, in words for whoever wrote the file.
+YAML_PROBLEMS = {
+    r"character '\\t'": "a tab; expected blanks to indent with",
+    r'duplicate key "(.*?)"': r"the key \1 stands there a second time; expected it once",
+    r"mapping values are not allowed": "a second colon, or another indentation than above; expected one key a line, "
+    "and a text with a colon in quotes",
+    r"could not find expected ':'": "a line without a colon; expected `key: value`, a text of several lines in quotes",
+    r"expected <block end>": "another indentation than above, or text behind a quote; expected keys of one section "
+    "below each other",
+    r"expected ',' or": "neither a comma nor the end of the brackets where one must stand",
+    r"unexpected end of stream|unexpected document separator": "a quote that nothing closes",
+    r"cannot start any token|undefined alias|alphabetic or numeric|constructor for the tag|expected ' '|expected URI": (
+        "a text that begins with a sign of YAML's own, such as @ * & ! % or `; expected it in quotes"
+    ),
+    r"unknown escape character": "a backslash in double quotes that begins no escape; expected single quotes",
+    r"control characters are not allowed|special characters are not allowed": "a control character",
+}
+
+
+def _yaml_problem(error: YAMLError) -> str:
+    said = getattr(error, "problem", None) or str(error)
+    for pattern, words in YAML_PROBLEMS.items():
+        if match := re.search(pattern, said):
+            return match.expand(words)
+    return "something that YAML has no meaning for there"
+
+
 def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does (PyYAML would read 3e-5 as a string); UserError with file and line if it is not."""
     try:
@@ -160,8 +190,7 @@ def read_yaml(path: Path) -> Any:
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+        raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
 
 
 class _InvalidSection(AttributeError):
@@ -239,6 +268,11 @@ def _describe(problem: Any, raw: Any) -> str:
         return f"{key}: required key is missing (write it without a value for null)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        return (
+            f"{key}.{context['discriminator'].strip(QUOTE)} is {context['tag']!r}; expected {context['expected_tags']}"
+        )
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

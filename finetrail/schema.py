@@ -197,7 +197,7 @@ class Splits(Settings):
 ENCODING_HELP = "of files without a byte order mark, which overrides it; bytes that do not fit are an error"
 
 
-def _told(message: str) -> WrapValidator:
+def told(message: str) -> WrapValidator:
     """Return what says one message in place of pydantic's, which has one for each member of a union."""
 
     def validated(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -212,13 +212,13 @@ def _told(message: str) -> WrapValidator:
 JOINED = "Of a list, the texts are joined by blanks, without empty ones"
 CsvColumn = Annotated[
     str | int | Annotated[list[str | int], Field(min_length=1)],
-    _told("expected the name of a column, or its number from 0 in files without a header line, or a list of either"),
+    told("expected the name of a column, or its number from 0 in files without a header line, or a list of either"),
 ]
 
 
 PathColumn = Annotated[
     str | Annotated[list[str], Field(min_length=1)],
-    _told("expected the name of a column, the path of one such as labels.score, or a list of either"),
+    told("expected the name of a column, the path of one such as labels.score, or a list of either"),
 ]
 PATH_HELP = f"or its path, such as labels.score, or a list of them. {JOINED}"
 
@@ -414,15 +414,12 @@ class Train(Settings):
         return self
 
 
-def _one_message(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise ValueError("expected balanced, null, or for each label (a string) a weight above 0") from None
-
-
 ClassWeights = Annotated[
-    Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None, WrapValidator(_one_message)
+    Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None,
+    told(
+        "expected balanced, null, or for each label a weight above 0; a label that YAML takes for a number or a truth "
+        "value, such as '0', stands in quotes"
+    ),
 ]
 
 

@@ -243,7 +243,7 @@ REFUSED = [
     (no_config, "no config.json; expected a folder as transformers saves it"),
     (config("{}"), "config.json has no model_type"),
     (config("[]"), "config.json holds no JSON object"),
-    (config("{'a': 1}"), "config.json is not valid JSON"),
+    (config("{'a': 1}"), "config.json is not JSON: no key in double quotes, column 2, line 1"),
     (config('{"model_type": "x", "auto_map": {}}'), "config.json has auto_map: it wants code of its own to run"),
     (tokenizer_code, "tokenizer_config.json has auto_map: it wants code of its own to run"),
     (no_tokenizer, "no tokenizer; expected tokenizer.json, vocab.txt"),

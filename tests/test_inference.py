@@ -228,7 +228,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         r"finetrail.json is missing; expected a folder that the export stage wrote, such as data/exported$",
     ),
-    "no JSON": (lambda folder: (folder / "finetrail.json").write_text("{"), {}, r"finetrail.json is not valid JSON: "),
+    "no JSON": (
+        lambda folder: (folder / "finetrail.json").write_text("{"),
+        {},
+        r"finetrail.json is not JSON: it breaks off",
+    ),
     "no object": (
         lambda folder: (folder / "finetrail.json").write_text("[]"),
         {},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetrail.corpus.labels import alike
+from finetrail.corpus.labels import alike, shown
 from finetrail.encoding.labels import sort_key
 
 
@@ -36,3 +36,7 @@ def test_labels_that_differ_in_blanks_case_or_form_alone_are_shown_with_their_co
     assert alike({"caf\u00e9": 1, "cafe\u0301": 2}) == ["'cafe\\u0301' (2), 'caf\\xe9' (1)"]
     assert alike({"서울": 1, "\u1109\u1165\u110b\u116e\u11af": 1, "부산": 1})[0].count("\\u") == 7
     assert alike({"a": 1, "b": 1, "a b": 1, "ab": 1}) == []
+
+
+def test_a_label_with_a_blank_at_an_end_is_quoted_in_messages() -> None:
+    assert [shown(label) for label in ("pos", "pos ", "\u00a0pos", "a b")] == ["pos", "'pos '", "'\\xa0pos'", "a b"]

@@ -156,14 +156,26 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             jsonl(text="t"),
             '{"t": "x"}\n{"t": \n',
-            "a:2: not JSON: Expecting value, column 7; expected an object a line",
+            "a:2: not JSON: it breaks off, column 7; expected an object a line",
         ),
         (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object a line, or reader.format: json"),
         (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are 'text', 'id'"),
         (jsonl(text="t"), '{"t": ["\\ud83d"]}\n', r"a:1: a lone surrogate such as \ud83d; expected text"),
         (jsonl(id="i", text="t"), '{"t": "x", "i": null}\n', "a:1: the id is None; expected a string or a whole"),
         (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' stands here a second time"),
-        (parquet(text="t"), "PAR1", "a: not a Parquet file"),
+        (
+            jsonl(text="t"),
+            "{'t': 'x'}\n",
+            "a:1: not JSON: no key in double quotes, column 2; expected an object a line",
+        ),
+        (
+            json_array(text="t"),
+            '{"t": 1}\n{"t": 2}\n',
+            "a:2: not JSON: more behind the end of the value, column 1; exp",
+        ),
+        (json_array(text="t"), "", "a:1: not JSON: there is nothing in it; expected one value"),
+        (parquet(text="t"), "PAR1", "a: not a Parquet file, or only a part of one; expected PAR1 at both ends"),
+        (parquet(text="t"), "PAR1" + "x" * 90 + "PAR1", "a: not a Parquet file, or only a part of one; expected"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path, reader, content, message):
@@ -310,7 +322,7 @@ def test_parquet_that_is_damaged_behind_its_footer_is_told(tmp_path):
     content = bytearray((tmp_path / "a.parquet").read_bytes())
     content[4:60] = b"\xff" * 56  # the first page's header
     (tmp_path / "a.parquet").write_bytes(content)
-    with pytest.raises(UserError, match=r"^a.parquet: damaged Parquet: "):
+    with pytest.raises(UserError, match=r"^a.parquet: damaged Parquet; expected the file as it was written"):
         list(readers.read(tmp_path, [tmp_path / "a.parquet"], parquet(text="a")))
 
 

@@ -62,7 +62,8 @@ def test_an_impossible_question_has_no_answers_whatever_stands_there(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{\n", "a.json:2: not JSON: "),
+        ("{\n", "a.json:2: not JSON: it breaks off, column 1; expected one value"),
+        ('{"data":\n [1,]}', "a.json:2: not JSON: "),
         ("[" * 100_000, "a.json: JSON nested too deeply"),
         ([], "a.json: list; expected an object with 'data'"),
         ({"version": "1"}, "a.json: no 'data'; the keys there are 'version'"),

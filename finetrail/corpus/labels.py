@@ -14,6 +14,11 @@ def alike(labels: Mapping[str, int]) -> list[str]:
     return [", ".join(_shown(group, labels)) for group in groups.values() if len(group) > 1]
 
 
+def shown(label: str) -> str:
+    """Return a label for messages, in quotes where it begins or ends with a blank, which would not be seen."""
+    return label if label == label.strip() else repr(label)
+
+
 def _shown(group: list[str], labels: Mapping[str, int]) -> list[str]:
     # Two forms of one text look the same.
     quoted = repr if len({*map(_nfc, group)}) == len(group) else ascii

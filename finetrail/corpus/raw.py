@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from finetrail import json_errors
 from finetrail.errors import UserError
 
 # id where the file has one, place, values: what each format gives before running numbers fill the ids.
@@ -40,9 +41,7 @@ def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> I
         try:
             example = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{where}: not JSON: {error.msg}, column {error.colno}; expected an object a line"
-            ) from None
+            raise UserError(f"{where}: not JSON: {json_errors.described(error)}; expected an object a line") from None
         except RecursionError:
             raise UserError(f"{where}: JSON nested too deeply; expected one flat object a line") from None
         if not isinstance(example, dict):
@@ -50,12 +49,18 @@ def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> I
         yield where, example
 
 
-def document(path: Path, name: str, encoding: str | None) -> Any:
-    """Return the JSON value that a file is, read whole; UserError with the line where it is none."""
+def document(path: Path, name: str, encoding: str | None, instead: str = "") -> Any:
+    """Return the JSON value that a file is, read whole; UserError with the line where it is none.
+
+    `instead` is what messages say beside, where the file is several values.
+    """
     try:
         return json.loads("".join(decoded(path, name, encoding)))
     except json.JSONDecodeError as error:
-        raise UserError(f"{name}:{error.lineno}: not JSON: {error.msg}, column {error.colno}") from None
+        several = instead if error.msg.startswith("Extra data") else ""
+        raise UserError(
+            f"{name}:{error.lineno}: not JSON: {json_errors.described(error)}; expected one value{several}"
+        ) from None
     except RecursionError:
         raise UserError(f"{name}: JSON nested too deeply; expected arrays of plain objects") from None
 

@@ -42,7 +42,7 @@ def jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
 
 def json_array(path: Path, name: str, reader: JsonReader) -> Iterator[Raw]:
     """Yield the keys that the recipe names of each object of one array, which is the file or stands in it."""
-    array = document(path, name, reader.encoding)
+    array = document(path, name, reader.encoding, ", or reader.format: jsonl for an object a line")
     if reader.array is not None:
         if not isinstance(array, dict):
             raise UserError(f"{name}: {_kind(array)}; expected an object with the array at {reader.array!r}")
@@ -143,22 +143,33 @@ def _quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, lis
         try:
             fields = next(rows, None)
         except csv.Error as error:
-            raise UserError(
-                f"{name}:{number}: not CSV: {error}; expected a field in quotes to end with its quote, quotes in it "
-                "doubled; or reader.quoting: none if quotes are text"
-            ) from None
+            raise UserError(f"{name}:{number}: not CSV: {_csv_problem(error, rows.line_num)}") from None
         if fields is None:
             return
         if fields:  # a blank line has none
             yield number, fields
 
 
+def _csv_problem(error: csv.Error, line: int) -> str:
+    """Return what is wrong in words for whoever made the file; the csv module's are for programmers."""
+    if "new-line" in str(error):
+        return (
+            f"a carriage return alone in line {line}, outside quotes; expected it in quotes, or reader.quoting: none "
+            "if quotes are text"
+        )
+    where = "never ends" if "unexpected end" in str(error) else f"does not end where it should, in line {line}"
+    return (
+        f"a field in quotes {where}; expected its quote before the delimiter, quotes in it doubled; "
+        "or reader.quoting: none if quotes are text"
+    )
+
+
 def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names; ClassLabels as their names."""
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{name}: not a Parquet file: {error}") from None
+    except (pa.ArrowException, OSError):
+        raise UserError(f"{name}: not a Parquet file, or only a part of one; expected PAR1 at both ends") from None
     wanted = parts(reader.columns)
     for column in wanted:
         _require_column(file.schema_arrow, column, name)
@@ -195,8 +206,8 @@ def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowInvalid, OSError) as error:  # a damaged page; the footer was whole
-            raise UserError(f"{name}: damaged Parquet: {str(error).splitlines()[0]}") from None
+        except (pa.ArrowException, OSError):  # a damaged page; the footer was whole
+            raise UserError(f"{name}: damaged Parquet; expected the file as it was written: fetch it again") from None
         if batch is None:
             return
         yield batch

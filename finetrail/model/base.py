@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from finetrail import json_errors
 from finetrail.errors import UserError
 from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
@@ -74,8 +75,10 @@ def _tensors(path: Path, where: str) -> set[str]:
     try:
         with safe_open(path, framework="numpy") as file:
             names = set(file.keys())
-    except SafetensorError as error:
-        raise UserError(f"{where}: {path.name} is damaged or truncated: {error}") from None
+    except SafetensorError:
+        raise UserError(
+            f"{where}: {path.name} is damaged or truncated; expected the file as it was written: fetch it again"
+        ) from None
     if not names:
         raise UserError(f"{where}: {path.name} holds no tensors; expected the model's weights")
     return names
@@ -84,8 +87,11 @@ def _tensors(path: Path, where: str) -> set[str]:
 def _read_object(path: Path, where: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{where}: {path.name} is not valid JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        problem = f"{json_errors.described(error)}, line {error.lineno}"
+        raise UserError(f"{where}: {path.name} is not JSON: {problem}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: {path.name} is not JSON: byte {error.start} is not UTF-8") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: {path.name} holds no JSON object")
     return value

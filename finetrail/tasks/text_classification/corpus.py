@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail.corpus.duplicates import digest, duplicates, shared
-from finetrail.corpus.labels import alike
+from finetrail.corpus.labels import alike, shown
+from finetrail.corpus.raw import listed
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.text_classification.settings import TARGETS, Corpus
@@ -92,7 +93,7 @@ def summary(counts: Counts, settings: Corpus) -> str:
     examples = f"{counts.examples:,} {'pairs' if 'text_pair' in settings.reader.columns else 'texts'}"
     if settings.problem == "regression":
         return f"{examples}, scores from {counts.lowest:g} to {counts.highest:g}, mean {_mean(counts):.4g}"
-    shares = [f"{label} {count / counts.examples:.1%}" for label, count in _by_frequency(counts.labels)]
+    shares = [f"{shown(label)} {count / counts.examples:.1%}" for label, count in _by_frequency(counts.labels)]
     if len(shares) > SHOWN_LABELS:
         shares = [*shares[: SHOWN_LABELS - 1], "...", shares[-1]]
     return f"{examples}, {len(counts.labels)} labels: {', '.join(shares)}"
@@ -109,7 +110,7 @@ def warnings(checks: dict[str, Any]) -> list[str]:
     if frequencies := _by_frequency(checks["splits"]["train"].get("labels", {})):
         (most, many), (least, few) = frequencies[0], frequencies[-1]
         if many > IMBALANCED * few:
-            lines.append(f"train: imbalanced: {most} stands there {many:,} times, {least} {few:,}")
+            lines.append(f"train: imbalanced: {shown(most)} stands there {many:,} times, {shown(least)} {few:,}")
     lines += [
         f"labels that differ in blanks, case or Unicode form alone: {line}" for line in alike(_all_labels(checks))
     ]
@@ -119,7 +120,7 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{second}: texts that also stand in {first}: {count:,}")
     for split, unseen in checks["unseen_labels"].items():
         if unseen:
-            labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
+            labels = ", ".join(f"{shown(label)} ({count:,})" for label, count in unseen.items())
             lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
     return lines
 
@@ -148,9 +149,10 @@ def _label(value: Any, settings: Corpus, where: str) -> str:
         raise UserError(f"{where}: the label is {value!r:.60}; expected a name or a whole number")
     if settings.label_map is None:
         return value
+    if settings.label_map == "strip":
+        return value.strip()
     if value not in settings.label_map:
-        known = ", ".join(settings.label_map)
-        raise UserError(f"{where}: the label is {value!r:.60}; corpus.label_map has {known}")
+        raise UserError(f"{where}: the label is {value!r:.60}; corpus.label_map has {listed(settings.label_map)}")
     return settings.label_map[value]
 
 

@@ -15,6 +15,15 @@ __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
 
 
+LabelMap = Annotated[
+    Literal["strip"] | Annotated[dict[str, str], Field(min_length=1)] | None,
+    schema.told(
+        "expected strip, null, or for each value in the files the name of its label; what YAML takes for a number or a "
+        "truth value stands in quotes, such as '0': negative"
+    ),
+]
+
+
 class Corpus(schema.Corpus):
     """A corpus of texts, or pairs of texts, with what is to be predicted of each."""
 
@@ -27,8 +36,9 @@ class Corpus(schema.Corpus):
     label_separator: str | None = Field(
         min_length=1, description="between the labels of one string, for multi_label; null: they are lists"
     )
-    label_map: dict[str, str] | None = Field(
-        min_length=1, description="value in the files -> name of the label, all of them; null: the values are the names"
+    label_map: LabelMap = Field(
+        description="value in the files -> name of the label, all of them; strip: the values are the names, without "
+        "white space around them; null: the values are the names"
     )
     normalize: Literal["nfc", "none"] = Field(
         description="Unicode form of the texts; nfc joins what some systems take apart, such as Korean syllables"
@@ -119,6 +129,7 @@ def check(recipe: Any) -> Iterator[str]:
         yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
     if recipe.evaluate.positive_label is not None and problem != "single_label":
         yield f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null"
+    yield from _unknown_labels(recipe)
     if problem != "single_label" and (recipe.train.label_smoothing or recipe.train.class_weights):
         yield (
             f"train.label_smoothing and train.class_weights go with corpus.problem single_label, not {problem}; "
@@ -127,3 +138,16 @@ def check(recipe: Any) -> Iterator[str]:
     if (recipe.evaluate.threshold is None) == (problem == "multi_label"):
         expected = "a number for" if problem == "multi_label" else "null, as it is for"
         yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"
+
+
+def _unknown_labels(recipe: Any) -> Iterator[str]:
+    """Yield each setting that names a label which corpus.label_map does not give."""
+    if isinstance(recipe.corpus.label_map, dict):
+        known = sorted(set(recipe.corpus.label_map.values()))
+        weights, positive = recipe.train.class_weights, recipe.evaluate.positive_label
+        for key, labels in {
+            "evaluate.positive_label": [] if positive is None else [positive],
+            "train.class_weights": weights if isinstance(weights, dict) else [],
+        }.items():
+            if unknown := sorted(set(labels) - set(known)):
+                yield f"{key}: {unknown[0]!r} is no label of corpus.label_map; expected one of {', '.join(known)}"
