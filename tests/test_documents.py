@@ -44,3 +44,14 @@ def test_make_lists_its_targets() -> None:
 
     for target in ("run", "test", "lint", "check"):
         assert f"make {target} " in printed
+
+
+def test_the_readme_lists_every_beginning_for_its_task() -> None:
+    table = (ROOT / "README.md").read_text().partition("| task | begin with |")[2].partition("\n\n")[0]
+    listed, task = set(), ""
+    for row in table.splitlines()[2:]:
+        cells = row.split("|")
+        task = cells[1].strip(" `") or task
+        first, *endings = re.findall(r"`([\w-]+)`", cells[2])
+        listed |= {(task, first)} | {(task, f"bring-your-own{ending}") for ending in endings}
+    assert listed == {(path.parent.name, path.stem) for path in ROOT.glob("recipes/*/bring-your-own-*.yaml")}

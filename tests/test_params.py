@@ -19,9 +19,9 @@ RECIPES = {
     "masked_lm": 4,
     "question_answering": 6,
     "retrieval": 4,
-    "text_classification": 12,
+    "text_classification": 16,
     "text_generation": 5,
-    "token_classification": 10,
+    "token_classification": 11,
 }
 
 

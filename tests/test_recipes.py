@@ -568,8 +568,44 @@ def test_json_lines_of_ones_own_need_one_file(start: Start) -> None:
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS["ner_tags"]
 
 
+TREE = """# sent_id = {name}-{number}
+# text = Wir gehen zum Haus.
+1\tWir\twir\tPRON\t_\t_\t2\tnsubj\t_\t_
+2\tgehen\tgehen\tVERB\t_\t_\t0\troot\t_\t_
+3-4\tzum\t_\t_\t_\t_\t_\t_\t_\t_
+3\tzu\tzu\tADP\t_\t_\t5\tcase\t_\t_
+4\tdem\tder\tDET\t_\t_\t5\tdet\t_\t_
+5\tHaus\tHaus\tNOUN\t_\t_\t2\tobl\t_\tSpaceAfter=No
+6\t.\t.\tPUNCT\t_\t_\t2\tpunct\t_\t_
+
+"""
+
+
+def test_a_treebank_of_ones_own_is_three_files_as_universal_dependencies_has_them(start: Start) -> None:
+    folder = start("bring-your-own-conllu")
+    given = folder / "corpora/mine"
+    given.mkdir(parents=True)
+    for name, size in (("train", 9), ("dev", 2), ("test", 3)):
+        trees = "".join(TREE.format(name=name, number=number) for number in range(size))
+        (given / f"de_toy-ud-{name}.conllu").write_text(trees, encoding="utf-8")
+    (given / "README.md").write_text("not a treebank")
+
+    download(folder, "corpus")
+
+    assert sizes(folder) == [9, 2, 3]
+    assert scheme(folder) == "none" and labels(folder) == {"PRON", "VERB", "ADP", "DET", "NOUN", "PUNCT"}
+    assert sentences(folder, "test")[0]["id"] == "test-0"
+    assert sentences(folder, "test")[0]["tokens"] == ["Wir", "gehen", "zu", "dem", "Haus", "."]
+
+
 def test_recipes_of_small_corpora_share_the_embedded_base_model() -> None:
-    names = ("bring-your-own-conll", "bring-your-own-hub", "bring-your-own-jsonl", "conll2003-files")
+    names = (
+        "bring-your-own-conll",
+        "bring-your-own-conllu",
+        "bring-your-own-hub",
+        "bring-your-own-jsonl",
+        "conll2003-files",
+    )
     embedded = load_recipe("wnut16")["model"]
     assert [load_recipe(name)["model"] for name in names] == [embedded] * len(names)
 

@@ -1,6 +1,7 @@
 """Every shipped recipe is downloaded and tokenized: against a stand-in Hub, a web server, packages and real corpora."""
 
 import io
+import json
 import shutil
 import tarfile
 import threading
@@ -39,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_classification")
 NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
 SPLITS = ("train", "validation", "test")
+BEGINNINGS = ("csv", "pairs", "scores", "labels", "folders")
 
 ENGLISH = ["a film to remember", "nobody liked it", "it went on for hours , and then some", "so good !"]
 KOREAN = ["재미있는 영화", "시간이 아깝다", "다시 보고 싶다", "별로"]
@@ -449,6 +451,89 @@ def test_a_csv_of_ones_own_needs_one_file(make_project: Any, tmp_path: Path, mon
     assert 'I "like" it, 1' in {row["text"] for split in SPLITS for row in rows(split)}
     embed_base(Path())
     encoded()
+
+
+@pytest.fixture
+def mine(make_project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return the function that puts files into corpora/mine of a recipe's project, and downloads and tokenizes them."""
+
+    def go(recipe: str, files: dict[str, str], changes: dict[str, Any] | None = None) -> None:
+        monkeypatch.chdir(project(make_project, tmp_path / "work", recipe, changes))
+        for name, content in files.items():
+            path = Path("corpora/mine", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        download_corpus.main()
+        embed_base(Path())
+        encoded()
+
+    return go
+
+
+def test_pairs_of_ones_own_need_one_file(mine: Callable[..., None]) -> None:
+    lines = [f"It rains {n},It is dry {n},{NLI[n % 3]}" for n in range(60)]
+    mine("bring-your-own-pairs", {"corpus.csv": tsv("first,second,label", lines)})
+    assert sizes() == [48, 6, 6] and labels("test") == dict.fromkeys(NLI, 2)
+    row = rows("train")[0]
+    assert row["text"].startswith("It rains") and row["text_pair"].startswith("It is dry")
+    assert {0, 1} == set(splits.load("test").features["token_type_ids"].to_pylist()[0])
+
+
+def test_scores_of_ones_own_need_one_file(mine: Callable[..., None]) -> None:
+    lines = [f'"I like it, {n}",{n / 2}' for n in range(40)]
+    mine("bring-your-own-scores", {"corpus.csv": tsv("text,score", lines)})
+    assert sizes() == [32, 4, 4]
+    assert all(row["text"] == f"I like it, {2 * row['score']:.0f}" for split in SPLITS for row in rows(split))
+    assert stage.read_json(layout.TARGET)["problem"] == "regression"
+
+
+LABELLED = [("A strike", ["work", "politics"]), ("A goal", ["sports"]), ("Nothing", [])]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_several_labels_a_text_of_ones_own_need_one_file(mine: Callable[..., None], form: str) -> None:
+    given = [(f"{text} {n}", labels) for n in range(15) for text, labels in LABELLED]
+    changes: dict[str, Any] = {}
+    if form == "csv":
+        content = tsv("text,labels", [f"{text},{';'.join(labels)}" for text, labels in given])
+    else:  # as the recipe's comment has it
+        content = "".join(json.dumps({"text": text, "labels": labels}) + "\n" for text, labels in given)
+        columns = {"text": "text", "labels": "labels"}
+        changes = {
+            "corpus.source.path": "corpora/mine/*.jsonl",
+            "corpus.splits.train": "corpus.jsonl",
+            "corpus.label_separator": None,
+            "corpus.reader": {"format": "jsonl", "columns": columns, "encoding": "utf-8"},
+        }
+    mine("bring-your-own-labels", {f"corpus.{form}": content}, changes)
+    assert sum(sizes()) == 45
+    assert {row["text"]: row["labels"] for split in SPLITS for row in rows(split)} == dict(given)
+    assert stage.read_json(layout.TARGET)["label_names"] == ["politics", "sports", "work"]
+
+
+def test_a_folder_for_each_label_is_read_with_its_name(mine: Callable[..., None]) -> None:
+    files = {f"{label}/{n}.txt": f"About {label}\n\n{n}\n" for label in ("politics", "sports") for n in range(20)}
+    mine("bring-your-own-folders", files | {"README.md": "not a text of the corpus"})
+    assert sizes() == [32, 4, 4] and labels("test") == {"politics": 2, "sports": 2}
+    assert all(row["text"].startswith(f"About {row['label']}") for split in SPLITS for row in rows(split))
+
+
+def test_folders_may_stand_below_a_folder_for_each_split(mine: Callable[..., None]) -> None:
+    texts = {f"{label}/{n}.txt": f"About {label} {n}" for label in ("politics", "sports") for n in range(20)}
+    files = {f"{split}/{name}": f"{split} {text}" for split in ("train", "test") for name, text in texts.items()}
+    changes = {"corpus.splits.train": "train/*/*.txt", "corpus.splits.test": "test/*/*.txt"}
+    mine("bring-your-own-folders", files, changes)
+    assert sizes() == [36, 4, 40] and labels("test") == {"politics": 20, "sports": 20}
+    assert all(row["text"].startswith("test ") for row in rows("test"))
+
+
+def test_the_beginnings_share_their_settings_but_for_the_form_of_the_corpus() -> None:
+    named = {name: YAML(typ="safe").load(ROOT / RECIPES / f"bring-your-own-{name}.yaml") for name in BEGINNINGS}
+    for recipe in named.values():
+        recipe.pop("corpus")
+        recipe["train"].pop("best_metric")
+        recipe["evaluate"].pop("threshold")
+    assert all(recipe == named["csv"] for recipe in named.values())
 
 
 # --- real corpora -------------------------------------------------------------------------------------------------
