@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +31,13 @@ def main() -> None:
         folder.mkdir()
         counts = {}
         for table, schema in encoder.tables.items():
-            limit = settings.limit if table in layout.SPLITS else None
-            batches = Batches(layout.table_file(layout.CORPUS, table).absolute(), limit, EXAMPLES_A_BATCH)
-            features = encoder.encode_table(table, batches, mapped)
+            path = layout.table_file(layout.CORPUS, table).absolute()
+            rows = kept_rows(table, settings.limit, task)
+            features = encoder.encode_table(table, Batches(path, rows, EXAMPLES_A_BATCH), mapped)
             counts[table] = write(features, schema, folder / layout.features_file(table).name)
-            numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts[table].items())
-            stage.log(f"tokenize: {table}: {', '.join(numbers)}")
+            if table not in layout.SPLITS and rows is not None and (left_out := row_count(path) - len(rows)):
+                counts[table]["left_out_by_limit"] = left_out
+            log_counts(table, counts[table])
             if not counts[table].get("features", 1):
                 raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
@@ -60,26 +62,57 @@ def write(features: Iterable[Features], schema: pa.Schema, path: Path) -> dict[s
     return dict(counts)
 
 
+def log_counts(table: str, counts: dict[str, int]) -> None:
+    """Log what became of one table, and what a limit on what the splits share means for scores."""
+    numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
+    stage.log(f"tokenize: {table}: {', '.join(numbers)}")
+    if "left_out_by_limit" in counts:
+        stage.log(f"tokenize: {table}: scores are those among these {counts['examples']:,}, so higher than among all")
+
+
 @dataclass(frozen=True)
 class Batches:
     """What read() yields; the path is absolute, because a Ray worker that reads them has another working folder."""
 
     path: Path
-    limit: int | None
+    kept: np.ndarray | None
     size: int
 
     def __iter__(self) -> Iterator[Batch]:
-        return read(self.path, self.limit, self.size)
+        return read(self.path, self.kept, self.size)
 
 
-def read(path: Path, limit: int | None, size: int = EXAMPLES_A_BATCH) -> Iterator[Batch]:
-    """Yield (row numbers, examples) of a table in batches: all of it, or `limit` rows spread evenly over it.
+def kept_rows(table: str, limit: int | None, task: ModuleType) -> np.ndarray | None:
+    """Return the rows of a table that a limit keeps, in order; None for all.
 
-    Evenly, and not the first: corpora are often sorted by label or by document.
+    Of a split so many; of what splits share, all that their kept rows name (task.needed, ids), and so many others.
     """
+    path = layout.table_file(layout.CORPUS, table)
+    if limit is None or (table not in layout.SPLITS and not hasattr(task, "needed")):
+        return None
+    if table in layout.SPLITS:
+        return evenly(np.arange(row_count(path)), limit)
+    splits = ((layout.table_file(layout.CORPUS, split), kept_rows(split, limit, task)) for split in layout.SPLITS)
+    named = {given for path, rows in splits for _, examples in read(path, rows) for given in task.needed(examples)}
+    ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
+    is_named = np.fromiter((given in named for given in ids), bool, len(ids))
+    return np.union1d(np.flatnonzero(is_named), evenly(np.flatnonzero(~is_named), limit))
+
+
+def evenly(rows: np.ndarray, limit: int) -> np.ndarray:
+    """Return so many rows at equal distances. Not the first: corpora are often sorted by label or by document."""
+    return rows if limit >= len(rows) else rows[np.arange(limit) * len(rows) // limit]
+
+
+def row_count(path: Path) -> int:
+    """Return the number of rows of a table."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def read(path: Path, kept: np.ndarray | None, size: int = EXAMPLES_A_BATCH) -> Iterator[Batch]:
+    """Yield (row numbers, examples) of a table in batches: all of it, or the kept rows, which are in order."""
     file = pq.ParquetFile(path)
-    total = file.metadata.num_rows
-    kept = np.arange(total) if limit is None or limit >= total else np.arange(limit) * total // limit
+    kept = np.arange(file.metadata.num_rows) if kept is None else kept
     start = 0
     for batch in file.iter_batches(size):
         rows = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(batch))]

@@ -66,7 +66,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         pq.write_table(ids, layout.table_file(layout.CORPUS, name), row_group_size=ROW_GROUP)
     monkeypatch.setattr(tokenize, "EXAMPLES_A_BATCH", ROW_GROUP)
 
-    def go(limit: int | None, target: Any = None) -> list[str]:
+    def go(limit: int | None, target: Any = None, **more: Any) -> list[str]:
         def load_tokenizer(folder: Path, settings: Any, train: Callable[[], Iterator[pa.Table]]) -> Tokenizer:
             assert folder == layout.BASE_TOKENIZER
             assert ids_of(train()) == ids_of(train()) == [f"train-{row}" for row in range(10)]
@@ -76,7 +76,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             assert ids_of(train) == [f"train-{row}" for row in range(10)], "the target is of the whole split"
             return target
 
-        encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder)
+        encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder, **more)
         declared = SimpleNamespace(
             task="made-here", tokenize=Settings(engine="local", num_proc=1, max_length=8, limit=limit)
         )
@@ -103,6 +103,34 @@ def encoded(name: str) -> list[int]:
 def test_without_a_limit_every_row_of_every_table_is_encoded_once_in_order(run: Run) -> None:
     run(None)
     assert {name: encoded(name) for name in SIZES} == {name: list(range(size)) for name, size in SIZES.items()}
+
+
+def test_a_limit_keeps_of_what_splits_share_what_they_name_and_so_many_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"train": [11], "validation": [3, 4], "test": [4]}
+    seen: list[str] = []
+
+    def needed(examples: pa.Table) -> list[str]:
+        ids = examples["id"].to_pylist()
+        seen.extend(ids)
+        return [f"documents-{row}" for row in named[ids[0].split("-")[0]]]
+
+    lines = run(2, needed=needed)
+
+    others = [0, 1, 2, 5, 6, 7, 8, 9, 10]
+    assert encoded("documents") == sorted([3, 4, 11, others[0], others[9 // 2]])
+    assert sorted(seen) == ["test-0", "test-1", "train-0", "train-5", "validation-0", "validation-2"]  # those kept
+    counts = json.loads(layout.TOKENIZED_COUNTS.read_text())["splits"]
+    assert counts["documents"]["left_out_by_limit"] == 7 and "left_out_by_limit" not in counts["train"]
+    assert lines[-2].startswith("tokenize: documents: 5 examples") and lines[-2].endswith(", 7 left out by limit")
+    assert lines[-1] == "tokenize: documents: scores are those among these 5, so higher than among all"
+
+    run(9, needed=needed)
+    assert encoded("documents") == list(range(12))
+    assert "left_out_by_limit" not in json.loads(layout.TOKENIZED_COUNTS.read_text())["splits"]["documents"]
+    run(None, needed=needed)
+    assert encoded("documents") == list(range(12))
 
 
 def test_a_limit_spreads_over_each_split_and_leaves_what_the_splits_share_whole(run: Run) -> None:

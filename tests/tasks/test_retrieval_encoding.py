@@ -115,6 +115,16 @@ def test_the_batches_do_not_matter(tokenizer: Any) -> None:
     assert pa.concat_tables(parts).to_pydict() == whole.to_pydict()
 
 
+def test_a_limit_needs_the_documents_that_queries_name() -> None:
+    given = queries(
+        ("a", [document("0", "oslo"), document("1", "rome")], [document("2", "lee")]),
+        ("b", [document("0", "oslo")], []),
+        ("c", None, None),
+    )
+    assert encoding.needed(given) == ["0", "1", "0", "2"]
+    assert encoding.needed(given.slice(2)) == []
+
+
 def test_documents_begin_with_their_title(tokenizer: Any) -> None:
     table = pa.Table.from_pylist([OSLO, PARIS, document("d5", "", "lee"), document("d6", "")], DOCUMENTS)
 

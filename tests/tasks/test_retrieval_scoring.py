@@ -455,13 +455,26 @@ def test_inputs_that_are_none_are_refused(given: list[dict[str, Any]], message: 
         ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id stands there a second time"),
         ([{"title": "a"}], "document '0': there is no text; expected a string"),
         ([{"text": "a", "title": 3}], "document '0': title is 3; expected a string"),
-        ([{"_id": "a", "text": "a"}], "document '0': unknown key '_id'; expected id, title, text"),
+        ([{"id": "a", "_id": "a", "text": "a"}], "document 'a': unknown key '_id'; expected id, title, text"),
+        ([{"_id": "a", "text": "a", "url": "x"}], "document 'a': unknown key 'url'; expected id, title, text"),
+        ([{"id": "a", "text": "a", "metadata": {}}], "document 'a': unknown key 'metadata'; expected id, title, text"),
+        ([{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}], "document 'a': this id stands there a second time"),
         ([], "there are no documents to search"),
     ],
 )
 def test_documents_that_are_none_are_refused(given: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(UserError, match=message):
         serving.documents(given)
+
+
+def test_documents_may_be_a_line_of_beirs_corpus_each() -> None:
+    ours = [{"id": "MED-1", "title": "a", "text": "b"}, {"id": 7, "text": "c"}]
+    beirs = [
+        {"_id": "MED-1", "title": "a", "text": "b", "metadata": {"url": "x"}},
+        {"_id": 7, "title": "", "text": "c"},
+    ]
+    assert serving.documents(beirs) == serving.documents(ours)
+    assert serving.documents(beirs)["id"].to_pylist() == ["MED-1", "7"]
 
 
 def test_the_cards_code_is_python_that_names_the_model() -> None:

@@ -52,6 +52,12 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in shared}
 
 
+def needed(queries: pa.Table) -> list[str]:
+    """Return the ids of the documents that rows of queries name: tokenize.limit keeps these."""
+    lists = (pc.list_flatten(queries[name]) for name in ("relevant", "negatives"))
+    return [given for structs in lists for given in pc.struct_field(structs, "id").to_pylist()]
+
+
 class Encoder:
     """Encodes tables of queries, and of documents."""
 

@@ -25,12 +25,12 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def documents(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return the collection to search: {"text": ...} with an id and a title where they have them.
+    """Return the collection to search: {"text": ...} with an id and a title where they have them; or as BEIR has it.
 
     UserError that names the document where it has no text, or an id for the second time.
     """
     rows, seen = [], set()
-    for number, given in enumerate(inputs):
+    for number, given in enumerate(map(_as_ours, inputs)):
         name, where = identified(given, number, ("title", "text"), "document")
         if name in seen:
             raise UserError(f"{where}: this id stands there a second time; expected an id once")
@@ -40,6 +40,13 @@ def documents(inputs: list[dict[str, Any]]) -> pa.Table:
     if not rows:
         raise UserError("there are no documents to search; expected one or more")
     return pa.Table.from_pylist(rows, DOCUMENTS)
+
+
+def _as_ours(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of BEIR's corpus.jsonl with its _id as id, and without its metadata, which is not searched."""
+    if "_id" not in document or "id" in document:
+        return document
+    return {"id" if key == "_id" else key: value for key, value in document.items() if key != "metadata"}
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:

@@ -68,7 +68,11 @@ class Tokenize(schema.Tokenize):
     document_prefix: str = Field(description="put before each document, such as E5's 'passage: '; may be empty")
     max_negatives: int = Field(ge=0, description="given hard negatives of a query that are kept, the first ones")
     pooling: Literal["mean", "cls"] = Field(description="a text's vector: the mean of its tokens', or the first one")
-    limit: int | None = Field(ge=1, description="at most so many queries of each split, drawn once; null: all")
+    limit: int | None = Field(
+        ge=1,
+        description="at most so many queries of each split, drawn once, with their documents and so many others; null: "
+        "all",
+    )
 
 
 class Train(schema.Train):
