@@ -170,7 +170,9 @@ class Splits(Settings):
     test: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
     seed: int = Field(ge=0, description="of the carving; not params.yaml's seed, so that seeds share their splits")
     stratify: str | None = Field(
-        min_length=1, description="column of the task whose values each carved split has in proportion; null: by chance"
+        min_length=1,
+        description="column of the task whose values each carved split has in proportion; of "
+        "lists, neither order nor repetitions count; null: by chance",
     )
     group: str | None = Field(
         min_length=1,

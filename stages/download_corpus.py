@@ -1,5 +1,6 @@
 """Turns a pinned source into the canonical corpus: one Parquet file a table, checks and provenance."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -23,16 +24,21 @@ ROW_GROUP = 10_000
 
 
 def canonical_rows(
-    fetched: Fetched, corpus: Any, task: ModuleType, counts: dict[str, Any]
+    fetched: Fetched, corpus: Any, task: ModuleType, counts: dict[str, Any], renamed: Counter[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes."""
+    """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes.
+
+    `renamed` counts by table the ids that an earlier file has too.
+    """
+    new_ids: set[str] = set()
 
     def read(pattern: str) -> Iterator[readers.Record]:
-        again = partial(readers.read, fetched.root, find(fetched, pattern), corpus.reader)
+        again = partial(readers.read, fetched.root, find(fetched, pattern), corpus.reader, new_ids)
         return task.records(again, corpus) if hasattr(task, "records") else again()
 
     records = splits.assemble(corpus.splits, read)
     for table, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
+        renamed[table] += record.id in new_ids
         yield from task.rows(table, record, corpus, counts)
 
 
@@ -80,18 +86,23 @@ def main() -> None:
     fetched = fetch(corpus.source, "dataset", layout.SCRATCH)
     tables = task.tables(corpus)
     counts = {table: task.Counts() for table in tables}
+    renamed: Counter[str] = Counter()
     unchanged = watch_read((fetched.root / name for name in fetched.files), "download@corpus")
     with outputs(layout.CORPUS) as [folder]:
         folder.mkdir()
-        write_tables(canonical_rows(fetched, corpus, task, counts), tables, folder)
+        write_tables(canonical_rows(fetched, corpus, task, counts, renamed), tables, folder)
         unchanged()
         checks = task.checks(counts, corpus)
+        for table, count in (+renamed).items():
+            checks["splits"][table]["ids_with_file_name"] = count
         write_json(folder / layout.CORPUS_CHECKS.name, checks)
         write_json(folder / layout.CORPUS_PROVENANCE.name, provenance(fetched, corpus))
     for table in tables:
         log(f"download@corpus: {table} {task.summary(counts[table], corpus)}")
     if hint := moving(fetched):
         log(f"download@corpus: {hint}")
+    for table, count in (+renamed).items():
+        log(f"download@corpus: {table}: ids that stand in an earlier file too, and got their file's name: {count:,}")
     for line in task.warnings(checks):
         log(f"download@corpus: warning: {line}")
 

@@ -96,6 +96,25 @@ def test_given_splits_become_canonical_parquet_with_checks_and_provenance(downlo
     ]
 
 
+def test_files_of_one_split_whose_ids_repeat_are_joined_and_counted(download, capsys):
+    word = "# sent_id = {}\n1\tw\t_\tNOUN" + "\t_" * 6 + "\n\n"
+    files = {f"{name}.{language}": word.format("1") + word.format(2) for name in ("train", "dev") for language in "de"}
+    splits = {"train": "train.*", "validation": "dev.*", "test": 0.25, "seed": 0, "stratify": None, "group": None}
+    reader = {"format": "conllu", "label": "upos", "encoding": "utf-8"}
+    tags = {"scheme": "none", "impossible_transitions": "repair", "unseen_labels": "keep"}
+
+    download(files, splits=splits, reader=reader, tags=tags)
+
+    ids = [row["id"] for split in ("train", "test") for row in rows(split)]
+    assert sorted(ids) == ["1", "2", "train.e:1", "train.e:2"]
+    assert [row["id"] for row in rows("validation")] == ["1", "2", "dev.e:1", "dev.e:2"]
+    checks = read_json(Path("data/corpus/checks.json"))["splits"]
+    assert sum(checks[split].get("ids_with_file_name", 0) for split in ("train", "test")) == 2
+    assert checks["validation"]["ids_with_file_name"] == 2
+    told = "download@corpus: validation: ids that stand in an earlier file too, and got their file's name: 2"
+    assert told in capsys.readouterr().err.splitlines()
+
+
 def test_bilou_with_types_first_and_blanks_is_stored_as_iob2(download):
     scheme = {"name": "bilou", "shape": "TYPE_B", "strip": True}
     tags = {"scheme": scheme, "impossible_transitions": "refuse", "unseen_labels": "keep"}

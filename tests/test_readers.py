@@ -289,9 +289,24 @@ def test_conllu_sentences_without_words_are_given_so_that_they_are_counted(tmp_p
     assert [(record.id, record.values["tokens"]) for record in records] == [("a", []), ("b", []), ("c", ["w"])]
 
 
-def test_conllu_refuses_a_sent_id_of_another_file(tmp_path):
-    with pytest.raises(UserError, match=r"^b:1: the id 'n01-1' stands here a second time; expected an id once"):
-        read(tmp_path, conllu(), a=CONLLU, b=CONLLU)
+def test_ids_of_an_earlier_file_get_their_files_name_and_those_of_one_file_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(CONLLU)
+    renamed: set[str] = set()
+    records = readers.read(tmp_path, [tmp_path / "a", tmp_path / "b"], conllu(), renamed)
+    assert [record.id for record in records] == ["n01-1", "1", "b:n01-1", "3"]  # the second sentence has no sent_id
+    assert renamed == {"b:n01-1"}
+    with pytest.raises(UserError, match=r"^a:\d+: the id 'n01-1' stands here a second time; expected an id once in a"):
+        read(tmp_path, conllu(), a=CONLLU + "\n" + CONLLU)
+    # What the new id would be is taken.
+    lines = {"a": '{"i": "1"}', "b": '{"i": "c:1"}', "c": '{"i": "1"}'}
+    with pytest.raises(UserError, match=r"^c:1: the id '1' stands here a second time"):
+        read(tmp_path, jsonl(id="i"), **lines)
+
+
+def test_running_numbers_count_over_all_files(tmp_path):
+    records = read(tmp_path, jsonl(text="t"), a='{"t": "x"}\n{"t": "y"}', b='{"t": "z"}')
+    assert [record.id for record in records] == ["0", "1", "2"]
 
 
 def test_jsonl_gives_the_columns_that_the_recipe_names(tmp_path):

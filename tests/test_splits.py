@@ -184,6 +184,15 @@ def test_a_value_that_stands_once_stays_in_train():
         assert "9" in found["train"]
 
 
+def test_neither_order_nor_repetitions_of_a_list_make_a_stratum():
+    given = [["a", "b"], ["b", "a"], ["b", "a", "a"], ["c"], ["a", "b"], ["b", "a"], [], ["c"], ["c"], ["c"]]
+    plain = ["ab" if "a" in labels else "c" if labels else "none" for labels in given]
+    for seed in range(5):
+        found = assembled(carving("label", seed=seed), {"tr": labelled(given)})
+        assert {split: len(rows) for split, rows in found.items()} == {"train": 5, "validation": 2, "test": 3}
+        assert all({plain[int(row)] for row in found[split]} == {"ab", "c"} for split in ("validation", "test"))
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [

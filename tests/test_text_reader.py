@@ -79,11 +79,11 @@ def test_a_file_without_text_is_an_empty_example_to_be_counted_but_no_line_or_pa
     assert read(tmp_path, reader("line"), a=content) == read(tmp_path, reader("paragraph"), a=content) == []
 
 
-def test_a_stem_can_be_the_id_and_twice_the_same_is_refused(tmp_path):
+def test_a_stem_can_be_the_id_and_one_that_an_earlier_file_has_gets_its_files_name(tmp_path):
     by_stem = reader(columns={"text": "text", "id": "stem"})
     assert [record.id for record in read(tmp_path, by_stem, **{"1.txt": "x", "2.txt": "y"})] == ["1", "2"]
-    with pytest.raises(UserError, match=r"^b/1.txt: the id '1' stands here a second time"):
-        read(tmp_path, by_stem, **{"a/1.txt": "x", "b/1.txt": "y"})
+    records = read(tmp_path, by_stem, **{"a/1.txt": "x", "b/1.txt": "y"})
+    assert [record.id for record in records] == ["1", "b/1.txt:1"]
 
 
 def test_a_file_in_another_encoding_is_told_by_its_name(tmp_path):

@@ -1,7 +1,6 @@
 """Turns source files of any format into raw records with ids, one at a time."""
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +48,10 @@ PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
 }
 
 
+# Of formats whose ids other files name: they stay as they are.
+NAMED_ELSEWHERE = ("beir",)
+
+
 class Record(NamedTuple):
     """One raw example: its id, where it begins (file and line, row or path), and the values of the task's columns."""
 
@@ -57,18 +60,31 @@ class Record(NamedTuple):
     values: dict[str, Any]
 
 
-def read(root: Path, files: list[Path], reader: Reader) -> Iterator[Record]:
+def read(root: Path, files: list[Path], reader: Reader, renamed: set[str] | None = None) -> Iterator[Record]:
     """Yield the examples of `files`, in the order given; messages name a file relative to `root`.
 
     The id is the one in the file (`reader.columns: id`, CoNLL-U's sent_id, SQuAD's and BEIR's ids), else the example's
-    running number over all files, from 0. Raises UserError with file and line, also where an id of the files stands
-    twice.
+    running number over all files, from 0. One that an earlier file has too gets its file's name, and goes into
+    `renamed`: languages of a corpus share their ids. Raises UserError with file and line, also where an id of one file
+    stands twice.
     """
-    raw = chain.from_iterable(PARSERS[reader.format](path, path.relative_to(root).as_posix(), reader) for path in files)
-    seen: set[str] = set()
-    for number, (given, where, values) in enumerate(raw):
-        if given is not None:
-            if given in seen:
-                raise UserError(f"{where}: the id {given!r} stands here a second time; expected an id once in a split")
-            seen.add(given)
-        yield Record(str(number) if given is None else given, where, values)
+    number = 0
+    earlier: set[str] = set()
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        here: set[str] = set()
+        for given, where, values in PARSERS[reader.format](path, name, reader):
+            chosen = given
+            if given in earlier and reader.format not in NAMED_ELSEWHERE:
+                chosen = f"{name}:{given}"
+                if renamed is not None:
+                    renamed.add(chosen)
+            if chosen is not None:
+                if chosen in earlier or chosen in here:
+                    raise UserError(
+                        f"{where}: the id {given!r} stands here a second time; expected an id once in a file"
+                    )
+                here.add(chosen)
+            yield Record(str(number) if chosen is None else chosen, where, values)
+            number += 1
+        earlier |= here

@@ -3,6 +3,7 @@
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,8 @@ def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray
     if column is None:
         return sum(1 for _ in records), None
     known: dict[str, int] = {}
-    found = array("q", (known.setdefault(value, len(known)) for value in _values(records, column, "stratify")))
+    values = (_as_stratum(value) for value in _values(records, column, "stratify"))
+    found = array("q", (known.setdefault(value, len(known)) for value in values))
     # Sorted, so that ties of remainders do not depend on the order of the file.
     number = np.empty(len(known), dtype=np.int64)
     number[[known[value] for value in sorted(known)]] = np.arange(len(known))
@@ -133,15 +135,25 @@ def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray
 
 def _groups(records: Iterable[Record], column: str) -> NDArray[np.int64]:
     """Return the number of each record's value, in order of first appearance; 8 bytes a record, whatever its value."""
-    digests = array("Q", map(digest, _values(records, column, "group")))
+    digests = array("Q", (digest(_as_text(value)) for value in _values(records, column, "group")))
     _, first, number = np.unique(np.array(digests, dtype=np.uint64), return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number]
 
 
-def _values(records: Iterable[Record], column: str, setting: str) -> Iterator[str]:
-    """Yield each record's value of a column, as JSON text, because a list cannot be a key."""
+def _values(records: Iterable[Record], column: str, setting: str) -> Iterator[Any]:
+    """Yield each record's value of a column; UserError where it has none."""
     for record in records:
         if column not in record.values:
             there = ", ".join(record.values)
             raise UserError(f"splits.{setting}: {record.where} has no column {column!r}; the columns there are {there}")
-        yield json.dumps(record.values[column], ensure_ascii=False, sort_keys=True, default=str)
+        yield record.values[column]
+
+
+def _as_stratum(value: Any) -> str:
+    """Return a value as text; of a list, such as the labels of a text, neither order nor repetitions count."""
+    return _as_text(sorted(set(map(_as_text, value))) if isinstance(value, list) else value)
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as JSON text, because a list cannot be a key."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

@@ -36,6 +36,7 @@ CONCERNS = {
     "answers_in_no_window": "are longer than a window: the model cannot give them",
     "answers_within_tokens": "begin or end inside a token: no span of tokens gives them exactly",
     "completions_truncated": "are longer than a block leaves them: the model neither learns nor is scored on their end",
+    "ids_with_file_name": "stand in another file of the split too, as those of translations do, and got its name",
     "left_out_by_limit": "were left out for a quick look: it is easier to find a document among few than among all",
     "examples_truncated": "were cut to the length of a feature",
     "without_relevant_documents": "queries have no document to be found, and were left out",

@@ -1,5 +1,6 @@
 """Raw records to texts with their targets, what is counted of them, and what is refused, in one line each."""
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,9 @@ from conftest import PLAIN_LOSS, toy_settings
 from pydantic import ValidationError
 
 from finetrail.corpus.readers import Record
+from finetrail.corpus.splits import assemble
 from finetrail.errors import UserError
+from finetrail.schema import Splits
 from finetrail.tasks.text_classification import corpus
 from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize, Train, check
 
@@ -90,6 +93,29 @@ def test_a_record_becomes_a_row(changes: dict[str, Any], value: dict[str, Any], 
     assert list(corpus.tables(chosen)) == list(SPLITS)
     metadata = {b"normalize": b"nfc"} if chosen.normalize == "nfc" else None
     assert all(schema.metadata == metadata for schema in corpus.tables(chosen).values())
+
+
+@pytest.mark.parametrize("separator", [";", None])
+def test_labels_of_a_text_are_one_stratum_whatever_their_order_in_the_file(separator: str | None) -> None:
+    given = ["b; a", "a;b", "a;b;a", "a; b"] if separator else [["b", "a"], ["a", "b"], ["a", "b", "a"], ["a", "b"]]
+    values = [{"text": str(n), "labels": given[n % 4] if n < 16 else "c" if separator else ["c"]} for n in range(20)]
+    chosen = settings(**MULTI | {"label_separator": separator})
+    whole = [Record(str(n), f"a:{n}", value) for n, value in enumerate(values)]
+    drawn = Splits(train="tr", validation=0.25, test=0.25, seed=0, stratify="labels", group=None)
+
+    found = [
+        (split, sorted(set(record.values["labels"])))
+        for split, record in assemble(drawn, lambda _: corpus.records(lambda: iter(whole), chosen))
+    ]
+
+    assert Counter((split, *labels) for split, labels in found) == {
+        ("train", "a", "b"): 8,
+        ("train", "c"): 2,
+        ("validation", "a", "b"): 4,
+        ("validation", "c"): 1,
+        ("test", "a", "b"): 4,
+        ("test", "c"): 1,
+    }
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", None])

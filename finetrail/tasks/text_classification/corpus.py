@@ -5,7 +5,7 @@ import math
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -49,6 +49,16 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
     metadata = {"normalize": settings.normalize} if settings.normalize != "none" else None
     schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])], metadata)
     return dict.fromkeys(SPLITS, schema)
+
+
+def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
+    """Return the records of a split's files, with labels that one string holds as a list, which has strata."""
+    if settings.label_separator is None:
+        return read()
+    return (
+        record._replace(values=record.values | {"labels": _parted(record.values["labels"], settings.label_separator)})
+        for record in read()
+    )
 
 
 def rows(
@@ -157,11 +167,18 @@ def _label(value: Any, settings: Corpus, where: str) -> str:
 
 
 def _labels(value: Any, settings: Corpus, where: str) -> list[str]:
-    if isinstance(value, str) and settings.label_separator is not None:
-        value = [part.strip() for part in value.split(settings.label_separator)] if value.strip() else []
+    if settings.label_separator is not None:
+        value = _parted(value, settings.label_separator)
     if not isinstance(value, list):
         raise UserError(f"{where}: labels is {value!r:.60}; expected a list, or a string and corpus.label_separator")
     return list(dict.fromkeys(_label(item, settings, where) for item in value))
+
+
+def _parted(value: Any, separator: str) -> Any:
+    """Return the labels that stand in a string; what is none, as it is."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(separator)] if value.strip() else []
 
 
 def _score(value: Any, settings: Corpus, where: str) -> float:
