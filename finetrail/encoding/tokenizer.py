@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from finetrail.encoding.vocabulary import wordpiece
 from finetrail.errors import UserError
 
 
@@ -25,6 +26,8 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     if not tokenizer.is_fast:
         kind = type(tokenizer).__name__
         raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"{folder}: the tokenizer has special tokens alone; expected those of words, in tokenizer.json")
     vocabulary = getattr(config, "vocab_size", None)
     if vocabulary is not None and len(tokenizer) > vocabulary:
         raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
@@ -54,6 +57,8 @@ def _as_its_file_has_it(folder: Path, pre_split: bool) -> Any:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    if (of_vocabulary := wordpiece(folder)) is not None:
+        return of_vocabulary
     made = AutoTokenizer.from_pretrained(folder)
     file = folder / "tokenizer.json"
     if made.is_fast and file.is_file():
