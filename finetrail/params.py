@@ -211,10 +211,17 @@ class _ValidSections:
 
 
 def _contradictions(recipe: Any, task: str) -> Iterator[str]:
-    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid."""
+    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
+
+    A check yields each problem; a ValueError is its last one.
+    """
     for check in (schema.check, tasks.module(task, "settings").check):
-        with suppress(_InvalidSection):
+        try:
             yield from check(recipe)
+        except _InvalidSection:
+            continue
+        except ValueError as error:
+            yield str(error)
 
 
 def _validate(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
@@ -268,6 +275,8 @@ def _describe(problem: Any, raw: Any) -> str:
         return f"{key}: required key is missing (write it without a value for null)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{key}: {problem['input']!r}; expected {schema.PATTERNS[problem['ctx']['pattern']]}"
     if problem["type"] == "union_tag_invalid":
         context = problem["ctx"]
         return (

@@ -14,9 +14,25 @@ from pydantic import (
     model_validator,
 )
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHA256 = r"^[0-9a-f]{64}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+HUB_ID = r"^[\w.-]+(/[\w.-]+)?$"
+OWNED_HUB_ID = r"^[\w.-]+/[\w.-]+$"
+INTERVAL = r"^[1-9]\d* (updates|minutes)$"
+TAG_SHAPE = r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$"
+# A pattern -> what messages say is expected.
+PATTERNS = {
+    SHA256: "a sha256, 64 of 0-9 and a-f",
+    NAME: "a name of letters, digits and . _ - alone",
+    HUB_ID: "OWNER/NAME, or NAME",
+    OWNED_HUB_ID: "OWNER/NAME",
+    INTERVAL: "such as '500 updates' or '10 minutes'",
+    TAG_SHAPE: "such as B-TYPE, TYPE-B or B_TYPE",
+}
+
+Sha256 = Annotated[str, Field(pattern=SHA256)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=NAME)]
 
 SHA256_HELP = "sha256 of the file; of a folder or glob: of its sorted 'SHA256  PATH' lines; null is not verified"
 
@@ -104,7 +120,7 @@ class HubSource(Settings):
     """A dataset or a model of the Hugging Face Hub (HF_ENDPOINT names another), at a revision."""
 
     kind: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)?$", description="OWNER/NAME")
+    repo: str = Field(pattern=HUB_ID, description="OWNER/NAME")
     config: str | None = Field(description="a dataset's configuration; null for its only one, and for models")
     revision: str = Field(min_length=1, description="commit, tag, branch or ref; resolved to its commit and recorded")
 
@@ -393,7 +409,7 @@ class Train(Settings):
         "null: all train from the first"
     )  # fmt: skip
     checkpoint_every: str | None = Field(
-        pattern=r"^[1-9]\d* (updates|minutes)$",
+        pattern=INTERVAL,
         description="'500 updates' or '10 minutes': at the next point of the loss curve, besides each epoch, so "
         "that a killed run goes on from there; null: at each epoch only",
     )
@@ -495,5 +511,5 @@ class Export(Settings):
 
     int8: bool = Field(description="also write onnx/model_int8.onnx, if it stays within max_metric_drop")
     max_metric_drop: float = Field(ge=0, description="of the headline test metric, absolute, int8 against torch")
-    hub_repo: str | None = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="OWNER/NAME to push to; null: no push")
+    hub_repo: str | None = Field(pattern=OWNED_HUB_ID, description="OWNER/NAME to push to; null: no push")
     hub_private: bool = Field(description="whether a repository that the push creates is private")

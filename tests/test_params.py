@@ -1,10 +1,14 @@
 """params.yaml and recipes: every mistake is told in one line, and a stage reads only what dvc.yaml declares."""
 
+import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from shutil import copy, copytree
+from typing import Any
 
 import pytest
 from dvc.utils.hydra import apply_overrides
@@ -76,8 +80,8 @@ def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> Non
         ("kind: package", "kind: pack", "corpus.source.kind is 'pack'; expected 'package', 'file', 'archive'"),
         ("version: '0.1'", "version: 0.1", "corpus.source.version: should be a valid string, got 0.1"),
         ("test: 0.2", "test: 0.9", "corpus.splits: validation and test leave nothing for train"),
-        ("sha256: 8573", "sha256: 857", "corpus.source.sha256: String should match pattern"),
-        ("hub_repo:", "hub_repo: me", "export.hub_repo: String should match pattern"),
+        ("sha256: 8573", "sha256: 857", "'; expected a sha256, 64 of 0-9 and a-f"),
+        ("hub_repo:", "hub_repo: me", "export.hub_repo: 'me'; expected OWNER/NAME"),
         ("train:\n  engine", "train:\n\tengine", ": not valid YAML: a tab; expected blanks to indent with"),
         ("license:", "license: MIT: yes", ": not valid YAML: a second colon, or another indentation than above; exp"),
         ("license:", "license: @MIT", "such as @ * & ! % or `; expected it in quotes"),
@@ -88,7 +92,7 @@ def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> Non
         ("license:", "license: ]", ": not valid YAML: something that YAML has no meaning for there"),
         ("engine: trainer", "engine: trainers", "train.engine: should be 'trainer' or 'accelerate'"),
         ("engine: local", "engine: spark", "tokenize.engine: should be 'local' or 'ray', got 'spark'"),
-        ("10 minutes", "10 hours", "train.checkpoint_every: String should match pattern"),
+        ("10 minutes", "10 hours", "train.checkpoint_every: '10 hours'; expected such as '500 updates' or"),
         (
             "language: en",
             "language: en\n  language: ko",
@@ -115,7 +119,7 @@ def test_a_mistake_in_a_recipe_names_file_key_and_expectation(folder: Path, old:
         ("limit:", "limit: 0", "params.yaml: limit: should be greater than or equal to 1, got 0"),
         ("limit:\n", "limits:\n", "params.yaml: limit: required key is missing"),
         ("recipe: wnut16", "recipe: wnut17", "wnut17.yaml is missing; expected one of those there: "),
-        ("recipe: wnut16", "recipe: ../x", "params.yaml: recipe: String should match pattern"),
+        ("recipe: wnut16", "recipe: ../x", "params.yaml: recipe: '../x'; expected a name of letters, digits"),
         ("task: token_classification", "task: token", f"no 'token'; expected one of {', '.join(tasks.names())}"),
     ],
 )
@@ -359,6 +363,24 @@ def test_check_validates_every_recipe_without_heavy_imports() -> None:
 
     assert done.returncode == 0, done.stderr
     assert f"{sum(RECIPES.values())} recipes are valid" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["schema", *(f"tasks.{task}.settings" for task in tasks.names())])
+def test_every_pattern_has_words_for_messages(module: str) -> None:
+    sections = [value for value in vars(import_module(f"finetrail.{module}")).values() if isinstance(value, type)]
+    for value in (section for section in sections if issubclass(section, schema.Settings)):
+        given = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(value.model_json_schema()))
+        assert {json.loads(f'"{pattern}"') for pattern in given} <= schema.PATTERNS.keys()
+
+
+def test_what_a_check_raises_is_its_last_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(recipe: Any) -> Iterator[str]:
+        yield "one"
+        raise ValueError("two")
+
+    monkeypatch.setattr(tasks.module("token_classification", "settings"), "check", check)
+    with pytest.raises(UserError, match="wnut16.yaml: one; two$"):
+        params.load_recipe("token_classification", "wnut16")
 
 
 @pytest.mark.parametrize("module", ["schema", *(f"tasks.{task}.settings" for task in tasks.names())])

@@ -43,7 +43,7 @@ class Scheme(Settings):
 
     name: SchemeName = Field(description="as without a section")
     shape: str | None = Field(
-        pattern=r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$",
+        pattern=schema.TAG_SHAPE,
         description="how the files write a label: B-TYPE, TYPE-B, B_TYPE ...; null for none",
     )
     strip: bool = Field(description="leave out white space around labels, the no-break space too")
