@@ -187,7 +187,7 @@ def _joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
         return pa.concat_tables([table.select(common).replace_schema_metadata(None) for table in (first, second)])
     except pa.ArrowInvalid:
         raise UserError(
-            f"{base.run.name}: the other run's predictions have other labels; expected the same labels in both train splits"
+            f"{base.run.name}: the other predictions have other labels; expected the same labels in both train splits"
         ) from None
 
 

@@ -24,10 +24,8 @@ def table(found: Compared, p_values: Corrected) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in headline_first(found).items():
-        rows.append(
-            f"| {name} | {one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f} | "
-            f"{p_words(p_values.get(name, one.p))} | {one.detectable:.4f} |"
-        )
+        scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
+        rows.append(f"| {name} | {scores} | {p_words(p_values.get(name, one.p))} | {one.detectable:.4f} |")
     return "\n".join(rows)
 
 
@@ -40,6 +38,8 @@ def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
         f"{found.second} against {found.first}: {one.difference:+.4f} {found.headline} "
         f"[{one.low:+.4f}, {one.high:+.4f}], p {p_words(p)}, {found.examples:,} examples{seeds}: "
     )
+    if one.low == one.high == 0:
+        return f"{told}the same at every example."
     if is_noise(p, settings):
         return f"{told}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
     return f"{told}{'better' if is_better(found.headline, one) else 'worse'}, and not by chance alone."

@@ -135,7 +135,7 @@ def _shuffled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def _halves(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights [samples, 2 n] of the two systems: each takes `own` of its examples, and `other` of the other's."""
+    """Return the weights [samples, 2 n] of both systems: `own` of its own examples, and `other` of the other's."""
     return np.concatenate([own, other], axis=1), np.concatenate([other, own], axis=1)
 
 
