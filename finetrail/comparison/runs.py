@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 
 from finetrail import layout, params
@@ -114,8 +115,10 @@ class Files:
 
 @contextmanager
 def opened(root: Path, run: Run) -> Iterator[Files]:
-    """Give the files of a run."""
-    system = DVCFileSystem(repo=str(root), rev=run.revision)
+    """Give the files of a run; they come from the remotes of now, which an old commit's configuration may lack."""
+    with Repo(str(root)) as repo:
+        config = {name: dict(repo.config[name]) for name in ("core", "remote")}
+    system = DVCFileSystem(repo=str(root), rev=run.revision, config=config)
     try:
         yield Files(run, system)
     finally:

@@ -14,6 +14,7 @@ from scipy import stats
 from finetrail.evaluation.bootstrap import SAMPLES_AT_ONCE, Statistic
 
 POWER = 0.8
+ROUNDING = 1e-12  # equal sums that were added in another order differ by less
 
 # Scores by name: of the first system and of the second, each float64 [samples].
 Scores = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -63,7 +64,7 @@ def differences(pairs: list[Statistic], n: int, settings: Settings) -> dict[str,
         else:
             low, high, p, detectable = _of_seeds(second - first, over_examples, settings)
         gap = float((second - first).mean())
-        found[name] = Difference(float(first.mean()), float(second.mean()), gap, low, high, p, detectable)
+        found[name] = Difference(*map(_tidy, (first.mean(), second.mean(), gap, low, high, p, detectable)))
     return found
 
 
@@ -81,8 +82,8 @@ def _of_one_run(
     """Return low, high, p and the detectable difference."""
     tail = (1 - settings.confidence) / 2
     low, high = np.percentile(over_examples, [100 * tail, 100 * (1 - tail)])
-    # Equal sums that were added in another order differ in the last digits.
-    as_large = np.abs(shuffled[1] - shuffled[0]) >= abs(gap) - 1e-12
+    size = np.abs(shuffled[1] - shuffled[0])
+    as_large = (size > abs(gap)) | np.isclose(size, abs(gap), rtol=1e-9, atol=ROUNDING)
     p = (1 + as_large.sum()) / (1 + len(as_large))
     reach = stats.norm.ppf(1 - tail) + stats.norm.ppf(POWER)
     return float(low), float(high), float(p), float(reach * over_examples.std())
@@ -97,13 +98,18 @@ def _of_seeds(gaps: np.ndarray, over_examples: np.ndarray, settings: Settings) -
     of_seeds, of_examples = gaps.var(ddof=1) / len(gaps), over_examples.var()
     error = np.sqrt(of_seeds + of_examples)
     gap = float(gaps.mean())
-    if error == 0:
-        return gap, gap, float(gap == 0), 0.0
+    if error < ROUNDING:
+        return gap, gap, float(abs(gap) < ROUNDING), 0.0
     degrees = (len(gaps) - 1) * error**4 / of_seeds**2 if of_seeds else np.inf
     tail = (1 - settings.confidence) / 2
     reach = float(stats.t.ppf(1 - tail, degrees)) * error
     p = 2 * float(stats.t.sf(abs(gap) / error, degrees))
     return gap - reach, gap + reach, p, reach + float(stats.t.ppf(POWER, degrees)) * error
+
+
+def _tidy(value: float) -> float:
+    """Return a number without what rounding left of 0, and without a sign of 0."""
+    return 0.0 if abs(value) < ROUNDING else float(value)
 
 
 def _apply(pair: Statistic, weights: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
