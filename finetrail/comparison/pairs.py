@@ -69,10 +69,10 @@ def compare(root: Path, first: System, second: System, settings: Settings) -> Co
     headline = same_headline(pairs[0][0].record, pairs[0][1].record)
     read = [(evaluated(root, a), evaluated(root, b)) for a, b in pairs]
     base = read[0][0]
-    aligned = [(_aligned(base, a), _aligned(base, b)) for a, b in read]
+    tables = [(aligned(base, a), aligned(base, b)) for a, b in read]
     scoring = tasks.module(base.run.record["task"], "scoring")
-    statistics = [scoring.statistics(_joined(base, *tables), base.target, base.settings) for tables in aligned]
-    outcomes = [[scoring.outcomes(table, base.target, base.settings) for table in tables] for tables in aligned]
+    statistics = [scoring.statistics(joined(base, *pair), base.target, base.settings) for pair in tables]
+    outcomes = [[scoring.outcomes(table, base.target, base.settings) for table in pair] for pair in tables]
     return Compared(
         first=first.name,
         second=second.name,
@@ -135,7 +135,7 @@ def _by_id(table: pa.Table) -> dict[str, Any]:
     return {str(row["id"]): row for row in table.to_pylist()}
 
 
-def _aligned(base: Evaluated, other: Evaluated) -> pa.Table:
+def aligned(base: Evaluated, other: Evaluated) -> pa.Table:
     """Return the rows of `other` in the order of base's; UserError where their examples differ."""
     names = f"{base.run.name} and {other.run.name}"
     for table in sorted(base.corpus.keys() | other.corpus.keys()):
@@ -180,7 +180,7 @@ def _keys(units: pa.Table) -> list[Key]:
     return keys
 
 
-def _joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
+def joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
     """Stack the rows of both systems, of the columns that both have."""
     common = [name for name in first.column_names if name in second.column_names]
     try:
