@@ -22,8 +22,6 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-QUOTE = "'"
-
 
 class Declared:
     """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
@@ -279,9 +277,7 @@ def _describe(problem: Any, raw: Any) -> str:
         return f"{key}: {problem['input']!r}; expected {schema.PATTERNS[problem['ctx']['pattern']]}"
     if problem["type"] == "union_tag_invalid":
         context = problem["ctx"]
-        return (
-            f"{key}.{context['discriminator'].strip(QUOTE)} is {context['tag']!r}; expected {context['expected_tags']}"
-        )
+        return f"{key}: {context['discriminator']} is {context['tag']!r}; expected {context['expected_tags']}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -480,13 +480,6 @@ class Recipe(Settings):
 
 def check(recipe: Any) -> Iterator[str]:
     """Yield what settings of a recipe of any task contradict each other in."""
-    source, splits, reader = recipe.corpus.source, recipe.corpus.splits, recipe.corpus.reader
-    if source.kind == "hub" and reader.format != "parquet":
-        yield f"corpus.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
-    if isinstance(splits.validation, str) and isinstance(splits.test, str):
-        for setting in ("stratify", "group"):
-            if (column := getattr(splits, setting)) is not None:
-                yield f"corpus.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
     if recipe.numerics == "portable":
         if recipe.train.precision not in ("auto", "fp32"):
             yield (
@@ -498,6 +491,13 @@ def check(recipe: Any) -> Iterator[str]:
                 "numerics is portable, and train.execution: compile compiles for this CPU; "
                 "expected execution auto or eager, or numerics fast"
             )
+    source, splits, reader = recipe.corpus.source, recipe.corpus.splits, recipe.corpus.reader
+    if source.kind == "hub" and reader.format != "parquet":
+        yield f"corpus.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
+    if isinstance(splits.validation, str) and isinstance(splits.test, str):
+        for setting in ("stratify", "group"):
+            if (column := getattr(splits, setting)) is not None:
+                yield f"corpus.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
 
 
 def check_trained_before(recipe: Any) -> Iterator[str]:

@@ -77,7 +77,7 @@ def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> Non
             "corpus.tags.scheme: should be 'iob1', 'iob2', 'iobes', 'bilou', 'io' or 'none'",
         ),
         ("scheme: iob2", "scheme: {name: io, strip: true}", "corpus.tags.scheme.shape: required key is missing"),
-        ("kind: package", "kind: pack", "corpus.source.kind is 'pack'; expected 'package', 'file', 'archive'"),
+        ("kind: package", "kind: pack", "corpus.source: 'kind' is 'pack'; expected 'package', 'file', 'archive'"),
         ("version: '0.1'", "version: 0.1", "corpus.source.version: should be a valid string, got 0.1"),
         ("test: 0.2", "test: 0.9", "corpus.splits: validation and test leave nothing for train"),
         ("sha256: 8573", "sha256: 857", "'; expected a sha256, 64 of 0-9 and a-f"),

@@ -168,7 +168,7 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names; ClassLabels as their names."""
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowInvalid, OSError):
         raise UserError(f"{name}: not a Parquet file, or only a part of one; expected PAR1 at both ends") from None
     wanted = parts(reader.columns)
     for column in wanted:
@@ -206,7 +206,7 @@ def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowException, OSError):  # a damaged page; the footer was whole
+        except (pa.ArrowInvalid, OSError):  # a damaged page; the footer was whole
             raise UserError(f"{name}: damaged Parquet; expected the file as it was written: fetch it again") from None
         if batch is None:
             return
