@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -77,15 +78,22 @@ def load_recipe(task: str, recipe: str) -> Any:
         "Recipe",
         __base__=schema.Recipe,
         corpus=(settings.Corpus, ...),
-        model=(schema.Model, ...),
+        model=(schema.either(schema.Model, schema.Student), ...),
         tokenize=(settings.Tokenize, ...),
-        train=(settings.Train, ...),
+        train=(_train(settings), ...),
         evaluate=(settings.Evaluate, ...),
         export=(schema.Export, ...),
     )
     validated = _validate(model, path)
     _check(validated, task, path)
     return validated
+
+
+def _train(settings: ModuleType) -> Any:
+    """Return the type of a task's section train, which may have distillation where its models can be taught."""
+    if not hasattr(settings, "TaughtTrain"):
+        return settings.Train
+    return schema.either(settings.Train, settings.TaughtTrain)
 
 
 def declared_keys(stage_name: str) -> list[str]:
