@@ -177,11 +177,15 @@ def keys() -> str:
     parts += ["### beside the sections", "", *section(schema.Recipe)]
     for name, model in shared.items():
         parts += [f"### {name}", "", *section(model)]
+        if model is schema.Model:
+            parts += ["### model: of a student", "", *section(schema.Student, model)]
     readers: dict[str, Any] = {}
     for task in tasks.names():
         settings = tasks.module(task, "settings")
         own = {"corpus": settings.Corpus, "tokenize": settings.Tokenize, "train": settings.Train,
                "evaluate": settings.Evaluate}  # fmt: skip
+        if hasattr(settings, "TaughtTrain"):
+            own["train"] = settings.TaughtTrain
         parts += [f"## Recipes of {task}", ""]
         for name, model in own.items():
             if len(rows := section(model, shared[name])) > len(section(shared[name], shared[name])):

@@ -210,9 +210,9 @@ def _describe(problem: Any, raw: Any) -> str:
     """Return 'key.path: what is wrong (got VALUE)', in the words of the YAML file."""
     keys: list[str] = []
     for depth, step in enumerate(problem["loc"], start=1):
-        last = depth == len(problem["loc"])
+        lacking = problem["type"] == "missing" and depth == len(problem["loc"])
         # pydantic puts the tag or the type of a union's member into the location: it is no key of the file.
-        if isinstance(raw, dict) and (last or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
+        if isinstance(raw, dict) and (lacking or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
             keys.append(str(step))
             raw = raw.get(step)
         elif isinstance(raw, list) and isinstance(step, int):

@@ -32,7 +32,7 @@ def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table
     from transformers import AutoTokenizer
 
     from finetrail import numerics, tasks
-    from finetrail.evaluation import inference, splits
+    from finetrail.evaluation import inference
     from finetrail.model import distillation
 
     numerics.use(declared.numerics, declared.threads)
@@ -41,7 +41,8 @@ def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table
     weights, tokenizer = layout.TEACHER / "weights", AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     distillation.check_tokens(AutoTokenizer.from_pretrained(layout.TEACHER / "tokenizer"), tokenizer)
     model = modeling.load_teacher(weights, target)
-    features = splits.load("train").features
+    with pa.memory_map(str(layout.features_file("train"))) as file:
+        features = pa.ipc.open_stream(file).read_all()
     distillation.check_lengths(model.config, features)
     if not modeling.INPUTS_STAY:
         shutil.copytree(weights, folder / layout.TAUGHT_BY.name)
