@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import peft
-import pyarrow as pa
 import torch
 import transformers
 from datasets import Dataset, concatenate_datasets
@@ -40,7 +39,8 @@ def main() -> None:
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     target = stage.read_json(layout.TARGET)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
-    train, validation = load_features("train", hasattr(settings, "distillation")), load_features("validation")
+    taught = hasattr(settings, "distillation") and task.INPUTS_STAY
+    train, validation = load_features("train", taught), load_features("validation")
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
     validation = validation.select(batching.feature_lengths(validation).argsort(kind="stable")[::-1])
     notes = task.notes(layout.WEIGHTS)
@@ -191,13 +191,10 @@ def start_without_graphs(run: Run, reason: str) -> NoReturn:
 
 
 def load_features(split: str, taught: bool = False) -> Dataset:
-    """Map the features of a split into memory, those with labels; taught: with what a teacher said of them, if any."""
+    """Map the features of a split into memory, those with labels; taught: with what a teacher said of them."""
     features = Dataset.from_file(str(layout.features_file(split)))
     if taught:
-        with pa.memory_map(str(layout.TAUGHT_LOGITS)) as file:
-            said = pa.ipc.open_stream(file).schema.names
-        logits = [Dataset.from_file(str(layout.TAUGHT_LOGITS))] if said else []
-        features = concatenate_datasets([features, *logits], axis=1)
+        features = concatenate_datasets([features, Dataset.from_file(str(layout.TAUGHT_LOGITS))], axis=1)
     labelled = batching.labelled(features)
     if not len(labelled):
         raise UserError(

@@ -26,10 +26,11 @@ PIPELINE_TAG = "question-answering"
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# The logit of what is no choice. Not infinity: probability times logarithm would be no number.
-NEVER = -1e9
 # Each epoch gives a model the same inputs, so that a teacher has to see them once.
 INPUTS_STAY = True
+
+# The logit of what is no choice. Not infinity: probability times logarithm would be no number.
+NEVER = -1e9
 
 
 def base_is_baseline(folder: Path) -> bool:
