@@ -525,6 +525,11 @@ class Recipe(Settings):
                 "model.teacher and train.distillation go together, in tasks whose train has that section; expected "
                 f"{'train.distillation too, or no teacher' if has_teacher else 'model.teacher too, or neither'}"
             )
+        if has_teacher and train is not None and train.execution not in ("auto", "eager"):
+            raise ValueError(
+                f"train.execution: {train.execution} is not for a loss with a teacher, whose tokens with labels are "
+                "looked for in each pass; expected auto or eager"
+            )
         return self
 
     @model_validator(mode="after")

@@ -106,6 +106,7 @@ SECTION = "  distillation:\n    temperature: 2.0\n    labels_weight: 0.5\n    te
         ("  layers:\n  - 0\n  - 2\n  - 4\n", "", "model.layers: required key is missing"),
         ("  - 0\n  - 2", "  - 2\n  - 0", "model: layers is [2, 0, 4]; expected each once, in rising order"),
         ("  - 0\n", "  - -1\n", "model.layers.0: should be greater than or equal to 0, got -1"),
+        ("execution: auto", "execution: compile", "train.execution: compile is not for a loss with a teacher"),
         ("temperature: 2.0", "temperature: 0.0", "train.distillation.temperature: should be greater than 0, got 0.0"),
         ("    labels_weight: 0.5\n", "", "train.distillation.labels_weight: required key is missing"),
         ("    batch_size: 64\n", "", "model.teacher.batch_size: required key is missing"),
