@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from benchmarks import keep
 
-STAGES = ("download@corpus", "download@model", "tokenize", "train", "evaluate", "export", "report")
+STAGES = ("download@corpus", "download@model", "tokenize", "teach", "train", "evaluate", "export", "report")
 ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1"}  # dvc's lines as they come
 
 

@@ -178,6 +178,10 @@ def keys() -> str:
     parts += ["### beside the sections", "", *section(schema.Recipe)]
     for name, model in shared.items():
         parts += [f"### {name}", "", *section(model)]
+        if model is schema.Model:
+            parts += ["### model: of a student", "", *section(schema.Student, model)]
+        if model is schema.Train:
+            parts += ["### train: with a teacher", "", *section(schema.Distillation, prefix="distillation.")]
     readers: dict[str, Any] = {}
     for task in tasks.names():
         settings = tasks.module(task, "settings")
@@ -204,10 +208,10 @@ def kind(model: Any, key: str) -> str:
     return str(get_args(model.model_fields[key].annotation)[0])
 
 
-def section(model: Any, known: Any = None) -> list[str]:
+def section(model: Any, known: Any = None, prefix: str = "") -> list[str]:
     """Return one section as a table, nested sections with dotted keys, without the keys of a known section."""
     rows = [" ".join((model.__doc__ or "").split()), "", "| key | type | meaning |", "| --- | --- | --- |"]
-    return [*rows, *fields(model, "", known), ""]
+    return [*rows, *fields(model, prefix, known), ""]
 
 
 def fields(model: Any, prefix: str, known: Any = None) -> list[str]:

@@ -16,10 +16,15 @@ MODEL = Path("data/model")
 MODEL_PROVENANCE = MODEL / "provenance.json"
 WEIGHTS = MODEL / "weights"
 BASE_TOKENIZER = MODEL / "tokenizer"
+# Only where the recipe names a teacher.
+TEACHER = MODEL / "teacher"
 TOKENIZED = Path("data/tokenized")
 TARGET = TOKENIZED / "target.json"
 USED_TOKENIZER = TOKENIZED / "tokenizer"
 TOKENIZED_COUNTS = TOKENIZED / "counts.json"
+TAUGHT = Path("data/taught")
+TAUGHT_LOGITS = TAUGHT / "train.arrow"
+TAUGHT_BY = TAUGHT / "teacher"
 TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
 PREDICTIONS = Path("data/predictions.parquet")

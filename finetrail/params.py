@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
@@ -83,13 +84,20 @@ def load_recipe(task: str, recipe: str) -> Any:
         "Recipe",
         __base__=schema.Recipe,
         corpus=(settings.Corpus, ...),
-        model=(schema.Model, ...),
+        model=(schema.either(schema.Model, schema.Student), ...),
         tokenize=(settings.Tokenize, ...),
-        train=(settings.Train, ...),
+        train=(_train(settings), ...),
         evaluate=(settings.Evaluate, ...),
         export=(schema.Export, ...),
     )
     return _validate(model, path, partial(_contradictions, task=task))
+
+
+def _train(settings: ModuleType) -> Any:
+    """Return the type of a task's section train, which may have distillation where its models can be taught."""
+    if not hasattr(settings, "TaughtTrain"):
+        return settings.Train
+    return schema.either(settings.Train, settings.TaughtTrain)
 
 
 def declared_keys(stage_name: str) -> list[str]:
@@ -260,9 +268,9 @@ def _describe(problem: Any, raw: Any) -> str:
     """Return 'key.path: what is wrong (got VALUE)', in the words of the YAML file."""
     keys: list[str] = []
     for depth, step in enumerate(problem["loc"], start=1):
-        last = depth == len(problem["loc"])
+        lacking = problem["type"] == "missing" and depth == len(problem["loc"])
         # pydantic puts the tag or the type of a union's member into the location: it is no key of the file.
-        if isinstance(raw, dict) and (last or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
+        if isinstance(raw, dict) and (lacking or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
             keys.append(str(step))
             raw = raw.get(step)
         elif isinstance(raw, list) and isinstance(step, int):

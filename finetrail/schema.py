@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -362,6 +364,45 @@ class Model(Settings):
     license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
 
 
+class Teacher(Settings):
+    """A finished model of the same task, with the base model's vocabulary and the corpus's labels."""
+
+    name: str = Field(min_length=1, description="what people call it: the Hub id where it has one")
+    source: Source
+    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+    batch_size: int = Field(ge=1, description="features a step, as its logits are computed")
+
+
+class Student(Model):
+    """A base model of which only some layers are kept, or that learns from a teacher, or both."""
+
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        min_length=1, description="layers of the base model to keep, from 0, in rising order; null: all"
+    )
+    teacher: Teacher | None = Field(
+        description="whose logits it learns, as train.distillation says; null: it learns from the labels alone"
+    )
+
+    @model_validator(mode="after")
+    def _layers_are_there(self) -> "Student":
+        if self.layers is not None and self.layers != sorted(set(self.layers)):
+            raise ValueError(f"layers is {self.layers}; expected each once, in rising order")
+        if self.layers is not None and self.source.kind == "new":
+            raise ValueError("layers: a new model has the layers of its config; expected null")
+        return self
+
+
+def either(plain: Any, larger: Any) -> Any:
+    """Return the type of a section that may have the keys that `larger` adds to `plain`: all of them, or none."""
+    added = larger.model_fields.keys() - plain.model_fields.keys()
+
+    def form(value: Any) -> str:
+        has_more = not added.isdisjoint(value) if isinstance(value, dict) else isinstance(value, larger)
+        return "larger" if has_more else "plain"
+
+    return Annotated[Annotated[plain, Tag("plain")] | Annotated[larger, Tag("larger")], Discriminator(form)]
+
+
 class Tokenize(Settings):
     """How a corpus becomes features; a task adds what its features are. These two never change a byte of them."""
 
@@ -432,6 +473,20 @@ class Train(Settings):
         return self
 
 
+class Distillation(Settings):
+    """The loss of a student: the weighted sum of that of the labels and that of its teacher's logits."""
+
+    temperature: float = Field(
+        gt=0,
+        description="logits are divided by it before the softmax, the loss multiplied by its square (Hinton et al. "
+        "2015); above 1 the unlikely labels count more",
+    )
+    labels_weight: float = Field(ge=0, description="of the loss that the labels give")
+    teacher_weight: float = Field(
+        gt=0, description="of the Kullback-Leibler divergence of the student's probabilities from the teacher's"
+    )
+
+
 ClassWeights = Annotated[
     Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None,
     told(
@@ -491,6 +546,7 @@ def check(recipe: Any) -> Iterator[str]:
                 "numerics is portable, and train.execution: compile compiles for this CPU; "
                 "expected execution auto or eager, or numerics fast"
             )
+    yield from _distillation(recipe)
     source, splits, reader = recipe.corpus.source, recipe.corpus.splits, recipe.corpus.reader
     if source.kind == "hub" and reader.format != "parquet":
         yield f"corpus.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
@@ -504,6 +560,20 @@ def check_trained_before(recipe: Any) -> Iterator[str]:
     """Yield what is wrong with a new model, for a task that fine-tunes and cannot train from nothing."""
     if recipe.model.source.kind == "new":
         yield "model.source: kind new is for text_generation; expected a model that was trained before"
+
+
+def _distillation(recipe: Any) -> Iterator[str]:
+    has_teacher = getattr(recipe.model, "teacher", None) is not None
+    if has_teacher != hasattr(recipe.train, "distillation"):
+        yield (
+            "model.teacher and train.distillation go together, in tasks whose train has that section; expected "
+            f"{'train.distillation too, or no teacher' if has_teacher else 'model.teacher too, or neither'}"
+        )
+    if has_teacher and recipe.train.execution not in ("auto", "eager"):
+        yield (
+            f"train.execution: {recipe.train.execution} is not for a loss with a teacher, whose tokens with labels are "
+            "looked for in each pass; expected auto or eager"
+        )
 
 
 class Export(Settings):

@@ -1,25 +1,55 @@
-"""The recipe's base model -> data/model: verified weights as safetensors, its tokenizer, and where they came from."""
+"""The recipe's base model -> data/model: verified weights as safetensors, its tokenizer, and where they came from.
 
-from finetrail import layout
+Of a student, the layers that the recipe keeps, and its teacher beside it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from finetrail import layout, schema
 from finetrail.model.base import copy_verified
+from finetrail.model.layers import keep_layers
 from finetrail.params import load
-from finetrail.sources import fetch, moving
+from finetrail.sources import Fetched, fetch, moving
 from finetrail.stage import log, outputs, run, write_json
 
 
 def main() -> None:
-    """Fetch the base model, verify it and write it with its provenance."""
+    """Fetch the base model, and its teacher if it has one; verify and write them with their provenance."""
     model = load("download@model").model
+    student = model if isinstance(model, schema.Student) else None
+    teacher = student.teacher if student else None
     fetched = fetch(model.source, "model", layout.SCRATCH)
-    provenance = {"name": model.name, **fetched.provenance}
-    provenance["license"] = model.license or provenance["license"]
+    of_teacher = fetch(teacher.source, "model", layout.SCRATCH) if teacher else None
     with outputs(layout.MODEL) as [folder]:
-        copy_verified(fetched, folder)
+        provenance = copied(fetched, model, folder)
+        if student and student.layers is not None:
+            keep_layers(folder / layout.WEIGHTS.name, student.layers)
+            provenance["layers"] = student.layers
+        if teacher and of_teacher:
+            provenance["teacher"] = copied(of_teacher, teacher, folder / layout.TEACHER.name)
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
+    tell(fetched, provenance)
+    if of_teacher:
+        tell(of_teacher, provenance["teacher"], "teacher ")
+
+
+def copied(fetched: Fetched, model: schema.Model | schema.Teacher, folder: Path) -> dict[str, Any]:
+    """Copy a model's verified files, and return its provenance."""
+    copy_verified(fetched, folder)
+    provenance = {"name": model.name, **fetched.provenance}
+    return provenance | {"license": model.license or provenance["license"]}
+
+
+def tell(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:
+    """Log what came, and what to pin where it may change."""
     if hint := moving(fetched):
-        log(f"download@model: {hint}")
-    size = "new: train draws its weights" if model.source.kind == "new" else f"{provenance['bytes'] / 1e6:.0f} MB"
-    log(f"download@model: {model.name}, {size}, sha256 {provenance['sha256'][:8]}…")
+        log(f"download@model: {what}{hint}")
+    size = (
+        "new: train draws its weights" if fetched.provenance["kind"] == "new" else f"{provenance['bytes'] / 1e6:.0f} MB"
+    )
+    kept = f", layers {', '.join(map(str, provenance['layers']))}" if "layers" in provenance else ""
+    log(f"download@model: {what}{provenance['name']}{kept}, {size}, sha256 {provenance['sha256'][:8]}…")
 
 
 if __name__ == "__main__":

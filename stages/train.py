@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 import peft
 import torch
 import transformers
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
+from finetrail.model import distillation
 from finetrail.training import adapters, batching, checkpoints, execution, graphs, loop, memory, packing, trainer
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
@@ -38,7 +39,8 @@ def main() -> None:
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     target = stage.read_json(layout.TARGET)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
-    train, validation = map(load_features, ("train", "validation"))
+    taught = hasattr(settings, "distillation") and task.INPUTS_STAY
+    train, validation = load_features("train", taught), load_features("validation")
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
     validation = validation.select(batching.feature_lengths(validation).argsort(kind="stable")[::-1])
     notes = task.notes(layout.WEIGHTS)
@@ -46,7 +48,7 @@ def main() -> None:
         stage.log(f"train: {note}")
     run = Run(
         task=task,
-        collator=task.build_collator(tokenizer, settings),
+        collator=distillation.collator(task.build_collator(tokenizer, settings)),
         train=taken(train, task.COLUMNS),
         validation=taken(validation, task.COLUMNS),
         validate=lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
@@ -91,11 +93,21 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
     make_deterministic(seed)
     model = task.build_model(layout.WEIGHTS, target, settings, train)
     model.config.use_cache = False  # for generation only; the Trainer would do so too
+    if hasattr(settings, "distillation"):
+        teach(model, task, target, settings)
     if settings.lora is not None:
         adapters.add(model, settings.lora)
     if settings.gradient_checkpointing:
         memory.checkpoint_gradients(model)
     return model
+
+
+def teach(model: PreTrainedModel, task: ModuleType, target: Any, settings: Any) -> None:
+    """Let the model learn from what its teacher said of the features, or says of each batch where inputs change."""
+    ask = None
+    if not task.INPUTS_STAY:
+        ask = task.asking(task.load_teacher(layout.TAUGHT_BY, target), effective_precision(settings.precision))
+    distillation.teach(model, task.divergence, settings.distillation, ask)
 
 
 def executed(model: PreTrainedModel, run: Run) -> Run:
@@ -178,9 +190,11 @@ def start_without_graphs(run: Run, reason: str) -> NoReturn:
     os.execv(sys.executable, sys.orig_argv)
 
 
-def load_features(split: str) -> Dataset:
-    """Map the features of a split into memory, those with labels."""
+def load_features(split: str, taught: bool = False) -> Dataset:
+    """Map the features of a split into memory, those with labels; taught: with what a teacher said of them."""
     features = Dataset.from_file(str(layout.features_file(split)))
+    if taught:
+        features = concatenate_datasets([features, Dataset.from_file(str(layout.TAUGHT_LOGITS))], axis=1)
     labelled = batching.labelled(features)
     if not len(labelled):
         raise UserError(

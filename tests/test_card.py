@@ -125,6 +125,15 @@ def test_a_license_is_written_as_the_hub_takes_it(license: str | None, expected:
     assert {key: value for key, value in data.items() if key.startswith("license")} == expected
 
 
+def test_of_a_student_the_card_tells_the_layers_and_the_teacher() -> None:
+    base_model = records()["base_model"]
+    teacher = base_model | {"name": "Our tagger", "license": "MIT"}
+    text = model_card(**records(base_model=base_model | {"layers": [0, 2, 4], "teacher": teacher}))
+    assert "| layers kept | 0, 2, 4 |" in text
+    assert "| license | MIT |" in text.split("Teacher: Our tagger\n")[1]
+    assert "layers kept" not in model_card(**records()) and "Teacher" not in model_card(**records())
+
+
 def test_a_base_model_that_has_no_hub_id_is_named_in_the_text_alone() -> None:
     card = ModelCard(model_card(**records(base_model=records()["base_model"] | {"name": "Our encoder"})))
     assert "base_model" not in card.data.to_dict()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -307,3 +308,49 @@ def test_a_hub_model_is_kept_with_its_commit_and_without_heavy_imports(tmp_path,
     assert load_file(tmp_path / "data/model/weights/model.safetensors").keys() == TENSORS.keys()
     assert not (tmp_path / "data/model/weights/model.safetensors").is_symlink()
     assert done.stdout == "[]\n"
+
+
+def student(folder, teacher, layers):
+    source = TypeAdapter(schema.ModelSource).validate_python({"kind": "file", "path": str(folder), "sha256": None})
+    given = {"kind": "file", "path": str(teacher), "sha256": None}
+    taught_by = schema.Teacher(
+        name="teacher", source=TypeAdapter(schema.Source).validate_python(given), license=None, batch_size=1
+    )
+    return schema.Student(name="me/student", source=source, license=None, layers=layers, teacher=taught_by)
+
+
+def test_a_teacher_stands_beside_its_student_whose_layers_are_those_asked_for(download, folder, monkeypatch):
+    tensors = {f"encoder.layer.{layer}.bias": np.full(2, layer, dtype=np.float32) for layer in range(3)}
+    save_file(tensors, folder / "model.safetensors")
+    model = student(folder, folder, [0, 2])
+    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model))
+    download_model.main()
+    of_teacher, of_student = (load_file(f"data/model/{place}weights/model.safetensors") for place in ("teacher/", ""))
+    assert {name: int(tensor[0]) for name, tensor in of_student.items()} == {
+        "encoder.layer.0.bias": 0,
+        "encoder.layer.1.bias": 2,
+    }
+    assert of_teacher.keys() == tensors.keys()
+    assert json.loads(Path("data/model/weights/config.json").read_text())["num_hidden_layers"] == 2
+    assert json.loads(Path("data/model/teacher/weights/config.json").read_text()) == CONFIG
+    assert Path("data/model/teacher/tokenizer/tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "in a format that can run code when loaded"),
+        (
+            lambda folder: (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {}})),
+            "has auto_map: it wants code of its own to run",
+        ),
+    ],
+)
+def test_a_teacher_is_checked_as_a_base_model_is(download, folder, tmp_path, monkeypatch, damage, message):
+    shutil.copytree(folder, tmp_path / "teacher")
+    damage(tmp_path / "teacher")
+    model = student(folder, tmp_path / "teacher", None)
+    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model))
+    with pytest.raises(UserError, match=message):
+        download_model.main()
+    assert not Path("data/model").exists()

@@ -25,7 +25,7 @@ RECIPES = {
     "retrieval": 4,
     "text_classification": 16,
     "text_generation": 5,
-    "token_classification": 11,
+    "token_classification": 13,
 }
 
 
@@ -108,6 +108,63 @@ def test_a_mistake_in_a_recipe_names_file_key_and_expectation(folder: Path, old:
 
     assert str(error.value).startswith(str(RECIPE))
     assert message in str(error.value)
+
+
+STUDENT = RECIPE.with_name("wnut16-student.yaml")
+SECTION = "  distillation:\n    temperature: 2.0\n    labels_weight: 0.5\n    teacher_weight: 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (SECTION, "", "whose train has that section; expected train.distillation too, or no teacher"),
+        ("  layers:\n  - 0\n  - 2\n  - 4\n", "", "model.layers: required key is missing"),
+        ("  - 0\n  - 2", "  - 2\n  - 0", "model: layers is [2, 0, 4]; expected each once, in rising order"),
+        ("  - 0\n", "  - -1\n", "model.layers.0: should be greater than or equal to 0, got -1"),
+        ("execution: auto", "execution: compile", "train.execution: compile is not for a loss with a teacher"),
+        ("temperature: 2.0", "temperature: 0.0", "train.distillation.temperature: should be greater than 0, got 0.0"),
+        ("    labels_weight: 0.5\n", "", "train.distillation.labels_weight: required key is missing"),
+        ("    batch_size: 64\n", "", "model.teacher.batch_size: required key is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_student_is_told(folder: Path, old: str, new: str, message: str) -> None:
+    edit(STUDENT, old, new)
+    with pytest.raises(UserError) as error:
+        params.load_recipe("token_classification", STUDENT.stem)
+    assert message in str(error.value)
+
+
+def test_a_loss_by_a_teacher_needs_one(folder: Path) -> None:
+    edit(RECIPE, "  class_weights:\n", f"  class_weights:\n{SECTION}")
+    with pytest.raises(UserError, match=r"expected model.teacher too, or neither$"):
+        params.load_recipe("token_classification", RECIPE.stem)
+
+
+def test_a_task_that_cannot_be_taught_says_so(folder: Path) -> None:
+    path = Path("recipes/retrieval/bbc-headlines.yaml")
+    teacher = (
+        "  name: t\n    source:\n      kind: file\n      path: t\n      sha256:\n    license:\n    batch_size: 1\n"
+    )
+    edit(path, "  license: apache-2.0\n", f"  license: apache-2.0\n  layers:\n  teacher:\n  {teacher}")
+    with pytest.raises(UserError, match="model.teacher and train.distillation go together, in tasks whose train has"):
+        params.load_recipe("retrieval", path.stem)
+    edit(path, "train:\n", f"train:\n{SECTION}")
+    with pytest.raises(UserError, match="train.distillation: unknown key"):
+        params.load_recipe("retrieval", path.stem)
+
+
+def test_scores_are_no_probabilities_to_be_taught(folder: Path) -> None:
+    path = Path("recipes/text_classification/bbc-news-adapted.yaml")
+    text = path.read_text().replace("label: folder", "score: folder").replace("stratify: label", "stratify:")
+    text = text.replace("problem: single_label", "problem: regression").replace(
+        "best_metric: accuracy", "best_metric: loss"
+    )
+    path.write_text(text.replace("  class_weights:\n", f"  class_weights:\n{SECTION}"))
+    student = STUDENT.read_text()
+    added = student[student.index("  layers:") : student.index("tokenize:")]
+    edit(path, "  license: apache-2.0\n", f"  license: apache-2.0\n{added}")
+    with pytest.raises(UserError, match="train.distillation compares probabilities, and corpus.problem regression has"):
+        params.load_recipe("text_classification", path.stem)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
-ALL = ["download@corpus", "download@model", "tokenize", "train", "evaluate", "export", "report"]
+ALL = ["download@corpus", "download@model", "tokenize", "teach", "train", "evaluate", "export", "report"]
 RECIPE = "recipes/token_classification/toy.yaml"
 
 
@@ -146,7 +146,7 @@ def test_another_learning_rate_reruns_train_and_what_follows(copy: Path) -> None
 def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:
     printed = run(copy, "dvc", "exp", "run", "-S", "limit=8", "-S", "epochs=1")
 
-    assert ran(printed) == ["tokenize", "train", "evaluate", "export", "report"]
+    assert ran(printed) == ["tokenize", "teach", "train", "evaluate", "export", "report"]
     metrics = json.loads((copy / "metrics/metrics.json").read_text())
     assert metrics["corpus"]["examples"] == {"train": 8, "validation": 8, "test": 8}
 

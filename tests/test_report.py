@@ -238,6 +238,15 @@ def test_summary_tells_what_ran_on_what_and_how_well() -> None:
     assert got["export"]["onnx_int8"]["disagreements"] == 113
 
 
+def test_summary_tells_of_a_student_its_layers_and_its_teacher() -> None:
+    results = make_results()
+    teacher = {"name": "teacher", "sha256": "cd" * 32, "resolved": {}, "license": "mit"}
+    results.model.update(layers=[0, 2, 4], teacher=teacher)
+    got = summary.summarize("token_classification", "wnut16", results)
+    assert got["model"]["layers"] == [0, 2, 4]
+    assert got["model"]["teacher"] == {"name": "teacher", "sha256": "cd" * 32}
+
+
 def test_summary_keeps_six_significant_digits_and_leaves_ints_and_flags_alone() -> None:
     results = make_results()
     results.training["lr"] = 0.00001234567891

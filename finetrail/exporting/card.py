@@ -41,10 +41,7 @@ def model_card(
             metadata=metadata.to_yaml(),
             corpus=corpus,
             base_model=base_model,
-            origins={
-                f"Corpus: {corpus['name']}": _origin(corpus),
-                f"Base model: {base_model['name']}": _origin(base_model),
-            },
+            origins=_origins(corpus, base_model),
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
             machine=training["machine"],
             evaluated_on={} if evaluation["machine"] == training["machine"] else evaluation["machine"],
@@ -107,6 +104,18 @@ def _metadata(
 
 def _hub_repo(provenance: Record) -> str | None:
     return provenance["source"]["repo"] if provenance["kind"] == "hub" else None
+
+
+def _origins(corpus: Record, base_model: Record) -> dict[str, Record]:
+    """Return the origin of all that the model was made of, by what it is."""
+    kept = {"layers kept": ", ".join(map(str, base_model["layers"]))} if "layers" in base_model else {}
+    origins = {
+        f"Corpus: {corpus['name']}": _origin(corpus),
+        f"Base model: {base_model['name']}": _origin(base_model) | kept,
+    }
+    if teacher := base_model.get("teacher"):
+        origins[f"Teacher: {teacher['name']}"] = _origin(teacher)
+    return origins
 
 
 def _origin(provenance: Record) -> Record:

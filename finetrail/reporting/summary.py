@@ -47,7 +47,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "task": task,
         "recipe": recipe,
         "seed": results.training["seed"],
-        "model": _identity(results.model),
+        "model": _identity(results.model) | _student(results.model),
         "corpus": _identity(results.corpus) | {"examples": examples},
         "tokenize": results.counts["settings"],
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
@@ -110,6 +110,12 @@ def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
     identity = {key: provenance[key] for key in ("name", "sha256")}
     commit = provenance["resolved"].get("commit")
     return identity | {"commit": commit} if commit else identity
+
+
+def _student(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers and the teacher of a model that has them."""
+    known = {key: provenance[key] for key in ("layers", "teacher") if key in provenance}
+    return known | ({"teacher": _identity(known["teacher"])} if "teacher" in known else {})
 
 
 def _baseline_scores(evaluation: dict[str, Any], split: str, metric: str) -> dict[str, float]:

@@ -57,6 +57,8 @@ def _hindrances(config: Any, settings: Train, precision: str, packs: bool) -> It
     rope = getattr(config, "rope_parameters", None) or {}
     if getattr(config, "sparse_prediction", False) or rope.get("rope_type", "default") in READ_BY_ROPE:
         yield "a model that reads no numbers from the device"
+    if hasattr(settings, "distillation"):  # its loss looks for the tokens with labels on the device
+        yield "no teacher"
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
 

@@ -13,6 +13,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreT
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
+from finetrail.model import distillation
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.metrics import validate as validate
@@ -23,6 +24,8 @@ PIPELINE_TAG = "fill-mask"
 COLUMNS = ("input_ids", "pieces", "labels", "draw")
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
+# Masks are drawn anew in each epoch: a teacher has to see each batch.
+INPUTS_STAY = False
 
 NEW_HEAD = (
     "the base model has no masked-LM head: it got a new one, tied to its word embeddings, "
@@ -71,6 +74,39 @@ def _reset(name: str, parameter: torch.Tensor) -> None:
         torch.nn.init.eye_(parameter)
     else:
         torch.nn.init.constant_(parameter, float(name.endswith("weight")))
+
+
+def load_teacher(folder: Path, target: None) -> PreTrainedModel:
+    """Load a finished model that fills masks, in fp32; UserError where it is none."""
+    return distillation.load_teacher(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING, label_names=None)
+
+
+def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean divergence over the tokens with labels."""
+    logits = outputs["logits"][inputs["labels"] != IGNORE_INDEX]
+    return distillation.divergences(logits, taught, temperature).mean()
+
+
+def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]], torch.Tensor]:
+    """Return what gives a teacher's logits of a batch, of its tokens with labels: [labelled, vocabulary]."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    teacher.eval().requires_grad_(False)
+    known: list[torch.Tensor] = []
+
+    def keep_labelled(base: Any, _: Any, output: Any) -> None:
+        output.last_hidden_state = output.last_hidden_state[known.pop()][None]  # the head of all costs as much again
+
+    teacher.base_model.register_forward_hook(keep_labelled)
+
+    def ask(inputs: dict[str, Any]) -> torch.Tensor:
+        known.append(inputs["labels"] != IGNORE_INDEX)
+        texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        device = texts["input_ids"].device
+        with torch.no_grad(), torch.autocast(device.type, half, enabled=half is not None):
+            logits = teacher.to(device)(**texts)["logits"]
+        return logits[0]
+
+    return ask
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import CsvReader, Distillation, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 
 METRICS = ("loss", "perplexity", "accuracy")
 PROBABILITY = "share of the tokens that are to be predicted; 0.15 in BERT"
@@ -55,6 +55,12 @@ class Train(schema.Train):
 
     mask_probability: float = Field(gt=0, lt=1, description=PROBABILITY)
     whole_word: bool = Field(description=WHOLE_WORD)
+
+
+class TaughtTrain(Train):
+    """Training by the masked tokens and by a teacher's logits."""
+
+    distillation: Distillation = Field(description="how much the teacher counts")
 
 
 class Evaluate(schema.Evaluate):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
@@ -16,15 +17,20 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
-from finetrail.model import loading
+from finetrail.model import distillation, loading
 from finetrail.tasks.question_answering.metrics import span_accuracy
 from finetrail.tasks.question_answering.settings import Train
 
 PIPELINE_TAG = "question-answering"
 # Of the features, what the collator takes.
-COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions")
+COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
+# Each epoch gives a model the same inputs, so that a teacher has to see them once.
+INPUTS_STAY = True
+
+# The logit of what is no choice. Not infinity: probability times logarithm would be no number.
+NEVER = -1e9
 
 
 def base_is_baseline(folder: Path) -> bool:
@@ -68,6 +74,30 @@ def _without_padding(model: torch.nn.Module, _: Any, inputs: dict[str, Any], out
 def load_model(folder: Path) -> PreTrainedModel:
     """Load a trained model with its head, in fp32."""
     return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+
+
+def load_teacher(folder: Path, target: dict[str, bool]) -> PreTrainedModel:
+    """Load a finished model that points at answers, in fp32; UserError where it is none."""
+    return distillation.load_teacher(
+        folder, AutoModelForQuestionAnswering, MODEL_FOR_QUESTION_ANSWERING_MAPPING, label_names=None
+    )
+
+
+def taught(outputs: dict[str, np.ndarray], features: pa.Table) -> list[np.ndarray]:
+    """Return a teacher's logits of each feature of a batch, of start and end at each token: [tokens, 2]."""
+    both = np.stack([outputs["start_logits"], outputs["end_logits"]], axis=-1)
+    lengths = pc.list_value_length(features["input_ids"]).to_pylist()
+    return [of_one[:length] for of_one, length in zip(both, lengths, strict=True)]
+
+
+def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean divergence over features, each with a choice among its tokens for start and for end."""
+    tokens = inputs["attention_mask"].bool()
+    whole = taught.new_full((*tokens.shape, 2), NEVER)
+    whole[tokens] = taught
+    logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1).float()
+    logits = logits.masked_fill(~tokens[..., None], NEVER)
+    return distillation.divergences(logits.mT, whole.mT, temperature).mean()
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

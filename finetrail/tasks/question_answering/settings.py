@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import JsonLinesReader, JsonReader, ParquetReader, SquadReader, Train
+from finetrail.schema import Distillation, JsonLinesReader, JsonReader, ParquetReader, SquadReader, Train
 
-__all__ = ["NULL_POSITION", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["NULL_POSITION", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 
 # The first token of a feature stands for "no answer here": [CLS] where the tokenizer has one (Devlin et al. 2019).
 NULL_POSITION = 0
@@ -55,6 +55,12 @@ class Tokenize(schema.Tokenize):
                 f"{self.max_length} no room to advance; expected their sum below max_length - {MOST_SPECIAL_TOKENS}"
             )
         return self
+
+
+class TaughtTrain(Train):
+    """Training by the labels and by a teacher's logits."""
+
+    distillation: Distillation = Field(description="how much the teacher counts")
 
 
 class Evaluate(schema.Evaluate):

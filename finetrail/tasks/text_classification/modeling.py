@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
@@ -14,16 +15,18 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
-from finetrail.model import losses
+from finetrail.model import distillation, losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
 from finetrail.tasks.text_classification.settings import TARGETS, Train
 
 PIPELINE_TAG = "text-classification"
 # Of the features, what the collator takes.
-COLUMNS = ("input_ids", "token_type_ids", "labels")
+COLUMNS = ("input_ids", "token_type_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
+# Each epoch gives a model the same inputs, so that a teacher has to see them once.
+INPUTS_STAY = True
 
 # The problem as transformers names it, by which its models choose their loss.
 PROBLEM_TYPES = {
@@ -69,6 +72,30 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
 def load_model(folder: Path) -> PreTrainedModel:
     """Load a trained model with its head, in fp32."""
     return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+
+
+def load_teacher(folder: Path, target: dict[str, Any]) -> PreTrainedModel:
+    """Load a finished classifier of the same labels, in fp32; UserError where it is none."""
+    return distillation.load_teacher(
+        folder,
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        target["label_names"],
+        problem_type=PROBLEM_TYPES[target["problem"]],
+    )
+
+
+def taught(outputs: dict[str, np.ndarray], features: pa.Table) -> list[np.ndarray]:
+    """Return a teacher's logits of each feature of a batch: [1, labels]."""
+    return list(outputs["logits"][:, None])
+
+
+def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean divergence over features; of several labels at once, over all of them, each a yes or no."""
+    logits = outputs["logits"]
+    if inputs["labels"].is_floating_point():  # as many labels as apply
+        logits, taught = (torch.stack([values, torch.zeros_like(values)], dim=-1) for values in (logits, taught))
+    return distillation.divergences(logits, taught, temperature).mean()
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import CsvReader, Fraction, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import CsvReader, Distillation, Fraction, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 
 # What is to be predicted -> the column of the corpus that holds it.
 TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
@@ -98,6 +98,12 @@ class Tokenize(schema.Tokenize):
         return self
 
 
+class TaughtTrain(Train):
+    """Training by the labels and by a teacher's logits."""
+
+    distillation: Distillation = Field(description="how much the teacher counts")
+
+
 class Evaluate(schema.Evaluate):
     """Prediction, and the scores that depend on a choice."""
 
@@ -127,6 +133,11 @@ def check(recipe: Any) -> Iterator[str]:
         )
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
         yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
+    if problem == "regression" and hasattr(recipe.train, "distillation"):
+        yield (
+            "train.distillation compares probabilities, and corpus.problem regression has none; expected single_label "
+            "or multi_label"
+        )
     if recipe.evaluate.positive_label is not None and problem != "single_label":
         yield f"evaluate.positive_label goes with corpus.problem single_label, not {problem}; expected null"
     yield from _unknown_labels(recipe)

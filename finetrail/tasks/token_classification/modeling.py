@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
@@ -14,7 +15,7 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
-from finetrail.model import losses
+from finetrail.model import distillation, losses
 from finetrail.model.loading import with_new_head
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification.metrics import validate as validate
@@ -22,9 +23,11 @@ from finetrail.tasks.token_classification.settings import Target, Train, label_n
 
 PIPELINE_TAG = "token-classification"
 # Of the features, what the collator takes.
-COLUMNS = ("input_ids", "labels")
+COLUMNS = ("input_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
+# Each epoch gives a model the same inputs, so that a teacher has to see them once.
+INPUTS_STAY = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
@@ -53,6 +56,25 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
 def load_model(folder: Path) -> PreTrainedModel:
     """Load a trained model with its head, in fp32."""
     return AutoModelForTokenClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+
+
+def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
+    """Load a finished tagger of the same labels, in fp32; UserError where it is none."""
+    return distillation.load_teacher(
+        folder, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, label_names(target)
+    )
+
+
+def taught(outputs: dict[str, np.ndarray], features: pa.Table) -> list[np.ndarray]:
+    """Return a teacher's logits of each feature of a batch, of its tokens with labels: [labelled, labels]."""
+    known = [np.array(labels) != IGNORE_INDEX for labels in features["labels"].to_pylist()]
+    return [of_one[: len(kept)][kept] for of_one, kept in zip(outputs["logits"], known, strict=True)]
+
+
+def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the mean divergence over the tokens with labels."""
+    logits = outputs["logits"][inputs["labels"] != IGNORE_INDEX]
+    return distillation.divergences(logits, taught, temperature).mean()
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

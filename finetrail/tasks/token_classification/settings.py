@@ -7,9 +7,18 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import ConllReader, ConlluReader, Evaluate, JsonLinesReader, JsonReader, ParquetReader, Settings
+from finetrail.schema import (
+    ConllReader,
+    ConlluReader,
+    Distillation,
+    Evaluate,
+    JsonLinesReader,
+    JsonReader,
+    ParquetReader,
+    Settings,
+)
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 
 COLUMNS = {"tokens", "labels"}
 
@@ -119,6 +128,12 @@ class Tokenize(schema.Tokenize):
                 "expected stride < max_length - 2"
             )
         return self
+
+
+class TaughtTrain(Train):
+    """Training by the labels and by a teacher's logits."""
+
+    distillation: Distillation = Field(description="how much the teacher counts")
 
 
 ENTITY_METRICS = ("f1", "precision", "recall", "accuracy", "macro_f1")

@@ -1,0 +1,60 @@
+"""Turns the train split and a teacher, where the recipe has one, into what a student learns from it: data/taught.
+
+That are the teacher's logits, once for all epochs; where each epoch draws its inputs anew, it is the teacher itself.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from finetrail import layout, params, stage
+
+
+def main() -> None:
+    """Write the logits of the train split's features, in their order; no column where there are none."""
+    declared = params.load("teach")
+    teacher = getattr(declared.model, "teacher", None)
+    with stage.outputs(layout.TAUGHT) as [folder]:
+        folder.mkdir()
+        logits = pa.table({}) if teacher is None else lesson(declared, teacher.batch_size, folder)
+        path = str(folder / layout.TAUGHT_LOGITS.name)
+        with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, logits.schema) as writer:
+            writer.write_table(logits)
+    if teacher is None:
+        stage.log("teach: no teacher: nothing to learn from but the labels")
+
+
+def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table:
+    """Check the teacher, and return its logits; or copy it into the folder, to be asked while the student trains."""
+    # Seconds to import, and most recipes have no teacher.
+    from transformers import AutoTokenizer
+
+    from finetrail import numerics, tasks
+    from finetrail.evaluation import inference
+    from finetrail.model import distillation
+
+    numerics.use(declared.numerics, declared.threads)
+    numerics.use_tf32(declared.numerics)
+    modeling, target = tasks.module(declared.task, "modeling"), stage.read_json(layout.TARGET)
+    weights, tokenizer = layout.TEACHER / "weights", AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
+    distillation.check_tokens(AutoTokenizer.from_pretrained(layout.TEACHER / "tokenizer"), tokenizer)
+    model = modeling.load_teacher(weights, target)
+    with pa.memory_map(str(layout.features_file("train"))) as file:
+        features = pa.ipc.open_stream(file).read_all()
+    distillation.check_lengths(model.config, features)
+    if not modeling.INPUTS_STAY:
+        shutil.copytree(weights, folder / layout.TAUGHT_BY.name)
+        stage.log(f"teach: {model.num_parameters():,} parameters, asked in training: each epoch has other inputs")
+        return pa.table({})
+    forward = inference.torch_forward(model.to(inference.device()))
+    rows: dict[int, Any] = {}
+    for numbers, outputs in inference.run(features, forward, tokenizer.pad_token_id, batch_size):
+        rows |= zip(numbers.tolist(), modeling.taught(outputs, features.take(numbers)), strict=True)
+    stage.log(f"teach: {model.num_parameters():,} parameters, logits of {len(rows):,} features of train")
+    return pa.table({distillation.TAUGHT: distillation.column([rows[row] for row in range(len(features))])})
+
+
+if __name__ == "__main__":
+    stage.run(main)
