@@ -25,7 +25,9 @@ def settings(**changes: Any) -> Tokenize:
         "query_prefix": "",
         "document_prefix": "",
         "max_negatives": 2,
+        "negatives": None,
         "pooling": "mean",
+        "dimensions": None,
         "limit": None,
     }
     return Tokenize.model_validate(values | changes)
@@ -168,7 +170,7 @@ def test_no_negatives_are_kept_where_the_recipe_wants_none(tokenizer: Any) -> No
 def test_the_target_says_how_a_text_becomes_a_vector() -> None:
     chosen = settings(pooling="cls", query_prefix="query: ")
 
-    expected = {"pooling": "cls", "max_length": 8, "query_prefix": "query: ", "document_prefix": ""}
+    expected = {"pooling": "cls", "dimensions": None, "max_length": 8, "query_prefix": "query: ", "document_prefix": ""}
     assert encoding.target(iter([]), chosen) == expected
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from finetrail.encoding.ranking import terms, top
 from finetrail.errors import UserError
 from finetrail.evaluation.bootstrap import intervals
 from finetrail.evaluation.splits import Encoded
@@ -22,7 +23,7 @@ from finetrail.tasks.retrieval.encoding import Encoder
 from finetrail.tasks.retrieval.settings import Evaluate, Tokenize
 
 IDS = [f"d{number}" for number in range(130)]
-TARGET = {"pooling": "mean", "max_length": 20, "query_prefix": "", "document_prefix": ""}
+TARGET = {"pooling": "mean", "dimensions": None, "max_length": 20, "query_prefix": "", "document_prefix": ""}
 
 
 def settings(**changes: Any) -> Evaluate:
@@ -75,7 +76,7 @@ def test_scores_by_hand() -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 50))
 def test_the_highest_come_first_and_equal_ones_in_order(scores: list[int], k: int) -> None:
-    rows, best = scoring.top(np.array(scores, dtype=np.float32), k)
+    rows, best = top(np.array(scores, dtype=np.float32), k)
 
     expected = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
     assert rows.tolist() == expected
@@ -149,8 +150,8 @@ def test_a_query_of_unknown_words_finds_the_documents_in_order() -> None:
 
 
 def test_bigrams_are_those_of_words() -> None:
-    assert scoring.terms("여자친구가 A b12!", "bigrams") == ["여자", "자친", "친구", "구가", "a", "b1", "12"]
-    assert scoring.terms("여자친구가 A b12!", "words") == ["여자친구가", "a", "b12"]
+    assert terms("여자친구가 A b12!", "bigrams") == ["여자", "자친", "친구", "구가", "a", "b1", "12"]
+    assert terms("여자친구가 A b12!", "words") == ["여자친구가", "a", "b12"]
 
 
 # --- from features to answers ---------------------------------------------------------------------------------------
@@ -208,7 +209,9 @@ def encoder(tokenizer: Any) -> Encoder:
         query_prefix="",
         document_prefix="",
         max_negatives=0,
+        negatives=None,
         pooling="mean",
+        dimensions=None,
         limit=None,
     )
     return Encoder(tokenizer, TARGET, chosen)
