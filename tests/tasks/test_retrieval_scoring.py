@@ -227,6 +227,44 @@ def predictions(encoder: Encoder, tokenizer: Any) -> pa.Table:
     return scoring.predict(encoded(encoder, ASKED), shared, TARGET, Bag(len(tokenizer)), tokenizer, settings())
 
 
+def test_each_declared_beginning_of_the_vectors_is_scored_as_trec_eval_scores_it(
+    encoder: Encoder, tokenizer: Any
+) -> None:
+    class Table:
+        """A forward whose hidden states are rows of a table of random vectors."""
+
+        rows = np.random.default_rng(0).normal(size=(len(tokenizer), 12)).astype(np.float32)
+
+        def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {"last_hidden_state": self.rows[inputs["input_ids"]]}
+
+    forward, target = Table(), TARGET | {"dimensions": [2, 5]}
+    asked, collection = encoded(encoder, ASKED), encoded(encoder, COLLECTION)
+    found = scoring.predict(asked, {"documents": collection}, target, forward, tokenizer, settings())
+
+    def vectors(texts: list[str], width: int) -> np.ndarray:
+        means = [forward.rows[tokenizer(text)["input_ids"]].mean(0)[:width] for text in texts]
+        return np.stack([mean / np.linalg.norm(mean) for mean in means])
+
+    texts = ["paris anna lives in paris .", "the train to oslo left", "quito is far from lee !"]
+    qrels = {row["id"]: {one["id"]: one["relevance"] for one in row["relevant"]} for row in ASKED.to_pylist()}
+    scores = scoring.score(found, target, settings())
+    for width, name in ((2, "ndcg@10_2"), (5, "ndcg@10_5"), (12, "ndcg@10")):
+        cosines = vectors(ASKED["query"].to_pylist(), width) @ vectors(texts, width).T
+        run = {q: dict(zip("poq", row, strict=True)) for q, row in zip("012", cosines.tolist(), strict=True)}
+        expected = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
+        assert scores[name] == pytest.approx(np.mean([of_one["ndcg_cut_10"] for of_one in expected.values()])), width
+    assert len({round(scores[name], 6) for name in ("ndcg@10_2", "ndcg@10_5", "ndcg@10")}) > 1
+    assert list(scores) == ["ndcg@10", "mrr@10", "recall@1", "recall@10", "recall@100", "ndcg@10_2", "ndcg@10_5"]
+    units, to_scores = scoring.statistics(found, target, settings())
+    assert {name: float(value[0]) for name, value in to_scores(np.ones((1, units))).items()} == pytest.approx(scores)
+    # People who ask have judged nothing, and wait for no other search.
+    nobody = Encoded(ASKED.set_column(2, "relevant", pa.nulls(3, QUERIES.field("relevant").type)), asked.features)
+    served = scoring.predict(nobody, {"documents": collection}, target, forward, tokenizer, settings())
+    assert served.column_names == [name for name in found.column_names if not name.startswith("ranked_")]
+    assert served["ranked"] == found["ranked"]
+
+
 def test_documents_that_share_tokens_are_found(predictions: pa.Table, tokenizer: Any) -> None:
     assert [ids[0] for ids in predictions["predictions"].to_pylist()] == ["p", "o", "q"]
     assert predictions["ranked"] == predictions["predictions"]
