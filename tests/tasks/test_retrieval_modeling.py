@@ -346,6 +346,15 @@ def test_dimensions_beyond_the_vector_are_refused(base: Path) -> None:
         build(base, dimensions=[8, 32])
 
 
+def test_the_saved_folder_says_which_beginnings_do(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model, _ = build(base, dimensions=[4, 16])
+    folder = saved(model, tokenizer, tmp_path / "saved")
+
+    assert json.loads((folder / "config.json").read_text())["matryoshka_dimensions"] == [4, 16, 32]
+    again, _ = build(folder)  # whose training has no part in them
+    assert "matryoshka" not in (saved(again, tokenizer, tmp_path / "again") / "config.json").read_text()
+
+
 def test_sentence_transformers_finds_with_fewer_dimensions_what_is_scored(
     base: Path, tokenizer: Any, tmp_path: Path
 ) -> None:

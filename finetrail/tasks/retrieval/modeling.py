@@ -207,15 +207,26 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
         )
     if encoder.config.is_encoder_decoder:
         raise UserError(f"{base_model}: {encoder.config.model_type} has a decoder; expected an encoder alone")
-    width, longest = encoder.config.hidden_size, max(target["dimensions"] or [0])
-    if longest >= width:
-        raise UserError(
-            f"tokenize.dimensions: {longest} is no beginning of the {width} numbers of a vector of {base_model}; "
-            "expected fewer, for the whole is always among them"
-        )
+    declare_dimensions(encoder.config, target["dimensions"], base_model)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # kept for who loads the encoder, but no gradient reaches it
     return BiEncoder(encoder, target, settings.scale)
+
+
+def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Path) -> None:
+    """Write into the model's config, as servers such as vLLM read it, which beginnings of its vectors do for them.
+
+    UserError where one is no beginning.
+    """
+    if dimensions is not None and dimensions[-1] >= config.hidden_size:
+        raise UserError(
+            f"tokenize.dimensions: {dimensions[-1]} is no beginning of the {config.hidden_size} numbers of a vector of "
+            f"{base_model}; expected fewer, for the whole is always among them"
+        )
+    if dimensions is None:  # those that did for the base model need no longer do
+        vars(config).pop("matryoshka_dimensions", None)
+    else:
+        config.matryoshka_dimensions = [*dimensions, config.hidden_size]
 
 
 def load_model(folder: Path) -> PreTrainedModel:
