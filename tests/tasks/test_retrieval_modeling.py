@@ -20,10 +20,11 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, Tra
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.schema import Bootstrap
+from finetrail.schema import Bootstrap, Lora
 from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
+from finetrail.training import adapters, memory
 from finetrail.training.speed import speed_up
 
 TRAIN = Train.model_construct(scale=20.0)
@@ -386,6 +387,14 @@ MANY = [
 ]
 
 
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 def gradients(model: PreTrainedModel, batch: dict[str, Any], piece_size: int | None) -> dict[str, torch.Tensor]:
     """Return the loss and each weight's gradient of one pass, whose dropout is that of the seed 0."""
     model.piece_size = piece_size
@@ -408,11 +417,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
 def test_a_batch_in_parts_has_the_gradients_of_one_pass(
     base: Path, tokenizer: Any, piece_size: int, dimensions: list[int] | None
 ) -> None:
-    model, _ = build(base, dimensions=dimensions)
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    model = without_dropout(build(base, dimensions=dimensions)[0])
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
 
     same(gradients(model, batch, piece_size), gradients(model, batch, None))
@@ -477,3 +482,30 @@ def test_validation_takes_its_batches_whole(base: Path, tokenizer: Any) -> None:
         whole = model(**batch)
         model.piece_size = 1
         assert torch.equal(model(**batch).documents, whole.documents)
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_parts_go_with_what_averages_gradients_over_processes(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model = without_dropout(build(base)[0])
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+    whole = gradients(model, batch, None)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        spread = torch.nn.parallel.DistributedDataParallel(model)
+        model.zero_grad()
+        model.piece_size = 2
+        spread(**batch).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+    same({name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"loss": whole["loss"]}, whole)
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_parts_go_with_gradient_checkpoints_and_adapters(base: Path, tokenizer: Any) -> None:
+    model = build(base)[0]
+    adapters.add(model, Lora(rank=2, alpha=4.0, dropout=0.0, target_modules=None))
+    memory.checkpoint_gradients(without_dropout(model))
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+
+    same(gradients(model, batch, 2), gradients(model, batch, None))
