@@ -463,6 +463,11 @@ class Train(Settings):
     )
     lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
 
+    @property
+    def piece_size(self) -> int:
+        """Features that go through the model at once, unless memory ends before."""
+        return self.batch_size
+
     @model_validator(mode="after")
     def _layers_train(self) -> "Train":
         if self.lora is not None and (self.unfreeze_layers is not None or self.layer_decay < 1):

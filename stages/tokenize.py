@@ -26,6 +26,8 @@ def main() -> None:
     tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
     target = task.target(train(), settings)
     encoder = task.Encoder(tokenizer, target, settings)
+    if hasattr(encoder, "survey"):
+        encoder.survey(lambda table: pq.read_table(layout.table_file(layout.CORPUS, table)))
     engine = ordered_map(settings.engine, settings.num_proc)
     with stage.outputs(layout.TOKENIZED) as [folder], engine as mapped:
         folder.mkdir()

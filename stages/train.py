@@ -55,7 +55,7 @@ def main() -> None:
         settings=settings,
         seed=declared.seed,
         scratch=scratch(declared),
-        piece_size=settings.batch_size,
+        piece_size=settings.piece_size,
     )
     started = time.perf_counter()
     model, record = fit(lambda: build_model(task, target, settings, train, declared.seed), run)
@@ -112,6 +112,8 @@ def teach(model: PreTrainedModel, task: ModuleType, target: Any, settings: Any) 
 
 def executed(model: PreTrainedModel, run: Run) -> Run:
     """Prepare the model for how the run executes its passes, and return the run with that."""
+    if not run.task.SEPARABLE:
+        model.piece_size = run.piece_size  # type: ignore[assignment]
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     precision = effective_precision(run.settings.precision)
     way = execution.chosen(model, run.settings, precision, run.updates(processes)[1])
@@ -155,7 +157,7 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             if prepared.execution.execution == "graphs":
                 start_without_graphs(run, str(error).splitlines()[0])
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
-            if several or not run.task.SEPARABLE or run.piece_size == 1:
+            if several or run.piece_size == 1:
                 raise UserError(
                     f"train: the device is out of memory with {run.piece_size} features at once; expected a smaller "
                     "batch_size (and more train.gradient_accumulation), train.gradient_checkpointing, or a smaller "

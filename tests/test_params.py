@@ -22,7 +22,7 @@ RECIPE = Path("recipes/token_classification/wnut16.yaml")
 RECIPES = {
     "masked_lm": 4,
     "question_answering": 6,
-    "retrieval": 4,
+    "retrieval": 5,
     "text_classification": 16,
     "text_generation": 5,
     "token_classification": 13,

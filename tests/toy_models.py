@@ -14,7 +14,7 @@ TEXTS = {"input_ids": torch.tensor([[2, 9, 8, 7, 3], [2, 6, 5, 3, 0]])} | MASK
 TARGETS: dict[str, Any] = {
     "masked_lm": None,
     "question_answering": {"unanswerable": False},
-    "retrieval": {"pooling": "mean", "max_length": 16, "query_prefix": "", "document_prefix": ""},
+    "retrieval": {"pooling": "mean", "dimensions": None, "max_length": 16, "query_prefix": "", "document_prefix": ""},
     "text_classification": {"problem": "single_label", "label_names": ["bad", "fair", "good"]},
     "text_generation": {"block_size": 8, "template": None},
     "token_classification": ["O", "B-LOC", "B-PER"],

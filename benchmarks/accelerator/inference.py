@@ -29,7 +29,7 @@ PEER_BATCHES = (32, 128, 512)
 ROUNDS = 3
 WORDS = 5000
 MOST_DIFFERENCE = 1e-3
-TARGET = {"pooling": "mean", "max_length": LONGEST, "query_prefix": "", "document_prefix": ""}
+TARGET = {"pooling": "mean", "dimensions": None, "max_length": LONGEST, "query_prefix": "", "document_prefix": ""}
 
 
 def run(part: Part) -> None:
@@ -152,7 +152,7 @@ def our_encoder(folder: Path, texts: list[str], device: str) -> Callable[[int], 
     """Return what turns the texts into vectors, from a batch size on."""
     modeling, encoding, scoring = (tasks.module("retrieval", name) for name in ("modeling", "encoding", "scoring"))
     declared = tasks.module("retrieval", "settings").Tokenize(
-        engine="local", num_proc=1, max_query_length=32, max_negatives=0, limit=None, **TARGET
+        engine="local", num_proc=1, max_query_length=32, max_negatives=0, negatives=None, limit=None, **TARGET
     )
     encoder = encoding.Encoder(AutoTokenizer.from_pretrained(folder), TARGET, declared)
     forward = inference.torch_forward(modeling.load_model(folder).to(device))

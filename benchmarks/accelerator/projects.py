@@ -82,9 +82,11 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
             "query_prefix": "",
             "document_prefix": "",
             "max_negatives": 0,
+            "negatives": None,
             "pooling": "mean",
+            "dimensions": None,
         },
-        {"best_metric": "mrr@10", "scale": 20.0, "batching": "random"},
+        {"best_metric": "mrr@10", "micro_batch": None, "scale": 20.0, "batching": "random"},
         {"index": "exact", "bm25_terms": "words"},
     ),
     "text_generation": (

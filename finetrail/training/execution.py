@@ -37,14 +37,14 @@ def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int
     padding: Literal["buckets", "none"] = "none" if packs else "buckets"
     if settings.execution in ("eager", "compile"):
         return Execution(padding, settings.execution)
-    hindrances = list(_hindrances(model.config, settings, precision, packs))
+    hindrances = list(_hindrances(model, settings, precision, packs))
     if settings.execution == "graphs" and hindrances:
         raise UserError(f"train.execution: graphs needs {hindrances[0]}; expected auto or eager, or that")
     records = not hindrances and (settings.execution == "graphs" or updates >= UPDATES_WORTH_RECORDING)
     return Execution(padding, "graphs" if records else "eager")
 
 
-def _hindrances(config: Any, settings: Train, precision: str, packs: bool) -> Iterable[str]:
+def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Iterable[str]:
     """Yield what CUDA graphs would need and this run lacks."""
     if not torch.cuda.is_available():
         yield "a CUDA device"
@@ -54,6 +54,7 @@ def _hindrances(config: Any, settings: Train, precision: str, packs: bool) -> It
         yield "a single process without FSDP"
     if precision == "fp16":
         yield "precision bf16"  # fp16 reads each update's gradients, to scale the loss
+    config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     if getattr(config, "sparse_prediction", False) or rope.get("rope_type", "default") in READ_BY_ROPE:
         yield "a model that reads no numbers from the device"
@@ -61,6 +62,8 @@ def _hindrances(config: Any, settings: Train, precision: str, packs: bool) -> It
         yield "no teacher"
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
+    if getattr(model, "piece_size", None) not in (None, settings.batch_size):
+        yield "batches that are encoded as a whole"  # parts that are computed anew read the generator's state
 
 
 def run_pass(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from ruamel.yaml import YAML
 from safetensors.numpy import load
 from toys import projects
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
 from finetrail import layout, params, tasks
 from finetrail.training import prefetch
@@ -188,6 +188,29 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     printed = capfd.readouterr().err
     assert "goes on from the checkpoint after update 2 of" in printed
     assert "out of memory" not in printed
+
+
+def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_batch_would_declare(
+    tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenized("retrieval")
+    declared = [trained("retrieval", engine=engine, micro_batch=2) for engine in ENGINES]
+    assert curve(declared[0], "train/loss") == pytest.approx(curve(declared[1], "train/loss"), rel=1e-5)
+    assert "out of memory" not in capfd.readouterr().err
+    forward = BertModel.forward
+
+    def limited(self: Any, input_ids: torch.Tensor, **others: Any) -> Any:
+        if self.training and len(input_ids) > 2:
+            raise torch.OutOfMemoryError
+        return forward(self, input_ids, **others)
+
+    monkeypatch.setattr(BertModel, "forward", limited)
+    for engine, expected in zip(ENGINES, declared, strict=True):
+        halved = trained("retrieval", engine=engine, micro_batch=None)
+        records = [json.loads(files.pop("data/trained/training.json")) for files in (halved, expected)]
+        assert [record["piece_size"] for record in records] == [2, 2]
+        assert halved == expected
+    assert "out of memory: again, with at most 2 features at once" in capfd.readouterr().err
 
 
 def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(

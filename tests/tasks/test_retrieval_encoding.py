@@ -1,5 +1,6 @@
 """Queries and documents become the features that training and search take; nothing is lost uncounted."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ def settings(**changes: Any) -> Tokenize:
         "query_prefix": "",
         "document_prefix": "",
         "max_negatives": 2,
+        "negatives": None,
         "pooling": "mean",
+        "dimensions": None,
         "limit": None,
     }
     return Tokenize.model_validate(values | changes)
@@ -178,7 +181,7 @@ def test_no_negatives_are_kept_where_the_recipe_wants_none(tokenizer: Any) -> No
 def test_the_target_says_how_a_text_becomes_a_vector() -> None:
     chosen = settings(pooling="cls", query_prefix="query: ")
 
-    expected = {"pooling": "cls", "max_length": 8, "query_prefix": "query: ", "document_prefix": ""}
+    expected = {"pooling": "cls", "dimensions": None, "max_length": 8, "query_prefix": "query: ", "document_prefix": ""}
     assert encoding.target(iter([]), chosen) == expected
 
 
@@ -209,3 +212,115 @@ def test_encoding_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+# --- mined negatives ------------------------------------------------------------------------------------------------
+
+NEGATIVES = {"terms": "words", "per_pair": 2, "depth": 4, "below": 0.95}
+COLLECTION = [
+    document("a", "oslo is far from paris"),
+    document("b", "oslo is far"),
+    document("c", "the train to oslo"),
+    document("d", "oslo oslo oslo"),
+    document("e", "anna and lee"),
+    document("f", "lee", "oslo"),
+    document("g", "nobody was there"),
+]
+BY_ID = {row["id"]: row for row in COLLECTION}
+ASKED = queries(
+    ("is oslo far from paris", [BY_ID["a"], BY_ID["b"]], [BY_ID["g"]]),
+    ("lee and anna", [BY_ID["e"]], []),
+    ("is oslo far from paris", [BY_ID["c"]], []),
+    ("unable", [BY_ID["g"]], []),
+)
+
+
+def mining(tokenizer: Any, **changes: Any) -> encoding.Encoder:
+    given = encoder(tokenizer, negatives=NEGATIVES | changes)
+    collection = pa.Table.from_pylist(COLLECTION, DOCUMENTS)
+    given.survey({"train": ASKED, "documents": collection}.__getitem__)
+    return given
+
+
+def weights(query: str) -> dict[str, float]:
+    """Return BM25's score of each document, by Lucene's formula: k1 1.5, b 0.75."""
+    texts = {row["id"]: f"{row['title']} {row['text']}".split() for row in COLLECTION}
+    mean = sum(map(len, texts.values())) / len(texts)
+    having = {word: sum(word in text for text in texts.values()) for word in query.split()}
+    return {
+        name: sum(
+            np.log(1 + (len(texts) - having[word] + 0.5) / (having[word] + 0.5))
+            * text.count(word)
+            / (text.count(word) + 1.5 * (0.25 + 0.75 * len(text) / mean))
+            for word in query.split()
+        )
+        for name, text in texts.items()
+    }
+
+
+def test_negatives_of_train_are_mined_for_each_relevant_document_behind_the_given_ones(tokenizer: Any) -> None:
+    ((features, counts),) = mining(tokenizer).encode_table("train", [(np.arange(4), ASKED)])
+
+    names = dict(zip(encoding._keys(pa.chunked_array([list(BY_ID)])).tolist(), BY_ID, strict=True))
+    found = [[names[key] for key in keys] for keys in features["documents"].to_pylist()]
+    expected, left_out = [], 0
+    judged = {query: set() for query in ASKED["query"].to_pylist()}
+    for row in ASKED.to_pylist():
+        judged[row["query"]] |= {relevant["id"] for relevant in row["relevant"]}
+    for row in ASKED.to_pylist():
+        score = weights(row["query"])
+        ranked = sorted((name for name in BY_ID if score[name] > 0), key=lambda name: -score[name])
+        best = [name for name in ranked if name not in judged[row["query"]]][:4]
+        for relevant in row["relevant"]:
+            kept = [name for name in best if score[name] < 0.95 * score[relevant["id"]]]
+            left_out += len(best) - len(kept)
+            expected.append([relevant["id"], *(given["id"] for given in row["negatives"]), *kept[:2]])
+    assert found == expected
+    assert expected[0] == ["a", "g", "d", "f"]  # neither b nor c, which are relevant to the same words elsewhere
+    assert {name: counts[name] for name in counts if "mined" in name or "likely" in name} == {
+        "mined_negatives": sum(map(len, found)) - 5 - 2,
+        "likely_positives_left_out": left_out,
+        "pairs_without_mined_negatives": sum(
+            len(documents) == 1
+            for documents in expected[2:]  # the first query's pairs have given ones
+        ),
+    }
+    assert left_out > 0 and ["g"] in expected
+
+
+def test_what_scores_nearly_as_high_as_the_relevant_document_is_no_negative(tokenizer: Any) -> None:
+    def mined(below: float) -> list[int]:
+        ((_, counts),) = mining(tokenizer, below=below).encode_table("train", [(np.arange(4), ASKED)])
+        return [counts["mined_negatives"], counts["likely_positives_left_out"]]
+
+    assert mined(1.0)[0] > mined(0.3)[0] and mined(1.0)[1] < mined(0.3)[1]
+
+
+def test_nothing_is_mined_for_other_splits_nor_without_a_survey(tokenizer: Any) -> None:
+    plain = encoder(tokenizer).encode(ASKED, np.arange(4))
+
+    assert next(mining(tokenizer).encode_table("validation", [(np.arange(4), ASKED)]))[0] == plain
+    assert mining(tokenizer).encode(ASKED, np.arange(4)) == plain
+
+
+def test_mining_in_other_batches_or_processes_gives_the_same(tokenizer: Any) -> None:
+    batches = [(np.arange(4), ASKED)]
+    whole = pa.concat_tables(part for part, _ in mining(tokenizer).encode_table("train", batches))
+    sent = pickle.loads(pickle.dumps(mining(tokenizer)))
+
+    parts = sent.encode_table("train", [(np.array([row]), ASKED.slice(row, 1)) for row in range(4)])
+
+    assert pa.concat_tables(part for part, _ in parts).to_pydict() == whole.to_pydict()
+
+
+def test_the_document_of_a_querys_own_id_is_not_mined(tokenizer: Any) -> None:
+    own = queries(("oslo", [BY_ID["d"]], [])).set_column(0, "id", [["f"]])
+
+    def mined(table: pa.Table) -> list[int]:
+        given = encoder(tokenizer, negatives=NEGATIVES | {"below": 0.99, "per_pair": 9})
+        given.survey({"train": table, "documents": pa.Table.from_pylist(COLLECTION, DOCUMENTS)}.__getitem__)
+        return next(given.encode_table("train", [(np.arange(1), table)]))[0]["documents"].to_pylist()[0]
+
+    (f,) = encoding._keys(pa.chunked_array([["f"]])).tolist()
+    assert f in mined(own)
+    assert f not in mined(own.replace_schema_metadata(GIVEN_IDS))

@@ -13,17 +13,19 @@ from conftest import NO_FEATURES
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
 from test_retrieval_encoding import document, queries, settings
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, TrainingArguments
 
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.schema import Bootstrap
+from finetrail.schema import Bootstrap, Lora
 from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
+from finetrail.training import adapters, memory
+from finetrail.training.speed import speed_up
 
 TRAIN = Train.model_construct(scale=20.0)
 EVALUATE = Evaluate(
@@ -320,3 +322,190 @@ def test_validation_leaves_the_document_of_a_querys_own_id_out_as_search_does() 
     assert metrics.validate((asked, documents), features, {}) == {"mrr@10": 1.0}
     unshared = features.set_column(3, "relevant", pa.array([[7], [8]], pa.list_(pa.int64())))
     assert metrics.validate((asked, documents), unshared, {}) == {"mrr@10": 0.75}
+
+
+# --- shorter vectors ------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_over_dimensions_is_matryoshkas(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model, _ = build(base, dimensions=[4, 16])
+    model.eval()
+    rows = [("anna", TEXTS[0]), ("home", TEXTS[1]), ("who left", TEXTS[2])]
+
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*((q, d, []) for q, d in rows))))
+    loss = model(**batch).loss
+
+    reference = SentenceTransformer(str(saved(model, tokenizer, tmp_path / "saved")), device="cpu").eval()
+    columns = [[row[0] for row in rows], [row[1] for row in rows]]
+    plain = MultipleNegativesRankingLoss(reference, scale=20.0)
+    expected = MatryoshkaLoss(reference, plain, [32, 16, 4])(list(map(reference.preprocess, columns)), torch.zeros(1))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_dimensions_beyond_the_vector_are_refused(base: Path) -> None:
+    with pytest.raises(UserError, match="tokenize.dimensions: 32 is no beginning of the 32 numbers of a vector"):
+        build(base, dimensions=[8, 32])
+
+
+def test_the_saved_folder_says_which_beginnings_do(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model, _ = build(base, dimensions=[4, 16])
+    folder = saved(model, tokenizer, tmp_path / "saved")
+
+    assert json.loads((folder / "config.json").read_text())["matryoshka_dimensions"] == [4, 16, 32]
+    again, _ = build(folder)  # whose training has no part in them
+    assert "matryoshka" not in (saved(again, tokenizer, tmp_path / "again") / "config.json").read_text()
+
+
+def test_sentence_transformers_finds_with_fewer_dimensions_what_is_scored(
+    base: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    model, target = build(base, dimensions=[6])
+    folder = saved(model.eval(), tokenizer, tmp_path / "saved")
+    encoder = encoding.Encoder(tokenizer, target, settings(max_length=20, max_query_length=20))
+    collection = pa.Table.from_pylist([document(text, text) for text in TEXTS], DOCUMENTS)
+    asked = pairs(*((" ".join(text.split()[:2]), text, []) for text in TEXTS))
+    encoded = [Encoded(table, encoder.encode(table, np.arange(len(table)))) for table in (asked, collection)]
+    forward = torch_forward(modeling.load_model(folder))
+
+    found = scoring.predict(encoded[0], {"documents": encoded[1]}, target, forward, tokenizer, EVALUATE)
+
+    loaded = SentenceTransformer(str(folder), device="cpu", truncate_dim=6)
+    vectors = loaded.encode_query(asked["query"].to_pylist()), loaded.encode_document(TEXTS)
+    order = loaded.similarity(*vectors).argsort(descending=True, stable=True).tolist()
+    assert vectors[0].shape == (5, 6)
+    assert found["ranked_6"].to_pylist() == [[TEXTS[row] for row in rows] for rows in order]
+
+
+# --- large batches in parts -----------------------------------------------------------------------------------------
+
+MANY = [
+    ("anna lives in", "anna lives in paris .", ["oslo", "the café left"]),
+    ("home", "nobody was at home .", ["paris"]),
+    ("who left to oslo", "the train to oslo left", ["a friend", "quito"]),
+    ("lee", "lee", []),
+    ("quito", "quito is far from oslo ! quito is far", ["anna"]),
+]
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def gradients(model: PreTrainedModel, batch: dict[str, Any], piece_size: int | None) -> dict[str, torch.Tensor]:
+    """Return the loss and each weight's gradient of one pass, whose dropout is that of the seed 0."""
+    model.piece_size = piece_size
+    model.zero_grad()
+    torch.manual_seed(0)
+    loss = model(**batch).loss
+    loss.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return found | {"loss": loss.detach()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() and len(one) > 10
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("dimensions", [None, [4, 16]])
+@pytest.mark.parametrize("piece_size", [1, 2, 4])
+def test_a_batch_in_parts_has_the_gradients_of_one_pass(
+    base: Path, tokenizer: Any, piece_size: int, dimensions: list[int] | None
+) -> None:
+    model = without_dropout(build(base, dimensions=dimensions)[0])
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+
+    same(gradients(model, batch, piece_size), gradients(model, batch, None))
+
+
+@pytest.mark.parametrize("faster", [False, True])
+@pytest.mark.usefixtures("restored_torch")
+def test_parts_that_are_encoded_anew_have_the_dropout_of_the_first_time(
+    base: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    model, _ = build(base)
+    model.train()
+    if faster:
+        speed_up(model, compiles=False)
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+
+    in_parts = gradients(model, batch, 2)
+
+    assert in_parts["loss"] != gradients(model, batch, None)["loss"]  # whose dropout is drawn in another order
+    with monkeypatch.context() as patch:  # the same parts, all kept in memory
+        patch.setattr(modeling, "checkpoint", lambda embed, *part, **_: embed(*part))
+        same(in_parts, gradients(model, batch, 2))
+
+
+def test_no_more_than_a_part_is_in_memory(base: Path, tokenizer: Any) -> None:
+    model, _ = build(base)
+    model.train()
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+    texts: list[int] = []
+    model.encoder.register_forward_pre_hook(
+        lambda encoder, args, inputs: texts.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+
+    def kept(piece_size: int | None) -> int:
+        """Return the bytes that the backward pass would find in memory."""
+        size = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal size
+            size += tensor.nbytes * (tensor.grad_fn is not None)
+            return tensor
+
+        model.piece_size = piece_size
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(**batch).loss
+        loss.backward()
+        return size
+
+    whole, in_parts = kept(None), kept(2)
+
+    assert texts[:2] == [5, 15] and max(texts[2:]) == 2 * 3
+    assert sum(texts[2:]) == 2 * 20  # once, and anew
+    assert in_parts < whole / 10
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_validation_takes_its_batches_whole(base: Path, tokenizer: Any) -> None:
+    model, _ = build(base)
+    model.eval()
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+    with torch.no_grad():
+        whole = model(**batch)
+        model.piece_size = 1
+        assert torch.equal(model(**batch).documents, whole.documents)
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_parts_go_with_what_averages_gradients_over_processes(base: Path, tokenizer: Any, tmp_path: Path) -> None:
+    model = without_dropout(build(base)[0])
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+    whole = gradients(model, batch, None)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        spread = torch.nn.parallel.DistributedDataParallel(model)
+        model.zero_grad()
+        model.piece_size = 2
+        spread(**batch).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+    same({name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"loss": whole["loss"]}, whole)
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_parts_go_with_gradient_checkpoints_and_adapters(base: Path, tokenizer: Any) -> None:
+    model = build(base)[0]
+    adapters.add(model, Lora(rank=2, alpha=4.0, dropout=0.0, target_modules=None))
+    memory.checkpoint_gradients(without_dropout(model))
+    batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
+
+    same(gradients(model, batch, 2), gradients(model, batch, None))

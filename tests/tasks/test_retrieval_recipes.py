@@ -86,6 +86,10 @@ def test_every_recipe_fits_its_schema(name: str, monkeypatch: pytest.MonkeyPatch
     ("changes", "message"),
     [
         ({"train.best_metric": "ndcg@10"}, "train.best_metric: 'ndcg@10' is none of retrieval's; .* loss, mrr@10"),
+        ({"tokenize.dimensions": [64, 32]}, r"dimensions is \[64, 32\]; expected each once, the smallest first"),
+        ({"tokenize.dimensions": [32, 32]}, "expected each once, the smallest first"),
+        ({"tokenize.negatives": {"terms": "words"}}, "tokenize.negatives.per_pair: required key is missing"),
+        ({"train.micro_batch": 0}, "train.micro_batch: .* greater than or equal to 1"),
         ({"train.batch_size": 1}, "train.batch_size: 1 leaves a query without other documents"),
     ],
 )
@@ -107,6 +111,15 @@ def test_bbc_headlines_find_their_articles(enter: Enter) -> None:
     for row in table("test"):
         assert row["query"] and row["query"] not in texts
         assert [texts[document["id"]] for document in row["relevant"]] == [row["relevant"][0]["text"]]
+
+
+def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
+    short, plain = (
+        params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-short", "bbc-headlines")
+    )
+
+    assert short["tokenize"].pop("dimensions") == [32, 64, 128] and plain["tokenize"].pop("dimensions") is None
+    assert short == plain
 
 
 def test_pairs_of_ones_own_may_have_hard_negatives(enter: Enter) -> None:

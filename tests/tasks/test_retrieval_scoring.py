@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from finetrail.encoding.ranking import terms, top
 from finetrail.errors import UserError
 from finetrail.evaluation.bootstrap import intervals
 from finetrail.evaluation.splits import Encoded
@@ -22,7 +23,7 @@ from finetrail.tasks.retrieval.encoding import Encoder
 from finetrail.tasks.retrieval.settings import Evaluate, Tokenize
 
 IDS = [f"d{number}" for number in range(130)]
-TARGET = {"pooling": "mean", "max_length": 20, "query_prefix": "", "document_prefix": ""}
+TARGET = {"pooling": "mean", "dimensions": None, "max_length": 20, "query_prefix": "", "document_prefix": ""}
 
 
 def settings(**changes: Any) -> Evaluate:
@@ -75,7 +76,7 @@ def test_scores_by_hand() -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 50))
 def test_the_highest_come_first_and_equal_ones_in_order(scores: list[int], k: int) -> None:
-    rows, best = scoring.top(np.array(scores, dtype=np.float32), k)
+    rows, best = top(np.array(scores, dtype=np.float32), k)
 
     expected = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:k]
     assert rows.tolist() == expected
@@ -149,8 +150,8 @@ def test_a_query_of_unknown_words_finds_the_documents_in_order() -> None:
 
 
 def test_bigrams_are_those_of_words() -> None:
-    assert scoring.terms("여자친구가 A b12!", "bigrams") == ["여자", "자친", "친구", "구가", "a", "b1", "12"]
-    assert scoring.terms("여자친구가 A b12!", "words") == ["여자친구가", "a", "b12"]
+    assert terms("여자친구가 A b12!", "bigrams") == ["여자", "자친", "친구", "구가", "a", "b1", "12"]
+    assert terms("여자친구가 A b12!", "words") == ["여자친구가", "a", "b12"]
 
 
 # --- from features to answers ---------------------------------------------------------------------------------------
@@ -208,7 +209,9 @@ def encoder(tokenizer: Any) -> Encoder:
         query_prefix="",
         document_prefix="",
         max_negatives=0,
+        negatives=None,
         pooling="mean",
+        dimensions=None,
         limit=None,
     )
     return Encoder(tokenizer, TARGET, chosen)
@@ -222,6 +225,45 @@ def encoded(encoder: Encoder, table: pa.Table) -> Encoded:
 def predictions(encoder: Encoder, tokenizer: Any) -> pa.Table:
     shared = {"documents": encoded(encoder, COLLECTION)}
     return scoring.predict(encoded(encoder, ASKED), shared, TARGET, Bag(len(tokenizer)), tokenizer, settings())
+
+
+def test_each_declared_beginning_of_the_vectors_is_scored_as_trec_eval_scores_it(
+    encoder: Encoder, tokenizer: Any
+) -> None:
+    class Table:
+        """A forward whose hidden states are rows of a table of random vectors."""
+
+        rows = np.random.default_rng(0).normal(size=(len(tokenizer), 12)).astype(np.float32)
+
+        def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {"last_hidden_state": self.rows[inputs["input_ids"]]}
+
+    forward, target = Table(), TARGET | {"dimensions": [2, 5]}
+    asked, collection = encoded(encoder, ASKED), encoded(encoder, COLLECTION)
+    found = scoring.predict(asked, {"documents": collection}, target, forward, tokenizer, settings())
+
+    def vectors(texts: list[str], width: int) -> np.ndarray:
+        means = [forward.rows[tokenizer(text)["input_ids"]].mean(0)[:width] for text in texts]
+        return np.stack([mean / np.linalg.norm(mean) for mean in means])
+
+    texts = ["paris anna lives in paris .", "the train to oslo left", "quito is far from lee !"]
+    qrels = {row["id"]: {one["id"]: one["relevance"] for one in row["relevant"]} for row in ASKED.to_pylist()}
+    scores = scoring.score(found, target, settings())
+    for width, name in ((2, "ndcg@10_2"), (5, "ndcg@10_5"), (12, "ndcg@10")):
+        cosines = vectors(ASKED["query"].to_pylist(), width) @ vectors(texts, width).T
+        run = {q: dict(zip("poq", row, strict=True)) for q, row in zip("012", cosines.tolist(), strict=True)}
+        expected = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
+        assert scores[name] == pytest.approx(np.mean([of_one["ndcg_cut_10"] for of_one in expected.values()])), width
+    assert len({round(scores[name], 6) for name in ("ndcg@10_2", "ndcg@10_5", "ndcg@10")}) > 1
+    assert list(scores) == ["ndcg@10", "mrr@10", "recall@1", "recall@10", "recall@100", "ndcg@10_2", "ndcg@10_5"]
+    units = scoring.units(found)
+    resampled = scoring.statistics(units, target, settings())(np.ones((1, len(units))))
+    assert {name: float(value[0]) for name, value in resampled.items()} == pytest.approx(scores)
+    # People who ask have judged nothing, and wait for no other search.
+    nobody = Encoded(ASKED.set_column(2, "relevant", pa.nulls(3, QUERIES.field("relevant").type)), asked.features)
+    served = scoring.predict(nobody, {"documents": collection}, target, forward, tokenizer, settings())
+    assert served.column_names == [name for name in found.column_names if not name.startswith("ranked_")]
+    assert served["ranked"] == found["ranked"]
 
 
 def test_documents_that_share_tokens_are_found(predictions: pa.Table, tokenizer: Any) -> None:

@@ -16,9 +16,11 @@ from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.encoding.ranking import Bm25, hard_negatives
 from finetrail.errors import UserError
-from finetrail.tasks.retrieval.settings import Tokenize
+from finetrail.tasks.retrieval.settings import Negatives, Tokenize
 
+DOCUMENT = ["id", "title", "text"]
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))])
 PAIRS = pa.schema(
     [
@@ -41,6 +43,15 @@ class Texts(NamedTuple):
     cut: np.ndarray  # tokens that a text lost
 
 
+class Mined(NamedTuple):
+    """Documents, and which of them are mined negatives of each pair of a query and a relevant document."""
+
+    documents: pa.Table
+    sizes: np.ndarray  # how many a pair has [pairs]
+    rows: np.ndarray  # theirs, pair after pair, the best first
+    counts: dict[str, int]
+
+
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
     """Load the base model's tokenizer, for running text."""
     return tokenizers.load_tokenizer(folder, max(settings.max_length, settings.max_query_length))
@@ -48,7 +59,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     """Return how a text becomes a vector, which training, search and the exported model share."""
-    shared = ("pooling", "max_length", "query_prefix", "document_prefix")
+    shared = ("pooling", "dimensions", "max_length", "query_prefix", "document_prefix")
     return {name: getattr(settings, name) for name in shared}
 
 
@@ -70,6 +81,7 @@ class Encoder:
         self.backend.no_padding()
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.settings = settings
+        self.miner: Miner | None = None
         extra = len(self.prefix) + len(self.suffix)
         for name in ("max_query_length", "max_length"):
             if getattr(settings, name) <= extra:
@@ -80,7 +92,12 @@ class Encoder:
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Return the features and their counts of each batch of (row numbers, queries or documents)."""
-        return ordered_map(self.part, batches)
+        return ordered_map(self.mined_part if self.miner and name == "train" else self.part, batches)
+
+    def survey(self, read: Callable[[str], pa.Table]) -> None:
+        """Look through whole tables before they are encoded: negatives of train are mined in all documents."""
+        if self.settings.negatives is not None:
+            self.miner = Miner(read("train"), read("documents"), self.settings.negatives)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn queries into PAIRS, documents into TEXTS; a query without relevant documents has empty lists there.
@@ -93,29 +110,35 @@ class Encoder:
         """Return the features of one batch, and their counts."""
         rows, examples = batch
         if "query" in examples.column_names:
-            return self._pairs(examples, rows)
+            return self._pairs(examples, rows, nothing_mined(examples))
         texts = self._documents(examples)
         features = pa.table([pa.array(rows, pa.int32()), ragged.lists(texts.sizes, texts.ids)], schema=TEXTS)
         return features, {"examples": len(examples), "features": len(features)} | _counts([texts])
 
-    def _pairs(self, examples: pa.Table, rows: np.ndarray) -> Features:
+    def mined_part(self, batch: Batch) -> Features:
+        """Return the features of one batch of train's queries with mined negatives, and their counts."""
+        assert self.miner is not None
+        rows, examples = batch
+        return self._pairs(examples, rows, self.miner.mined(examples))
+
+    def _pairs(self, examples: pa.Table, rows: np.ndarray, mined: Mined) -> Features:
         queries = self._texts(examples["query"], self.settings.query_prefix, self.settings.max_query_length)
         relevant, negatives = (_filled(examples[name]) for name in ("relevant", "negatives"))
         negatives = pc.list_slice(negatives, 0, self.settings.max_negatives)
         known, given = (pc.list_value_length(lists).to_numpy() for lists in (relevant, negatives))
-        pool = [
-            pa.Table.from_struct_array(pc.list_flatten(lists)).select(["id", "title", "text"])
-            for lists in (relevant, negatives)
-        ]
+        pool = [_structs(lists) for lists in (relevant, negatives)] + [mined.documents]
         documents = self._documents(pa.concat_tables(pool))
         keys = np.concatenate([_keys(part["id"]) for part in pool])
-        # Features and, of each, its documents by their row in the pool: the relevant one, then the negatives.
+        # Features and, of each, its documents by their row in the pool: the relevant one, then the negatives, given
+        # ones first.
         example = np.repeat(np.arange(len(examples)), np.maximum(known, 1))
         has_document = np.flatnonzero(known[example] > 0)
         negative = _rows(given, example[has_document]) + len(pool[0])
-        owner = np.concatenate([has_document, np.repeat(has_document, given[example[has_document]])])
+        owner = np.concatenate(
+            [has_document, np.repeat(has_document, given[example[has_document]]), np.repeat(has_document, mined.sizes)]
+        )
         order = np.argsort(owner, kind="stable")
-        chosen = np.concatenate([np.arange(len(pool[0])), negative])[order]
+        chosen = np.concatenate([np.arange(len(pool[0])), negative, mined.rows + len(pool[0]) + len(pool[1])])[order]
         sizes = np.bincount(owner, minlength=len(example))
         tokens = _taken(documents, chosen)
         query_tokens = _taken(queries, example)
@@ -128,11 +151,11 @@ class Encoder:
             _key_lists(sizes, keys[chosen]),
             _key_lists(known[example], keys[_rows(known, example)]),
         ]
-        if b"document_ids" in (examples.schema.metadata or {}):
+        if has_given_ids(examples):
             columns[-1] = _with_own(columns[-1], _keys(examples["id"])[example])
         features = pa.table(columns, schema=PAIRS)
         counts = {"examples": len(examples), "features": len(features), "negatives": int(given.sum())}
-        return features, counts | _counts([queries, documents])
+        return features, counts | mined.counts | _counts([queries, documents])
 
     def _documents(self, examples: pa.Table) -> Texts:
         # As BEIR joins them: a title is the beginning of its text.
@@ -152,6 +175,59 @@ class Encoder:
         body = ragged.gather(ids, ragged.bounds(lengths)[:-1], kept)
         whole = Texts(ragged.framed(body, kept, self.prefix, self.suffix), kept + extra, lengths - kept)
         return _taken(whole, distinct.indices.to_numpy())
+
+
+class Miner:
+    """Finds hard negatives of train's queries in the whole collection, by BM25; it pickles."""
+
+    def __init__(self, train: pa.Table, documents: pa.Table, settings: Negatives) -> None:
+        self.settings = settings
+        # Arrow cannot take from more than 2 GiB of text in a column of strings.
+        large = pa.schema([(name, pa.large_string()) for name in DOCUMENT])
+        self.documents = documents.select(DOCUMENT).cast(large)
+        columns = (documents[name].to_pylist() for name in ("title", "text"))
+        self.index = Bm25([f"{title} {text}" for title, text in zip(*columns, strict=True)], settings.terms)
+        self.row = {given: row for row, given in enumerate(documents["id"].to_pylist())}
+        self.judged: dict[str, set[str]] = {}  # of rows with the same query, the relevant documents of all
+        for query, relevant in zip(*(train[name].to_pylist() for name in ("query", "relevant")), strict=True):
+            self.judged.setdefault(query, set()).update(document["id"] for document in relevant)
+
+    def mined(self, examples: pa.Table) -> Mined:
+        """Return the negatives of each relevant document of each query."""
+        depth, most, below = self.settings.depth, self.settings.per_pair, self.settings.below
+        own_too = has_given_ids(examples)
+        chosen: list[tuple[np.ndarray, int]] = []
+        for example in examples.select(["id", "query", "relevant"]).to_pylist():
+            no_negatives = self.judged[example["query"]] | ({example["id"]} if own_too else set())
+            known = np.array([self.row[given] for given in sorted(no_negatives) if given in self.row], dtype=np.int64)
+            positives = np.array([self.row[document["id"]] for document in example["relevant"]], dtype=np.int64)
+            scores = self.index.scores(example["query"])
+            chosen += hard_negatives(scores, known, positives, depth, most, below)
+        rows, sizes = [rows for rows, _ in chosen], np.array([len(rows) for rows, _ in chosen], dtype=np.int64)
+        distinct, places = np.unique(np.concatenate([*rows, np.zeros(0, dtype=np.int64)]), return_inverse=True)
+        counts = {
+            "mined_negatives": int(sizes.sum()),
+            "likely_positives_left_out": sum(left_out for _, left_out in chosen),
+            "pairs_without_mined_negatives": int((sizes == 0).sum()),
+        }
+        documents = self.documents.take(distinct).cast(pa.schema([(name, pa.string()) for name in DOCUMENT]))
+        return Mined(documents, sizes, places, counts)
+
+
+def nothing_mined(examples: pa.Table) -> Mined:
+    """Return that no pair of these queries has mined negatives."""
+    pairs = pc.sum(pc.list_value_length(examples["relevant"])).as_py() or 0
+    documents = pa.schema([(name, pa.string()) for name in DOCUMENT]).empty_table()
+    return Mined(documents, np.zeros(pairs, dtype=np.int64), np.zeros(0, dtype=np.int64), {})
+
+
+def has_given_ids(examples: pa.Table) -> bool:
+    """Tell whether the source numbers its documents itself, so that a query's id may be that of a document."""
+    return b"document_ids" in (examples.schema.metadata or {})
+
+
+def _structs(lists: pa.Array) -> pa.Table:
+    return pa.Table.from_struct_array(pc.list_flatten(lists)).select(DOCUMENT)
 
 
 def _taken(texts: Texts, rows: np.ndarray) -> Texts:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -23,7 +24,8 @@ from finetrail.tasks.retrieval.settings import Train
 PIPELINE_TAG = "sentence-similarity"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
-# Each query is compared with the documents of the whole batch: no part of it has the same loss.
+# Each query is compared with the documents of the whole batch: no part of it has the same loss. In little memory, the
+# model encodes a batch in parts.
 SEPARABLE = False
 
 # The names by which all releases of sentence-transformers since 2.0 know these modules; 6.2 itself would write paths
@@ -54,6 +56,7 @@ class BiEncoder(PreTrainedModel):
     def __init__(self, encoder: PreTrainedModel, target: dict[str, Any], scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
+        self.piece_size: int | None = None  # of a batch in training, so many features are encoded at once; None: all
 
     def forward(
         self,
@@ -73,15 +76,38 @@ class BiEncoder(PreTrainedModel):
         are not used: the Trainer (5.23) computes a validation loss only for batches that have some. packing,
         document_packing: of the texts, where the encoder computes them without padding.
         """
-        queries = self.embed(input_ids, attention_mask, packing)
+        given = documents.shape[1]
+        queries = self.embed_in_parts(input_ids, attention_mask, packing, 1)
         flat = (document_input_ids.flatten(0, 1), document_attention_mask.flatten(0, 1))
-        vectors = self.embed(*flat, document_packing)
+        vectors = self.embed_in_parts(*flat, document_packing, given)
         same_query = (input_ids[:, None] == input_ids[None]).all(-1)
         excluded = no_negatives(same_query, documents, relevant)
-        own = torch.arange(len(queries), device=queries.device) * documents.shape[1]
-        return BiEncoderOutput(
-            loss=in_batch_loss(queries, vectors, excluded, own, self.scale), queries=queries, documents=vectors[own]
-        )
+        own = torch.arange(len(queries), device=queries.device) * given
+        losses = [
+            in_batch_loss(shortened(queries, width), shortened(vectors, width), excluded, own, self.scale)
+            for width in (queries.shape[1], *(self.target["dimensions"] or []))
+        ]
+        return BiEncoderOutput(loss=torch.stack(losses).sum(), queries=queries, documents=vectors[own])
+
+    def embed_in_parts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None, given: int
+    ) -> torch.Tensor:
+        """Return what embed() does; in training piece_size features, of `given` texts each, are in memory at once.
+
+        Each part is encoded anew in the backward pass, with the same dropout, when the loss has told the gradient of
+        its vectors (GradCache, Gao et al. 2021). Parts have texts of similar length.
+        """
+        at_once = given * (self.piece_size or len(input_ids))
+        if at_once >= len(input_ids) or not torch.is_grad_enabled():
+            return self.embed(input_ids, attention_mask, packing)
+        lengths = attention_mask.sum(1)
+        order = lengths.argsort(descending=True, stable=True)
+        parts = []
+        for rows in order.split(at_once):
+            width = int(lengths[rows[0]])
+            part = (input_ids[rows, :width], attention_mask[rows, :width])
+            parts.append(checkpoint(self.embed, *part, use_reentrant=False))
+        return torch.cat(parts)[order.argsort()]
 
     def embed(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None = None
@@ -124,6 +150,11 @@ class BiEncoder(PreTrainedModel):
         (folder / "1_Pooling").mkdir(exist_ok=True)
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def shortened(vectors: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the beginnings of vectors [n, whole] as vectors of length 1: [n, width]."""
+    return vectors if width == vectors.shape[1] else functional.normalize(vectors[:, :width], dim=-1)
 
 
 def no_negatives(same_query: torch.Tensor, documents: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
@@ -176,9 +207,26 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
         )
     if encoder.config.is_encoder_decoder:
         raise UserError(f"{base_model}: {encoder.config.model_type} has a decoder; expected an encoder alone")
+    declare_dimensions(encoder.config, target["dimensions"], base_model)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # kept for who loads the encoder, but no gradient reaches it
     return BiEncoder(encoder, target, settings.scale)
+
+
+def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Path) -> None:
+    """Write into the model's config, as servers such as vLLM read it, which beginnings of its vectors do for them.
+
+    UserError where one is no beginning.
+    """
+    if dimensions is not None and dimensions[-1] >= config.hidden_size:
+        raise UserError(
+            f"tokenize.dimensions: {dimensions[-1]} is no beginning of the {config.hidden_size} numbers of a vector of "
+            f"{base_model}; expected fewer, for the whole is always among them"
+        )
+    if dimensions is None:  # those that did for the base model need no longer do
+        vars(config).pop("matryoshka_dimensions", None)
+    else:
+        config.matryoshka_dimensions = [*dimensions, config.hidden_size]
 
 
 def load_model(folder: Path) -> PreTrainedModel:

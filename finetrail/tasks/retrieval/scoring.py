@@ -1,6 +1,5 @@
 """Turns features and a model's outputs into rankings of documents, and those into scores, tables and baselines."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -9,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.encoding.ranking import Bm25, top
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.bootstrap import Statistic
@@ -18,14 +18,13 @@ from finetrail.tasks.retrieval.settings import Evaluate
 
 SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
 EXCERPT = 300  # characters
+OF_DIMENSIONS = "ranked_"  # and a number: the column of what so many dimensions find
 QUERY_WORDS = ((1, 4), (5, 8), (9, 16), (17, None))
 RELEVANT = ((1, 1), (2, 3), (4, 9), (10, None))
 
 SIMILARITIES_AT_ONCE = 1 << 24  # bounds the memory of a block of queries by all documents
 # faiss's inverted file: about 4 * sqrt(documents) clusters, of which an eighth are searched.
 CLUSTERS, SHARE_SEARCHED, LEAST_IN_CLUSTER = 4, 8, 39
-
-WORD = re.compile(r"\w+")
 
 TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
 # More than 2 GiB of text do not fit into a column of strings that is taken from.
@@ -48,7 +47,8 @@ def predict(
     settings: Evaluate,
 ) -> pa.Table:
     """Search the documents for each query; columns id, query, references, and of what is found: ranked (100 ids),
-    predictions, scores and found (10 ids, their cosines, their texts); and relevant, the text to be found.
+    predictions, scores and found (10 ids, their cosines, their texts); and relevant, the text to be found. Where
+    queries are judged, also ranked_N (10 ids) for each N of the target's dimensions: what the first N numbers find.
 
     Without documents, or for texts that are no queries, the predictions are the vectors themselves.
     """
@@ -63,7 +63,13 @@ def predict(
         known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
     search = exact if settings.index == "exact" else clustered
     left_out = not_to_be_found(examples, collection)
-    return _rankings(examples, collection, search(vectors, known[1], _depth(left_out)), left_out)
+    found = _rankings(examples, collection, search(vectors, known[1], _depth(left_out)), left_out)
+    judged = pc.any(pc.greater(pc.list_value_length(examples["relevant"]), 0)).as_py()
+    for width in (target["dimensions"] or []) if judged else []:
+        best = search(shortened(vectors, width), shortened(known[1], width), _depth(left_out))
+        ids = _ranked(collection, best, left_out, metrics.CUTOFF)
+        found = found.append_column(f"{OF_DIMENSIONS}{width}", pa.array(ids, pa.list_(pa.string())))
+    return found
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -72,7 +78,7 @@ def headline(target: dict[str, Any], settings: Evaluate) -> str:
 
 
 def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]: means over the queries."""
+    """Return the scores, each in [0, 1]: means over the queries; ndcg@10_N is of the first N dimensions."""
     return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
 
 
@@ -216,32 +222,17 @@ def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
     return found
 
 
+def shortened(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Return the beginnings of vectors [n, whole] as vectors of length 1: float32 [n, width]."""
+    beginnings = vectors[:, :width]
+    found: np.ndarray = beginnings / np.linalg.norm(beginnings, axis=-1, keepdims=True).clip(1e-12)
+    return found
+
+
 def bm25(queries: Sequence[str], documents: Sequence[str], kind: str, k: int) -> Found:
-    """Score each document for each query by BM25 as Lucene has it, k1 1.5 and b 0.75 (bm25s)."""
-    import bm25s  # torch-free, but nothing that predicts for people needs it
-
-    index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-    index.index([terms(document, kind) for document in documents], show_progress=False)
-    nothing = np.zeros(len(documents), dtype=np.float32)  # bm25s 0.3 refuses a query without terms
-    asked = (terms(query, kind) for query in queries)
-    return [top(index.get_scores(words) if words else nothing, k) for words in asked]
-
-
-def terms(text: str, kind: str) -> list[str]:
-    """Return the lower-cased words of a text, or the pairs of neighbouring characters in them (a lone one as it is)."""
-    words = WORD.findall(text.lower())
-    if kind == "words":
-        return words
-    return [word[i : i + 2] for word in words for i in range(max(1, len(word) - 1))]
-
-
-def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (rows, scores) of the k highest of [m] scores, the highest first, equal ones in order."""
-    k = min(k, len(scores))
-    # Not argpartition alone: of equal scores at the border it takes any.
-    candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-    rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-    return rows, scores[rows]
+    """Score each document for each query by BM25."""
+    index = Bm25(documents, kind)
+    return [top(index.scores(query), k) for query in queries]
 
 
 # --- their parts ----------------------------------------------------------------------------------------------------
@@ -272,7 +263,7 @@ def _embed(
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
     """Return what was found for each query, without the documents that it is not to find."""
     ids = documents["id"].to_numpy()
-    found = [_without(ids, *each) for each in zip(left_out, found, strict=True)]
+    found = _without_those(ids, found, left_out)
     shown = [rows[:SHOWN] for rows, _ in found]
     texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(np.concatenate(shown)).to_pylist()
     ends = np.cumsum([0, *map(len, shown)])
@@ -287,6 +278,16 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
     }
     arrays = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
     return pa.table({"id": examples["id"], "query": examples["query"], **arrays})
+
+
+def _ranked(documents: pa.Table, found: Found, left_out: list[set[str]], most: int) -> list[np.ndarray]:
+    """Return the ids of the best documents of each query."""
+    ids = documents["id"].to_numpy()
+    return [ids[rows[:most]] for rows, _ in _without_those(ids, found, left_out)]
+
+
+def _without_those(ids: np.ndarray, found: Found, left_out: list[set[str]]) -> Found:
+    return [_without(ids, *each) for each in zip(left_out, found, strict=True)]
 
 
 def _without(
@@ -312,7 +313,12 @@ def _most_relevant(judged: list[dict[str, Any]] | None) -> dict[str, str] | None
 def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
     judged = predictions["references"].to_pylist()
     grades = [{document["id"]: document["relevance"] for document in of_query} for of_query in judged]
-    return metrics.per_query(predictions["ranked"].to_pylist(), grades)
+    scores = metrics.per_query(predictions["ranked"].to_pylist(), grades)
+    for name in predictions.column_names:
+        if name.startswith(OF_DIMENSIONS):
+            of_beginning = metrics.per_query(predictions[name].to_pylist(), grades)["ndcg@10"]
+            scores[f"ndcg@10_{name.removeprefix(OF_DIMENSIONS)}"] = of_beginning
+    return scores
 
 
 def _by_range(

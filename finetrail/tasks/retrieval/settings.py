@@ -59,6 +59,23 @@ class Corpus(schema.Corpus):
         return self
 
 
+TERMS_HELP = "lower-cased words, or pairs of characters (Korean, Chinese, Japanese)"
+
+
+class Negatives(schema.Settings):
+    """Hard negatives that BM25 finds among all documents, for each pair of a query and a relevant document of train."""
+
+    terms: Literal["words", "bigrams"] = Field(description=f"what BM25 compares: {TERMS_HELP}")
+    per_pair: int = Field(ge=1, description="at most so many negatives of a pair, the best of those that are kept")
+    depth: int = Field(ge=1, description="they are chosen among so many of the query's best documents")
+    below: float = Field(
+        gt=0,
+        le=1,
+        description="only documents that score below this share of the relevant document's score are kept; others are "
+        "likely to be relevant too (NV-Retriever, Moreira et al. 2024, has 0.95)",
+    )
+
+
 class Tokenize(schema.Tokenize):
     """Queries and documents to tokens, and how their vectors are made of those."""
 
@@ -67,18 +84,40 @@ class Tokenize(schema.Tokenize):
     query_prefix: str = Field(description="put before each query, such as E5's 'query: '; may be empty")
     document_prefix: str = Field(description="put before each document, such as E5's 'passage: '; may be empty")
     max_negatives: int = Field(ge=0, description="given hard negatives of a query that are kept, the first ones")
+    negatives: Negatives | None = Field(description="mine more hard negatives, behind the given ones; null: do not")
     pooling: Literal["mean", "cls"] = Field(description="a text's vector: the mean of its tokens', or the first one")
+    dimensions: list[Annotated[int, Field(ge=1)]] | None = Field(
+        min_length=1,
+        description="beginnings of a vector that shall do for it, such as [64, 128]: the loss is summed over the whole "
+        "and over each (Matryoshka, Kusupati et al. 2022); null: the whole alone",
+    )
     limit: int | None = Field(
         ge=1,
         description="at most so many queries of each split, drawn once, with their documents and so many others; null: "
         "all",
     )
 
+    @model_validator(mode="after")
+    def _dimensions_rise(self) -> "Tokenize":
+        if self.dimensions is not None and self.dimensions != sorted(set(self.dimensions)):
+            raise ValueError(f"dimensions is {self.dimensions}; expected each once, the smallest first")
+        return self
+
 
 class Train(schema.Train):
     """Optimization, with the loss over the documents of a batch."""
 
+    micro_batch: int | None = Field(
+        ge=1,
+        description="so many queries with their documents are encoded at once, and anew in the backward pass: a "
+        "large batch in little memory, with the same loss (GradCache, Gao et al. 2021); null: the whole batch",
+    )
     scale: float = Field(gt=0, description="cosines are multiplied by it before the softmax: 1 / temperature")
+
+    @property
+    def piece_size(self) -> int:
+        """Features that are encoded at once."""
+        return min(self.batch_size, self.micro_batch or self.batch_size)
 
 
 class Evaluate(schema.Evaluate):
@@ -87,9 +126,7 @@ class Evaluate(schema.Evaluate):
     index: Literal["exact", "faiss"] = Field(
         description="exact: compare with every document; faiss: with those of the nearest clusters (needs faiss-cpu)"
     )
-    bm25_terms: Literal["words", "bigrams"] = Field(
-        description="of the BM25 baseline: lower-cased words, or pairs of characters (Korean, Chinese, Japanese)"
-    )
+    bm25_terms: Literal["words", "bigrams"] = Field(description=f"of the BM25 baseline: {TERMS_HELP}")
 
 
 def check(recipe: Any) -> Iterator[str]:

@@ -1,0 +1,67 @@
+"""Ranks texts for a query by the words that they share (BM25), and finds the best of many scores."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+WORD = re.compile(r"\w+")
+
+
+class Bm25:
+    """BM25 as Lucene has it, k1 1.5 and b 0.75 (bm25s), over one collection; it pickles.
+
+    kind: what texts are compared by, as in terms().
+    """
+
+    def __init__(self, documents: Sequence[str], kind: str) -> None:
+        import bm25s  # nothing that predicts for people needs it
+
+        self.kind, self.size = kind, len(documents)
+        self.index: Any = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        self.index.index([terms(document, kind) for document in documents], show_progress=False)
+
+    def scores(self, query: str) -> np.ndarray:
+        """Return the score of each document for a query: float32 [documents], 0 where they share no term."""
+        words = terms(query, self.kind)
+        # bm25s 0.3 refuses a query without terms.
+        scores: np.ndarray = self.index.get_scores(words) if words else np.zeros(self.size, dtype=np.float32)
+        return scores
+
+
+def terms(text: str, kind: str) -> list[str]:
+    """Return the lower-cased words of a text, or the pairs of neighbouring characters in them (a lone one as it is)."""
+    words = WORD.findall(text.lower())
+    if kind == "words":
+        return words
+    return [word[i : i + 2] for word in words for i in range(max(1, len(word) - 1))]
+
+
+def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rows, scores) of the k highest of [m] scores, the highest first, equal ones in order."""
+    k = min(k, len(scores))
+    # Not argpartition alone: of equal scores at the border it takes any.
+    candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return rows, scores[rows]
+
+
+def hard_negatives(
+    scores: np.ndarray, known: np.ndarray, positives: np.ndarray, depth: int, most: int, below: float
+) -> list[tuple[np.ndarray, int]]:
+    """Choose negatives for each positive of one query: (rows, the best first; how many were left out as too good).
+
+    scores: [m], above 0 where a document has to do with the query; known: rows that are no negatives; positives: rows.
+    Of the `depth` best others, those below a share of the positive's score are kept, and the best `most` of them taken:
+    what scores nearly as high as the positive, or higher, is likely to be relevant and not judged (TopK-PercPos of
+    NV-Retriever, Moreira et al. 2024).
+    """
+    rows, found = top(scores, depth + len(known))
+    candidates = ~np.isin(rows, known) & (found > 0)
+    rows, found = rows[candidates][:depth], found[candidates][:depth]
+    chosen = []
+    for positive in positives:
+        kept = found < below * scores[positive]
+        chosen.append((rows[kept][:most], int((~kept).sum())))
+    return chosen
