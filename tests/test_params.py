@@ -21,7 +21,7 @@ RECIPES = {
     "retrieval": 4,
     "text_classification": 12,
     "text_generation": 5,
-    "token_classification": 10,
+    "token_classification": 11,
 }
 
 

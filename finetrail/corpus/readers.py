@@ -5,7 +5,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetrail.corpus.annotated import doccano, label_studio, plain_spans, prodigy
 from finetrail.corpus.beir import beir
+from finetrail.corpus.brat import brat
+from finetrail.corpus.docbin import docbin
 from finetrail.corpus.raw import Raw
 from finetrail.corpus.squad import squad
 from finetrail.corpus.tables import delimited, json_array, jsonl, parquet
@@ -20,6 +23,7 @@ from finetrail.schema import (
     JsonLinesReader,
     JsonReader,
     ParquetReader,
+    SpanReader,
     SquadReader,
     TextReader,
 )
@@ -34,6 +38,7 @@ Reader = (
     | TextReader
     | SquadReader
     | BeirReader
+    | SpanReader
 )
 
 PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
@@ -46,6 +51,12 @@ PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
     "text": text,
     "squad": squad,
     "beir": beir,
+    "doccano": doccano,
+    "label_studio": label_studio,
+    "prodigy": prodigy,
+    "brat": brat,
+    "spacy": docbin,
+    "spans": plain_spans,
 }
 
 
