@@ -334,9 +334,9 @@ class SpanRules(Settings):
         "a word, for languages that write particles onto names, or no blanks"
     )
     units: Literal["characters", "utf16", "graphemes"] = Field(
-        description="what start and end count. characters: of Unicode, as Python, brat, Prodigy and spaCy do; utf16: "
-        "code units, as doccano and older Label Studios do, where an emoji is two; graphemes: what people see as one "
-        "character, an option of doccano"
+        description="what start and end count. characters: of Unicode, as Python and most tools do; utf16: code units, "
+        "as doccano does and Label Studio did, where an emoji is two; graphemes: what people see as one character, an "
+        "option of doccano"
     )
     blanks: Literal["trim", "drop", "refuse"] = Field(description="of spans with white space at their ends")
     inside_words: Literal["snap", "drop", "refuse"] = Field(

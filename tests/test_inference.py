@@ -155,8 +155,8 @@ def test_the_batch_size_changes_no_answer(cases, exported, tag):
     assert [answer["labels"] for answer in one] == [answer["labels"] for answer in tag(inputs)]
 
 
-def test_inputs_without_an_id_are_numbered_and_texts_are_split_at_whitespace(tag):
-    answers = tag(["Anna lives\tin  Paris .", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
+def test_inputs_without_an_id_are_numbered_and_texts_are_cut_into_words(tag):
+    answers = tag(["Anna lives\tin  Paris.", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
     assert [(answer["id"], answer["tokens"]) for answer in answers] == [
         ("7", ["Anna", "lives", "in", "Paris", "."]),
         ("mine", ["a b"]),

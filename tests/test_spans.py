@@ -123,7 +123,9 @@ def test_half_a_character_is_no_place():
 
 
 def test_the_text_that_a_file_states_may_have_other_white_space():
-    assert tagged([(0, 7, "X", "Ada Roe")], "Ada\nRoe")[0] == [("X", "Ada\nRoe")]
+    for stated in ("Ada Roe", "Ada\\nRoe", "AdaRoe"):
+        assert tagged([(0, 7, "X", stated)], "Ada\nRoe")[0] == [("X", "Ada\nRoe")]
+    assert tagged([(0, 6, "X", "C:\\new")], "C:\\new")[0] == [("X", "C:\\new")]
 
 
 # --- against a naive implementation -------------------------------------------------------------------------------
