@@ -1,12 +1,17 @@
 """Texts with spans, from the reader's records to the corpus: tags, places of words, and what is said of the rest."""
 
 import json
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
+from finetrail.schema import SpanReader
 from finetrail.tasks.token_classification import corpus
 from finetrail.tasks.token_classification.settings import Corpus
 
@@ -130,3 +135,21 @@ def test_the_rule_goes_with_the_tables():
     for table in corpus.tables(settings(spans=SPANS | {"words": "characters"})).values():
         assert table.metadata == {b"words": b"characters"}
         assert table.names == ["id", "tokens", "labels", "text", "starts", "ends"]
+
+
+GUIDE = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+
+
+def test_the_reader_that_the_guide_shows_is_one():
+    (shown,) = re.findall(r"```yaml\n  reader:\n(.*?)```", GUIDE, re.DOTALL)
+    reader = YAML(typ="safe").load(shown)
+    assert settings(**reader).reader.format == "label_studio"
+
+
+def test_the_guide_has_each_format_with_its_own_keys():
+    rows = re.findall(r"^\| .* \| `format: (\w+)`(.*) \|$", GUIDE, re.MULTILINE)
+    classes = {get_args(one.model_fields["format"].annotation)[0]: one for one in get_args(SpanReader)}
+    assert {name for name, _ in rows} == set(classes)
+    for name, told in rows:
+        keys = set(re.findall(r"`(\w+):", told)) - {"units"} | {"spans", "format"}
+        assert keys | ({"encoding"} if name != "spacy" else set()) == set(classes[name].model_fields)
