@@ -184,7 +184,7 @@ def test_entities_are_read_as_conlleval_reads_labels(labels, entities):
         None
         if entities is None
         else [
-            {"type": kind, "start": start, "end": end, "text": " ".join(tokens[start:end])}
+            {"type": kind, "start": start, "end": end, "text": " ".join(tokens[start:end]), "confidence": 0.5}
             for kind, start, end in entities
         ]
     )
