@@ -64,6 +64,7 @@ def load(
     encoding, scoring, serving = (tasks.module(exported.task, part) for part in ("encoding", "scoring", "serving"))
     tokenizer = encoding.load_tokenizer(folder, exported.tokenize, lambda: iter(()))
     encoder = encoding.Encoder(tokenizer, exported.target, exported.tokenize)
+    examples = serving.examples_for(exported.target) if hasattr(serving, "examples_for") else serving.examples
     shared = _shared(exported.task, encoder, serving, documents, document_places)
     forward = _forward(folder, tasks.module(exported.task, "modeling"), runtime, device)
 
@@ -74,7 +75,7 @@ def load(
             return []
         given = [serving.text_input(one) if isinstance(one, str) else one for one in inputs]
         given = [{"id": str(number)} | one for number, one in enumerate(given, start=first_id)]
-        split = _encoded(encoder, TABLE, serving.examples, given, places)
+        split = _encoded(encoder, TABLE, examples, given, places)
         predictions = scoring.predict(split, shared, exported.target, forward, tokenizer, exported.evaluate)
         return list(serving.answers(predictions))
 

@@ -1,10 +1,13 @@
-"""Turns texts, or a file of inputs, into answers as JSON Lines, by an exported folder: python -m finetrail.predict."""
+"""Turns texts, or a file of inputs, into answers by an exported folder: python -m finetrail.predict.
+
+Answers are JSON Lines, or what the task's serving module calls a format, such as annotations for a tool.
+"""
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -12,11 +15,12 @@ from typing import Any, TextIO
 
 import transformers  # noqa: F401  # stage.run() silences it, if it is there by then
 
-from finetrail import inference, stage
+from finetrail import inference, stage, tasks
 from finetrail.corpus.raw import lines, objects
 from finetrail.errors import UserError
 
 ENCODING = "utf-8"
+JSON_LINES = "jsonl"
 INPUTS_A_CALL = 1024  # bounds memory, whatever the size of the file; enough that batches are of similar lengths
 
 
@@ -26,6 +30,7 @@ def main() -> None:
     if options.output is not None and options.output.is_dir():
         raise UserError(f"--output {options.output} is a folder; expected a file")
     inputs = read(options)
+    write = writer(options)
     first = next(inputs, None)  # before the model loads: a mistake in the command is told at once
     if first is None:
         raise UserError(f"--input {options.input}: there is nothing in it; expected an input a line")
@@ -38,8 +43,8 @@ def main() -> None:
         document_places=None if documents is None else [place for place, _ in documents],
     )
     with written(options.output) as file:
-        for answer in answers(predict, chain([first], inputs)):
-            file.write(json.dumps(answer, ensure_ascii=False, allow_nan=False) + "\n")
+        for line in write(answers(predict, chain([first], inputs))):
+            file.write(line + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +55,9 @@ def arguments() -> argparse.Namespace:
     given.add_argument("--text", action="append", help="one input; may stand more than once")
     given.add_argument("--input", type=Path, help="a JSON object a line; of a .txt file: each line that is not blank")
     parser.add_argument("--output", type=Path, help="file to write, whole or not at all; without it: stdout")
+    parser.add_argument(
+        "--format", default=JSON_LINES, help="of the answers: jsonl; of entities also doccano or label_studio"
+    )
     parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
     parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
     runtime = parser.add_mutually_exclusive_group()
@@ -59,6 +67,20 @@ def arguments() -> argparse.Namespace:
     )
     parser.set_defaults(runtime="torch")
     return parser.parse_args()
+
+
+def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], Iterable[str]]:
+    """Return what turns answers into lines; UserError where the folder's task has no such format."""
+    task = inference.read_settings(options.folder).task
+    formats = {JSON_LINES: json_lines} | getattr(tasks.module(task, "serving"), "FORMATS", {})
+    if options.format not in formats:
+        raise UserError(f"--format {options.format}: {task} has no such; expected {' or '.join(formats)}")
+    return formats[options.format]
+
+
+def json_lines(found: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield an answer a line."""
+    return (json.dumps(answer, ensure_ascii=False, allow_nan=False) for answer in found)
 
 
 def positive(text: str) -> int:

@@ -343,6 +343,93 @@ class BeirReader(Settings):
     queries: str = Field(min_length=1, description="JSON lines of _id, text; path inside the source")
 
 
+# --- readers of character spans -----------------------------------------------------------------------------------
+
+
+class SpanRules(Settings):
+    """How character spans become tags of words; what is mended or left out is counted, with an example of each."""
+
+    words: Literal["unicode", "punctuation", "characters"] = Field(
+        description="what cuts texts into words, in inference too. unicode: word boundaries of Unicode (UAX #29), so "
+        "that 3.5 and Ada's are one word; punctuation: each punctuation mark is also a word; characters: each one is "
+        "a word, for languages that write particles onto names, or no blanks"
+    )
+    units: Literal["characters", "utf16", "graphemes"] = Field(
+        description="what start and end count. characters: of Unicode, as Python and most tools do; utf16: code units, "
+        "as doccano does and Label Studio did, where an emoji is two; graphemes: what people see as one character, an "
+        "option of doccano"
+    )
+    blanks: Literal["trim", "drop", "refuse"] = Field(description="of spans with white space at their ends")
+    inside_words: Literal["snap", "drop", "refuse"] = Field(
+        description="of spans that begin or end inside a word; snap: take the whole word"
+    )
+    overlapping: Literal["longest", "refuse"] = Field(
+        description="of spans that share a word, nested ones too; longest: keep the one of most words, of equals the "
+        "first"
+    )
+    empty: Literal["drop", "refuse"] = Field(description="of spans without text, or of white space alone")
+
+
+class DoccanoReader(Settings):
+    """doccano's JSONL of sequence labelling, with or without relations."""
+
+    format: Literal["doccano"]
+    spans: SpanRules
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+class LabelStudioReader(Settings):
+    """Label Studio's JSON and JSON-MIN, of a Text tag with Labels; the file is read whole."""
+
+    format: Literal["label_studio"]
+    text: str = Field(min_length=1, description="the key of a task's data that holds the text: $text in its Text tag")
+    take: Literal["annotations", "predictions"] = Field(description="of people, or pre-annotations of a model")
+    several: Literal["first", "last", "refuse"] = Field(
+        description="annotations of one task: which one to take, after those marked as ground truth; cancelled ones "
+        "are left out before"
+    )
+    spans: SpanRules
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+class ProdigyReader(Settings):
+    """Prodigy's JSONL, as db-out writes it: examples that were accepted."""
+
+    format: Literal["prodigy"]
+    spans: SpanRules
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+class BratReader(Settings):
+    """brat's standoff format: a .txt for each document, and a .ann beside it; splits name a folder, or the .txt."""
+
+    format: Literal["brat"]
+    discontinuous: Literal["cover", "drop", "refuse"] = Field(
+        description="of spans in parts with more than white space between them; cover: from the first to the last"
+    )
+    spans: SpanRules
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+class SpacyReader(Settings):
+    """spaCy's .spacy files (DocBin), read by spaCy, which has to be installed."""
+
+    format: Literal["spacy"]
+    group: str | None = Field(min_length=1, description="a group of doc.spans, such as sc; null: doc.ents")
+    spans: SpanRules
+
+
+class SpansReader(Settings):
+    """One JSON object a line: text, spans (a list of start, end, label), and perhaps id."""
+
+    format: Literal["spans"]
+    spans: SpanRules
+    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+
+
+SpanReader = DoccanoReader | LabelStudioReader | ProdigyReader | BratReader | SpacyReader | SpansReader
+
+
 class Corpus(Settings):
     """What every corpus section has; a task adds its reader and its checks."""
 

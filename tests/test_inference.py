@@ -155,8 +155,8 @@ def test_the_batch_size_changes_no_answer(cases, exported, tag):
     assert [answer["labels"] for answer in one] == [answer["labels"] for answer in tag(inputs)]
 
 
-def test_inputs_without_an_id_are_numbered_and_texts_are_split_at_whitespace(tag):
-    answers = tag(["Anna lives\tin  Paris .", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
+def test_inputs_without_an_id_are_numbered_and_texts_are_cut_into_words(tag):
+    answers = tag(["Anna lives\tin  Paris.", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
     assert [(answer["id"], answer["tokens"]) for answer in answers] == [
         ("7", ["Anna", "lives", "in", "Paris", "."]),
         ("mine", ["a b"]),
@@ -184,7 +184,7 @@ def test_entities_are_read_as_conlleval_reads_labels(labels, entities):
         None
         if entities is None
         else [
-            {"type": kind, "start": start, "end": end, "text": " ".join(tokens[start:end])}
+            {"type": kind, "start": start, "end": end, "text": " ".join(tokens[start:end]), "confidence": 0.5}
             for kind, start, end in entities
         ]
     )

@@ -25,7 +25,7 @@ RECIPES = {
     "retrieval": 5,
     "text_classification": 16,
     "text_generation": 5,
-    "token_classification": 13,
+    "token_classification": 14,
 }
 
 

@@ -598,12 +598,47 @@ def test_a_treebank_of_ones_own_is_three_files_as_universal_dependencies_has_the
     assert sentences(folder, "test")[0]["tokens"] == ["Wir", "gehen", "zu", "dem", "Haus", "."]
 
 
+def as_text(words: list[Word], gap: str) -> dict[str, Any]:
+    """Return a sentence as doccano has it, with an emoji before it, so that its units and characters differ."""
+    text, spans = f"\U0001f44d{gap}", []
+    for word in words:
+        if word[3].startswith("I-"):
+            spans[-1][1] += 1 + len(word[0])
+        elif word[3] != "O":
+            spans.append([len(text) + 1, len(text) + 1 + len(word[0]), word[3][2:]])
+        text += word[0] + " "
+    return {"text": text, "label": spans, "Comments": []}
+
+
+def test_spans_of_ones_own_need_one_file(start: Start) -> None:
+    folder = start("bring-your-own-spans")
+    given = folder / "corpora/mine"
+    given.mkdir(parents=True)
+    examples = [{"id": number} | as_text(words, "  ") for number, words in enumerate(news(40, 0))]
+    lines = (json.dumps(example, ensure_ascii=False) for example in examples)
+    (given / "all.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    download(folder, "corpus")
+
+    assert sizes(folder) == [32, 4, 4]
+    assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS["ner_tags"]
+    texts = {str(example["id"]): example["text"] for example in examples}
+    for split in SPLITS:
+        for row in sentences(folder, split):
+            assert row["text"] == texts[row["id"]]
+            spans = zip(row["starts"], row["ends"], strict=True)
+            assert [row["text"][start:end] for start, end in spans] == row["tokens"]
+    checks = read_json(folder / "data/corpus/checks.json")
+    assert checks["splits"]["train"]["spans"]["read"] > 30 and "notes" not in checks
+
+
 def test_recipes_of_small_corpora_share_the_embedded_base_model() -> None:
     names = (
         "bring-your-own-conll",
         "bring-your-own-conllu",
         "bring-your-own-hub",
         "bring-your-own-jsonl",
+        "bring-your-own-spans",
         "conll2003-files",
     )
     embedded = load_recipe("wnut16")["model"]

@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetrail.corpus.annotated import doccano, label_studio, plain_spans, prodigy
 from finetrail.corpus.beir import beir
+from finetrail.corpus.brat import brat
+from finetrail.corpus.docbin import docbin
 from finetrail.corpus.raw import Raw
 from finetrail.corpus.squad import squad
 from finetrail.corpus.tables import delimited, json_array, jsonl, parquet
@@ -19,6 +22,7 @@ from finetrail.schema import (
     JsonLinesReader,
     JsonReader,
     ParquetReader,
+    SpanReader,
     SquadReader,
     TextReader,
 )
@@ -33,6 +37,7 @@ Reader = (
     | TextReader
     | SquadReader
     | BeirReader
+    | SpanReader
 )
 
 PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
@@ -45,6 +50,12 @@ PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
     "text": text,
     "squad": squad,
     "beir": beir,
+    "doccano": doccano,
+    "label_studio": label_studio,
+    "prodigy": prodigy,
+    "brat": brat,
+    "spacy": docbin,
+    "spans": plain_spans,
 }
 
 

@@ -1,4 +1,7 @@
-"""Turns raw records into canonical sentences (id, tokens, labels), and counts what to know about each split."""
+"""Turns raw records into canonical sentences (id, tokens, labels), and counts what to know about each split.
+
+Texts with spans are cut into words by the recipe's rule; text, and where each word stands in it, are kept.
+"""
 
 from array import array
 from collections import Counter
@@ -10,14 +13,31 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail import layout
+from finetrail.corpus import spans
+from finetrail.corpus.brat import DISCONTINUOUS
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.labels import alike
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import SHAPE, to_iob2
+from finetrail.corpus.words import cut
 from finetrail.errors import UserError
+from finetrail.schema import SpanReader, SpanRules
 from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Scheme, Tags
 
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
+PLACES = pa.list_(pa.int32())
+OF_TEXTS = pa.schema([*SCHEMA, ("text", pa.string()), ("starts", PLACES), ("ends", PLACES)])
+
+# What is said of spans that did not fit, and with OTHER_UNITS of such as may fit.
+MISFITS = {
+    spans.EMPTY: "spans without text",
+    spans.BLANKS: "spans with white space around them",
+    spans.INSIDE: "spans that do not end at words",
+    spans.OVERLAPPING: "spans that share words",
+    spans.REPEATED: "spans that stand there twice, taken once",
+    spans.OTHER_UNITS: "spans that would end at words in other units than reader.spans.units",
+    DISCONTINUOUS: "spans in parts",
+}
 
 
 @dataclass
@@ -32,20 +52,37 @@ class Counts:
     labels: Counter[str] = field(default_factory=Counter)
     first_id: dict[str, str] = field(default_factory=dict)  # label -> first example that has it
     digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each sentence's tokens, in order
+    spans: int = 0  # as the files have them
+    misfits: Counter[str] = field(default_factory=Counter)  # by MISFITS
+    shown: dict[str, str] = field(default_factory=dict)  # misfit -> the first one
+    left_out: Counter[str] = field(default_factory=Counter)  # what a tagger does not learn, by its name
+    skipped: Counter[str] = field(default_factory=Counter)  # examples, by the reason
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
-    schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme_name == "none" else SCHEMA
+    if isinstance(settings.reader, SpanReader):
+        schema = OF_TEXTS.with_metadata({"words": settings.reader.spans.words})
+    else:
+        schema = SCHEMA.with_metadata(NO_SCHEME) if settings.tags.scheme_name == "none" else SCHEMA
     return dict.fromkeys(layout.SPLITS, schema)
 
 
 def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Any]]:
-    """Yield (split, row of SCHEMA) and count it; an example without tokens gives none, and is counted too.
+    """Yield (split, row of its table) and count it; an example without tokens gives none, and is counted too.
 
-    Raises UserError with place and id where tokens and labels do not fit together or the scheme.
+    Raises UserError with place and id where tokens and labels do not fit together or the scheme, or where the recipe
+    refuses a span.
     """
-    if row := _row(record, settings, counts[split]):
+    where = f"{record.where}: example {record.id!r}"
+    if isinstance(settings.reader, SpanReader):
+        row = _of_spans(record, settings.reader.spans, where, counts[split])
+    else:
+        row = _of_words(record, settings, where, counts[split])
+    if row is not None and not row["tokens"]:
+        counts[split].empty_examples += 1
+    elif row is not None:
+        _count(row, counts[split])
         yield split, row
 
 
@@ -60,11 +97,13 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
                     f"{split}: example {first!r} has the label {label!r}, which train lacks; "
                     "expected labels that train has, or corpus.tags.unseen_labels: keep"
                 )
+    notes = [line for split, of_split in counts.items() for line in _notes(split, of_split)]
     return {
         "scheme": "none" if settings.tags.scheme_name == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
         "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
         "unseen_labels": unseen,
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -85,6 +124,7 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
         if of_split["repaired_transitions"]:
             lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
+    lines += checks.get("notes", [])
     what = "labels" if checks["scheme"] == "none" else "entity types"
     lines += [f"{what} that differ in blanks, case or Unicode form alone: {line}" for line in alike(_kinds(checks))]
     for pair, count in checks["leakage"].items():
@@ -107,24 +147,45 @@ def _kinds(checks: dict[str, Any]) -> Counter[str]:
     return kinds
 
 
-def _row(record: Record, settings: Corpus, counts: Counts) -> dict[str, Any] | None:
-    where = f"{record.where}: example {record.id!r}"
+def _of_words(record: Record, settings: Corpus, where: str, counts: Counts) -> dict[str, Any]:
     tokens, labels = (_strings(record.values[column], column, where) for column in ("tokens", "labels"))
     if len(tokens) != len(labels):
         raise UserError(f"{where}: {len(tokens)} tokens and {len(labels)} labels; expected one label for each token")
-    if not tokens:
-        counts.empty_examples += 1
-        return None
     labels, repaired = _normalised(labels, settings.tags, where)
+    counts.repaired_transitions += repaired
+    return {"id": record.id, "tokens": tokens, "labels": labels}
+
+
+def _of_spans(record: Record, rules: SpanRules, where: str, counts: Counts) -> dict[str, Any] | None:
+    """Return the words of a text with a tag each; None where the reader skips the example."""
+    values = record.values
+    counts.left_out.update(values["left_out"])
+    if values["skipped"] is not None:
+        counts.skipped[values["skipped"]] += 1
+        return None
+    text, words = values["text"], cut(values["text"], rules.words)
+    try:
+        labels, misfits = spans.tag(text, words, values["spans"], rules)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    counts.spans += len(values["spans"])
+    for kind, shown in [*values["misfits"], *misfits]:
+        counts.misfits[kind] += 1
+        counts.shown.setdefault(kind, f"{shown}, in example {record.id!r}")
+    starts, ends = ([word[side] for word in words] for side in (0, 1))
+    tokens = [text[start:end] for start, end in words]
+    return {"id": record.id, "tokens": tokens, "labels": labels, "text": text, "starts": starts, "ends": ends}
+
+
+def _count(row: dict[str, Any], counts: Counts) -> None:
+    tokens, labels = row["tokens"], row["labels"]
     counts.sentences += 1
     counts.tokens += len(tokens)
     counts.empty_tokens += tokens.count("")
-    counts.repaired_transitions += repaired
     counts.labels.update(labels)
     for label in labels:
-        counts.first_id.setdefault(label, record.id)
+        counts.first_id.setdefault(label, row["id"])
     counts.digests.append(digest(tokens))
-    return {"id": record.id, "tokens": tokens, "labels": labels}
 
 
 def _strings(values: Any, column: str, where: str) -> list[str]:
@@ -164,6 +225,16 @@ def _unseen(train: Counts, other: Counts) -> dict[str, int]:
     return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
 
 
+def _notes(split: str, counts: Counts) -> list[str]:
+    """Return one line for each thing that spans or their annotation lost, with an example where there is one."""
+    lines = [f"{split}: examples {why}, left out: {count:,}" for why, count in sorted(counts.skipped.items())]
+    lines += [f"{split}: {what}, left out: {count:,}" for what, count in sorted(counts.left_out.items())]
+    for kind, meaning in MISFITS.items():
+        if count := counts.misfits[kind]:
+            lines.append(f"{split}: {meaning}: {count:,} of {counts.spans:,}, such as {counts.shown[kind]}")
+    return lines
+
+
 def _split_checks(counts: Counts) -> dict[str, Any]:
     return {
         "sentences": counts.sentences,
@@ -173,4 +244,5 @@ def _split_checks(counts: Counts) -> dict[str, Any]:
         "duplicates": duplicates(counts.digests),
         "repaired_transitions": counts.repaired_transitions,
         "labels": dict(sorted(counts.labels.items())),
+        **({"spans": {"read": counts.spans, **dict(sorted(counts.misfits.items()))}} if counts.spans else {}),
     }

@@ -28,6 +28,7 @@ from finetrail.tasks.token_classification.settings import (
     has_entities,
     is_without_scheme,
     label_names,
+    rule_of_words,
 )
 
 FEATURES = pa.schema(
@@ -57,10 +58,10 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     UserError where there is only one label.
     """
     found: set[str] = set()
-    without_scheme = False
+    without_scheme, words = False, {}
     for batch in train:
         found.update(pc.unique(pc.list_flatten(batch["labels"])).to_pylist())
-        without_scheme = is_without_scheme(batch.schema.metadata)
+        without_scheme, words = is_without_scheme(batch.schema.metadata), rule_of_words(batch.schema.metadata)
     if len(found) == 1:
         raise UserError(
             f"train: {found.pop()!r} is its only label; expected two or more, so that there is one to learn"
@@ -69,7 +70,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
     by_kind = sort_key(_kind(label) for label in found if label != "O")
     names = sorted(found, key=lambda label: (True, by_kind(_kind(label)), label) if label != "O" else (False,))
-    return {"label_names": names, **NO_SCHEME} if without_scheme and has_entities(names) else names
+    told = (NO_SCHEME if without_scheme and has_entities(names) else {}) | words
+    return {"label_names": names, **told} if told else names
 
 
 def _kind(label: str) -> str:

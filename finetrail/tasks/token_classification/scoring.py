@@ -11,7 +11,7 @@ from finetrail.evaluation import inference
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.token_classification import metrics
-from finetrail.tasks.token_classification.settings import NO_SCHEME, Evaluate, Target, label_names
+from finetrail.tasks.token_classification.settings import NO_SCHEME, OFFSETS, Evaluate, Target, label_names
 
 CONTEXT_WORDS = 6  # on each side of an error
 
@@ -26,6 +26,7 @@ def predict(
 ) -> pa.Table:
     """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
 
+    Where the words were cut out of texts, these and the places of the words (OFFSETS) stand beside.
     A word without subwords, which no model sees, gets O (or the first label) with confidence 0; inside of an entity,
     its I-.
     """
@@ -54,6 +55,7 @@ def predict(
             "references": examples["labels"],
             "predictions": pa.ListArray.from_arrays(starts.astype(np.int32), pa.array(labels, pa.string())),
             "confidences": pa.ListArray.from_arrays(starts.astype(np.int32), confidences),
+            **{name: examples[name] for name in OFFSETS if name in examples.column_names},
         },
         metadata=metadata,
     )

@@ -16,6 +16,7 @@ from finetrail.schema import (
     JsonReader,
     ParquetReader,
     Settings,
+    SpanReader,
 )
 
 __all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
@@ -23,10 +24,13 @@ __all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 COLUMNS = {"tokens", "labels"}
 
 # What tokenize tells of the labels: their names, in the order of the model's outputs; and, where these look like IOB2
-# although the recipe's scheme is none, that they are not: {"label_names": [...], "scheme": "none"}.
+# although the recipe's scheme is none, that they are not: {"label_names": [...], "scheme": "none"}. Where texts were
+# cut into words, also by which rule: {"label_names": [...], "words": "unicode"}.
 Target = Sequence[str] | Mapping[str, Any]
 # Metadata of the tables of a corpus, and of predictions, without entities.
 NO_SCHEME = {"scheme": "none"}
+# Columns of words that were cut out of texts: the text, and where each word begins and ends in it, in characters.
+OFFSETS = ("text", "starts", "ends")
 
 
 def label_names(target: Target) -> list[str]:
@@ -36,12 +40,20 @@ def label_names(target: Target) -> list[str]:
 
 def has_entities(target: Target) -> bool:
     """Tell whether labels are IOB2 tags, so that entities are scored and not single labels."""
-    return not isinstance(target, Mapping) and all(label == "O" or label.startswith(("B-", "I-")) for label in target)
+    if isinstance(target, Mapping) and target.get("scheme") == NO_SCHEME["scheme"]:
+        return False
+    return all(label == "O" or label.startswith(("B-", "I-")) for label in label_names(target))
 
 
 def is_without_scheme(metadata: Mapping[bytes, bytes] | None) -> bool:
     """Tell whether a table of the corpus, or of predictions, has NO_SCHEME."""
     return (metadata or {}).get(b"scheme") == b"none"
+
+
+def rule_of_words(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    """Return what a table of the corpus tells of how its texts were cut into words, as a part of the target."""
+    rule = (metadata or {}).get(b"words")
+    return {} if rule is None else {"words": rule.decode()}
 
 
 SchemeName = Literal["iob1", "iob2", "iobes", "bilou", "io", "none"]
@@ -96,7 +108,8 @@ class Corpus(schema.Corpus):
     """A corpus of sentences with a label for each token."""
 
     reader: Annotated[
-        ConllReader | ConlluReader | JsonLinesReader | JsonReader | ParquetReader, Field(discriminator="format")
+        ConllReader | ConlluReader | JsonLinesReader | JsonReader | ParquetReader | SpanReader,
+        Field(discriminator="format"),
     ]
     tags: Tags
 
@@ -107,6 +120,18 @@ class Corpus(schema.Corpus):
             raise ValueError(
                 f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id and that of splits.group"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _spans_make_iob2(self) -> "Corpus":
+        if isinstance(self.reader, SpanReader):
+            if self.tags.scheme != "iob2":
+                raise ValueError(f"tags.scheme: {self.tags.scheme_name}; expected iob2, which is what spans become")
+            if self.splits.stratify is not None or self.splits.group not in (None, "text"):
+                raise ValueError(
+                    f"reader.format: {self.reader.format} has no columns; expected splits.stratify null, and "
+                    "splits.group null or text (alike texts stay together)"
+                )
         return self
 
 

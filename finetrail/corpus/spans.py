@@ -1,0 +1,188 @@
+"""Turns labelled character spans of a text into a tag for each of its words, and tells which spans do not fit words."""
+
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
+from operator import itemgetter
+from typing import NamedTuple
+
+from finetrail.corpus.words import CHARACTER
+from finetrail.schema import SpanRules
+
+# What may be wrong with a span; all but REPEATED are keys of the recipe, which say what is done.
+EMPTY, BLANKS, INSIDE, OVERLAPPING, REPEATED = "empty", "blanks", "inside_words", "overlapping", "repeated"
+# Spans inside words that end at words if they count something else than the recipe says.
+OTHER_UNITS = "other_units"
+REFUSED = {
+    EMPTY: "a span without text",
+    BLANKS: "a span with white space around it",
+    INSIDE: "a span that does not end at words",
+    OVERLAPPING: "spans that share words",
+}
+UNITS = ("characters", "utf16", "graphemes")
+
+Word = tuple[int, int]
+
+
+class Span(NamedTuple):
+    """A labelled part of a text: [start, end) in the reader's units, and its text where the file states that."""
+
+    start: int
+    end: int
+    label: str
+    text: str | None = None
+
+
+class Misfit(NamedTuple):
+    """A span that was mended or dropped: why, and what was done in words."""
+
+    kind: str
+    shown: str
+
+
+class Placed(NamedTuple):
+    """A span as words: [first, behind) of them."""
+
+    first: int
+    behind: int
+    label: str
+
+
+def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tuple[list[str], list[Misfit]]:
+    """Return the IOB2 tag of each word, and the spans that did not fit as they were.
+
+    ValueError where a span is not in the text, has another text than it states, or does not fit and the recipe refuses.
+    """
+    misfits: list[Misfit] = []
+    placed = []
+    for span in spans:
+        start, end = _in_characters(text, span, rules.units)
+        known = len(misfits)
+        if found := _place(text, words, Span(start, end, span.label), rules, misfits):
+            placed.append(found)
+        is_inside = any(misfit.kind == INSIDE for misfit in misfits[known:])
+        if is_inside and (units := _other_units(text, span, words, rules.units)):
+            misfits.append(Misfit(OTHER_UNITS, f"{_shown(text, start, end, span.label)}, a word by {units}"))
+    tags = ["O"] * len(words)
+    for first, behind, label in _apart(text, words, placed, rules, misfits):
+        tags[first:behind] = [f"B-{label}", *[f"I-{label}"] * (behind - first - 1)]
+    return tags, misfits
+
+
+# Of the text at hand, for each of its spans.
+@lru_cache(maxsize=len(UNITS))
+def _borders(text: str, units: str) -> dict[int, int]:
+    """Return how many characters stand before each unit, and behind the last one; units end where characters do."""
+    if units == "characters":
+        return {position: position for position in range(len(text) + 1)}
+    if units == "graphemes":
+        starts = [match.start() for match in CHARACTER.finditer(text)]
+        return dict(enumerate([*starts, len(text)]))
+    borders, count = {}, 0
+    for position, character in enumerate(text):
+        borders[count] = position
+        count += 1 + (character > "\uffff")
+    return borders | {count: len(text)}
+
+
+def _in_characters(text: str, span: Span, units: str) -> tuple[int, int]:
+    borders = _borders(text, units)
+    start, end = borders.get(span.start), borders.get(span.end)
+    if start is None or end is None or start > end:
+        raise ValueError(
+            f"the span [{span.start}, {span.end}] {span.label} is not in its text, of {max(borders)} in {units}; "
+            f"expected 0 <= start <= end{_hint(text, span, units)}"
+        )
+    if span.text is not None and not _same(span.text, text[start:end]):
+        raise ValueError(
+            f"the span [{span.start}, {span.end}] {span.label} is {text[start:end]!r:.60} in the text, and "
+            f"{span.text!r:.60} in the annotation; expected the same{_hint(text, span, units)}"
+        )
+    return start, end
+
+
+def _hint(text: str, span: Span, declared: str) -> str:
+    """Return what to write into the recipe where a span is right in other units."""
+    for units, known in _others(text, declared):
+        if span.start in known and span.end in known:
+            there = text[known[span.start] : known[span.end]]
+            if span.text is None or _same(span.text, there):
+                return f"; in {units} it is {there!r:.60}: perhaps reader.spans.units: {units}"
+    return ""
+
+
+def _others(text: str, declared: str) -> list[tuple[str, dict[int, int]]]:
+    """Return the borders by all other units that count this text in another way."""
+    known = _borders(text, declared)
+    found = [(units, _borders(text, units)) for units in UNITS if units != declared]
+    return [(units, borders) for units, borders in found if borders != known]
+
+
+def _same(stated: str, there: str) -> bool:
+    r"""Compare texts but for white space: brat states a line end as a blank, Label Studio as a backslash and an n."""
+    bare = ["".join(text.replace("\\n", " ").split()) for text in (stated, there)]
+    return bare[0] == bare[1]
+
+
+def _other_units(text: str, span: Span, words: list[Word], declared: str) -> str | None:
+    """Return the units in which a span would be whole words."""
+    starts, ends = ({word[side] for word in words} for side in (0, 1))
+    for units, known in _others(text, declared):
+        if known.get(span.start) in starts and known.get(span.end) in ends:
+            return units
+    return None
+
+
+def _place(text: str, words: list[Word], span: Span, rules: SpanRules, misfits: list[Misfit]) -> Placed | None:
+    """Return the words of a span in characters; None where it is dropped. What did not fit is added to the misfits."""
+    inside = text[span.start : span.end]
+    shown = _shown(text, span.start, span.end, span.label)
+    if not inside.strip():
+        _act(rules.empty, EMPTY, shown, "dropped", misfits)
+        return None
+    start = span.start + len(inside) - len(inside.lstrip())
+    end = start + len(inside.strip())
+    if (start, end) != (span.start, span.end):
+        _act(rules.blanks, BLANKS, shown, _done(text, start, end, rules.blanks), misfits)
+        if rules.blanks == "drop":
+            return None
+    first = bisect_right(words, start, key=itemgetter(1))
+    behind = bisect_left(words, end, key=itemgetter(0))
+    whole = words[first][0], words[behind - 1][1]
+    if whole != (start, end):
+        _act(rules.inside_words, INSIDE, shown, _done(text, *whole, rules.inside_words), misfits)
+        if rules.inside_words == "drop":
+            return None
+    return Placed(first, behind, span.label)
+
+
+def _apart(text: str, words: list[Word], placed: list[Placed], rules: SpanRules, misfits: list[Misfit]) -> list[Placed]:
+    """Return spans that share no word: the longest of those that do, of equals the first one."""
+    kept: list[Placed] = []
+    taken: dict[int, Placed] = {}  # word -> the span that has it
+    for span in sorted(placed, key=lambda one: one.first - one.behind):
+        other = next((taken[word] for word in range(span.first, span.behind) if word in taken), None)
+        shown = _shown(text, words[span.first][0], words[span.behind - 1][1], span.label)
+        if other == span:
+            misfits.append(Misfit(REPEATED, shown))
+        elif other is not None:
+            kept_one = _shown(text, words[other.first][0], words[other.behind - 1][1], other.label)
+            _act(rules.overlapping, OVERLAPPING, f"{shown} and {kept_one}", "of which the second is kept", misfits)
+        else:
+            kept.append(span)
+            taken.update(dict.fromkeys(range(span.first, span.behind), span))
+    return kept
+
+
+def _act(rule: str, kind: str, shown: str, done: str, misfits: list[Misfit]) -> None:
+    """Add a misfit, or raise ValueError where the recipe refuses it."""
+    if rule == "refuse":
+        raise ValueError(f"{shown}: {REFUSED[kind]}; expected none, or another reader.spans.{kind} than refuse")
+    misfits.append(Misfit(kind, f"{shown}, {done}"))
+
+
+def _shown(text: str, start: int, end: int, label: str) -> str:
+    return f"{text[start:end]!r:.60} ({label})"
+
+
+def _done(text: str, start: int, end: int, rule: str) -> str:
+    return "dropped" if rule == "drop" else f"taken as {text[start:end]!r:.60}"
