@@ -88,6 +88,11 @@ def headline(target: dict[str, Any], settings: Evaluate) -> str:
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
+def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
+    """Return the metrics that people need beside the headline: of scores an error in their unit."""
+    return ["mae"] if target["problem"] == "regression" else []
+
+
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
@@ -112,8 +117,8 @@ def statistics(predictions: pa.Table, target: dict[str, Any], settings: Evaluate
     """Return the number of texts, and the function from their weights to the scores of score()."""
     parts: list[Statistic]
     if target["problem"] == "regression":
-        values = (predictions[name].to_numpy() for name in ("references", "predictions"))
-        parts = [partial(correlations, *values)]
+        values = [predictions[name].to_numpy() for name in ("references", "predictions")]
+        parts = [partial(correlations, *values), partial(score_errors, *values)]
     else:
         of_labels = _label_statistic if target["problem"] == "single_label" else _labels_statistic
         parts = [of_labels(*_lists(predictions), settings), _calibration_statistic(predictions, target)]
@@ -166,6 +171,12 @@ def correlations(references: np.ndarray, predicted: np.ndarray, weights: np.ndar
     """Return Pearson's and Spearman's correlation of values [n] where each stands weights [samples, n] times."""
     ranks = weighted_ranks(references, weights), weighted_ranks(predicted, weights)
     return {"pearson": _pearson(references, predicted, weights), "spearman": _pearson(*ranks, weights)}
+
+
+def score_errors(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return mean absolute and root mean squared error of values [n] where each stands weights [samples, n] times."""
+    differences, total = np.abs(references - predicted), weights.sum(-1)
+    return {"mae": weights @ differences / total, "rmse": np.sqrt(weights @ differences**2 / total)}
 
 
 def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
