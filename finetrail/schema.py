@@ -527,7 +527,11 @@ class Train(Settings):
     batching: Literal["length", "random"] = Field(description="length: batches of similar length, so little padding")
     eval_batch_size: int = Field(ge=1, description="features a device and step, without gradients")
     best_metric: str = Field(min_length=1, description="validation metric that chooses the checkpoint; or loss")
-    patience: int | None = Field(ge=1, description="epochs without a better best_metric before it stops; null: never")
+    patience: int | None = Field(
+        ge=1,
+        description="epochs without a better best_metric before it stops; while a score is 0 "
+        "those in which a loss falls do not count; null: never",
+    )
     log_steps: int = Field(ge=1, description="updates between two points of the loss curve")
     layer_decay: float = Field(
         gt=0, le=1, description="a layer's learning rate as a share of the one above it (Sun et al. 2019); 1: the same"

@@ -34,19 +34,21 @@ def main() -> None:
     predict = predictor(modeling, scoring, held_out, shared, target, settings)
     trained = predict(layout.TRAINED)
     before = predict(layout.WEIGHTS) if modeling.base_is_baseline(layout.WEIGHTS) else {}
+    settings, trained, choices = settled(scoring, trained, target, settings)
     headline, train = scoring.headline(target, settings), splits.load("train")
-    metrics: dict[str, Any] = {"headline": headline, "confidence": settings.bootstrap.confidence}
+    beside = scoring.beside(target, settings) if hasattr(scoring, "beside") else []
+    metrics: dict[str, Any] = {"headline": headline, "confidence": settings.bootstrap.confidence} | choices
     baselines: dict[str, dict[str, dict[str, float]]] = {}
     for split in HELD_OUT:
         metrics[split] = with_intervals(scoring, trained[split], target, settings)
         guesses = scoring.baselines(train, held_out[split], shared, target, settings)
         guesses |= {BEFORE: before[split]} if before else {}
         baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
-        stage.log(summary(split, metrics[split], headline, baselines[split]))
+        stage.log(summary(split, metrics[split], [headline, *beside], baselines[split]))
     tables = all_tables(scoring, trained, before, target, settings)
     errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
     computed = {"baselines": baselines, "machine": numerics.record(declared.numerics)}
-    write(trained, metrics | computed, tables, errors)
+    write(trained, metrics | ({"beside": beside} if beside else {}) | computed, tables, errors)
 
 
 def predictor(
@@ -82,11 +84,29 @@ def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settin
     return {name: value for row in rows for name, value in row.items()}
 
 
-def summary(split: str, scores: dict[str, float], headline: str, baselines: dict[str, dict[str, float]]) -> str:
-    """Return one line: the headline with its interval, and what it has to beat."""
-    others = ", ".join(f"{name.replace('_', ' ')} {values[headline]:.4f}" for name, values in baselines.items())
-    low, high = scores[f"{headline}_low"], scores[f"{headline}_high"]
-    return f"evaluate: {split}: {headline} {scores[headline]:.4f} [{low:.4f}, {high:.4f}]; baselines: {others}"
+def settled(
+    scoring: ModuleType, predictions: Predictions, target: Any, settings: Any
+) -> tuple[Any, Predictions, dict[str, Any]]:
+    """Return settings and predictions after what the task leaves to validation, and that for the record, if any."""
+    if not hasattr(scoring, "settle"):
+        return settings, predictions, {}
+    values, predictions, notes = scoring.settle(predictions, target, settings)
+    for note in notes:
+        stage.log(f"evaluate: warning: {note}")
+    for name, value in values.items():
+        stage.log(f"evaluate: {name}: {value}, by train and validation")
+    choices = {name: part for name, part in (("settled", values), ("notes", notes)) if part}
+    return settings.model_copy(update=values), predictions, choices
+
+
+def summary(split: str, scores: dict[str, float], metrics: list[str], baselines: dict[str, dict[str, float]]) -> str:
+    """Return one line: the headline and what stands beside it, each with its interval and what it has to beat."""
+    parts = []
+    for metric in metrics:
+        others = ", ".join(f"{name.replace('_', ' ')} {values[metric]:.4f}" for name, values in baselines.items())
+        low, high = scores[f"{metric}_low"], scores[f"{metric}_high"]
+        parts.append(f"{metric} {scores[metric]:.4f} [{low:.4f}, {high:.4f}]; baselines: {others}")
+    return f"evaluate: {split}: {'; '.join(parts)}"
 
 
 def all_tables(

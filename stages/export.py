@@ -33,20 +33,23 @@ def main() -> None:
     modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
     records, target = read_records(), stage.read_json(layout.TARGET)
     evaluation, headline = records["evaluation"], records["evaluation"]["headline"]
+    evaluate = declared.evaluate.model_copy(update=evaluation.get("settled", {}))
     if settings.hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
         raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
         model = copy_trained(folder, modeling)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
-        stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared, records, target))
+        stage.write_json(
+            folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate)
+        )
         encoded, shared = splits.load(SPLIT), splits.load_shared()
         tokenizer = AutoTokenizer.from_pretrained(folder)
 
         def predict(forward: Forward) -> pa.Table:
-            return scoring.predict(encoded, shared, target, forward, tokenizer, declared.evaluate)
+            return scoring.predict(encoded, shared, target, forward, tokenizer, evaluate)
 
         def score(predictions: pa.Table) -> float:
-            return scoring.score(predictions, target, declared.evaluate)[headline]
+            return scoring.score(predictions, target, evaluate)[headline]
 
         measure = measurer(predict, score, headline, reference(modeling, predict), declared.threads)
         fp32 = folder / "onnx" / "model.onnx"
@@ -81,13 +84,13 @@ def read_records() -> dict[str, Any]:
     }
 
 
-def inference_settings(declared: params.Declared, records: dict[str, Any], target: Any) -> dict[str, Any]:
+def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate: Any) -> dict[str, Any]:
     """Return what finetrail.inference needs to encode and decode as evaluation did."""
     return {
-        "task": declared.task,
+        "task": task,
         "target": target,
         "tokenize": records["tokenized"]["settings"],
-        "evaluate": declared.evaluate.model_dump(),
+        "evaluate": evaluate.model_dump(),
     }
 
 

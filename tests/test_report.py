@@ -357,11 +357,28 @@ def test_page_starts_with_the_headline_its_interval_and_its_best_baseline(html: 
         assert expected in start
 
 
+def test_what_stands_beside_the_headline_is_told_with_its_baselines() -> None:
+    results = make_results()
+    baselines = {"test": {"train_mean": {"f1": 0.1, "accuracy": 0.5}}}
+    results.evaluation.update(beside=["accuracy"], baselines=baselines)
+    results.evaluation["test"]["accuracy"] = 0.75
+    start = " ".join(Page(render(results)).text.split("Best baseline")[0].split())
+    assert "accuracy 0.750 0.903 to 0.982; train mean 0.500" in start
+    assert ", accuracy 0.750; best baseline: train_mean 0.100" in summary.sentence(results.evaluation)
+
+
 def test_a_limited_run_is_the_first_thing_that_the_page_warns_of() -> None:
     results = make_results()
     results.counts["settings"]["limit"] = 200
     assert page.concerns(results)[0].startswith("Only a quick look: at most 200 examples of each split")
     assert "at most 200 examples of each split" in render(results)
+
+
+def test_what_evaluation_notes_is_told_and_what_it_settled_is_kept() -> None:
+    results = make_results()
+    results.evaluation.update(notes=["Nothing fits."], settled={"null_threshold": 1.25})
+    assert "Nothing fits." in page.concerns(results)
+    assert summary.summarize("t", "r", results)["settled"] == {"null_threshold": 1.25}
 
 
 def test_notes_on_the_base_model_are_told_before_the_data_and_are_no_settings() -> None:

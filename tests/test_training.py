@@ -220,6 +220,12 @@ def test_without_a_better_epoch_it_stops_and_says_so(run: Run) -> None:
     assert (record["best_value"], record["best_update"]) == (0.5, UPDATES)
 
 
+def test_while_nothing_is_right_and_the_loss_falls_it_goes_on(run: Run) -> None:
+    values = iter([0.0, 0.0, 0.0, 0.0, 0.2])
+    _, record = run(validation=lambda *_: {"f1": next(values)}, epochs=5.0, patience=1, lr=1e-4)
+    assert (record["stopped_early"], record["best_value"], record["epochs_done"]) == (False, 0.2, 5.0)
+
+
 def test_a_fraction_of_an_epoch_is_evaluated_and_kept(run: Run, curve: Any) -> None:
     model, record = run(epochs=0.5)
     assert (record["updates"], record["epochs_done"], record["stopped_early"]) == (3, 0.5, False)

@@ -47,6 +47,7 @@ def model_card(
             evaluated_on={} if evaluation["machine"] == training["machine"] else evaluation["machine"],
             limit=tokenized["settings"].get("limit"),
             headline=evaluation["headline"],
+            beside=evaluation.get("beside", []),
             scores=_scores(evaluation),
             baselines=evaluation.get("baselines", {}).get("test", {}),
             int8=export.get("onnx_int8"),

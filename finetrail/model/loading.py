@@ -12,21 +12,23 @@ from finetrail.errors import UserError
 
 def with_new_head(
     base_model: Path, auto_class: Any, mapping: Container[type], label_names: list[str], **config: Any
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, bool]:
     """Load a base model with a head for the labels, drawn from torch's generator where the checkpoint has none.
 
-    A checkpoint with a head for the same labels keeps it; one for other labels, or in another order, does not.
+    A checkpoint with a head for the same labels keeps it; one for other labels, or in another order, does not. The
+    second value tells whether it did.
     """
     names = {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
     model, drawn = checked(base_model, auto_class, mapping, ignore_mismatched_sizes=True, **names, **config)
-    if AutoConfig.from_pretrained(base_model).id2label != model.config.id2label:
-        encoder = f"{model.base_model_prefix}."
+    encoder = f"{model.base_model_prefix}."
+    has_same_labels = AutoConfig.from_pretrained(base_model).id2label == model.config.id2label
+    if not has_same_labels:
         for name, module in model.named_modules():
             # As many labels as ours: loaded although they are others, or in another order.
             is_head = isinstance(module, torch.nn.Linear) and module.out_features == len(label_names)
             if is_head and not name.startswith(encoder) and f"{name}.weight" not in drawn:
                 module.reset_parameters()
-    return model
+    return model, has_same_labels and all(name.startswith(encoder) for name in drawn)
 
 
 def checked(

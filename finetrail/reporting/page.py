@@ -105,7 +105,7 @@ def concerns(results: Results) -> list[str]:
     found = []
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")
-    found += results.training.get("notes", [])
+    found += results.training.get("notes", []) + results.evaluation.get("notes", [])
     found += [f"{note}." for note in results.checks.get("notes", [])]
     for source in (results.checks, results.counts):
         for split, counts in source["splits"].items():

@@ -53,6 +53,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
         **machines(results.training, evaluation),
         "headline": metric,
+        "settled": evaluation.get("settled"),
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
         # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
@@ -102,6 +103,7 @@ def sentence(evaluation: dict[str, Any]) -> str:
     text = f"{score.metric} {score.value:.3f} on {FINAL_SPLIT}"
     if score.low is not None and score.high is not None:
         text += f" ({evaluation['confidence'] * 100:.4g}% interval {score.low:.3f} to {score.high:.3f})"
+    text += "".join(f", {name} {evaluation[FINAL_SPLIT][name]:.3f}" for name in evaluation.get("beside", []))
     best = next(iter(baselines(evaluation).items()), None)
     return f"{text}; best baseline: {best[0]} {best[1]:.3f}" if best else text
 

@@ -10,7 +10,7 @@ from finetrail.errors import UserError
 IGNORE_INDEX = -100
 
 # Of all metrics; every other one is a score.
-LOWER_IS_BETTER = ("bits_per_byte", "loss", "perplexity", "ece", "repetition_4")
+LOWER_IS_BETTER = ("bits_per_byte", "loss", "perplexity", "ece", "repetition_4", "mae", "rmse")
 
 
 def names() -> list[str]:

@@ -35,7 +35,6 @@ class State:
     update: int = 0
     best_value: float | None = None
     best_update: int = 0
-    epochs_without_better: int = 0
     done: bool = False
     schedule: dict[str, Any] = field(default_factory=dict)
     reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
@@ -156,11 +155,8 @@ class Loop:
         self.journal.evaluated(state.update / self.an_epoch, scores)
         value, best = found[settings.best_metric], state.best_value
         if best is None or (value > best if self.run.best_is_highest else value < best):
-            state.best_value, state.best_update, state.epochs_without_better = value, state.update, 0
-        else:
-            state.epochs_without_better += 1
-        out_of_patience = settings.patience is not None and state.epochs_without_better >= settings.patience
-        state.done = out_of_patience or state.update == self.updates
+            state.best_value, state.best_update = value, state.update
+        state.done = self.run.is_out_of_patience(state.reports) or state.update == self.updates
 
     def report(self, values: dict[str, float]) -> None:
         """Put values onto the curves."""

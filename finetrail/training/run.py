@@ -16,7 +16,7 @@ from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import Train
 from finetrail.tasks import LOWER_IS_BETTER
-from finetrail.training import graphs, shards
+from finetrail.training import graphs, patience, shards
 from finetrail.training.batching import (
     MOST_PADDING,
     Batch,
@@ -51,6 +51,10 @@ class Run:
     def best_is_highest(self) -> bool:
         """Tell which of two values of best_metric is better."""
         return self.settings.best_metric not in LOWER_IS_BETTER
+
+    def is_out_of_patience(self, reports: list[tuple[int, dict[str, float]]]) -> bool:
+        """Tell whether training stops after a validation, from all that was reported: (update, report) pairs."""
+        return patience.is_over(reports, self.settings.best_metric, self.best_is_highest, self.settings.patience)
 
     def updates(self, processes: int) -> tuple[int, int]:
         """Return how many updates an epoch has, and all of training."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -63,8 +62,6 @@ class PieceTrainer(Trainer):
         self.journal = Journal(run, main=self.accelerator.is_main_process)
         self.remove_callback(PrinterCallback)
         self.add_callback(Reporting(self))
-        if settings.patience is not None:
-            self.add_callback(EarlyStoppingCallback(settings.patience))
 
     def get_train_dataloader(self) -> Any:
         return self.run.loader(self.accelerator)
@@ -115,7 +112,7 @@ class PieceTrainer(Trainer):
 
 
 class Reporting(TrainerCallback):
-    """Tells the journal, lets layers join training, and says when to save; seals what is saved."""
+    """Tells the journal, lets layers join training, says when to save and when to stop; seals what is saved."""
 
     def __init__(self, trainer: PieceTrainer) -> None:
         self.trainer, self.run, self.journal = trainer, trainer.run, trainer.journal
@@ -143,6 +140,8 @@ class Reporting(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.evaluated(state.epoch, kwargs["metrics"])
+        if self.run.is_out_of_patience(_reports(state)):
+            control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.accelerator.wait_for_everyone()  # each process has a file in it

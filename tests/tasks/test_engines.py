@@ -133,6 +133,32 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_would_have(
+    tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized("text_classification")
+    modeling = tasks.module("text_classification", "modeling")
+    monkeypatch.setattr(modeling, "validate", lambda *_: {"accuracy": 0.5})
+    changes = {"engine": engine, "epochs": 9.0, "patience": 2}
+    undisturbed = trained("text_classification", **changes)
+    record = json.loads(undisturbed["data/trained/training.json"])
+    assert (record["stopped_early"], record["epochs_done"]) == (True, 3.0)
+    an_epoch, updated = record["updates"] // 3, Journal.updated
+
+    def kill(self: Journal, update: int) -> None:
+        updated(self, update)
+        if update == 2 * an_epoch + 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("text_classification", **changes)
+    assert trained("text_classification", **changes) == undisturbed
+    trained("text_classification", epochs=2.0, patience=None)  # as the other tests have it
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_leave_no_thread(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,20 @@
 """Answers against the characters of their contexts, over the kinds of tokenizers that models come with."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetrail.tasks.question_answering import corpus, encoding
+from finetrail.tasks.question_answering import card, corpus, encoding
 from finetrail.tasks.question_answering.settings import Tokenize
 
 # Parts between which an answer begins and ends, with what stands between them.
@@ -82,7 +87,9 @@ def wordpiece(lowercase: bool) -> Tokenizer:
 
 
 def unigram(prepend_scheme: str) -> Tokenizer:
-    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    normalizer = normalizers.Sequence(  # as that of XLM-RoBERTa, whose table has blanks for line ends
+        [normalizers.NFKC(), normalizers.Replace(Regex("[\\r\\n\\t]"), " "), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
     characters = sorted(set(normalizer.normalize_str("".join(PARTS))) - set(" \r\n"))
     words = {"▁The": -4.0, "▁the": -4.0, "▁river": -4.0, "riv": -5.0, "▁서울": -5.0, "▁": -6.0}
     pieces = dict.fromkeys(SPECIAL, 0.0) | dict.fromkeys(characters, -8.0) | words
@@ -160,29 +167,97 @@ def test_each_run_of_words_is_decoded_as_it_was(kind: str) -> None:
         assert [(answer, found) for (answer, _), found in pairs if answer != found] == [], name
 
 
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_code_of_the_model_card_gives_whole_words(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    encoder, loaded = encoder_of(tokenizer), wrapped(tokenizer)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder: loaded)
+    code = compile(card.usage("folder"), "card", "exec")
+    question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
+    answers = ["Ada", "Ada Lovelace", "Lovelace was", "born in London", "London", "1815."]
+    features = labelled(encoder, context, [(answer, context.index(answer)) for answer in answers], question)
+    for answer, feature in zip(answers, features, strict=True):
+        model = pointing(feature["start_positions"], feature["end_positions"], len(feature["input_ids"]))
+        monkeypatch.setattr(transformers.AutoModelForQuestionAnswering, "from_pretrained", lambda _, m=model: m)
+        exec(code, {})
+        assert capsys.readouterr().out == f"{answer}\n"
+
+
+def pointing(start: int, end: int, tokens: int) -> Callable[..., Any]:
+    """Return a model whose answer is from one token to another."""
+    logits = torch.nn.functional.one_hot(torch.tensor([start, end]), tokens).float()
+    return lambda **_: SimpleNamespace(start_logits=logits[:1], end_logits=logits[1:])
+
+
 def test_only_a_letter_that_an_offset_lost_is_taken_back() -> None:
     for kind, context in (("bert", "The \u200briver"), ("bert uncased", "The\u200d river")):  # which BERT drops
         [found] = decoded(encoder_of(TOKENIZERS[kind]()), context, [("river", context.index("river"))])
         assert found == "river"
 
 
+# What BERT's normalizer, or NFKC, takes for white space or removes.
+DROPPED = "\u00a8\u00af\u00b4\u00b8"
+MARKS = ["\u0301", "\u0e48", "\u093e", "\u064b", "\ufe0f", "\U00011100", "\U000e0100"]
+JOINERS = ["\u200d", "\u00ad"]
+# A word of any script: it begins and ends with what every tokenizer keeps, and may have marks and joiners inside.
+LETTERS = st.characters(categories=["L", "N", "P", "So"], exclude_characters=DROPPED)
+WORDS = st.lists(
+    st.one_of(
+        st.sampled_from(PARTS),
+        st.tuples(LETTERS, st.sampled_from(MARKS)).map("".join),
+        st.tuples(LETTERS, st.sampled_from([*MARKS, *JOINERS]), LETTERS).map("".join),
+        st.text(LETTERS, min_size=1, max_size=4),
+    ),
+    min_size=1,
+    max_size=3,
+).map("".join)
+BLANKS = st.sampled_from([" ", "  ", "\r\n", "\n", "\t", "\u3000", "\u00a0", " \r\n "])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(WORDS, BLANKS), min_size=1, max_size=6), st.data())
+def test_words_between_blanks_are_decoded_as_they_were_whatever_they_are_made_of(
+    drawn: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    context = "".join(word + blank for word, blank in drawn)
+    starts = [len("".join(word + blank for word, blank in drawn[:number])) for number in range(len(drawn))]
+    first = data.draw(st.integers(0, len(drawn) - 1))
+    last = data.draw(st.integers(first, len(drawn) - 1))
+    answer = context[starts[first] : starts[last] + len(drawn[last][0])]
+
+    for kind, encoder in ENCODERS.items():
+        assert (kind, decoded(encoder, context, [(answer, starts[first])])) == (kind, [answer])
+
+
 def encoder_of(tokenizer: Tokenizer) -> encoding.Encoder:
-    how = Tokenize.model_construct(max_length=2000, stride=0, max_question_length=16, limit=None)
+    how = Tokenize.model_construct(max_length=2000, stride=0, max_question_length=64, limit=None)
+    return encoding.Encoder(wrapped(tokenizer), {"unanswerable": False}, how)
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "model_input_names": ["input_ids", "attention_mask"]}
-    loaded = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-    return encoding.Encoder(loaded, {"unanswerable": False}, how)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def labelled(encoder: encoding.Encoder, context: str, spans: list[tuple[str, int]], question: str = "?") -> Any:
+    """Return the feature of each answer."""
+    rows = [
+        {"id": "", "title": None, "question": question, "context": context, "answers": [{"text": text, "start": start}]}
+        for text, start in spans
+    ]
+    return encoder.encode(pa.Table.from_pylist(rows, corpus.SCHEMA), np.arange(len(rows))).to_pylist()
 
 
 def decoded(encoder: encoding.Encoder, context: str, spans: list[tuple[str, int]]) -> list[str]:
     """Return the text of the tokens that are the labels of each answer."""
-    rows = [
-        {"id": "", "title": None, "question": "?", "context": context, "answers": [{"text": text, "start": start}]}
-        for text, start in spans
-    ]
-    features = encoder.encode(pa.Table.from_pylist(rows, corpus.SCHEMA), np.arange(len(rows))).to_pylist()
     found = []
-    for feature in features:
+    for feature in labelled(encoder, context, spans):
         first, last = (feature[name] - feature["context_start"] for name in ("start_positions", "end_positions"))
         assert first >= 0, context
         found.append(context[feature["starts"][first] : feature["ends"][last]])
     return found
+
+
+ENCODERS = {kind: encoder_of(made()) for kind, made in TOKENIZERS.items()}

@@ -14,9 +14,9 @@ from ruamel.yaml import YAML
 from test_recipes import edit, real, run, write_parquet
 from transformers import BertConfig, BertForPreTraining
 
-from finetrail import layout, params, stage
+from finetrail import inference, layout, params, stage
 from finetrail.evaluation import splits
-from stages import download_corpus, download_model, evaluate, tokenize, train
+from stages import download_corpus, download_model, evaluate, export, tokenize, train
 
 ROOT = Path(__file__).parents[2]
 TASK = "question_answering"
@@ -215,7 +215,7 @@ def test_corpora_and_models_of_the_hub_become_features(
 def test_the_recipes_of_squad_differ_in_what_has_no_answer_and_nothing_else() -> None:
     one, two = load_recipe("squad"), load_recipe("squad2")
 
-    assert (two["evaluate"].pop("null_threshold"), two["evaluate"].pop("script")) == (0.0, "squad2")
+    assert (two["evaluate"].pop("null_threshold"), two["evaluate"].pop("script")) == ("auto", "squad2")
     assert (one["evaluate"].pop("null_threshold"), one["evaluate"].pop("script")) == (None, "squad")
     assert two["corpus"].pop("name") == two["corpus"]["source"].pop("repo") == "rajpurkar/squad_v2"
     assert one["corpus"].pop("name") == one["corpus"]["source"].pop("repo") == "rajpurkar/squad"
@@ -294,6 +294,13 @@ def test_a_corpus_of_ones_own_is_repaired_trained_and_evaluated(enter: Enter, ti
     assert (sizes(), checks["test"]["unanswerable"]) == ([36, 4, 8], 2)
     metrics = stage.read_json(layout.EVALUATION_METRICS)
     assert metrics["headline"] == "f1"
+    export.main()
+    exported = stage.read_json(layout.EXPORTED / layout.EXPORT_SETTINGS.name)
+    assert exported["evaluate"]["null_threshold"] == metrics["settled"]["null_threshold"]
+    assert isinstance(metrics["settled"]["null_threshold"], float)
+    stored = pq.read_table(layout.PREDICTIONS, filters=[("split", "=", "test")]).to_pylist()
+    answers = inference.load(layout.EXPORTED)([{key: row[key] for key in ("question", "context")} for row in stored])
+    assert [answer["answer"] for answer in answers] == [row["predictions"] for row in stored]
     names = ("f1", "exact_match", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")
     assert set(metrics["test"]) == {f"{name}{end}" for name in names for end in ("", "_low", "_high")}
     assert set(metrics["baselines"]["test"]) == {"first_sentence", "sentence_most_like_question", "no_answer"}

@@ -224,6 +224,68 @@ def test_a_context_without_tokens_gets_no_answer(tiny_wordpiece: Path, threshold
     assert len(first["n_best"]) == (threshold is not None)
 
 
+def settled(split: Encoded, tokenizer: Any, target: dict[str, bool], **changes: Any) -> Any:
+    """Predict a split as validation and as test, and settle what is left open; return what settle() returns."""
+    settings = how(n_best=7, **changes)
+    found = scoring.predict(split, {}, target, from_features(split, random_logits), tokenizer, settings)
+    return scoring.settle({"validation": found, "test": found.slice(1)}, target, settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_is_the_threshold_that_is_best_on_validation(kind: str, request: pytest.FixtureRequest) -> None:
+    asked = [example for example in ASKED if example[2] is not None]
+    asked += [("nobody ?", CONTEXT[n:], []) for n in (10, 30, 54)]
+    tokenizer, split = encoded(request.getfixturevalue(kind), asked, 20, 4)
+    forward = from_features(split, random_logits)
+
+    values, found, notes = settled(split, tokenizer, TARGET, null_threshold="auto", script="squad2")
+
+    def at(threshold: float) -> pa.Table:
+        return scoring.predict(split, {}, TARGET, forward, tokenizer, how(null_threshold=threshold, n_best=7))
+
+    every = [float("-inf"), *at(0.0)["null_scores"].to_pylist()]
+    best = max(scoring.score(at(threshold), TARGET, how(script="squad2"))["f1"] for threshold in every)
+    expected = at(values["null_threshold"])
+    assert found["validation"] == expected and found["test"] == expected.slice(1)
+    assert scoring.score(expected, TARGET, how(script="squad2"))["f1"] == pytest.approx(best) and best > 0.3
+    assert not notes or not any(expected["predictions"].to_pylist())
+
+
+def test_auto_gives_an_answer_to_each_question_where_train_has_one(tiny_wordpiece: Path) -> None:
+    target = {"unanswerable": False}
+    tokenizer, split = encoded(tiny_wordpiece, [example for example in ASKED if example[2]], 20, 4)
+
+    values, found, notes = settled(split, tokenizer, target, null_threshold="auto", script="squad2")
+
+    always = scoring.predict(split, {}, target, from_features(split, random_logits), tokenizer, how(n_best=7))
+    assert (values, notes) == ({"null_threshold": None}, [])
+    assert found["validation"] == always and all(always["predictions"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("unanswerable", "changes", "expected"),
+    [
+        (False, {"null_threshold": 0.0, "script": "squad2"}, ["each question of train has an answer, and .* 0 lets"]),
+        (True, {"null_threshold": None, "script": "squad2"}, ["train has questions without an answer, and .* null"]),
+        (True, {"null_threshold": 0.0, "script": "korquad"}, ["korquad has no rule .* .1 of validation and 1 of test"]),
+        (True, {"null_threshold": 0.0, "script": "squad2"}, []),
+        (False, {"null_threshold": None, "script": "squad2"}, []),
+    ],
+)
+def test_what_does_not_fit_the_corpus_is_told(
+    unanswerable: bool, changes: dict[str, Any], expected: list[str], tiny_wordpiece: Path
+) -> None:
+    answerable = [example for example in ASKED if example[2]]
+    without = [("where is Paris ?", CONTEXT, [])] if unanswerable else []
+    tokenizer, split = encoded(tiny_wordpiece, answerable + without, 20, 4)
+
+    values, _, notes = settled(split, tokenizer, {"unanswerable": unanswerable}, **changes)
+
+    assert values == {} and len(notes) == len(expected)
+    for note, pattern in zip(notes, expected, strict=True):
+        assert re.search(pattern, note) and "; expected " in note
+
+
 # --- scores ---------------------------------------------------------------------------------------------------------
 # The official scripts, written down from their text: evaluate-v1.1.py and evaluate-v2.0.py of SQuAD, evaluate-v1.0.py
 # of KorQuAD. Percentages there.

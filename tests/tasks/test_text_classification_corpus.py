@@ -333,7 +333,7 @@ def test_sections_that_go_together_pass(given: Any) -> None:
             recipe("f1"),
             "best_metric: 'f1' does not go with corpus.problem single_label; expected one of loss, accuracy",
         ),
-        (recipe("accuracy", "regression"), "expected one of loss, pearson, spearman"),
+        (recipe("accuracy", "regression"), "expected one of loss, pearson, spearman, mae, rmse"),
         (recipe("loss", "regression", positive_label="x"), "positive_label goes with corpus.problem single_label"),
         (recipe("loss", "multi_label"), "evaluate.threshold: expected a number for multi_label"),
         (

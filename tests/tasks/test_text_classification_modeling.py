@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
 from torch.nn import functional
-from transformers import AutoTokenizer, BertTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
 from finetrail.errors import UserError
 from finetrail.tasks.text_classification import modeling
@@ -20,7 +20,7 @@ from finetrail.tasks.text_classification.settings import Train
 SETTINGS = Train(**toy_settings(**PLAIN_LOSS))
 SINGLE = {"problem": "single_label", "label_names": ["bad", "fair", "good"]}
 MULTI = {"problem": "multi_label", "label_names": ["x", "y"]}
-NUMBER = {"problem": "regression", "label_names": []}
+NUMBER = {"problem": "regression", "label_names": [], "mean": 2.0, "std": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ BATCH = {
             lambda logits, labels: functional.binary_cross_entropy_with_logits(logits, labels),
         ),
         ({**MULTI, "label_names": ["x"]}, [[1.0], [0.0]], functional.binary_cross_entropy_with_logits),
-        (NUMBER, [2.5, -1.0], lambda logits, labels: functional.mse_loss(logits[:, 0], labels)),
+        # Standardised: the square of the spread is 0.25.
+        (NUMBER, [2.5, -1.0], lambda logits, labels: functional.mse_loss(logits[:, 0], labels) / 0.25),
     ],
 )
 def test_each_problem_has_its_loss(weights: Path, target: dict[str, Any], labels: Any, loss: Any) -> None:
@@ -66,7 +67,9 @@ def test_each_problem_has_its_loss(weights: Path, target: dict[str, Any], labels
 def test_names_and_problem_are_saved_with_the_model(
     weights: Path, tmp_path: Path, target: dict[str, Any], names: dict[int, str]
 ) -> None:
-    build(weights, target).save_pretrained(tmp_path)
+    trained = build(weights, target)
+    modeling.finish(trained)
+    trained.save_pretrained(tmp_path)
     model = modeling.load_model(tmp_path).eval()
     assert model.config.id2label == names
     assert model.config.problem_type == modeling.PROBLEM_TYPES[target["problem"]]
@@ -87,6 +90,24 @@ def test_a_classifier_of_other_labels_gets_a_new_head(weights: Path, tmp_path: P
     renamed = {"problem": "single_label", "label_names": ["a", "b", "c"]}
     assert not torch.equal(build(tmp_path, renamed, seed=5).state_dict()["classifier.weight"], kept)
     assert build(tmp_path, NUMBER).state_dict()["classifier.weight"].shape[0] == 1
+
+
+def test_a_regressor_goes_on_from_its_scores_and_another_model_from_the_mean(weights: Path, tmp_path: Path) -> None:
+    regressor = build(weights, NUMBER)
+    regressor.classifier.bias.data += 1
+    modeling.finish(regressor)
+    regressor.save_pretrained(tmp_path / "regressor")
+    given = regressor(**BATCH).logits
+    assert not torch.allclose(given, torch.tensor(2.0), atol=0.1)
+
+    again = build(tmp_path / "regressor", NUMBER | {"mean": 7.0, "std": 3.0}, seed=5)
+
+    assert torch.allclose(again(**BATCH).logits, given, rtol=1e-5)
+    # A masked language model keeps the names of a regressor that it came from, and has no head to keep.
+    config = AutoConfig.from_pretrained(weights, id2label={0: "score"}, label2id={"score": 0})
+    AutoModelForMaskedLM.from_pretrained(weights, config=config).save_pretrained(tmp_path / "adapted")
+    drawn = build(tmp_path / "adapted", NUMBER | {"mean": 7.0, "std": 3.0}, seed=5)
+    assert torch.allclose(drawn(**BATCH).logits, torch.tensor(7.0), atol=1.0)
 
 
 def test_a_model_without_such_a_head_is_refused(weights: Path, tmp_path: Path) -> None:

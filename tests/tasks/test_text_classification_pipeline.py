@@ -7,17 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import Sentence, toy_recipe
 from ruamel.yaml import YAML
+from safetensors.numpy import load
 from toys import write
-from transformers import AutoModelForSequenceClassification, RobertaConfig
+from transformers import AutoModelForSequenceClassification, RobertaConfig, pipeline
 
 from finetrail import inference, layout, stage
 from finetrail.params import load_recipe
 from finetrail.tasks.text_classification import encoding, serving
+from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -29,7 +33,7 @@ def several(texts: list[str]) -> list[dict[str, Any]]:
 
 
 def scored(texts: list[str]) -> list[dict[str, Any]]:
-    return [{"a": text, "b": " ".join(text.split()[:4]), "score": len(text.split()) / 10} for text in texts]
+    return [{"a": text, "b": " ".join(text.split()[:4]), "score": 1000 + 10 * len(text.split())} for text in texts]
 
 
 # Rows, columns, and what a recipe has for them in train and in evaluate.
@@ -43,7 +47,7 @@ CASES: dict[str, tuple[Callable[[list[str]], list[dict[str, Any]]], dict[str, st
     "regression": (
         scored,
         {"text": "a", "text_pair": "b", "score": "score"},
-        {"best_metric": "pearson", "epochs": 4.0, "layer_decay": 0.9, "unfreeze_layers": 2},
+        {"best_metric": "mae", "epochs": 12.0, "layer_decay": 0.9, "unfreeze_layers": 2},
         {"positive_label": None, "threshold": None},
     ),
 }
@@ -97,7 +101,65 @@ def test_it_is_learned_exported_and_answered(
     assert [row["id"] for row in found] == [row["id"] for row in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.get("labels") == other.get("labels")
-        assert one.get("score") == pytest.approx(other.get("score"), abs=1e-4)
+    if problem == "regression":
+        assert [one["score"] for one in found] == pytest.approx([other["score"] for other in expected], rel=1e-6)
+        assert_scores_are_in_their_own_unit(stored)
+
+
+def assert_scores_are_in_their_own_unit(stored: pa.Table) -> None:
+    """Compare the stored predictions with transformers' pipeline, and their error with that of the mean of train."""
+    given = [{"text": row["text"], "text_pair": row["text_pair"]} for row in stored.to_pylist()]
+    found = pipeline("text-classification", model=str(layout.EXPORTED))(given)
+    assert [one["score"] for one in found] == pytest.approx(stored["predictions"].to_pylist(), rel=1e-6)
+    assert {one["label"] for one in found} == {"score"}
+    evaluation = stage.read_json(layout.EVALUATION_METRICS)
+    assert evaluation["test"]["mae"] < 0.7 * evaluation["baselines"]["test"]["train_mean"]["mae"]
+    assert f"its mae {evaluation['test']['mae']:.4f}." in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_scores_are_the_same_by_both_engines_and_after_a_kill(
+    project: Path,
+    tmp_path: Path,
+    toy_sentences: list[Sentence],
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make("regression", project, tmp_path, toy_sentences, tiny_checkpoint)
+    monkeypatch.chdir(project)
+    for one in (download_corpus, download_model, tokenize):
+        one.main()
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None}
+    changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"}
+    found = {}
+    for engine in train.ENGINES:
+        undisturbed = trained(changes | {"engine": engine})
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "updated", killed_after_three_updates)
+            with pytest.raises(KeyboardInterrupt):
+                trained(changes | {"engine": engine})
+        assert trained(changes | {"engine": engine}) == undisturbed
+        found[engine] = load(undisturbed)
+    for name, values in found["trainer"].items():
+        assert values == pytest.approx(found["accelerate"][name], rel=1e-4, abs=1e-4), name
+    mean = stage.read_json(layout.TARGET)["mean"]
+    assert found["trainer"]["classifier.bias"] == pytest.approx(mean, abs=20)
+
+
+def trained(changes: dict[str, Any]) -> bytes:
+    """Run the stage train with changes to its section; return the weights."""
+    yaml, path = YAML(), Path("recipes/text_classification/toy.yaml")
+    recipe = yaml.load(path)
+    recipe["train"] |= changes
+    yaml.dump(recipe, path)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train.main()
+    return (layout.TRAINED / "model.safetensors").read_bytes()
+
+
+def killed_after_three_updates(journal: Journal, update: int) -> None:
+    if update == 3:
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("normalize", ["nfc", "none"])

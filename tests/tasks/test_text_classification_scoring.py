@@ -121,8 +121,11 @@ def test_several_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows
 def test_numbers_are_correlated_as_scipy_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
     references, predictions = (list(column) for column in zip(*rows, strict=True))
     found = scoring.score(numbers(references, predictions), NUMBER, evaluate())
+    differences = [a - b for a, b in zip(references, predictions, strict=True)]
+    assert found["mae"] == close(sum(map(abs, differences)) / len(rows))
+    assert found["rmse"] == close((sum(d * d for d in differences) / len(rows)) ** 0.5)
     if len(set(references)) == 1 or len(set(predictions)) == 1:
-        assert found == {"pearson": 0, "spearman": 0}
+        assert (found["pearson"], found["spearman"]) == (0, 0)
     else:
         pair = pearsonr(references, predictions).statistic, spearmanr(references, predictions).statistic
         assert (found["pearson"], found["spearman"]) == close(pair)
@@ -244,7 +247,8 @@ def test_validation_of_several_labels_and_of_numbers() -> None:
     assert metrics.validate(logits, features, MULTI) == close({"micro_f1": 0.8, "macro_f1": 2 / 3, "exact_match": 0.5})
     features = pa.table({"example": [0, 1, 2], "labels": pa.array([1.0, 2.0, 4.0], pa.float32())})
     found = metrics.validate(np.array([[1.0], [2.0], [3.0]], dtype=np.float32), features, NUMBER)
-    assert found == close({"pearson": pearsonr([1, 2, 4], [1, 2, 3]).statistic, "spearman": 1.0})
+    errors = {"mae": 1 / 3, "rmse": (1 / 3) ** 0.5}
+    assert found == close({"pearson": pearsonr([1, 2, 4], [1, 2, 3]).statistic, "spearman": 1.0} | errors)
 
 
 # --- what people look at ------------------------------------------------------------------------------------------
@@ -331,7 +335,8 @@ def test_numbers_have_the_mean_and_a_ridge() -> None:
     train = encoded(text=["low", "high", "low", "high"], score=[0.0, 2.0, 0.0, 2.0])
     guesses = scoring.baselines(train, train, {}, NUMBER, evaluate())
     assert guesses["train_mean"]["predictions"].to_pylist() == [1.0] * 4
-    assert scoring.score(guesses["train_mean"], NUMBER, evaluate()) == {"pearson": 0.0, "spearman": 0.0}
+    of_mean = {"pearson": 0.0, "spearman": 0.0, "mae": 1.0, "rmse": 1.0}
+    assert scoring.score(guesses["train_mean"], NUMBER, evaluate()) == of_mean
     assert scoring.score(guesses["tfidf_ridge"], NUMBER, evaluate())["pearson"] == pytest.approx(1)
 
 

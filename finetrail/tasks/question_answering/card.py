@@ -23,5 +23,7 @@ with torch.inference_mode():
     outputs = model(**{{name: inputs[name] for name in inputs if name in tokenizer.model_input_names}})
 start = outputs.start_logits[0].masked_fill(outside, -torch.inf).argmax().item()
 end = outputs.end_logits[0, start:].masked_fill(outside[start:], -torch.inf).argmax().item() + start
-print(context[offsets[start][0] : offsets[end][1]])
+# Some tokenizers begin a word one letter late: what no token holds belongs to the token behind it.
+begin = min(offsets[start][0], offsets[start - 1][1])
+print(context[begin : offsets[end][1]].strip())
 # Long contexts, other candidates and no answer: python -m finetrail.predict {model} --input questions.jsonl'''

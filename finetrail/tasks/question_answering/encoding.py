@@ -25,13 +25,14 @@ from finetrail.tasks.question_answering.settings import NULL_POSITION, Tokenize
 
 # Of a table at a time: whole web pages as contexts then still fit into memory.
 EXAMPLES_A_CALL = 512
-# Of each character of the Basic Multilingual Plane: white space, or what continues the character before it, such as
-# an accent of its own or the later parts of a Hangul syllable that is not composed.
+# Of each character of the first two planes: white space, or what continues the character before it, such as an accent
+# of its own or the later parts of a Hangul syllable that is not composed. Beyond: the selectors of Han variants.
 BLANK, CONTINUES = 1, 2
+SELECTORS = 0xE0100, 0xE01EF
 KINDS = np.array(
     [
         BLANK if chr(code).isspace() else CONTINUES * (unicodedata.category(chr(code))[0] == "M")
-        for code in range(0x10000)
+        for code in range(0x20000)
     ],
     dtype=np.uint8,
 )
@@ -221,6 +222,7 @@ def _characters(text: str, offsets: list[tuple[int, int]], trims: bool) -> np.nd
     """
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     kinds, places = KINDS[np.minimum(codes, len(KINDS) - 1)], np.arange(len(text))
+    kinds[(codes >= SELECTORS[0]) & (codes <= SELECTORS[1])] = CONTINUES
     starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
     blank, continues = kinds == BLANK, kinds == CONTINUES
     if trims:

@@ -32,6 +32,8 @@ ANSWER = {
     "null_scores": pa.float64(),
 }
 
+NOTHING = {"text": "", "start": None, "confidence": 0.0}  # an answer that is not among the n best
+
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 KORQUAD_BLANKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
@@ -62,8 +64,12 @@ def predict(
     Columns: id, question, context, references (null where they are not known), predictions, starts (characters; null
     for no answer), confidences (softmax over the n best, and over none where that is a choice), n_best, null_scores:
     how far the score of no answer (in the window where it is lowest, as Devlin et al. 2019) is above the best span's.
+    null_threshold auto is 0 here, where none is a choice: settle() chooses it.
     """
     examples, features = split
+    threshold = settings.null_threshold
+    if threshold == "auto":
+        threshold = 0.0 if target["unanswerable"] else None
     found: list[dict[tuple[int, int], float]] = [{} for _ in range(len(examples))]
     null = np.full(len(examples), np.inf)
     example = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
@@ -74,7 +80,9 @@ def predict(
             # Windows overlap: one span may stand in several.
             of_example[span] = max(score, of_example.get(span, -np.inf))
     contexts = examples["context"].to_pylist()
-    answers = [_answer(*of_example, settings) for of_example in zip(contexts, found, null, strict=True)]
+    answers = [
+        _answer(*of_example, settings.n_best, threshold) for of_example in zip(contexts, found, null, strict=True)
+    ]
     columns = {name: pa.array([answer[name] for answer in answers], kind) for name, kind in ANSWER.items()}
     given = examples["answers"].to_pylist()
     references = [None if of_one is None else [answer["text"] for answer in of_one] for of_one in given]
@@ -142,26 +150,79 @@ def best_spans(
     return scores[best], best // max_length, best // max_length + best % max_length
 
 
-def _answer(context: str, found: dict[tuple[int, int], float], null: float, settings: Evaluate) -> dict[str, Any]:
-    """Choose the answer to one question, from the scores of the spans found in its windows."""
-    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))[: settings.n_best]
+def _answer(
+    context: str, found: dict[tuple[int, int], float], null: float, most: int, threshold: float | None
+) -> dict[str, Any]:
+    """Choose the answer to one question, from the scores of the spans found in its windows, and keep the best."""
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
     spans: list[Span] = [(context[start:end], start, end, score) for (start, end), score in ranked]
     difference = null - spans[0][3] if spans else np.inf
-    refused = settings.null_threshold is not None and difference > settings.null_threshold
-    none: Span = ("", None, None, null)
-    if settings.null_threshold is not None:
-        spans = sorted([*spans, none], key=lambda span: -span[3])
+    if threshold is not None:
+        spans = sorted([*spans, ("", None, None, null)], key=lambda span: -span[3])
     scores = np.array([span[3] for span in spans])
     powers = np.exp(scores - scores.max(initial=-np.inf))
-    confidences = dict(zip(spans, (powers / powers.sum()).tolist(), strict=True))
-    chosen = next((span for span in spans if bool(span[0]) != refused), none)
-    return {
-        "predictions": chosen[0],
-        "starts": chosen[1],
-        "confidences": confidences.get(chosen, 0.0),
-        "n_best": [{"text": a, "start": b, "end": c, "confidence": sure} for (a, b, c, _), sure in confidences.items()],
-        "null_scores": difference,
-    }
+    confidences = zip(spans, (powers / powers.sum()).tolist(), strict=True)
+    n_best = [{"text": a, "start": b, "end": c, "confidence": sure} for (a, b, c, _), sure in confidences]
+    return _choice(n_best, difference, threshold) | {"n_best": n_best, "null_scores": difference}
+
+
+def _choice(n_best: list[dict[str, Any]], null_score: float, null_threshold: float | None) -> dict[str, Any]:
+    """Return prediction, start and confidence: the best span or, where none's score is above the threshold, none."""
+    refused = null_threshold is not None and null_score > null_threshold
+    chosen = next((span for span in n_best if bool(span["text"]) != refused), NOTHING)
+    return {"predictions": chosen["text"], "starts": chosen["start"], "confidences": chosen["confidence"]}
+
+
+def settle(
+    predictions: dict[str, pa.Table], target: dict[str, bool], settings: Evaluate
+) -> tuple[dict[str, float | None], dict[str, pa.Table], list[str]]:
+    """Choose null_threshold where it is auto; return that, predictions with it, and what does not fit the corpus.
+
+    predictions: of each split, as predict() gives them. The choice is that of evaluate-v2.0.py (best_f1_thresh), on
+    validation: the lowest of the thresholds with the best F1.
+    """
+    notes = list(_misfits(predictions, target["unanswerable"], settings))
+    if settings.null_threshold != "auto":
+        return {}, predictions, notes
+    if not target["unanswerable"]:
+        return {"null_threshold": None}, predictions, notes
+    rows = _null_thresholds(predictions["validation"].to_pylist(), settings.script)
+    best = next(row for row in rows if row["best"])
+    if not best["answered"]:
+        notes.append("on validation F1 is best where no question is answered; expected a model that has trained longer")
+    threshold = best["threshold"]
+    return {"null_threshold": threshold}, {name: _at(table, threshold) for name, table in predictions.items()}, notes
+
+
+def _misfits(predictions: dict[str, pa.Table], unanswerable: bool, settings: Evaluate) -> Iterator[str]:
+    threshold, script = settings.null_threshold, settings.script
+    if not unanswerable and isinstance(threshold, float):
+        yield (
+            f"each question of train has an answer, and evaluate.null_threshold {threshold:g} lets the model give "
+            "none; expected auto or null"
+        )
+    if unanswerable and threshold is None:
+        yield (
+            "train has questions without an answer, and evaluate.null_threshold null answers each question; expected "
+            "auto or a number"
+        )
+    without = {name: table["references"].to_pylist().count([]) for name, table in predictions.items()}
+    if script != "squad2" and any(without.values()):
+        named = " and ".join(f"{count:,} of {name}" for name, count in without.items() if count)
+        yield (
+            f"evaluate.script {script} has no rule for questions without an answer ({named}), which are scored as by "
+            "squad2; expected squad2"
+        )
+
+
+def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
+    """Return the predictions as they are with another threshold; none has to be a choice in them."""
+    for_choice = zip(predictions["n_best"].to_pylist(), predictions["null_scores"].to_pylist(), strict=True)
+    chosen = [_choice(*of_question, null_threshold) for of_question in for_choice]
+    for name in chosen[0] if chosen else ():
+        column = pa.array([choice[name] for choice in chosen], ANSWER[name])
+        predictions = predictions.set_column(predictions.column_names.index(name), name, column)
+    return predictions
 
 
 def headline(target: dict[str, bool], settings: Evaluate) -> str:
@@ -255,8 +316,8 @@ def _f1(predicted: str, expected: str, script: str) -> float:
 def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
     """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
 
-    null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; to be chosen on
-    validation.
+    null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; auto chooses by that
+    of validation.
     """
     rows = predictions.select(["question", "references", "predictions", "n_best", "null_scores"]).to_pylist()
     scores = [question_scores(row["predictions"], row["references"], settings.script) for row in rows]

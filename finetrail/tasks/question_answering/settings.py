@@ -68,8 +68,9 @@ class Evaluate(schema.Evaluate):
 
     n_best: int = Field(ge=1, description="spans kept of each question")
     max_answer_length: int = Field(ge=1, description="tokens of an answer")
-    null_threshold: float | None = Field(
-        description="no answer where the score of none, less that of the best span, is above it; null: always answer"
+    null_threshold: float | Literal["auto"] | None = Field(
+        description="no answer where the score of none, less that of the best span, is above it; null: always answer; "
+        "auto: null where each question of train has an answer, else what gives the best F1 on validation"
     )
     script: Literal["squad", "squad2", "korquad"] = Field(
         description="whose official script exact_match and f1 equal: SQuAD 1.1's, SQuAD 2.0's, KorQuAD 1.0's "

@@ -36,19 +36,23 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
-    columns of one text, or of two; and, where the corpus's texts are normalized, "normalize": "nfc".
+    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; and, of scores, "mean"
+    and "std" (the population's).
 
-    UserError where train has no label, or a single-label corpus only one.
+    UserError where train has no label, or a single-label corpus only one, or all scores are the same.
     """
     found: set[str] = set()
+    scores: list[np.ndarray] = []
     metadata: dict[bytes, bytes] = {}
     problem, texts = "", list(TEXTS[:1])
     for batch in train:
         metadata = batch.schema.metadata or {}
         texts = [name for name in TEXTS if name in batch.column_names]
         problem = next(name for name, column in TARGETS.items() if column in batch.column_names)
-        if problem != "regression":
-            column = batch[TARGETS[problem]]
+        column = batch[TARGETS[problem]]
+        if problem == "regression":
+            scores.append(column.to_numpy())
+        else:
             found.update(pc.unique(pc.list_flatten(column) if problem == "multi_label" else column).to_pylist())
     if problem == "single_label" and len(found) == 1:
         raise UserError(
@@ -57,7 +61,18 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
     normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
-    return {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | normalize
+    spread = _spread(np.concatenate(scores)) if scores else {}
+    return {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | normalize | spread
+
+
+def _spread(scores: np.ndarray) -> dict[str, float]:
+    """Return {"mean", "std"} of scores, float64 [texts]; UserError where all are the same in fp32, what models see."""
+    if len(np.unique(scores.astype(np.float32))) == 1:
+        raise UserError(
+            f"train: {scores[0]:g} is the score of all its texts (in 32 bits); expected two or more, so that there is "
+            "one to learn"
+        )
+    return {"mean": float(scores.mean()), "std": float(scores.std())}
 
 
 class Frame(NamedTuple):

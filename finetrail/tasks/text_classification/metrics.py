@@ -1,6 +1,7 @@
 """Turns predictions and references of texts into scores; imported by training too.
 
-Labels are scored by scikit-learn and numbers by scipy, each set of scores as a local module of `evaluate`.
+Labels are scored by scikit-learn, numbers by scipy and scikit-learn, each set of scores as a local module of
+`evaluate`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,13 @@ import evaluate
 import numpy as np
 import pyarrow as pa
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    root_mean_squared_error,
+)
 
 from finetrail import layout
 
@@ -53,18 +60,25 @@ class LabelsMetric(evaluate.Metric):
 
 
 class ScoreMetric(evaluate.Metric):
-    """Pearson's and Spearman's correlation of numbers; 0 where one side is constant, which correlates with nothing."""
+    """Pearson's and Spearman's correlation of numbers, and their mean absolute and root mean squared error.
+
+    A correlation is 0 where one side is constant, which correlates with nothing. The errors are in the numbers' unit.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info("Pearson and Spearman correlation, by scipy.", FLOAT)
+        return _info("Pearson and Spearman correlation, by scipy; MAE and RMSE, by scikit-learn.", FLOAT)
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
+        errors = {
+            "mae": float(mean_absolute_error(references, predictions)),
+            "rmse": float(root_mean_squared_error(references, predictions)),
+        }
         if np.ptp(predictions) == 0 or np.ptp(references) == 0:
-            return {"pearson": 0.0, "spearman": 0.0}
+            return {"pearson": 0.0, "spearman": 0.0} | errors
         return {
             "pearson": float(pearsonr(references, predictions).statistic),
             "spearman": float(spearmanr(references, predictions).statistic),
-        }
+        } | errors
 
 
 METRICS: dict[str, type[evaluate.Metric]] = {

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
-from finetrail.model import distillation, losses
+from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
 from finetrail.tasks.text_classification.settings import TARGETS, Train
@@ -49,12 +49,12 @@ def notes(base_model: Path) -> list[str]:
 def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
-    A classifier of the same labels keeps its head, to be trained on.
-    UserError where the checkpoint lacks weights of the encoder, which would start random too, or class weights do not
-    go with the labels.
+    A classifier of the same labels keeps its head, to be trained on. A head for scores learns them standardised, until
+    finish(). UserError where the checkpoint lacks weights of the encoder, which would start random too, or class
+    weights do not go with the labels.
     """
     problem = target["problem"]
-    model = with_new_head(
+    model, head_is_kept = with_new_head(
         base_model,
         AutoModelForSequenceClassification,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -66,7 +66,15 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
     ):  # GPT-2: its head looks for the last token that is none, as its tokenizer pads
         model.config.pad_token_id = model.config.eos_token_id
     losses.adjust(model, target["label_names"], settings, train)
+    if problem == "regression":
+        standardization.standardize(model, target["mean"], target["std"], head_is_kept)
     return model
+
+
+def finish(model: PreTrainedModel) -> None:
+    """Make the model that has trained a plain one, which by itself gives scores in their own unit."""
+    if model.config.problem_type == PROBLEM_TYPES["regression"]:
+        standardization.fold(model)
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -85,6 +85,11 @@ def headline(target: dict[str, Any], settings: Evaluate) -> str:
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
+def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
+    """Return the metrics that people need beside the headline: of scores an error in their unit."""
+    return ["mae"] if target["problem"] == "regression" else []
+
+
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
@@ -114,8 +119,8 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
     """Return the function from the weights of the texts to the scores of score()."""
     parts: list[Statistic]
     if target["problem"] == "regression":
-        values = (units[name].to_numpy() for name in ("references", "predictions"))
-        parts = [partial(correlations, *values)]
+        values = [units[name].to_numpy() for name in ("references", "predictions")]
+        parts = [partial(correlations, *values), partial(score_errors, *values)]
     else:
         of_labels = _label_statistic if target["problem"] == "single_label" else _labels_statistic
         parts = [of_labels(*_lists(units), settings), _calibration_statistic(units, target)]
@@ -192,6 +197,12 @@ def correlations(references: np.ndarray, predicted: np.ndarray, weights: np.ndar
     """Return Pearson's and Spearman's correlation of values [n] where each stands weights [samples, n] times."""
     ranks = weighted_ranks(references, weights), weighted_ranks(predicted, weights)
     return {"pearson": _pearson(references, predicted, weights), "spearman": _pearson(*ranks, weights)}
+
+
+def score_errors(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return mean absolute and root mean squared error of values [n] where each stands weights [samples, n] times."""
+    differences, total = np.abs(references - predicted), weights.sum(-1)
+    return {"mae": weights @ differences / total, "rmse": np.sqrt(weights @ differences**2 / total)}
 
 
 def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ class Corpus(schema.Corpus):
         CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
     ]
     problem: Literal["single_label", "multi_label", "regression"] = Field(
-        description="what each text has: one label (column label), any number of them (labels), or a number (score)"
+        description="what each text has: one label (column label), any number of them (labels), or a number (score), "
+        "which is learned in standard deviations from its mean over train and given in its own unit"
     )
     label_separator: str | None = Field(
         min_length=1, description="between the labels of one string, for multi_label; null: they are lists"
@@ -117,7 +118,7 @@ class Evaluate(schema.Evaluate):
 METRICS = {
     "single_label": ("accuracy", "macro_f1", "mcc"),
     "multi_label": ("micro_f1", "macro_f1", "exact_match"),
-    "regression": ("pearson", "spearman"),
+    "regression": ("pearson", "spearman", "mae", "rmse"),
 }
 
 

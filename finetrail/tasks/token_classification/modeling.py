@@ -48,7 +48,7 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
     go with the labels.
     """
     names = label_names(target)
-    model = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
+    model, _ = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
     losses.adjust(model, names, settings, train)
     return model
 

@@ -1,0 +1,46 @@
+"""Tells from a run's reports whether its patience is at an end; both engines ask here."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+Report = dict[str, float]
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch."""
+
+    value: float  # of the metric that chooses the checkpoint
+    validation_loss: float
+    train_loss: float  # the mean over the epoch's updates
+
+
+def is_over(reports: Iterable[tuple[int, Report]], metric: str, best_is_highest: bool, patience: int | None) -> bool:
+    """Tell whether so many epochs were without a better value of the metric; patience None never ends.
+
+    While the best score is 0, nothing is right yet: and an epoch counts only if neither loss is below its lowest.
+    reports: (update, report) in order, under the names of Journal.
+    """
+    if patience is None:
+        return False
+    best, waited = None, 0
+    losses: list[float] = [float("inf")] * 2
+    for epoch in _epochs(reports, metric):
+        own = [epoch.validation_loss, epoch.train_loss]
+        loss_falls = any(now < lowest for now, lowest in zip(own, losses, strict=True))
+        losses = list(map(min, own, losses))
+        if best is None or (epoch.value > best if best_is_highest else epoch.value < best):
+            best, waited = epoch.value, 0
+        elif not (best_is_highest and best == 0 and loss_falls):
+            waited += 1
+    return waited >= patience
+
+
+def _epochs(reports: Iterable[tuple[int, Report]], metric: str) -> Iterable[Epoch]:
+    """Yield what the reports say of each epoch; a report's loss is the mean over the updates since the one before."""
+    total, told, begun = 0.0, 0, 0
+    for update, report in reports:
+        if "loss" in report:
+            total, told = total + report["loss"] * (update - told), update
+        if "eval_loss" in report:
+            yield Epoch(report[f"eval_{metric}"], report["eval_loss"], total / max(told - begun, 1))
+            total, begun = 0.0, told
