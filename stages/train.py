@@ -200,6 +200,8 @@ def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratc
     """Write the model with its tokenizer and record, its curves, and, in a file of their own, the timings."""
     written = stage.outputs(layout.TRAINED, layout.TRAIN_HISTORY, layout.TRAIN_TIMINGS)
     with written as [folder, history, timings_file]:
+        if model.can_generate():  # it stops where training ended a text
+            model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         stage.write_json(folder / layout.TRAINING_RECORD.name, record)

@@ -21,7 +21,7 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import card, modeling
 
 X = IGNORE_INDEX
-TARGET = {"block_size": 16, "template": None}
+TARGET = {"block_size": 16, "template": None, "chat": False}
 SIZES = {"vocab_size": 40, "n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 32}
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
