@@ -105,6 +105,13 @@ def test_a_token_that_begins_in_the_header_is_not_learned() -> None:
     assert text.endswith("assistant\n\n\nb<|im_end|>") and runs == ["\nb<|im_end|>"]
 
 
+def test_a_token_of_header_and_turn_is_refused() -> None:
+    template = CHATML.replace("message['role'] + '\n'", "message['role'] + ': '").replace("assistant\n", "assistant: ")
+    tokens = tokenizer(template, eos="<|im_end|>")
+    with pytest.raises(chats.Refused, match="one token, ' cat', is the end of the header and the beginning of the"):
+        learned(tokens, talk("a", "cat"))
+
+
 def test_earlier_thoughts_are_not_there_and_the_answers_behind_them_are_learned() -> None:
     thought = "<think>\nI know.\n</think>\n\nYes"
     text, runs = learned(made("qwen3"), talk("a?", thought, "b?", thought))

@@ -20,7 +20,7 @@ RECIPES = {
     "question_answering": 6,
     "retrieval": 4,
     "text_classification": 12,
-    "text_generation": 5,
+    "text_generation": 7,
     "token_classification": 10,
 }
 

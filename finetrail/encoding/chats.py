@@ -166,23 +166,34 @@ class Encoder:
                 rendered[number] = given
         encodings = self.backend.encode_batch([text for text, _ in rendered.values()], add_special_tokens=False)
         found: list[Encoded | None] = [None] * len(conversations)
-        for (number, (_, spans)), encoding in zip(rendered.items(), encodings, strict=True):
+        for (number, (text, spans)), encoding in zip(rendered.items(), encodings, strict=True):
             try:
-                found[number] = self._labelled(np.array(encoding.ids), np.array(encoding.offsets), spans)
+                found[number] = self._labelled(text, np.array(encoding.ids), np.array(encoding.offsets), spans)
             except Refused as error:
                 refused(number, str(error))
         return found
 
-    def _labelled(self, ids: np.ndarray, offsets: np.ndarray, spans: list[tuple[int, int]]) -> Encoded:
-        """Label the tokens [n] whose characters (offsets [n, 2]) lie inside of a span."""
+    def _labelled(self, text: str, ids: np.ndarray, offsets: np.ndarray, spans: list[tuple[int, int]]) -> Encoded:
+        """Label the tokens [n] whose characters (offsets [n, 2]) lie inside of a span.
+
+        A token that begins before a turn is not learned: a model that answers has the header alone before it. Refused
+        where it holds more of the turn than blanks.
+        """
         labels = np.full(len(ids), IGNORE_INDEX)
+        last = len(ids)
         for start, stop in spans:
             inside = np.flatnonzero((offsets[:, 0] >= start) & (offsets[:, 0] < stop) & (offsets[:, 1] <= stop))
+            crossing = offsets[(offsets[:, 0] < start) & (offsets[:, 1] > start)]
+            if len(crossing) and text[start : crossing[-1, 1]].strip():
+                raise Refused(
+                    f"one token, {text[slice(*crossing[-1])]!r}, is the end of the header and the beginning of the "
+                    "assistant's turn; expected a chat template whose header ends with a line end or a special token"
+                )
             if not len(inside) or ids[inside[-1]] != self.end_id:
                 raise Refused(f"the tokenizer makes no token of its own of {self.end!r} behind the assistant's turn")
             labels[inside] = ids[inside]
             last = inside[-1] + 1
-        return (ids[:last].tolist(), labels[:last].tolist()) if spans else (ids.tolist(), labels.tolist())
+        return ids[:last].tolist(), labels[:last].tolist()
 
 
 def _any_of(tokens: Sequence[str]) -> str:
