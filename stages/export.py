@@ -59,7 +59,7 @@ def main() -> None:
             label_names=card.labels(target),
             library=card.LIBRARY,
             pipeline_tag=modeling.PIPELINE_TAG,
-            usage=card.usage(settings.hub_repo or "path/to/this/folder"),
+            usage=card.usage(settings.hub_repo or "path/to/this/folder", target),
             hub_repo=settings.hub_repo,
         )
         (folder / "README.md").write_text(text, encoding="utf-8")

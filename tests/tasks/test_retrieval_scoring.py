@@ -465,7 +465,7 @@ def test_documents_that_are_none_are_refused(given: list[dict[str, Any]], messag
 
 
 def test_the_cards_code_is_python_that_names_the_model() -> None:
-    code = card.usage("me/encoder")
+    code = card.usage("me/encoder", None)
 
     compile(code, "card", "exec")
     assert 'SentenceTransformer("me/encoder")' in code and card.LIBRARY == "sentence-transformers"

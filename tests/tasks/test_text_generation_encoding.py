@@ -78,7 +78,7 @@ def recipe(
         samples=Samples(**(SAMPLES | (samples or {}))),
     )
     return SimpleNamespace(
-        corpus=corpus_settings(*columns),
+        corpus=corpus_settings(*columns, bad_conversations="refuse" if "messages" in columns else None),
         tokenize=Tokenize(**(TOKENIZE | tokenize)),
         train=SimpleNamespace(best_metric=best_metric),
         evaluate=evaluate,

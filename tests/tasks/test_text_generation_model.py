@@ -201,6 +201,6 @@ def test_the_onnx_model_agrees_with_torch_and_continues_alike(checkpoint: Path, 
 
 
 def test_the_card_runs_the_pipeline_of_its_tag() -> None:
-    assert modeling.PIPELINE_TAG in card.usage("me/model") and "me/model" in card.usage("me/model")
-    compile(card.usage("me/model"), "card", "exec")
+    assert modeling.PIPELINE_TAG in card.usage("me/model", TARGET) and "me/model" in card.usage("me/model", TARGET)
+    compile(card.usage("me/model", TARGET), "card", "exec")
     assert (card.LIBRARY, card.labels(TARGET)) == ("transformers", [])

@@ -111,16 +111,14 @@ class Encoder:
         A null text, which the model is to continue, is none and has no eos. A conversation that the chat template
         refuses has no row, where the recipe leaves it out, or is a UserError.
         """
-        talks = conversations(examples, self.chats is not None)
-        if not any(talks):
+        spoken = np.array([bool(messages) for messages in conversations(examples, self.chats is not None)])
+        if not spoken.any():
             return self._texts(examples, rows)
-        spoken = np.array([bool(messages) for messages in talks])
+        if spoken.all():
+            return self._talks(examples, rows)
         # A text that is only scored stands in a table of inputs beside conversations.
-        parts = [
-            self._talks(examples.filter(spoken), rows[spoken]),
-            self._texts(examples.filter(~spoken), rows[~spoken]),
-        ]
-        return pa.concat_tables(parts).sort_by("example") if not spoken.all() else parts[0]
+        talks = self._talks(examples.filter(spoken), rows[spoken])
+        return pa.concat_tables([talks, self._texts(examples.filter(~spoken), rows[~spoken])]).sort_by("example")
 
     def _talks(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         if self.chats is None:
