@@ -14,6 +14,7 @@ import torch
 import toys
 from chat_templates import CHATML, GEMMA, tokenizer
 from conftest import toy_recipe
+from peft import PeftModel
 from pydantic import ValidationError
 from test_text_generation_encoding import TOKENIZE, corpus_settings, recipe
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipeline
@@ -314,7 +315,8 @@ def project(
     made["corpus"]["reader"] = {"format": "jsonl", "columns": {"messages": "conversations"}, "encoding": "utf-8"}
     made["model"]["source"] = {"kind": "file", "path": str(base), "sha256": None}
     made["tokenize"] |= {"template": None, "chat": {"template": None, "bad_conversations": "refuse"}, "block_size": 128}
-    made["train"] |= {"epochs": 3.0}
+    lora = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": None, "keep": True}
+    made["train"] |= {"epochs": 3.0, "lora": lora}
     made["evaluate"]["samples"] |= {"temperature": 0.0, "max_new_tokens": 12}
     toys.save(folder, "text_generation", made)
     with pytest.MonkeyPatch.context() as patch:
@@ -389,6 +391,19 @@ def test_transformers_pipeline_takes_messages_and_stops_where_finetrail_does(ins
     found = [generator(one, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1] for one in asked]
     assert [message["role"] for message in found] == ["assistant"] * 2
     assert [message["content"] for message in found] == expected
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own (0.21)
+def test_the_exported_adapter_makes_the_exported_model_of_the_base_model(inside: Path, base: Path) -> None:
+    config = json.loads((layout.EXPORTED_ADAPTER / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == json.loads(layout.MODEL_PROVENANCE.read_text())["name"]
+    ids = torch.tensor([[5, 20, 21, 22]])
+    plain, exported = (AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (base, layout.EXPORTED))
+    with torch.inference_mode():
+        before, expected = plain(ids).logits, exported(ids).logits
+        found = PeftModel.from_pretrained(plain, layout.EXPORTED_ADAPTER)(ids).logits
+    assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(before, expected, atol=1e-2)
+    assert "folder `adapter`" in (layout.EXPORTED / "README.md").read_text()
 
 
 def test_the_card_shows_messages(inside: Path) -> None:
