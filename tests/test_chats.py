@@ -97,6 +97,14 @@ def test_spans_are_what_the_marks_say_and_what_transformers_makes_of_them(conten
         assert found["assistant_masks"][: len(ids)] == mask
 
 
+def test_two_marks_in_a_turn_are_one_turn() -> None:
+    twice = MARKED.replace(
+        "'<|im_end|>' -}}{%- endgen", "'' -}}{%- endgeneration -%}{%- generation -%}{{- '<|im_end|>' -}}{%- endgen", 1
+    )
+    assert twice != MARKED
+    assert learned(tokenizer(twice, eos="<|im_end|>"), talk("a", "b"))[1] == ["b<|im_end|>"]
+
+
 def test_a_token_that_begins_in_the_header_is_not_learned() -> None:
     """transformers' mask has it; but a model that answers has the header as its own tokens before it."""
     tokens = tokenizer(MARKED, eos="<|im_end|>")
