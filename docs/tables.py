@@ -219,7 +219,7 @@ def fields(model: Any, prefix: str, known: Any = None) -> list[str]:
     known_fields = known.model_fields if known else {}
     for name, field in model.model_fields.items():
         inner = members(field.annotation)
-        is_section = bool(inner) and issubclass(inner[0], schema.Settings)
+        is_section = any(issubclass(member, schema.Settings) for member in inner)
         if name == "source" or (name in ("kind", "format") and not prefix):  # the heading has it
             continue
         if name in known_fields:
@@ -232,7 +232,7 @@ def fields(model: Any, prefix: str, known: Any = None) -> list[str]:
             if field.description:
                 rows.append(f"| `{prefix}{name}` | {typename(field.annotation)} | {field.description} |")
             for member in inner:
-                rows += fields(member, f"{prefix}{name}.")
+                rows += fields(member, f"{prefix}{name}.") if issubclass(member, schema.Settings) else []
         else:
             rows.append(f"| `{prefix}{name}` | {typename(field.annotation)} | {field.description or ''} |")
     return rows

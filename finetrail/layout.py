@@ -27,9 +27,11 @@ TAUGHT_LOGITS = TAUGHT / "train.arrow"
 TAUGHT_BY = TAUGHT / "teacher"
 TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
+TRAINED_ADAPTER = TRAINED / "adapter"
 PREDICTIONS = Path("data/predictions.parquet")
 EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
+EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
 # metrics/: what people look at. Only METRICS is in Git.
 TRAIN_HISTORY = Path("metrics/train")

@@ -506,6 +506,9 @@ class Lora(Settings):
     target_modules: list[str] | None = Field(
         min_length=1, description="names of the linear layers, such as query and value; null: all of the base model"
     )
+    keep: bool = Field(
+        description="export the adapters too, as PEFT loads them on the base model, in the folder adapter"
+    )
 
 
 class Train(Settings):

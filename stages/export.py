@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peft.utils import CONFIG_NAME
 from transformers import AutoTokenizer, PreTrainedModel
 
 from finetrail import layout, numerics, params, stage, tasks
@@ -39,6 +40,7 @@ def main() -> None:
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
         model = copy_trained(folder, modeling)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
+        name_base_model(folder / layout.EXPORTED_ADAPTER.name, records["base_model"]["name"])
         stage.write_json(
             folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate)
         )
@@ -62,7 +64,7 @@ def main() -> None:
             label_names=card.labels(target),
             library=card.LIBRARY,
             pipeline_tag=modeling.PIPELINE_TAG,
-            usage=card.usage(settings.hub_repo or "path/to/this/folder"),
+            usage=card.usage(settings.hub_repo or "path/to/this/folder", target),
             hub_repo=settings.hub_repo,
         )
         (folder / "README.md").write_text(text, encoding="utf-8")
@@ -98,6 +100,13 @@ def copy_trained(folder: Path, modeling: ModuleType) -> PreTrainedModel:
     """Copy weights, config and tokenizer as they are, and return the model loaded from the copy."""
     shutil.copytree(layout.TRAINED, folder, ignore=shutil.ignore_patterns(layout.TRAINING_RECORD.name))
     return modeling.load_model(folder)
+
+
+def name_base_model(adapter: Path, name: str) -> None:
+    """Write into the adapter's configuration, where there is one, which model it belongs to: train knows no names."""
+    file = adapter / CONFIG_NAME
+    if file.is_file():
+        stage.write_json(file, stage.read_json(file) | {"base_model_name_or_path": name})
 
 
 def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> pa.Table:

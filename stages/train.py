@@ -29,6 +29,7 @@ from finetrail.training.speed import speed_up
 
 # Files of scratch: what a run has found out, for when it goes on.
 PIECE_SIZE, EXECUTION = "piece_size.json", "execution.json"
+ADAPTER = layout.TRAINED_ADAPTER.name
 ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
 
@@ -170,6 +171,8 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if run.settings.lora is not None:
+        if run.settings.lora.keep and stage.is_first_process():
+            adapters.save(model, run.settings.lora, run.scratch / ADAPTER)
         adapters.merge(model, whole)
     if hasattr(run.task, "finish"):
         run.task.finish(model)
@@ -218,8 +221,12 @@ def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratc
     """Write the model with its tokenizer and record, its curves, and, in a file of their own, the timings."""
     written = stage.outputs(layout.TRAINED, layout.TRAIN_HISTORY, layout.TRAIN_TIMINGS)
     with written as [folder, history, timings_file]:
+        if model.can_generate():  # it stops where training ended a text
+            model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if (scratch / ADAPTER).is_dir():
+            shutil.copytree(scratch / ADAPTER, folder / ADAPTER)
         stage.write_json(folder / layout.TRAINING_RECORD.name, record)
         shutil.copytree(scratch / HISTORY, history)
         stage.write_json(timings_file, timed)

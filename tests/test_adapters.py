@@ -1,5 +1,6 @@
 """LoRA: only adapters and head train, and what is saved is a plain model that answers as the trained one did."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 import toy_models
 from conftest import toy_settings
+from peft import PeftModel
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from toy_models import BATCHES, steps, without_dropout
@@ -19,7 +21,7 @@ from finetrail.training import adapters
 from finetrail.training.optimizers import parameter_groups
 
 RANK = 2
-LORA = Lora(rank=RANK, alpha=4.0, dropout=0.1, target_modules=None)
+LORA = Lora(rank=RANK, alpha=4.0, dropout=0.1, target_modules=None, keep=False)
 # Inputs and outputs of each linear layer: of BERT's attention and its two wide ones, and of GPT-2's four.
 BERT, GPT2 = 4 * (32 + 32) + 2 * (32 + 64), (16 + 48) + (16 + 16) + 2 * (16 + 64)
 LAYERS = 2
@@ -59,9 +61,17 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
+def alike(one: list[torch.Tensor], other: list[torch.Tensor], tolerance: float) -> bool:
+    return all(torch.allclose(*pair, atol=tolerance) for pair in zip(one, other, strict=True))
+
+
 def outputs(model: Any, task: str) -> list[torch.Tensor]:
+    return outputs_of(model, BATCHES[task])
+
+
+def outputs_of(model: Any, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     with torch.inference_mode():
-        found = model.eval()(**BATCHES[task]).to_tuple()
+        found = model.eval()(**batch).to_tuple()
     return [output for output in found if isinstance(output, torch.Tensor)]
 
 
@@ -103,6 +113,49 @@ def test_what_is_saved_is_a_plain_model_with_the_outputs_of_the_trained_one(
     assert {file.name for file in (tmp_path / "merged").iterdir()} == {f.name for f in (tmp_path / "plain").iterdir()}
     loaded = tasks.module(task, "modeling").load_model(tmp_path / "merged").state_dict()
     assert loaded and all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.items())
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own (0.21)
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("task", tasks.names())
+def test_kept_adapters_give_peft_the_outputs_of_the_merged_model(
+    build: Build, tmp_path: Path, task: str, halves: bool
+) -> None:
+    model = build(task)
+    adapters.add(model, LORA)
+    whole = adapters.halve(model) if halves else {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=halves):
+        steps(model, BATCHES[task])
+    adapters.save(model, LORA, tmp_path / "adapter")
+    adapters.merge(model, whole)
+
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    base, batch = build(task, seed=1), BATCHES[task]  # another new head: the adapter's own replaces it
+    if task == "retrieval":  # what it saves is its encoder
+        base, model, batch = base.encoder, model.encoder, toy_models.TEXTS
+        base.pooler = model.pooler = None  # new in both, and not used
+    expected = outputs_of(model, batch)
+    assert not alike(outputs_of(base, batch), expected, 1e-3)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert alike(outputs_of(loaded, batch), expected, 1e-5)
+
+
+def test_kept_adapters_are_small_and_their_bytes_repeat(build: Build, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        model = build("text_generation")
+        adapters.add(model, LORA.model_copy(update={"target_modules": ["c_attn"]}))
+        adapters.save(model, LORA, tmp_path / folder)
+    files = [{file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
+    assert files[0] == files[1]
+    config = json.loads(files[0]["adapter_config.json"])
+    assert config["target_modules"] == ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
+    keys = ("r", "lora_alpha", "fan_in_fan_out", "modules_to_save")
+    assert [config[key] for key in keys] == [2, 4.0, True, None]
+    sizes = [tensor.numel() for tensor in load_file(tmp_path / "one/adapter_model.safetensors").values()]
+    assert sum(sizes) == RANK * LAYERS * (16 + 48)
 
 
 @pytest.mark.parametrize("task", tasks.names())

@@ -24,7 +24,7 @@ RECIPES = {
     "question_answering": 6,
     "retrieval": 5,
     "text_classification": 16,
-    "text_generation": 5,
+    "text_generation": 7,
     "token_classification": 14,
 }
 

@@ -183,7 +183,7 @@ MASKS = {"mask_probability": 0.15, "whole_word": False, "mask_seed": 0}
         ("masked_lm", {"remainder": "drop", "join_documents": True, **MASKS}, "tokenize.remainder: pad"),
         (
             "text_generation",
-            {"remainder": "drop", "join_documents": False, "template": None, "eos_token": "[SEP]"},
+            {"remainder": "drop", "join_documents": False, "template": None, "eos_token": "[SEP]", "chat": None},
             "tokenize.remainder: pad, tokenize.join_documents: true",
         ),
     ],

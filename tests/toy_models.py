@@ -16,7 +16,7 @@ TARGETS: dict[str, Any] = {
     "question_answering": {"unanswerable": False},
     "retrieval": {"pooling": "mean", "dimensions": None, "max_length": 16, "query_prefix": "", "document_prefix": ""},
     "text_classification": {"problem": "single_label", "label_names": ["bad", "fair", "good"]},
-    "text_generation": {"block_size": 8, "template": None},
+    "text_generation": {"block_size": 8, "template": None, "chat": False},
     "token_classification": ["O", "B-LOC", "B-PER"],
 }
 BATCHES: dict[str, dict[str, torch.Tensor]] = {

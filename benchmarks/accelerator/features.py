@@ -28,7 +28,7 @@ TARGETS: dict[str, Any] = {
     "text_classification": {"problem": "single_label", "label_names": list(LABELS), "texts": ["text"]},
     "token_classification": list(NAMES),
     "masked_lm": None,
-    "text_generation": {"template": None},
+    "text_generation": {"template": None, "chat": False},
 }
 
 

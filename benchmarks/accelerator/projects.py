@@ -90,13 +90,14 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
         {"index": "exact", "bm25_terms": "words"},
     ),
     "text_generation": (
-        {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}},
+        {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}, "bad_conversations": None},
         {
             "block_size": 48,
             "join_documents": False,
             "remainder": "pad",
             "template": "{prompt} >",
             "eos_token": None,
+            "chat": None,
         },
         {"best_metric": "perplexity"},
         {

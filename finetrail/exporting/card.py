@@ -54,6 +54,7 @@ def model_card(
             fp32=export["onnx_fp32"],
             label_names=label_names,
             usage=usage,
+            adapter=(training.get("lora") or {}).get("keep", False),
             confidence=f"{evaluation['confidence'] * 100:.4g}%",
             hub_repo=hub_repo,
         )

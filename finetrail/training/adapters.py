@@ -1,17 +1,24 @@
 """Turns a model into one of which only small adapters and the head train, and back into a plain model (LoRA)."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from finetrail import schema
+from finetrail import schema, stage
 from finetrail.errors import UserError
 
 # A masked language model has none to give, so it may be new: it stands in the base model, and belongs to the head.
 POOLER = "pooler."
+# What the names of all weights begin with in PEFT's files, and what those of adapters have in a model.
+IN_PEFT, IN_MODEL = "base_model.model.", ".default"
 
 
 def add(model: PreTrainedModel, lora: schema.Lora) -> None:
@@ -26,12 +33,9 @@ def add(model: PreTrainedModel, lora: schema.Lora) -> None:
         for name, layer in base.named_modules()
         if isinstance(layer, nn.Linear | Conv1D) and not name.startswith(POOLER)
     }
+    transposed = any(isinstance(layer, Conv1D) for layer in layers.values())  # GPT-2's weights are
     config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT takes any number
-        lora_dropout=lora.dropout,
-        target_modules=chosen(list(layers), lora.target_modules),
-        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),  # GPT-2's weights are transposed
+        **_settings(lora), target_modules=chosen(list(layers), lora.target_modules), fan_in_fan_out=transposed
     )
     trained = [p for name, p in base.named_parameters() if name.startswith(POOLER) and p.requires_grad]
     inject_adapter_in_model(config, base)  # which freezes all else in it
@@ -41,6 +45,10 @@ def add(model: PreTrainedModel, lora: schema.Lora) -> None:
     projection = model.get_output_embeddings()
     if projection is not None:
         projection.weight.requires_grad_(False)
+
+
+def _settings(lora: schema.Lora) -> dict[str, Any]:
+    return {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
 
 
 def chosen(layers: list[str], target_modules: list[str] | None) -> list[str]:
@@ -80,6 +88,40 @@ def merge(model: PreTrainedModel, whole: dict[str, torch.Tensor]) -> None:
             weight.data = whole.get(f"{name}.{key}", weight.data).to(weight.device)
         layer.merge()
         model.base_model.set_submodule(name, layer.get_base_layer())
+
+
+def save(model: PreTrainedModel, lora: schema.Lora, folder: Path) -> None:
+    """Write the adapters, and what else trained (the head), as PEFT loads them on the base model; before merge().
+
+    PEFT's own writing would need its model, and would write sets in another order in each process.
+    """
+    weights = model.state_dict()  # whose names may be others than the modules': retrieval saves its encoder alone
+    layers = sorted({name.split(".lora_")[0] for name in weights if ".lora_" in name})
+    heads = _trained_beside(model)
+    config = LoraConfig(
+        **_settings(lora),
+        target_modules=layers,
+        modules_to_save=heads or None,
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in _adapted(model).values()),
+        inference_mode=True,
+    )
+    values = config.to_dict()
+    tensors = {
+        IN_PEFT + name.replace(IN_MODEL, ""): tensor.detach().contiguous().clone().cpu()
+        for name, tensor in weights.items()
+        if ".lora_" in name or any(name.startswith(f"{head}.") for head in heads)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+    stage.write_json(folder / CONFIG_NAME, listed)
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"})
+
+
+def _trained_beside(model: PreTrainedModel) -> list[str]:
+    """Return the modules without adapters that train, such as classifier; those inside of another are in that one."""
+    names = (name for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name)
+    trained = {name.rpartition(".")[0] for name in names}
+    return sorted(name for name in trained if not any(name.startswith(f"{other}.") for other in trained))
 
 
 def _adapted(model: PreTrainedModel) -> dict[str, LoraLayer]:

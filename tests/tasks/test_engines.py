@@ -274,7 +274,7 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
 
 
 def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
-    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None}
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True}
     plain = trained(task, engine="trainer", lora=None)
     one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
     trained(task, lora=None, gradient_checkpointing=False)  # for the next test

@@ -301,6 +301,6 @@ def test_an_input_that_is_none_is_refused(given: dict[str, Any], message: str) -
 
 
 def test_the_card_s_code_runs(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(card.usage(str(tiny_checkpoint)), "usage", "exec"), {})  # noqa: S102
+    exec(compile(card.usage(str(tiny_checkpoint), None), "usage", "exec"), {})  # noqa: S102
     assert "token_str" in capsys.readouterr().out
     assert card.labels(None) == []

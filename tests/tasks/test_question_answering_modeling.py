@@ -243,7 +243,7 @@ def test_the_code_of_the_model_card_runs(
     AutoTokenizer.from_pretrained(tiny_wordpiece).save_pretrained(tmp_path)
     capsys.readouterr()
 
-    exec(compile(card.usage(str(tmp_path)), "card", "exec"), {})
+    exec(compile(card.usage(str(tmp_path), None), "card", "exec"), {})
 
     printed = capsys.readouterr().out.strip()
     assert printed and printed in "Ada Lovelace was born in London in 1815."

@@ -521,7 +521,7 @@ def test_documents_may_be_a_line_of_beirs_corpus_each() -> None:
 
 
 def test_the_cards_code_is_python_that_names_the_model() -> None:
-    code = card.usage("me/encoder")
+    code = card.usage("me/encoder", None)
 
     compile(code, "card", "exec")
     assert 'SentenceTransformer("me/encoder")' in code and card.LIBRARY == "sentence-transformers"

@@ -390,6 +390,6 @@ def test_answers_are_the_predictions_by_name() -> None:
 
 
 def test_the_card_runs_the_pipeline() -> None:
-    compile(card.usage("me/model"), "usage", "exec")
-    assert 'pipeline("text-classification", model="me/model"' in card.usage("me/model")
+    compile(card.usage("me/model", None), "usage", "exec")
+    assert 'pipeline("text-classification", model="me/model"' in card.usage("me/model", None)
     assert card.labels(SINGLE) == NAMES and card.labels(NUMBER) == []

@@ -40,13 +40,14 @@ TOKENIZE = {
     "remainder": "pad",
     "template": None,
     "eos_token": None,
+    "chat": None,
     "limit": None,
 }
 SAMPLES = {"count": 2, "prompt_tokens": 3, "max_new_tokens": 5, "temperature": 0.8, "top_p": 0.9, "seed": 0}
 BOOTSTRAP = {"samples": 100, "confidence": 0.9, "seed": 0}
 
 
-def corpus_settings(*columns: str) -> Corpus:
+def corpus_settings(*columns: str, bad_conversations: str | None = None) -> Corpus:
     return Corpus.model_validate(
         {
             "name": "toy",
@@ -61,6 +62,7 @@ def corpus_settings(*columns: str) -> Corpus:
             },
             "license": None,
             "language": None,
+            "bad_conversations": bad_conversations,
             "reader": {"format": "jsonl", "columns": {column: column for column in columns}, "encoding": "utf-8"},
         }
     )
@@ -76,7 +78,7 @@ def recipe(
         samples=Samples(**(SAMPLES | (samples or {}))),
     )
     return SimpleNamespace(
-        corpus=corpus_settings(*columns),
+        corpus=corpus_settings(*columns, bad_conversations="refuse" if "messages" in columns else None),
         tokenize=Tokenize(**(TOKENIZE | tokenize)),
         train=SimpleNamespace(best_metric=best_metric),
         evaluate=evaluate,
@@ -117,7 +119,7 @@ def test_a_template_has_one_place_for_the_prompt(template: str) -> None:
 
 @pytest.mark.parametrize("columns", [("prompt",), ("text", "completion"), ("document",), ()])
 def test_columns_are_text_or_prompt_and_completion(columns: tuple[str, ...]) -> None:
-    with pytest.raises(ValidationError, match="expected text, or prompt and completion; and perhaps id"):
+    with pytest.raises(ValidationError, match="expected text, or prompt and completion, or messages; and perhaps"):
         corpus_settings(*columns)
 
 

@@ -21,7 +21,7 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import card, modeling
 
 X = IGNORE_INDEX
-TARGET = {"block_size": 16, "template": None}
+TARGET = {"block_size": 16, "template": None, "chat": False}
 SIZES = {"vocab_size": 40, "n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 32}
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
@@ -201,6 +201,6 @@ def test_the_onnx_model_agrees_with_torch_and_continues_alike(checkpoint: Path, 
 
 
 def test_the_card_runs_the_pipeline_of_its_tag() -> None:
-    assert modeling.PIPELINE_TAG in card.usage("me/model") and "me/model" in card.usage("me/model")
-    compile(card.usage("me/model"), "card", "exec")
+    assert modeling.PIPELINE_TAG in card.usage("me/model", TARGET) and "me/model" in card.usage("me/model", TARGET)
+    compile(card.usage("me/model", TARGET), "card", "exec")
     assert (card.LIBRARY, card.labels(TARGET)) == ("transformers", [])

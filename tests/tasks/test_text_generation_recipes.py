@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import chat_templates
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from hub_server import StandInHub
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2Model
+from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM
 
 from finetrail import params, schema
 from finetrail.tasks import IGNORE_INDEX
@@ -31,7 +32,15 @@ from finetrail.tasks.text_generation import encoding, modeling
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_generation")
 CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
-NAMES = ("bbc", "bring-your-own-prompts", "chatbot-ko", "gpt2", "kogpt2")
+NAMES = (
+    "bbc",
+    "bring-your-own-chat",
+    "bring-your-own-prompts",
+    "chatbot-ko",
+    "chatbot-ko-files",
+    "gpt2",
+    "kogpt2",
+)
 PULL_REQUEST = "refs/pr/3"
 
 # --- what the Hub has -----------------------------------------------------------------------------------------------
@@ -105,6 +114,22 @@ def write_kogpt2(folder: Path) -> None:
     write_model(folder, backend.get_vocab_size(), 1, "cc-by-nc-sa-4.0", ids, "transformer.")
 
 
+def write_smollm(folder: Path) -> None:
+    """Write a small chat model: a Llama, whose tokenizer ends a turn and has the template in a file of its own."""
+    made = chat_templates.tokenizer(chat_templates.CHATML, "<|im_start|>", eos="<|im_end|>")
+    made.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=1024,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+
+
 def write_model(folder: Path, size: int, eos: int, license: str, more: dict[str, Any], prefix: str = "") -> None:
     config = GPT2Config(vocab_size=size, n_layer=2, n_head=2, n_embd=16, bos_token_id=eos, eos_token_id=eos)
     model = GPT2Model(config)
@@ -126,6 +151,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
         torch.manual_seed(0)
         write_gpt2(root / "models/openai-community/gpt2")
         write_kogpt2(root / "models/skt/kogpt2-base-v2")
+        write_smollm(root / "models/HuggingFaceTB/SmolLM2-135M-Instruct")
     with StandInHub(root, refs=("refs/convert/parquet", PULL_REQUEST)) as server:
         yield server
 
@@ -297,4 +323,46 @@ def test_prompts_of_ones_own_need_one_file(start: Callable[..., Path], hub: Stan
     first = rows("train")[0]
     assert tokenizer.decode(features[0]["input_ids"]) == f"{first['prompt']}\n{first['text']}<|endoftext|>"
     learned = [label for label in features[0]["labels"] if label != IGNORE_INDEX]
+    assert tokenizer.decode(learned) == f"{first['text']}<|endoftext|>"
+
+
+@pytest.mark.parametrize("names", [("role", "content", "user", "assistant"), ("from", "value", "human", "gpt")])
+def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub: StandInHub, names: Any) -> None:
+    folder = start("bring-your-own-chat")
+    given = folder / "corpora/mine"
+    given.mkdir(parents=True)
+    role, content, user, assistant = names
+    lines = [
+        {"messages": [{role: user, content: f"{number} + 1?"}, {role: assistant, content: f"{number + 1}."}] * 2}
+        for number in range(20)
+    ]
+    (given / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    download(folder, "corpus")
+    assert sizes() == [16, 2, 2]
+    download(folder, "model", hub)
+    tokenizer, features = encode("bring-your-own-chat")
+    question, answer = (message["content"] for message in rows("train")[0]["messages"][:2])
+    turns = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>"
+    system = "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"
+    assert tokenizer.decode(features[0]["input_ids"]) == f"{system}{turns}\n{turns}"
+    learned = [label for label in features[0]["labels"] if label != IGNORE_INDEX]
+    assert tokenizer.decode(learned) == f"{answer}<|im_end|>" * 2
+    model = modeling.build_model(Path("data/model/weights"), None, None, None)  # type: ignore[arg-type]
+    assert model.config.model_type == "llama"
+
+
+def test_a_chatbot_from_nothing_learns_pairs_by_a_template_of_its_own(start: Callable[..., Path]) -> None:
+    folder = start("chatbot-ko-files")
+    given = folder / "corpora/ko_chatbot/ChatbotData.csv"
+    given.parent.mkdir(parents=True)
+    with given.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("Q", "A", "label"), *((*CHATS[row % 3], row) for row in range(40))])
+    download(folder, "corpus")
+    download(folder, "model")
+    tokenizer, features = encode("chatbot-ko-files")
+    first = rows("train")[0]
+    learned = [label for label in features[0]["labels"] if label != IGNORE_INDEX]
+    assert tokenizer.decode(features[0]["input_ids"]) == (
+        f"user:\n{first['prompt']}\nassistant:\n{first['text']}<|endoftext|>"
+    )
     assert tokenizer.decode(learned) == f"{first['text']}<|endoftext|>"

@@ -65,7 +65,9 @@ def settings(**samples: Any) -> Evaluate:
 
 
 def encode(tokenizer: Any, examples: pa.Table, **changes: Any) -> tuple[Encoded, Any]:
-    given = {"block_size": 16, "join_documents": True, "remainder": "pad", "template": None, "eos_token": None}
+    given = {"block_size": 16, "join_documents": True, "remainder": "pad", "template": None, "eos_token": None} | {
+        "chat": None
+    }
     chosen = Tokenize(**(given | {"engine": "local", "num_proc": 1, "limit": None} | changes))
     target = encoding.target(iter([]), chosen)
     encoder = encoding.Encoder(tokenizer, target, chosen)
@@ -353,10 +355,10 @@ def test_a_text_is_scored_on_its_own_in_the_order_of_the_inputs(tokenizer: Any, 
 
 @pytest.mark.parametrize("given", [{}, {"prompt": "a", "text": "b"}, {"prompt": " "}, {"text": 3}])
 def test_an_input_without_a_prompt_or_text_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="input '1': expected one key of prompt, text, with text in it; got"):
+    with pytest.raises(UserError, match="input '1': expected one key of prompt, text, messages, with text in it, or"):
         serving.examples([{"prompt": "fine"}, given])
 
 
 def test_a_text_given_for_itself_is_a_prompt() -> None:
     rows = serving.examples([serving.text_input("Once")]).to_pylist()
-    assert rows == [{"id": "0", "prompt": "Once", "text": None}]
+    assert rows == [{"id": "0", "prompt": "Once", "text": None, "messages": None}]

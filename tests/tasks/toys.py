@@ -128,13 +128,14 @@ TOYS = {
     ),
     "text_generation": Toy(
         lambda sentences: [{"prompt": " ".join(text.split()[:3]), "completion": text} for text in sentences],
-        {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}},
+        {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}, "bad_conversations": None},
         {
             "block_size": 48,
             "join_documents": False,
             "remainder": "pad",
             "template": "{prompt} >",
             "eos_token": None,
+            "chat": None,
         },
         {"best_metric": "perplexity"},
         {

@@ -1,9 +1,11 @@
 """What a model card says about a model that fills masks."""
 
+from typing import Any
+
 LIBRARY = "transformers"
 
 
-def usage(model: str) -> str:
+def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from transformers import pipeline\n"

@@ -1,5 +1,7 @@
 """What a model card says about a model that answers questions from a context."""
 
+from typing import Any
+
 LIBRARY = "transformers"
 
 
@@ -8,7 +10,7 @@ def labels(target: dict[str, bool]) -> list[str]:
     return []
 
 
-def usage(model: str) -> str:
+def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model, on one window of the context; transformers 5 has no pipeline."""
     return f'''import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer

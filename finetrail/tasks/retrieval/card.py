@@ -10,7 +10,7 @@ def labels(target: dict[str, Any]) -> list[str]:
     return []
 
 
-def usage(model: str) -> str:
+def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from sentence_transformers import SentenceTransformer\n"

@@ -1,6 +1,7 @@
-"""Turns raw records into canonical texts (id, prompt, text), and counts what to know about each split."""
+"""Turns raw records into canonical texts (id, prompt, text) or conversations, and counts what to know of each split."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail import layout
+from finetrail.corpus.conversations import BadConversation, conversation
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
@@ -16,6 +18,9 @@ from finetrail.tasks.text_generation.settings import Corpus
 
 # prompt is null in a document; text is the document, or the prompt's completion.
 SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("text", pa.string())])
+MESSAGES = pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
+# place: file and line or row, for messages; a conversation ends with the assistant's turn.
+CONVERSATIONS = pa.schema([("id", pa.string()), ("place", pa.string()), MESSAGES])
 
 
 @dataclass
@@ -25,22 +30,30 @@ class Counts:
     examples: int = 0
     characters: int = 0
     empty_examples: int = 0
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each example's prompt and text
+    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each example's prompt and text, or messages
+    turns: int = 0  # of the assistant
+    bad_conversations: int = 0
+    first_bad: dict[str, str] = field(default_factory=dict)  # its place, and what is wrong with it
+    turns_behind: int = 0  # the assistant's last one, which nothing is learned from
+    unread: Counter[str] = field(default_factory=Counter)  # keys of messages
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the Parquet files of data/corpus with their columns."""
-    return dict.fromkeys(layout.SPLITS, SCHEMA)
+    return dict.fromkeys(layout.SPLITS, CONVERSATIONS if "messages" in settings.reader.columns else SCHEMA)
 
 
 def rows(
     table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the row of an example and count it; none for an empty one, which is counted too.
+    """Yield the row of an example and count it; none for an empty one, or a bad conversation, which is counted too.
 
-    Raises UserError with place and id where a column holds no string.
+    Raises UserError with place and id where a column holds no string, or a conversation is to be refused.
     """
     where = f"{record.where}: example {record.id!r}"
+    if "messages" in settings.reader.columns:
+        yield from ((table, row) for row in _conversations(record, where, settings, counts[table]))
+        return
     texts = {
         column: _string(record.values[column], column, where)
         for column in ("prompt", "completion", "text")
@@ -56,27 +69,59 @@ def rows(
     yield table, row
 
 
+def _conversations(record: Record, where: str, settings: Corpus, counts: Counts) -> Iterator[dict[str, Any]]:
+    """Yield the conversation of a record, up to the assistant's last turn, or none."""
+    try:
+        messages = conversation(record.values["messages"], counts.unread)
+        answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        if not answers:
+            raise BadConversation("no turn of the assistant; expected one to learn from")
+    except BadConversation as error:
+        if settings.bad_conversations == "refuse":
+            raise UserError(f"{where}: {error}; or corpus.bad_conversations: leave_out") from None
+        counts.bad_conversations += 1
+        counts.first_bad = counts.first_bad or {"place": where, "reason": str(error)}
+        return
+    counts.turns_behind += len(messages) - answers[-1] - 1
+    messages = messages[: answers[-1] + 1]
+    counts.examples += 1
+    counts.turns += len(answers)
+    counts.characters += sum(len(message["content"]) for message in messages)
+    counts.digests.append(digest([list(message.values()) for message in messages]))
+    yield {"id": record.id, "place": record.where, "messages": messages}
+
+
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     """Return the counts of each split, and how many examples two splits share."""
     return {
-        "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
+        "splits": {split: _split_checks(of_split, settings) for split, of_split in counts.items()},
         "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
     """Return one split in words, for the log."""
+    if "messages" in settings.reader.columns:
+        turns = f"{counts.turns:,} turns of the assistant"
+        return f"{counts.examples:,} conversations, {turns}, {counts.characters:,} characters"
     kind = "completions" if "prompt" in settings.reader.columns else "documents"
     return f"{counts.examples:,} {kind}, {counts.characters:,} characters"
 
 
 def warnings(checks: dict[str, Any]) -> list[str]:
     """Return one line for each thing that somebody should look at before training."""
-    lines = [
-        f"{split}: examples without text, left out: {of_split['empty_examples']:,}"
-        for split, of_split in checks["splits"].items()
-        if of_split["empty_examples"]
-    ]
+    lines = []
+    for split, found in checks["splits"].items():
+        if found["empty_examples"]:
+            lines.append(f"{split}: examples without text, left out: {found['empty_examples']:,}")
+        if found.get("bad_conversations"):
+            count, first = found["bad_conversations"], ": ".join(found["first_bad_conversation"].values())
+            lines.append(f"{split}: conversations left out: {count:,}, the first: {first}")
+        if found.get("turns_behind"):
+            lines.append(f"{split}: turns behind the assistant's last one, left out: {found['turns_behind']:,}")
+        lines += [
+            f"{split}: messages with {key!r}, which is not read: {n:,}" for key, n in found.get("unread", {}).items()
+        ]
     for pair, count in checks["leakage"].items():
         if count:
             first, second = pair.split("/")
@@ -92,10 +137,19 @@ def _string(value: Any, column: str, where: str) -> str:
     return value
 
 
-def _split_checks(counts: Counts) -> dict[str, Any]:
-    return {
+def _split_checks(counts: Counts, settings: Corpus) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "examples": counts.examples,
         "characters": counts.characters,
         "empty_examples": counts.empty_examples,
         "duplicates": duplicates(counts.digests),
     }
+    if "messages" in settings.reader.columns:
+        found |= {
+            "assistant_turns": counts.turns,
+            "bad_conversations": counts.bad_conversations,
+            "first_bad_conversation": counts.first_bad,
+            "turns_behind": counts.turns_behind,
+            "unread": dict(sorted(counts.unread.items())),
+        }
+    return found

@@ -1,10 +1,12 @@
-"""Turns texts into blocks of tokens, and prompts with their completions into one feature each, without torch.
+"""Turns texts into blocks of tokens, and prompts with completions, or chats, into one feature each, without torch.
 
 A document ends with the token eos; documents are joined and cut into blocks, or each is cut on its own. The loss is on
-all tokens of a block but its first, which nothing stands before, and on those of a completion, not on its prompt's.
+all tokens of a block but its first, which nothing stands before, and on those of a completion, not on its prompt's. Of
+a conversation it is on the turns of the assistant, each with the token that ends it, which is eos.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail import layout
-from finetrail.encoding import new_model, ragged
+from finetrail.encoding import chats, new_model, ragged
 from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Tokenize
+from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
 
 # Of a block: what is left of a prompt before a completion that is too long.
 LEAST_PROMPT = 4  # a quarter
@@ -40,6 +42,8 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
         if settings.eos_token not in tokenizer.get_vocab():
             raise UserError(f"tokenize.eos_token: {settings.eos_token!r} is not in the vocabulary; expected a token")
         tokenizer.eos_token = settings.eos_token
+    if settings.chat is not None:
+        _use_chat_template(tokenizer, settings)
     if tokenizer.eos_token is None:
         raise UserError(f"{folder}: the tokenizer names no token that ends a text; expected tokenize.eos_token to")
     if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
@@ -55,8 +59,8 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
-    """Return how a prompt is laid out for the model."""
-    return {"block_size": settings.block_size, "template": settings.template}
+    """Return how a prompt is laid out for the model: by a template, or as a chat, by the tokenizer's chat template."""
+    return {"block_size": settings.block_size, "template": settings.template, "chat": settings.chat is not None}
 
 
 class Encoder:
@@ -69,6 +73,7 @@ class Encoder:
         self.backend.no_padding()
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
+        self.chats = None if settings.chat is None else chats.Encoder(tokenizer)
         self.settings, self.size = settings, settings.block_size
         self.join, self.keep = settings.join_documents, settings.remainder == "pad"
         self.token_bytes = token_bytes(tokenizer)
@@ -80,12 +85,12 @@ class Encoder:
         Joined documents leave to the next batch what does not fill a block, so that batches do not show.
         """
         rest = TOKENS.empty_table()
-        for texts, are_documents in ordered_map(self.part, batches):
-            examples = len(texts)
+        for texts, are_documents, examples in ordered_map(self.part, batches):
+            left_out = {"conversations_left_out": examples - len(texts)} if self.chats else {}
             if self.join and are_documents:
                 texts, rest = self._join(pa.concat_tables([rest, texts]))
             features, counts = self._cut(texts, self.keep or not are_documents)
-            yield features, {"examples": examples} | counts
+            yield features, {"examples": examples} | counts | left_out
         features, counts = self._cut(rest, self.keep)
         yield features, {"examples": 0} | counts
 
@@ -93,17 +98,47 @@ class Encoder:
         """Say what is wrong with a table of which no block came."""
         return too_short(counts, self.settings)
 
-    def part(self, batch: Batch) -> tuple[pa.Table, bool]:
-        """Return the TOKENS of one batch, and whether its texts are documents."""
+    def part(self, batch: Batch) -> tuple[pa.Table, bool, int]:
+        """Return the TOKENS of one batch, whether its texts are documents, and how many examples it has."""
         rows, examples = batch
         # A prompt that is "" and not null: a text on its own, which people want scored whole.
-        return self.encode(examples, rows), examples["prompt"].null_count > 0
+        are_documents = "messages" not in examples.column_names and examples["prompt"].null_count > 0
+        return self.encode(examples, rows), are_documents, len(examples)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
-        """Turn examples (columns prompt, text) into TOKENS, one row each: the prompt, the text, and eos.
+        """Turn examples into TOKENS, one row each: a conversation, or a prompt, the text behind it, and eos.
 
-        A null text, which the model is to continue, is none and has no eos.
+        A null text, which the model is to continue, is none and has no eos. A conversation that the chat template
+        refuses has no row, where the recipe leaves it out, or is a UserError.
         """
+        spoken = np.array([bool(messages) for messages in conversations(examples, self.chats is not None)])
+        if not spoken.any():
+            return self._texts(examples, rows)
+        if spoken.all():
+            return self._talks(examples, rows)
+        # A text that is only scored stands in a table of inputs beside conversations.
+        talks = self._talks(examples.filter(spoken), rows[spoken])
+        return pa.concat_tables([talks, self._texts(examples.filter(~spoken), rows[~spoken])]).sort_by("example")
+
+    def _talks(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
+        if self.chats is None:
+            raise UserError("messages: the model was not trained with tokenize.chat; expected a prompt")
+        talks, names = conversations(examples, True), examples["id"].to_pylist()
+        places = examples["place"].to_pylist() if "place" in examples.column_names else [None] * len(rows)
+
+        def refused(number: int, reason: str) -> None:
+            learned = talks[number][-1]["role"] == chats.ASSISTANT  # an input is to be answered
+            if not learned or self.settings.chat is None or self.settings.chat.bad_conversations == "refuse":
+                place = f"{places[number]}: " if places[number] else ""
+                hint = "; or tokenize.chat.bad_conversations: leave_out" if learned else ""
+                raise UserError(f"{place}example {names[number]!r}: {reason}{hint}")
+
+        found = self.chats.encode(talks, refused)
+        kept = [(row, *encoded) for row, encoded in zip(rows, found, strict=True) if encoded is not None]
+        numbers, ids, labels = zip(*kept, strict=True) if kept else ((), (), ())
+        return pa.table([pa.array(numbers, pa.int32()), [*ids], [*labels]], schema=TOKENS)
+
+    def _texts(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         prompts = [
             None if prompt is None else self.template.replace(PLACE, prompt) for prompt in _column(examples, "prompt")
         ]
@@ -135,11 +170,12 @@ class Encoder:
     def _cut(self, texts: pa.Table, keep: bool) -> Features:
         """Cut documents into blocks, and shorten what is too long beside: prompts, then completions.
 
-        A prompt loses its beginning, down to a quarter of a block; then the completion loses its end.
+        A prompt loses its beginning, down to a quarter of a block; then the completion loses its end. Of a conversation
+        the assistant's last turn is the completion, and all before it the prompt.
         """
         example, starts, ids, labels = _flat(texts)
-        prompt = ragged.bounds(labels == IGNORE_INDEX)[starts]
-        prompt_sizes, sizes = np.diff(prompt), np.diff(starts)
+        sizes = np.diff(starts)
+        prompt_sizes = _before_last_run(labels, starts)
         is_prompted = prompt_sizes > 0
         excess = np.maximum(sizes - self.size, 0) * is_prompted
         room = np.maximum(self.size - (sizes - prompt_sizes), max(1, self.size // LEAST_PROMPT))
@@ -153,7 +189,7 @@ class Encoder:
         kept = is_prompted[text] | (size == self.size) | keep
         dropped = int(size[~kept].sum())
         text, start, size = text[kept], start[kept], size[kept]
-        labels = ragged.gather(labels, start, size)
+        all_labels, labels = labels, ragged.gather(labels, start, size)
         labels[ragged.bounds(size)[:-1]] = IGNORE_INDEX
         features = _tokens(example[text], size, ragged.gather(ids, start, size), labels)
         of_token = np.where(labels == IGNORE_INDEX, 0, self.token_bytes[np.maximum(labels, 0)])
@@ -170,7 +206,23 @@ class Encoder:
                 "completions_truncated": int((of_completions > 0).sum()),
                 "completion_tokens_truncated": int(of_completions.sum()),
             }
+        if learned := int((ragged.gather(all_labels, starts[:-1], of_prompts) != IGNORE_INDEX).sum()):
+            counts["earlier_turns_tokens_truncated"] = learned  # of the assistant's, so they are not learned
         return features.append_column(FEATURES.field("bytes"), pa.array(amounts, pa.int32())), counts
+
+
+def conversations(examples: pa.Table, prompts_are_turns: bool) -> list[list[chats.Message]]:
+    """Return the messages of each example, with those that a prompt and its completion are; [] where it is a text."""
+    count = len(examples)
+    given = examples["messages"].to_pylist() if "messages" in examples.column_names else [None] * count
+    if not prompts_are_turns or "prompt" not in examples.column_names:
+        return [messages or [] for messages in given]
+    found = []
+    for messages, prompt, text in zip(given, _column(examples, "prompt"), _column(examples, "text"), strict=True):
+        question = [{"role": "user", "content": prompt}] if prompt else []
+        answer = [{"role": chats.ASSISTANT, "content": text}] if prompt and text is not None else []
+        found.append(messages or question + answer)
+    return found
 
 
 def token_bytes(tokenizer: Any) -> np.ndarray:
@@ -193,6 +245,48 @@ def token_bytes(tokenizer: Any) -> np.ndarray:
     return sizes
 
 
+def _use_chat_template(tokenizer: Any, settings: Tokenize) -> None:
+    """Give the tokenizer the chat template of the recipe, or leave its own, and make its eos what ends a turn there."""
+    assert settings.chat is not None
+    own = tokenizer.get_chat_template() if tokenizer.chat_template else None
+    tokenizer.chat_template = _template(settings.chat, own)
+    before = settings.eos_token
+    try:
+        for _ in range(2):  # the second time with the first one's, which the template may name as eos_token
+            tokenizer.eos_token = end = chats.Template.of(tokenizer).end_of_turn()
+    except chats.Refused as error:
+        raise UserError(f"tokenize.chat: the template cannot be used: {error}; expected another template") from None
+    if before not in (None, end):
+        raise UserError(
+            f"tokenize.eos_token: {before!r}, but the chat template ends a turn with {end!r}; expected that"
+        )
+
+
+def _template(settings: Chat, own: str | None) -> str:
+    """Return the chat template that the recipe declares; UserError where there is none."""
+    if settings.template is None:
+        if own is None:
+            raise UserError("tokenize.chat.template: the base model has no chat template; expected a template")
+        return own
+    if isinstance(settings.template, str):
+        return settings.template
+    wanted, path = settings.template.sha256, Path(settings.template.path)
+    if own is not None and sha256(own.encode()).hexdigest() == wanted:  # so in an exported folder, without the file
+        return own
+    if not path.is_file():
+        raise UserError(f"tokenize.chat.template.path: {path} is missing; expected a file with a chat template")
+    content = path.read_bytes()
+    if (found := sha256(content).hexdigest()) != wanted:
+        raise UserError(f"{path}: its sha256 is {found}; expected tokenize.chat.template.sha256, {wanted}")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; expected a chat template") from None
+    if "\r" in text:  # a saved tokenizer would have it without
+        raise UserError(f"{path}: lines that end with \\r; expected \\n alone")
+    return text
+
+
 def _pretrained(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -210,10 +304,14 @@ def _pretrained(folder: Path) -> Any:
 
 
 def _texts(train: Callable[[], Iterator[pa.Table]]) -> Iterator[str]:
-    return (text for batch in train() for column in ("prompt", "text") for text in _column(batch, column) if text)
+    for batch in train():
+        if "messages" in batch.column_names:
+            yield from (message["content"] for messages in _column(batch, "messages") for message in messages)
+        else:
+            yield from (text for column in ("prompt", "text") for text in _column(batch, column) if text)
 
 
-def _column(examples: pa.Table, name: str) -> list[str | None]:
+def _column(examples: pa.Table, name: str) -> list[Any]:
     return list(examples[name].to_pylist())
 
 
@@ -222,6 +320,15 @@ def _flat(texts: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     ids, labels = (texts[name].combine_chunks() for name in ("input_ids", "labels"))
     starts = ids.offsets.to_numpy().astype(np.int64) - ids.offsets[0].as_py()
     return texts["example"].to_numpy(), starts, ids.flatten().to_numpy(), labels.flatten().to_numpy()
+
+
+def _before_last_run(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return how many tokens of each text stand before its last run of labels: 0 where all tokens have one."""
+    ignored = np.flatnonzero(labels == IGNORE_INDEX)
+    # The last ignored token before each text's end, or one before the text.
+    behind = np.searchsorted(ignored, starts[1:])
+    last = np.concatenate([[-1], ignored])[behind]
+    return np.maximum(last + 1 - starts[:-1], 0)
 
 
 def _tokens(example: np.ndarray, sizes: np.ndarray, ids: np.ndarray, labels: np.ndarray) -> pa.Table:

@@ -14,7 +14,7 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Evaluate
+from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
 
 CONTEXT_TOKENS = 12  # on each side of an error
 REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
@@ -101,25 +101,54 @@ def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
     """Return the examples to continue; a prompt "" is a text of its own that is only scored."""
-    without = examples.filter(pc.is_null(examples["text"]))
-    if len(without):
-        return list(without.to_pylist())
-    able = examples.filter(pc.fill_null(pc.not_equal(examples["prompt"], ""), True))
-    count = min(settings.samples.count, len(able))
-    return list(able.take(np.arange(count) * len(able) // max(count, 1)).to_pylist())
+    rows = np.arange(len(examples))
+    if (unanswered := _unanswered(examples)).any():
+        return list(examples.take(rows[unanswered]).to_pylist())
+    if "prompt" in examples.column_names:
+        rows = rows[pc.fill_null(pc.not_equal(examples["prompt"], ""), True).to_numpy()]
+    count = min(settings.samples.count, len(rows))
+    return list(examples.take(rows[np.arange(count) * len(rows) // max(count, 1)]).to_pylist())
+
+
+def _unanswered(examples: pa.Table) -> np.ndarray:
+    """Tell which examples have no text, or conversations no last turn of the assistant: bool [examples]."""
+    found = np.zeros(len(examples), dtype=bool)
+    if "text" in examples.column_names:
+        found |= pc.is_null(examples["text"]).to_numpy()
+    if "messages" in examples.column_names:
+        given = examples["messages"].to_pylist()
+        found &= np.array([messages is None for messages in given], dtype=bool)
+        found |= np.array([bool(messages) and messages[-1]["role"] != "assistant" for messages in given], dtype=bool)
+    return found
+
+
+def _parts(
+    example: dict[str, Any], target: dict[str, Any], tokenizer: Any, samples: Samples
+) -> tuple[str, str, str | None]:
+    """Return a prompt as people read it, as the model gets it, and what stands behind it in truth."""
+    messages = example.get("messages")
+    prompt, reference = example.get("prompt"), example.get("text")
+    if messages is None and target["chat"] and prompt:
+        messages = [{"role": "user", "content": prompt}]
+    elif messages is not None and messages[-1]["role"] == "assistant":
+        messages, reference = messages[:-1], messages[-1]["content"]
+    if messages is not None:
+        given = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return given, given, reference
+    if prompt is None:
+        text = example["text"]
+        beginning = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets[: samples.prompt_tokens]
+        end = beginning[-1][1] if beginning else 0
+        prompt, reference = text[:end], text[end:]
+    return prompt, (target["template"] or PLACE).replace(PLACE, prompt), reference
 
 
 def _sample(
     example: dict[str, Any], target: dict[str, Any], forward: Forward, tokenizer: Any, settings: Evaluate
 ) -> dict[str, Any]:
-    """Continue a prompt, or the beginning of a document; the reference is cut to as many tokens."""
+    """Continue a prompt, a conversation, or the beginning of a document; the reference is cut to as many tokens."""
     backend, samples = tokenizer.backend_tokenizer, settings.samples
-    prompt, reference = example["prompt"], example["text"]
-    if prompt is None:
-        beginning = backend.encode(reference, add_special_tokens=False).offsets[: samples.prompt_tokens]
-        end = beginning[-1][1] if beginning else 0
-        prompt, reference = reference[:end], reference[end:]
-    given = (target["template"] or PLACE).replace(PLACE, prompt)
+    prompt, given, reference = _parts(example, target, tokenizer, samples)
     ids = backend.encode(given, add_special_tokens=False).ids or [tokenizer.eos_token_id]
     ids = ids[-(target["block_size"] - samples.max_new_tokens) :]
     options = samples.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})

@@ -1,5 +1,7 @@
 """What a model card says about a model that labels words."""
 
+from typing import Any
+
 from finetrail.tasks.token_classification.settings import Target, label_names
 
 LIBRARY = "transformers"
@@ -10,7 +12,7 @@ def labels(target: Target) -> list[str]:
     return label_names(target)
 
 
-def usage(model: str) -> str:
+def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from transformers import pipeline\n"
