@@ -189,6 +189,7 @@ def keys() -> str:
         readers |= {
             kind(reader, "format"): reader for reader in members(settings.Corpus.model_fields["reader"].annotation)
         }
+    parts += ["## Corpora of several parts (corpus, where it has parts)", "", *section(schema.Mixture)]
     parts += ["## Readers (corpus.reader)", ""]
     for name, model in sorted(readers.items()):
         parts += [f"### format: {name}", "", *section(model)]

@@ -76,7 +76,7 @@ def load_recipe(task: str, recipe: str) -> Any:
     model = create_model(
         "Recipe",
         __base__=schema.Recipe,
-        corpus=(settings.Corpus, ...),
+        corpus=(_corpus(settings, path), ...),
         model=(schema.Model, ...),
         tokenize=(settings.Tokenize, ...),
         train=(settings.Train, ...),
@@ -86,6 +86,16 @@ def load_recipe(task: str, recipe: str) -> Any:
     validated = _validate(model, path)
     _check(validated, task, path)
     return validated
+
+
+def _corpus(settings: Any, path: Path) -> Any:
+    """Return the model of a recipe's corpus section: a task's corpus, or a mixture of several where it has parts."""
+    raw = read_yaml(path)
+    section = raw.get("corpus") if isinstance(raw, dict) else None
+    if not isinstance(section, dict) or "parts" not in section:
+        return settings.Corpus
+    parts = schema.Mixture.model_fields["parts"]
+    return create_model("Mixture", __base__=schema.Mixture, parts=(dict[schema.Name, settings.Corpus], parts))
 
 
 def declared_keys(stage_name: str) -> list[str]:
@@ -162,10 +172,12 @@ def read_yaml(path: Path) -> Any:
 
 
 def _check(recipe: Any, task: str, path: Path) -> None:
-    try:
-        tasks.module(task, "settings").check(recipe)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    for part, corpus in schema.parts_of(recipe.corpus).items():
+        where = path if part is None else f"{path}: corpus.parts.{part}"
+        try:
+            tasks.module(task, "settings").check(recipe.model_copy(update={"corpus": corpus}))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def _validate(model: type[BaseModel], path: Path) -> Any:

@@ -43,7 +43,9 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder)
 
         def predict(forward: Forward) -> pa.Table:
-            return scoring.predict(encoded, shared, target, forward, tokenizer, declared.evaluate)
+            return splits.predict(
+                encoded, lambda split: scoring.predict(split, shared, target, forward, tokenizer, declared.evaluate)
+            )
 
         def score(predictions: pa.Table) -> float:
             return scoring.score(predictions, target, declared.evaluate)[headline]

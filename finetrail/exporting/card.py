@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from finetrail.tasks import LOWER_IS_BETTER
+
 TEMPLATE = "card.md.jinja"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SPDX_ID = re.compile(r"[A-Za-z0-9.+-]+")
@@ -41,8 +43,10 @@ def model_card(
             metadata=metadata.to_yaml(),
             corpus=corpus,
             base_model=base_model,
+            parts=_parts(evaluation),
             origins={
                 f"Corpus: {corpus['name']}": _origin(corpus),
+                **{f"Its part {name}: {part['name']}": _origin(part) for name, part in corpus.get("parts", {}).items()},
                 f"Base model: {base_model['name']}": _origin(base_model),
             },
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
@@ -140,6 +144,22 @@ def _scores(evaluation: Record) -> list[Record]:
             "validation": validation.get(metric),
         }
         for metric in metrics
+    ]
+
+
+def _parts(evaluation: Record) -> list[Record]:
+    """Return a row for each part of a mixture: the headline on the test split, and its best baseline."""
+    headline = evaluation["headline"]
+    choose = min if headline in LOWER_IS_BETTER else max
+    return [
+        {
+            "part": name,
+            "test": found["test"][headline],
+            "low": found["test"].get(f"{headline}_low"),
+            "high": found["test"].get(f"{headline}_high"),
+            "baseline": choose(values[headline] for values in found["baselines"]["test"].values()),
+        }
+        for name, found in evaluation.get("parts", {}).items()
     ]
 
 

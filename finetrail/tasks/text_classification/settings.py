@@ -60,6 +60,16 @@ class Corpus(schema.Corpus):
             raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
         return self
 
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common."""
+        kind = "pairs" if "text_pair" in self.reader.columns else "texts"
+        return {
+            "problem": self.problem,
+            "reader.columns": kind,
+            "normalize": self.normalize,
+            "unseen_labels": self.unseen_labels,
+        }
+
 
 class Tokenize(schema.Tokenize):
     """Texts to subword features."""

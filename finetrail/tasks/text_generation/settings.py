@@ -31,6 +31,10 @@ class Corpus(schema.Corpus):
             )
         return self
 
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common."""
+        return {"reader.columns": "prompts" if "prompt" in self.reader.columns else "documents"}
+
 
 class Tokenize(schema.Tokenize):
     """Documents to blocks of tokens; prompts and completions to one feature each."""
