@@ -94,6 +94,8 @@ def _corpus(settings: Any, path: Path) -> Any:
     section = raw.get("corpus") if isinstance(raw, dict) else None
     if not isinstance(section, dict) or "parts" not in section:
         return settings.Corpus
+    if hasattr(settings, "Mixture"):
+        return settings.Mixture
     parts = schema.Mixture.model_fields["parts"]
     return create_model("Mixture", __base__=schema.Mixture, parts=(dict[schema.Name, settings.Corpus], parts))
 

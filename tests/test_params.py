@@ -19,7 +19,7 @@ RECIPES = {
     "masked_lm": 7,
     "question_answering": 6,
     "retrieval": 4,
-    "text_classification": 15,
+    "text_classification": 16,
     "text_generation": 5,
     "token_classification": 10,
 }
@@ -298,7 +298,8 @@ def mixed(task: str, name: str, **changes: str) -> None:
     for old, new in changes.items():
         assert old in other
         other = other.replace(old, new)
-    parts = f"  name: both\n  license:\n  language: en\n  parts:\n    one:\n{part}    two:\n{other}"
+    heads = "  heads: shared\n" if task == "text_classification" else ""
+    parts = f"  name: both\n  license:\n  language: en\n{heads}  parts:\n    one:\n{part}    two:\n{other}"
     path.write_text(text[:start] + parts + text[end:])
 
 

@@ -45,6 +45,7 @@ def mixture(task: str, parent: Path, sentences: list[str], checkpoint: Path) -> 
         recipe = write(task, toy_recipe(parent, checkpoint), sentences[which], folder)
         parts[name] = recipe["corpus"] | {"name": f"Toy {name}", "license": "CC0-1.0"}
     recipe["corpus"] = {"name": "Toys", "license": None, "language": "en", "parts": parts}
+    recipe["corpus"] |= {"heads": "shared"} if task == "text_classification" else {}
     recipe["train"] |= {"batching": {"by": "length", "mix": WEIGHTS}, "epochs": 2.0}
     return recipe
 

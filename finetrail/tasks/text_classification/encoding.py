@@ -21,7 +21,7 @@ from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_classification.settings import TARGETS, Tokenize
+from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
 
 SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
@@ -36,9 +36,10 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
-    columns of one text, or of two; and, where the corpus's texts are normalized, "normalize": "nfc".
+    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; and where the parts of
+    a mixture have heads of their own, "heads": "separate".
 
-    UserError where train has no label, or a single-label corpus only one.
+    UserError where train has no label, or a single-label corpus, or a head, only one.
     """
     found: set[str] = set()
     metadata: dict[bytes, bytes] = {}
@@ -56,8 +57,13 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         )
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
-    normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
-    return {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | normalize
+    more = {key: metadata[key.encode()].decode() for key in ("normalize", "heads") if key.encode() in metadata}
+    told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
+    for head, outputs in heads_of(told).items():
+        if len(outputs) == 1:
+            label = told["label_names"][outputs[0]]
+            raise UserError(f"train: {label!r} is the only label of {head}; expected two or more")
+    return told
 
 
 class Frame(NamedTuple):

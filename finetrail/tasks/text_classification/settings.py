@@ -1,17 +1,36 @@
 """The recipe's schema for text classification."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import CsvReader, Fraction, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import CsvReader, Fraction, JsonLinesReader, JsonReader, Name, ParquetReader, TextReader
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["Corpus", "Evaluate", "Mixture", "Tokenize", "Train", "check"]
 
 # What is to be predicted -> the column of the corpus that holds it.
 TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
+
+
+# What a mixture with separate heads says of its tables, and tokenize of the labels.
+SEPARATE_HEADS = {"heads": "separate"}
+
+
+def label_of(head: str, label: str) -> str:
+    """Return the name that a label of one part has where parts have heads of their own."""
+    return f"{head}/{label}"
+
+
+def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the outputs of each head of a model; none of a model with one head for all."""
+    found: dict[str, list[int]] = {}
+    if target.get("heads") == SEPARATE_HEADS["heads"]:
+        for index, label in enumerate(target["label_names"]):
+            found.setdefault(label.partition("/")[0], []).append(index)
+    return found
 
 
 class Corpus(schema.Corpus):
@@ -60,6 +79,14 @@ class Corpus(schema.Corpus):
             raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
         return self
 
+    # Of a part of a mixture with separate heads: its name, which its labels then begin with.
+    _head: str | None = PrivateAttr(None)
+
+    @property
+    def head(self) -> str | None:
+        """Return the name of the head that gives the labels of this corpus; None where there is one head."""
+        return self._head
+
     def common(self) -> dict[str, Any]:
         """Return what all parts of a mixture must have in common."""
         kind = "pairs" if "text_pair" in self.reader.columns else "texts"
@@ -69,6 +96,25 @@ class Corpus(schema.Corpus):
             "normalize": self.normalize,
             "unseen_labels": self.unseen_labels,
         }
+
+
+class Mixture(schema.Mixture):
+    """Several corpora of texts, as one task or as several."""
+
+    heads: Literal["shared", "separate"] = Field(
+        description="shared: the labels of all parts are one set; separate: each part has labels and a head of its own "
+        "on one encoder (MT-DNN, Liu et al. 2019), and is exported by itself too, in parts/NAME"
+    )
+    parts: dict[Name, Corpus] = schema.Mixture.model_fields["parts"]  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _heads(self) -> "Mixture":
+        if self.heads == "separate":
+            for name, corpus in self.parts.items():
+                if corpus.problem != "single_label":
+                    raise ValueError(f"heads: separate goes with single_label, not {corpus.problem}; expected shared")
+                corpus._head = name
+        return self
 
 
 class Tokenize(schema.Tokenize):
@@ -123,6 +169,10 @@ def check(recipe: Any) -> None:
             f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.problem {problem}; "
             f"expected one of {', '.join(known)}"
         )
+    if recipe.corpus.head is not None and recipe.train.label_smoothing:
+        raise ValueError("train.label_smoothing: a label of one head has no share for those of others; expected 0.0")
+    if recipe.corpus.head is not None and recipe.evaluate.positive_label is not None:
+        raise ValueError("evaluate.positive_label: the heads have labels of their own; expected null")
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
         raise ValueError(f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail")
     if recipe.evaluate.positive_label is not None and problem != "single_label":
