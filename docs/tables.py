@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetrail import compare, schema, tasks  # noqa: E402
+from finetrail import schema, tasks  # noqa: E402
+from finetrail.comparison import seeds  # noqa: E402
 from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
@@ -76,8 +77,8 @@ def chaining() -> str:
     """Return the runs of the chaining by seed, and whether their difference is noise."""
     records = [json.loads(path.read_text()) for path in sorted((ROOT / "docs/results/chaining").glob("*.json"))]
     plain, adapted = ([one for one in records if one["recipe"] == name] for name in ("bbc-news", "bbc-news-adapted"))
-    names, found = ("bbc-news", "bbc-news-adapted"), compare.compare(plain, adapted)
-    return f"{compare.table(names, found)}\n\n{compare.verdict(names, found)}"
+    names, found = ("bbc-news", "bbc-news-adapted"), seeds.compare(plain, adapted)
+    return f"{seeds.table(names, found)}\n\n{seeds.verdict(names, found)}"
 
 
 def benchmark(name: str) -> str:

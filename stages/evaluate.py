@@ -124,8 +124,8 @@ def predictor(
 def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settings: Any) -> dict[str, float]:
     """Return each score with the ends of its interval: f1, f1_low, f1_high, ..."""
     scores = scoring.score(predicted, target, settings)
-    units, to_scores = scoring.statistics(predicted, target, settings)
-    ends = bootstrap.intervals(units, to_scores, settings.bootstrap)
+    units = scoring.units(predicted)
+    ends = bootstrap.intervals(len(units), scoring.statistics(units, target, settings), settings.bootstrap)
     rows = (
         {name: value} | ({f"{name}_low": ends[name][0], f"{name}_high": ends[name][1]} if name in ends else {})
         for name, value in scores.items()

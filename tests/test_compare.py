@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from finetrail import compare
+from finetrail.comparison import runs, seeds
+from finetrail.comparison.runs import Run
 from finetrail.errors import UserError
 
 USUAL = {"train": {"lr": 1e-4, "epochs": 2.0, "batch_size": 16, "warmup": 0.1}, "tokenize": {"limit": None}}
@@ -33,7 +34,7 @@ def records(scores: list[float], **changes: Any) -> list[dict[str, Any]]:
 
 def test_the_interval_is_that_of_the_paired_t_test() -> None:
     a, b = [0.90, 0.91, 0.89, 0.93], [0.92, 0.92, 0.93, 0.95]
-    found = compare.compare(records(a), records(b))
+    found = seeds.compare(records(a), records(b))
     expected = stats.ttest_rel(b, a).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.is_noise == (stats.ttest_rel(b, a).pvalue > 0.05)
@@ -41,21 +42,21 @@ def test_the_interval_is_that_of_the_paired_t_test() -> None:
 
 def test_runs_are_paired_by_their_seed_whatever_their_order() -> None:
     a, b = records([0.90, 0.80, 0.85]), records([0.91, 0.81, 0.86])
-    found = compare.compare(a[::-1], [*b, record(9, 0.1)])
+    found = seeds.compare(a[::-1], [*b, record(9, 0.1)])
     assert found.seeds == [0, 1, 2]
     assert not found.is_noise  # 0.01 better in each pair, although the seeds differ by 0.1
-    assert "better, and not by chance alone" in compare.verdict(("plain", "other"), found)
+    assert "better, and not by chance alone" in seeds.verdict(("plain", "other"), found)
 
 
 @pytest.mark.parametrize(("metric", "word"), [("accuracy", "better"), ("perplexity", "worse")])
 def test_higher_is_worse_for_a_perplexity(metric: str, word: str) -> None:
-    found = compare.compare(records([1.0, 2.0], metric=metric), records([1.5, 2.51], metric=metric))
-    assert word in compare.verdict(("a", "b"), found)
+    found = seeds.compare(records([1.0, 2.0], metric=metric), records([1.5, 2.51], metric=metric))
+    assert word in seeds.verdict(("a", "b"), found)
 
 
 def test_noise_is_called_noise() -> None:
-    found = compare.compare(records([0.9, 0.8]), records([0.8, 0.91]))
-    assert compare.verdict(("a", "b"), found).endswith("noise: the interval holds 0.")
+    found = seeds.compare(records([0.9, 0.8]), records([0.8, 0.91]))
+    assert seeds.verdict(("a", "b"), found).endswith("noise: the interval holds 0.")
 
 
 @pytest.mark.parametrize(
@@ -64,21 +65,22 @@ def test_noise_is_called_noise() -> None:
 )
 def test_what_cannot_be_compared_is_refused(second: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        compare.compare(records([0.9, 0.8]), second)
+        seeds.compare(records([0.9, 0.8]), second)
 
 
 def test_runs_of_different_corpora_are_refused() -> None:
     others = [one | {"corpus": {"sha256": "1" * 64}} for one in records([0.9, 0.8])]
     with pytest.raises(UserError, match="different corpora"):
-        compare.compare(records([0.9, 0.8]), others)
+        seeds.compare(records([0.9, 0.8]), others)
 
 
 def test_only_runs_with_the_recipes_own_settings_count() -> None:
     others = [record(1, 0.5, lr=1e-2), record(1, 0.4, warmup=0.2), record(1, 0.7, recipe="other")]
-    mixed = [record(1, 0.9), *others, record(2, 0.8, warmup=0.1)]
-    assert [one["test"]["accuracy"] for one in compare.runs(mixed, "text_classification/plain", USUAL)] == [0.9, 0.8]
+    mixed = [Run("any", None, one) for one in [record(1, 0.9), *others, record(2, 0.8, warmup=0.1)]]
+    alike = runs.of_recipe(mixed, "text_classification/plain", USUAL)
+    assert [one.record["test"]["accuracy"] for one in alike] == [0.9, 0.8]
     with pytest.raises(UserError, match="0 experiments.*expected runs of it.*text_classification/other"):
-        compare.runs(mixed, "text_classification/missing", USUAL)
+        runs.of_recipe(mixed, "text_classification/missing", USUAL)
 
 
 def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
@@ -102,4 +104,4 @@ def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
         git("update-ref", f"refs/exps/{name}", commit(content))
     git("update-ref", "refs/exps/exec/EXEC_HEAD", commit(record(4, 0.1)))
     commit(record(3, 0.7))
-    assert sorted(one["seed"] for one in compare.experiments(tmp_path)) == [1, 2, 3]
+    assert sorted(one.record["seed"] for one in runs.experiments(tmp_path)) == [1, 2, 3]

@@ -6,16 +6,14 @@ import numpy as np
 
 from finetrail.schema import Bootstrap
 
+# Weights of resampled examples, [samples, n]: how often each example counts; to scores of shape [samples].
+Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
+
 SAMPLES_AT_ONCE = 50  # bounds the memory of the weights: so many rows of one number an example
 
 
-def intervals(
-    n: int, to_scores: Callable[[np.ndarray], dict[str, np.ndarray]], settings: Bootstrap
-) -> dict[str, tuple[float, float]]:
-    """Return (low, high) of each score over resamplings of n examples.
-
-    to_scores turns weights, int64 [samples, n], how often each example was drawn, into scores of shape [samples].
-    """
+def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tuple[float, float]]:
+    """Return (low, high) of each score over resamplings of n examples."""
     generator = np.random.default_rng(settings.seed)
     parts = []
     for start in range(0, settings.samples, SAMPLES_AT_ONCE):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 from toys import TOYS, projects
 
-from finetrail import inference, layout, tasks
+from finetrail import inference, layout, params, tasks
 from finetrail.evaluation import splits
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -74,6 +75,26 @@ def test_predictions_have_an_id_references_and_confidences_or_scores(task: str) 
     names = set(stored().column_names)
     assert {"id", "references", "predictions"} <= names
     assert len(names & {"confidences", "scores"}) == 1
+
+
+def test_two_runs_can_be_compared(task: str) -> None:
+    """The statistic of two runs' stacked rows gives each run's scores by weights of 1 and 0; as comparison/ has it."""
+    scoring, target = tasks.module(task, "scoring"), read(layout.TARGET)
+    settings = params.load("evaluate").evaluate
+    units = scoring.units(stored())
+    n = len(units)
+    half = np.concatenate([np.ones((1, n)), np.zeros((1, n))], axis=1)
+    statistic = scoring.statistics(pa.concat_tables([units, units.take(np.arange(n)[::-1])]), target, settings)
+    scores = scoring.score(stored(), target, settings)
+    for weights in (half, half[:, ::-1]):
+        found = {name: float(values[0]) for name, values in statistic(weights).items()}
+        assert found == pytest.approx({name: scores[name] for name in found})
+    outcomes = scoring.outcomes(units, target, settings)
+    assert len(outcomes) == n
+    for outcome in outcomes:
+        assert outcome.keys() == {"score", "input", "reference", "prediction"}
+        assert isinstance(outcome["score"], float)
+        assert all(isinstance(outcome[name], str) for name in ("input", "reference", "prediction"))
 
 
 def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> None:

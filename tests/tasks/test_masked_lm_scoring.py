@@ -115,11 +115,10 @@ def test_scores_are_those_of_all_tokens_together(split: Encoded, predictions: pa
 
 
 def test_statistics_of_weighted_blocks_are_scores_of_repeated_blocks(predictions: pa.Table) -> None:
-    n, to_scores = scoring.statistics(predictions, None, SETTINGS)
+    n, to_scores = len(predictions), scoring.statistics(scoring.units(predictions), None, SETTINGS)
     weights = np.random.default_rng(0).integers(0, 4, (3, n))
     found = to_scores(np.vstack([np.ones((1, n), dtype=np.int64), weights]))
 
-    assert n == len(predictions)
     tables = [predictions, *(predictions.take(np.repeat(np.arange(n), row)) for row in weights)]
     for sample, table in enumerate(tables):
         expected = scoring.score(table, None, SETTINGS)
@@ -209,7 +208,7 @@ def test_the_unigram_baseline_is_that_by_hand(split: Encoded, tokenizer: Any) ->
     nobody = seen.most_common(1)[0][0]
     expected = {"perplexity": math.exp(loss), "loss": loss, "accuracy": wanted.count(nobody) / len(wanted)}
     assert scoring.score(found, None, SETTINGS) == pytest.approx(expected)
-    assert scoring.statistics(found, None, SETTINGS)[0] == len(split.features)
+    assert len(scoring.units(found)) == len(split.features)
 
 
 @pytest.mark.parametrize("kind", ["tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece"])

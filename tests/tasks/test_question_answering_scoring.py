@@ -407,12 +407,13 @@ def test_statistics_of_drawn_questions_are_the_scores_of_a_split_that_has_them(
     whole = table([prediction for prediction, _, _ in drawn], [references for _, references, _ in drawn])
     settings = how(script="squad2")
 
-    n, to_scores = scoring.statistics(whole, TARGET, settings)
+    to_scores = scoring.statistics(scoring.units(whole), TARGET, settings)
 
     drawn_split = whole.take(np.repeat(np.arange(len(drawn)), weights))
     expected = scoring.score(drawn_split, TARGET, settings)
-    found = {name: values[1] for name, values in to_scores(np.stack([np.ones(n, dtype=np.int64), weights])).items()}
-    assert n == len(drawn)
+    found = {
+        name: values[1] for name, values in to_scores(np.stack([np.ones(len(drawn), dtype=np.int64), weights])).items()
+    }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert scoring.headline(TARGET, settings) in found
 

@@ -260,15 +260,16 @@ def test_splits_share_the_vectors_of_their_documents(encoder: Encoder, tokenizer
 def test_scores_are_means_and_bootstrap_weights_them(predictions: pa.Table) -> None:
     scores = scoring.score(predictions, TARGET, settings())
 
-    n, to_scores = scoring.statistics(predictions, TARGET, settings())
-    assert n == 3
+    units = scoring.units(predictions)
+    to_scores = scoring.statistics(units, TARGET, settings())
+    assert len(units) == 3
     ones = to_scores(np.ones((2, 3), dtype=np.int64))
     assert {name: values.tolist() for name, values in ones.items()} == {
         name: pytest.approx([value] * 2) for name, value in scores.items()
     }
     alone = to_scores(np.array([[3, 0, 0]]))
     assert alone["ndcg@10"].tolist() == [1.0]
-    assert set(intervals(n, to_scores, settings().bootstrap)) == set(scores)
+    assert set(intervals(len(units), to_scores, settings().bootstrap)) == set(scores)
     assert scoring.headline(TARGET, settings()) in scores
 
 
@@ -293,7 +294,7 @@ def test_rows_with_the_same_query_are_one_query_with_all_their_answers() -> None
     assert found["ndcg@10"] == pytest.approx(np.mean([one["ndcg_cut_10"] for one in expected.values()]))
     assert found["recall@1"] == pytest.approx(np.mean([one["recall_1"] for one in expected.values()]))
     assert (found["ndcg@10"], found["recall@1"]) == (0.5, 0.25)
-    assert scoring.statistics(pairs, TARGET, settings())[0] == 2
+    assert len(scoring.units(pairs)) == 2
 
 
 def test_the_document_of_a_query_s_own_id_is_left_out_unless_it_is_relevant() -> None:

@@ -157,12 +157,13 @@ def without_samples(scores: dict[str, float]) -> dict[str, float]:
 def test_weights_of_one_give_the_scores_and_a_weight_of_two_counts_twice(tokenizer: Any, model: Any) -> None:
     split, target = encode(tokenizer, documents())
     predicted = predict(tokenizer, model, documents(), settings())
-    n, to_scores = scoring.statistics(predicted, target, settings())
+    units = scoring.units(predicted)
+    to_scores = scoring.statistics(units, target, settings())
     scores = scoring.score(predicted, target, settings())
-    weights = np.ones((2, n), dtype=np.int64)
+    weights = np.ones((2, len(units)), dtype=np.int64)
     weights[1, 0] = 2
     found = to_scores(weights)
-    assert n == len(split.features) and scores.keys() - found.keys() == set(OF_SAMPLES)
+    assert len(units) == len(split.features) and scores.keys() - found.keys() == set(OF_SAMPLES)
     assert {name: values[0] for name, values in found.items()} == pytest.approx(without_samples(scores))
     twice = scoring.score(pa.concat_tables([predicted, predicted.slice(0, 1)]), target, settings())
     assert {name: values[1] for name, values in found.items()} == pytest.approx(without_samples(twice))

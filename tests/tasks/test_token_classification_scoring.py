@@ -498,8 +498,7 @@ def test_without_entities_the_baseline_is_the_most_frequent_label() -> None:
 
 
 def test_statistics_give_the_scores_of_any_weighting_of_the_sentences() -> None:
-    n, to_scores = scoring.statistics(LABELLED, NAMES, evaluate())
-    assert n == 2
+    to_scores = scoring.statistics(scoring.units(LABELLED), NAMES, evaluate())
     found = to_scores(np.array([[1, 1], [2, 0], [0, 2]]))
     samples = [LABELLED, LABELLED.take([0, 0]), LABELLED.take([1, 1])]
     for name, values in found.items():

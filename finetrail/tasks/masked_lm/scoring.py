@@ -1,6 +1,5 @@
 """Turns blocks and a model's outputs into what it puts for the masks, and that into scores, tables and baselines."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL
 from finetrail.evaluation import inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import metrics
@@ -70,12 +70,29 @@ def score(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, 
     return {name: float(value) for name, value in metrics.scores(_sums(predictions).sum(0)).items()}
 
 
-def statistics(
-    predictions: pa.Table, target: None, settings: Evaluate
-) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return the number of blocks, and the function from their weights [samples, blocks] to the scores."""
-    sums = _sums(predictions)
-    return len(sums), lambda weights: metrics.scores(weights @ sums)
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each block: all of them."""
+    return predictions
+
+
+def statistics(units: pa.Table, target: None, settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the blocks to the scores."""
+    sums = _sums(units)
+    return lambda weights: metrics.scores(weights @ sums)
+
+
+def outcomes(units: pa.Table, target: None, settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+    losses, _, tokens = _sums(units).T
+    return [
+        {
+            "score": -float(loss / max(count, 1)),
+            "input": row["filled"],
+            "reference": " ".join(row["references"]),
+            "prediction": " ".join(row["predictions"]),
+        }
+        for row, loss, count in zip(units.to_pylist(), losses, tokens, strict=True)
+    ]
 
 
 def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:

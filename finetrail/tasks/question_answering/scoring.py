@@ -7,13 +7,14 @@ evaluate-v2.0.py (Rajpurkar et al. 2018), KorQuAD's evaluate-v1.0.py (Lim et al.
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from finetrail.evaluation import inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
 
@@ -170,17 +171,20 @@ def headline(target: dict[str, bool], settings: Evaluate) -> str:
 
 def score(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    n, to_scores = statistics(predictions, target, settings)
-    return {name: float(values[0]) for name, values in to_scores(np.ones((1, n), dtype=np.int64)).items()}
+    to_scores = statistics(predictions, target, settings)
+    everything = np.ones((1, len(predictions)), dtype=np.int64)
+    return {name: float(values[0]) for name, values in to_scores(everything).items()}
 
 
-def statistics(
-    predictions: pa.Table, target: dict[str, bool], settings: Evaluate
-) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return the number of questions, and the function from their weights [samples, questions] to the scores."""
-    references = predictions["references"].to_pylist()
-    pairs = zip(predictions["predictions"].to_pylist(), references, strict=True)
-    exact, f1 = np.array([question_scores(*pair, settings.script) for pair in pairs]).T
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each question: all of them."""
+    return predictions
+
+
+def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the questions to the scores."""
+    references = units["references"].to_pylist()
+    exact, f1 = _exact_and_f1(units, settings).T
     has_answer = np.array([bool(of_one) for of_one in references])
     everything = np.ones_like(has_answer)
     columns = {"f1": (f1, everything), "exact_match": (exact, everything)}
@@ -195,7 +199,26 @@ def statistics(
             for name, (values, counted) in columns.items()
         }
 
-    return len(references), to_scores
+    return to_scores
+
+
+def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each question; its score is its F1."""
+    return [
+        {
+            "score": float(f1),
+            "input": row["question"],
+            "reference": " / ".join(dict.fromkeys(row["references"])) or NO_ANSWER,
+            "prediction": row["predictions"] or NO_ANSWER,
+        }
+        for row, (_, f1) in zip(units.to_pylist(), _exact_and_f1(units, settings), strict=True)
+    ]
+
+
+def _exact_and_f1(units: pa.Table, settings: Evaluate) -> np.ndarray:
+    """Return exact match and F1 of each question: float64 [questions, 2]."""
+    pairs = zip(units["predictions"].to_pylist(), units["references"].to_pylist(), strict=True)
+    return np.array([question_scores(*pair, settings.script) for pair in pairs])
 
 
 def normalized(text: str, script: str) -> str:

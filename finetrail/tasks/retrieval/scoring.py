@@ -1,7 +1,7 @@
 """Turns features and a model's outputs into rankings of documents, and those into scores, tables and baselines."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.retrieval import metrics
 from finetrail.tasks.retrieval.settings import Evaluate
@@ -72,22 +73,48 @@ def headline(target: dict[str, Any], settings: Evaluate) -> str:
 
 def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]: means over the queries."""
-    return {name: float(values.mean()) for name, values in _per_query(_queries(predictions)).items()}
+    return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
 
 
-def statistics(
-    predictions: pa.Table, target: dict[str, Any], settings: Evaluate
-) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return the number of queries, and the function from their weights [samples, queries] to the scores."""
-    values = _per_query(_queries(predictions))
-    return len(_queries(predictions)), lambda weights: {
-        name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()
-    }
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each text of a query.
+
+    It has the judgements of all rows with that text: pairs have a row for each.
+    """
+    rows: dict[str, int] = {}
+    judged: dict[str, dict[str, int]] = {}
+    references = predictions["references"].to_pylist()
+    for row, (query, of_row) in enumerate(zip(predictions["query"].to_pylist(), references, strict=True)):
+        rows.setdefault(query, row)
+        judged.setdefault(query, {}).update({document["id"]: document["relevance"] for document in of_row})
+    merged = [[{"id": name, "relevance": grade} for name, grade in grades.items()] for grades in judged.values()]
+    kept = predictions.take(list(rows.values()))
+    column = kept.schema.get_field_index("references")
+    return kept.set_column(column, "references", pa.array(merged, pa.list_(GRADES)))
+
+
+def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the queries to the scores."""
+    values = _per_query(units)
+    return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
+
+
+def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each query; its score is its ndcg@10."""
+    return [
+        {
+            "score": float(ndcg),
+            "input": row["query"],
+            "reference": _excerpt(row["relevant"]),
+            "prediction": _excerpt(row["found"][0]) if row["found"] else "",
+        }
+        for row, ndcg in zip(units.to_pylist(), _per_query(units)["ndcg@10"], strict=True)
+    ]
 
 
 def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
-    predictions = _queries(predictions)
+    predictions = units(predictions)
     ndcg = _per_query(predictions)["ndcg@10"]
     words = np.array([len(query.split()) for query in predictions["query"].to_pylist()])
     relevant = np.array([len(grades) for grades in predictions["references"].to_pylist()])
@@ -100,7 +127,7 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
 def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
     """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
     errors = []
-    for row in _queries(predictions).to_pylist():
+    for row in units(predictions).to_pylist():
         relevant = {judged["id"] for judged in row["references"]}
         rank = next((rank for rank, found in enumerate(row["ranked"], start=1) if found in relevant), None)
         if rank != 1:
@@ -268,20 +295,6 @@ def _without(
     rows, scores = ranking
     kept = np.array([row for row, found in enumerate(ids[rows]) if found not in left_out][: metrics.DEPTH], dtype=int)
     return rows[kept], scores[kept]
-
-
-def _queries(predictions: pa.Table) -> pa.Table:
-    """Return the first row of each text of a query, with the judgements of all its rows: pairs have a row for each."""
-    rows: dict[str, int] = {}
-    judged: dict[str, dict[str, int]] = {}
-    references = predictions["references"].to_pylist()
-    for row, (query, of_row) in enumerate(zip(predictions["query"].to_pylist(), references, strict=True)):
-        rows.setdefault(query, row)
-        judged.setdefault(query, {}).update({document["id"]: document["relevance"] for document in of_row})
-    merged = [[{"id": name, "relevance": grade} for name, grade in grades.items()] for grades in judged.values()]
-    kept = predictions.take(list(rows.values()))
-    column = kept.schema.get_field_index("references")
-    return kept.set_column(column, "references", pa.array(merged, pa.list_(GRADES)))
 
 
 def _grades(judged: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from sklearn.metrics import f1_score
 from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.text_classification import metrics
 from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
@@ -27,9 +27,6 @@ SHOWN_CHARACTERS = 300  # of a text among the worst errors
 # The bag of words is fit to at most so many texts, spread evenly over train: minutes, whatever the corpus.
 MOST_FITTED = 50_000
 WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
-
-# Weights of resampled examples, int64 [samples, n], to scores of shape [samples].
-Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def predict(
@@ -144,16 +141,45 @@ def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> 
     return scores
 
 
-def statistics(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> tuple[int, Statistic]:
-    """Return the number of texts, and the function from their weights to the scores of score()."""
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each text: all of them."""
+    return predictions
+
+
+def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the texts to the scores of score()."""
     parts: list[Statistic]
     if target["problem"] == "regression":
-        values = (predictions[name].to_numpy() for name in ("references", "predictions"))
+        values = (units[name].to_numpy() for name in ("references", "predictions"))
         parts = [partial(correlations, *values)]
     else:
         of_labels = _label_statistic if target["problem"] == "single_label" else _labels_statistic
-        parts = [of_labels(*_lists(predictions), settings), _calibration_statistic(predictions, target)]
-    return len(predictions), lambda weights: {name: value for part in parts for name, value in part(weights).items()}
+        parts = [of_labels(*_lists(units), settings), _calibration_statistic(units, target)]
+    return lambda weights: {name: value for part in parts for name, value in part(weights).items()}
+
+
+def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative."""
+    number = target["problem"] == "regression"
+    return [
+        {
+            "score": -abs(row["predictions"] - row["references"]) if number else float(_is_right(row)),
+            "input": "\n".join(row[name] for name in TEXTS if row.get(name) is not None),
+            "reference": _as_text(row["references"]),
+            "prediction": _as_text(row["predictions"]),
+        }
+        for row in units.to_pylist()
+    ]
+
+
+def _is_right(row: dict[str, Any]) -> bool:
+    references, predictions = row["references"], row["predictions"]
+    return set(references) == set(predictions) if isinstance(references, list) else references == predictions
+
+
+def _as_text(value: str | list[str] | float) -> str:
+    """Return a label, labels or a number as text."""
+    return ", ".join(value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _label_statistic(references: list[str], predicted: list[str], settings: Evaluate) -> Statistic:

@@ -3,7 +3,6 @@
 A row of the predictions is a block (or a completion), with its tokens; or a sample, with a continuation and no tokens.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetrail.evaluation import generation, inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks import IGNORE_INDEX
@@ -142,28 +142,40 @@ def headline(target: Any, settings: Evaluate) -> str:
 
 def score(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split; those of continuations only where there are some."""
-    sums = _sums(predictions).sum(0)
+    sums = _sums(units(predictions)).sum(0)
     return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
 
 
-def statistics(
-    predictions: pa.Table, target: Any, settings: Evaluate
-) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return the number of blocks, and the function from their weights to the scores.
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each block.
 
-    Those of continuations are not among them: they are of the few that are shown, and get no interval.
+    Continuations are left out: they are of the few examples that are shown, and their scores get no interval.
     """
-    sums = _sums(predictions)
-    return len(sums), lambda weights: _scores(weights @ sums)
-
-
-def _blocks(predictions: pa.Table) -> pa.Table:
     return predictions.filter(pc.greater(pc.list_value_length(predictions["references"]), 0))
 
 
-def _sums(predictions: pa.Table) -> np.ndarray:
+def statistics(units: pa.Table, target: Any, settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the blocks to the scores."""
+    sums = _sums(units)
+    return lambda weights: _scores(weights @ sums)
+
+
+def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+    tokens, losses, *_ = _sums(units).T
+    return [
+        {
+            "score": -float(loss / count),
+            "input": (text := "".join(row["reference_texts"])),
+            "reference": text,
+            "prediction": "".join(row["predicted_texts"]),
+        }
+        for row, loss, count in zip(units.to_pylist(), losses, tokens, strict=True)
+    ]
+
+
+def _sums(blocks: pa.Table) -> np.ndarray:
     """Return what each block adds up: tokens, their losses, those predicted right, and bytes; float64 [blocks, 4]."""
-    blocks = _blocks(predictions)
     sizes = pc.list_value_length(blocks["references"]).to_numpy()
     block = np.repeat(np.arange(len(blocks)), sizes)
     losses, references, found = (
@@ -233,7 +245,7 @@ def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, 
 
 def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
     """Return the tokens where the model was surest of another one, each in its context."""
-    blocks = _blocks(predictions)
+    blocks = units(predictions)
     references, found, sure = (
         pc.list_flatten(blocks[name]).to_numpy() for name in ("references", "predictions", "confidences")
     )

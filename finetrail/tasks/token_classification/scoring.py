@@ -1,13 +1,14 @@
 """Turns features and a model's outputs into word-level predictions, and those into scores, tables and baselines."""
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from seqeval.metrics.sequence_labeling import get_entities
 
 from finetrail.evaluation import inference
+from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.token_classification import metrics
 from finetrail.tasks.token_classification.settings import NO_SCHEME, Evaluate, Target, label_names
@@ -68,12 +69,29 @@ def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str
     return metrics.compute(*_lists(predictions), target)
 
 
-def statistics(
-    predictions: pa.Table, target: Target, settings: Evaluate
-) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-    """Return the number of sentences, and the function from their weights [samples, sentences] to the scores."""
-    counts = metrics.count(*_lists(predictions), target)
-    return len(counts), lambda weights: metrics.scores(weights @ counts, target)
+def units(predictions: pa.Table) -> pa.Table:
+    """Return the rows that are resampled for intervals, a row for each sentence: all of them."""
+    return predictions
+
+
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
+    """Return the function from the weights of the sentences to the scores."""
+    counts = metrics.count(*_lists(units), target)
+    return lambda weights: metrics.scores(weights @ counts, target)
+
+
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
+    """Return what became of each sentence, as text; its score is 1 where all labels are right, and 0 elsewhere."""
+    entities = metrics.has_entities(target)
+    return [
+        {
+            "score": float(row["references"] == row["predictions"]),
+            "input": " ".join(row["tokens"]),
+            "reference": _marked(row["tokens"], row["references"], entities),
+            "prediction": _marked(row["tokens"], row["predictions"], entities),
+        }
+        for row in units.to_pylist()
+    ]
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
@@ -139,6 +157,13 @@ def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
     for before, after in zip(words[:-1][gaps], words[1:][gaps], strict=True):
         if labels[after].startswith("I-") and labels[before][1:] == labels[after][1:]:
             labels[before + 1 : after] = labels[after]
+
+
+def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
+    """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
+    if not entities:
+        return " ".join(labels)
+    return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
 
 
 def _lists(predictions: pa.Table) -> tuple[list[list[str]], list[list[str]]]:

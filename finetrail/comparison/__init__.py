@@ -1,0 +1,1 @@
+"""What compares finished runs: used by `python -m finetrail.compare`, by no stage."""

@@ -1,0 +1,185 @@
+"""Turns the names that people give (a recipe, a commit, a branch, an experiment, the workspace) into finished runs."""
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.index import DataIndexDirError
+
+from finetrail import layout, params
+from finetrail.errors import UserError
+
+WORKSPACE = "workspace"
+EXPERIMENTS = "refs/exps"
+# Where DVC keeps what is queued or running; no finished run is there.
+UNFINISHED = ("refs/exps/exec", "refs/exps/stash", "refs/exps/celery")
+
+# Content of a metrics.json.
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its metrics.json, and the Git commit that has it (None: the workspace)."""
+
+    name: str
+    revision: str | None
+    record: Record
+
+
+@dataclass(frozen=True)
+class System:
+    """What is compared: one run, or runs that differ in their seed alone."""
+
+    name: str
+    runs: list[Run]
+
+
+class Unavailable(UserError):
+    """A file of a run is neither in the cache nor in a remote."""
+
+
+def system(root: Path, name: str) -> System:
+    """Find what a user named: TASK/RECIPE for its experiments, or revisions separated by commas; UserError if none."""
+    if _commit(root, name) is None and layout.recipe_file(*_parts(name)).is_file():
+        return System(name, of_recipe(experiments(root), name, _settings(name)))
+    return System(name, [_run(root, one.strip()) for one in name.split(",")])
+
+
+def experiments(root: Path) -> list[Run]:
+    """Return the run of the last commit and that of every DVC experiment of a repository."""
+    refs = _git(root, "for-each-ref", "--format=%(refname)", EXPERIMENTS).split()
+    found = []
+    for ref in ["HEAD", *(ref for ref in refs if not ref.startswith(UNFINISHED))]:
+        if record := _committed(root, ref):  # an experiment may have ended before its report
+            found.append(Run(ref.rpartition("/")[2], _commit(root, ref), record))
+    return found
+
+
+def of_recipe(runs: list[Run], name: str, settings: dict[str, dict[str, Any]]) -> list[Run]:
+    """Return the runs of TASK/RECIPE with these settings by section, as far as told; UserError where there is none."""
+    task, recipe = _parts(name)
+    chosen = [run for run in runs if (run.record["task"], run.record["recipe"]) == (task, recipe)]
+    alike = [run for run in chosen if _has(run.record, settings)]
+    if not alike:
+        there = ", ".join(sorted({f"{run.record['task']}/{run.record['recipe']}" for run in runs})) or "none"
+        raise UserError(
+            f"{name}: {len(chosen)} experiments, none with the recipe's settings of {' and '.join(settings)}; "
+            f"expected runs of it, such as dvc exp run -S seed=1; those there are of {there}"
+        )
+    return alike
+
+
+class Files:
+    """The files of one run: those in Git, those in the workspace, and those in DVC's cache or a remote."""
+
+    def __init__(self, run: Run, system: DVCFileSystem) -> None:
+        self.run, self.system = run, system
+
+    def bytes(self, path: Path) -> bytes:
+        """Return a file's content, from the remote where the cache lacks it; Unavailable if it cannot be had."""
+        try:
+            return bytes(self.system.read_bytes(path.as_posix()))
+        except (OSError, DvcException, DataIndexDirError) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise Unavailable(
+                f"{self.run.name}: {path}: {reason}; expected it in the cache or in a remote: "
+                "`dvc push` where it was computed, or run it again"
+            ) from None
+
+    def table(self, path: Path) -> pa.Table:
+        """Return the table of a Parquet file."""
+        return pq.read_table(io.BytesIO(self.bytes(path)))
+
+    def json(self, path: Path) -> Any:
+        """Return the value of a JSON file."""
+        return json.loads(self.bytes(path))
+
+    def below(self, folder: Path) -> list[Path]:
+        """Return the files of a folder, sorted."""
+        try:
+            return sorted(Path(path).relative_to("/") for path in self.system.find(f"/{folder.as_posix()}"))
+        except (OSError, DvcException, DataIndexDirError) as error:
+            raise Unavailable(f"{self.run.name}: {folder}: {error}; expected it in the cache or in a remote") from None
+
+
+@contextmanager
+def opened(root: Path, run: Run) -> Iterator[Files]:
+    """Give the files of a run; they come from the remotes of now, which an old commit's configuration may lack."""
+    with Repo(str(root)) as repo:
+        config = {name: dict(repo.config[name]) for name in ("core", "remote")}
+    system = DVCFileSystem(repo=str(root), rev=run.revision, config=config)
+    try:
+        yield Files(run, system)
+    finally:
+        system.close()
+
+
+def _run(root: Path, name: str) -> Run:
+    if name == WORKSPACE:
+        if not (root / layout.METRICS).is_file():
+            raise UserError(f"{WORKSPACE}: {layout.METRICS} is missing; expected a finished run: `dvc repro`")
+        return Run(name, None, json.loads((root / layout.METRICS).read_text(encoding="utf-8")))
+    commit = _commit(root, name)
+    if commit is None:
+        raise UserError(
+            f"{name}: no such revision; expected a commit, branch, tag or experiment (`dvc exp list`), "
+            f"TASK/RECIPE, or {WORKSPACE}"
+        )
+    record = _committed(root, commit)
+    if record is None:
+        raise UserError(f"{name}: {layout.METRICS} is missing in it; expected a revision whose run is finished")
+    return Run(name, commit, record)
+
+
+def _commit(root: Path, name: str) -> str | None:
+    """Return the commit of a revision or of an experiment's name; None where there is none."""
+    names = _git(root, "for-each-ref", "--format=%(refname)", EXPERIMENTS).split()
+    of_name = [ref for ref in names if ref.endswith(f"/{name}") and not ref.startswith(UNFINISHED)]
+    for candidate in [name, *of_name]:
+        try:
+            return _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}").strip()
+        except subprocess.CalledProcessError:
+            continue
+    return None
+
+
+def _committed(root: Path, revision: str) -> Record | None:
+    """Return metrics.json of a commit; None where it has none, or one that is no JSON."""
+    try:
+        return dict(json.loads(_git(root, "show", f"{revision}:./{layout.METRICS.as_posix()}")))
+    except (subprocess.CalledProcessError, ValueError):
+        return None
+
+
+def _parts(name: str) -> tuple[str, str]:
+    task, _, recipe = name.partition("/")
+    return task, recipe
+
+
+def _has(record: Record, settings: dict[str, dict[str, Any]]) -> bool:
+    told = {section: record.get(section, {}) for section in settings}
+    return all(told[of].get(key, value) == value for of, values in settings.items() for key, value in values.items())
+
+
+def _settings(name: str) -> dict[str, dict[str, Any]]:
+    loaded = params.load_recipe(*_parts(name))
+    settings = {section: getattr(loaded, section).model_dump(mode="json") for section in ("tokenize", "train")}
+    del settings["train"]["precision"]  # runs tell the one that was effective
+    return settings
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=root, check=True, capture_output=True, text=True, encoding="utf-8"
+    ).stdout

@@ -1,0 +1,86 @@
+"""Turns the metrics files of two recipes' runs over seeds into a paired t-interval; it needs no predictions."""
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from scipy import stats
+
+from finetrail.comparison.runs import Record
+from finetrail.errors import UserError
+from finetrail.reporting.summary import FINAL_SPLIT
+from finetrail.tasks import LOWER_IS_BETTER
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The headline of two recipes by seed, and their mean difference (second minus first) with its t-interval."""
+
+    metric: str
+    seeds: list[int]
+    first: list[float]
+    second: list[float]
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Tell whether the interval holds 0: seeds alone explain the difference."""
+        return self.low <= 0 <= self.high
+
+
+def compare(first: list[Record], second: list[Record]) -> Comparison:
+    """Pair the runs of two recipes by their seed; UserError where fewer than two seeds are common.
+
+    A paired t-interval over seeds (Dror et al. 2018): it covers initial weights and order of batches, and not the
+    choice of the test examples, for which each run has its bootstrap interval.
+    """
+    metric = same_headline(first[0], second[0])
+    corpora = [{record["corpus"]["sha256"] for record in records} for records in (first, second)]
+    if corpora[0] != corpora[1] or len(corpora[0]) > 1:
+        raise UserError("the runs are of different corpora, by their sha256; expected the same for both recipes")
+    by_seed = [
+        {record["seed"]: float(record[FINAL_SPLIT][metric]) for record in records} for records in (first, second)
+    ]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if len(seeds) < 2:
+        raise UserError(
+            f"{len(seeds)} seeds in both recipes: expected two or more, such as dvc exp run -S seed=1, then -S seed=2"
+        )
+    firsts, seconds = ([of_seed[seed] for seed in seeds] for of_seed in by_seed)
+    differences = [b - a for a, b in zip(firsts, seconds, strict=True)]
+    spread = stdev(differences) / len(seeds) ** 0.5
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * spread
+    middle = mean(differences)
+    return Comparison(metric, seeds, firsts, seconds, middle, middle - reach, middle + reach)
+
+
+def same_headline(first: Record, second: Record) -> str:
+    """Return the headline that two runs share; UserError where they have different ones."""
+    if first["headline"] != second["headline"]:
+        raise UserError(
+            f"headlines are {first['headline']} and {second['headline']}; expected recipes that are scored alike"
+        )
+    return str(first["headline"])
+
+
+def table(names: tuple[str, str], found: Comparison) -> str:
+    """Return the scores by seed as a Markdown table."""
+    rows = [f"| seed | {names[0]} | {names[1]} | difference |", "| --- | --- | --- | --- |"]
+    for seed, a, b in zip(found.seeds, found.first, found.second, strict=True):
+        rows.append(f"| {seed} | {a:.4f} | {b:.4f} | {b - a:+.4f} |")
+    rows.append(f"| mean | {mean(found.first):.4f} | {mean(found.second):.4f} | {found.difference:+.4f} |")
+    return "\n".join(rows)
+
+
+def verdict(names: tuple[str, str], found: Comparison) -> str:
+    """Return in one sentence whether the difference is noise."""
+    interval = (
+        f"{found.difference:+.4f} {found.metric} [{found.low:+.4f}, {found.high:+.4f}] over {len(found.seeds)} seeds"
+    )
+    if found.is_noise:
+        return f"{names[1]} against {names[0]}: {interval}: noise: the interval holds 0."
+    better = (found.difference > 0) != (found.metric in LOWER_IS_BETTER)
+    return f"{names[1]} against {names[0]}: {interval}: {'better' if better else 'worse'}, and not by chance alone."
