@@ -55,10 +55,18 @@ def test_the_p_value_is_scipy_s_of_swapped_pairs() -> None:
     assert compared((first, second), samples=20_000).p == pytest.approx(expected.pvalue, abs=0.015)
 
 
-def test_all_swaps_that_are_as_large_count() -> None:
-    """With 4 examples and one score 2 of 16 ways are as extreme as all better: p is an eighth."""
+def test_of_swaps_that_are_as_large_half_count() -> None:
+    """With 4 examples and one score 2 of 16 ways are as extreme as all better: the mid-p value is a sixteenth."""
     first, second = np.zeros(4), np.ones(4)
-    assert compared((first, second), samples=40_000).p == pytest.approx(1 / 8, abs=0.01)
+    assert compared((first, second), samples=40_000).p == pytest.approx(1 / 16, abs=0.01)
+
+
+def test_of_scores_with_few_values_one_in_twenty_is_significant() -> None:
+    """Accuracies of 100 examples: without the half of ties it is 1 in 30."""
+    generator = np.random.default_rng(11)
+    pairs = [generator.random((2, 100)) < 0.8 for _ in range(600)]
+    found = [compared((pair[0] * 1.0, pair[1] * 1.0), samples=400).p <= 0.05 for pair in pairs]
+    assert np.mean(found) == pytest.approx(0.05, abs=0.02)
 
 
 def test_equal_systems_do_not_differ() -> None:
@@ -71,7 +79,7 @@ def test_equal_systems_do_not_differ() -> None:
 
 def test_no_p_value_is_zero() -> None:
     first, _ = values(4)
-    assert compared((first, first + 1), samples=999).p == pytest.approx(1 / 1000)
+    assert compared((first, first + 1), samples=999).p >= 1 / 1000
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -83,8 +83,11 @@ def _of_one_run(
     tail = (1 - settings.confidence) / 2
     low, high = np.percentile(over_examples, [100 * tail, 100 * (1 - tail)])
     size = np.abs(shuffled[1] - shuffled[0])
-    as_large = (size > abs(gap)) | np.isclose(size, abs(gap), rtol=1e-9, atol=ROUNDING)
-    p = (1 + as_large.sum()) / (1 + len(as_large))
+    as_large = np.isclose(size, abs(gap), rtol=1e-9, atol=ROUNDING)
+    # Of those that are as large half count (the mid-p value): scores such as accuracy have few values, and with all of
+    # them fewer than 5 in 100 equal systems would differ at 0.05 (Lancaster 1961; Fagerland et al. 2013).
+    larger = (size > abs(gap)) & ~as_large
+    p = 1.0 if abs(gap) < ROUNDING else (1 + larger.sum() + as_large.sum() / 2) / (1 + len(size))
     reach = stats.norm.ppf(1 - tail) + stats.norm.ppf(POWER)
     return float(low), float(high), float(p), float(reach * over_examples.std())
 
