@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run test lint check results docs lock
+.PHONY: help run paper test lint check results docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -18,6 +18,12 @@ run: committed installed   ## set up, then run the pipeline of params.yaml: a tr
 	@python -m finetrail.params
 	@dvc repro
 	@python -m finetrail.reporting
+
+# The paper's two steps; the first is left out where its experiment is there already.
+paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on its texts, then classify; on a GPU
+	@dvc exp list --all-commits --name-only | grep --quiet --line-regexp imdb-paper-adapted \
+	  || dvc exp run --name imdb-paper-adapted -S task=masked_lm -S recipe=imdb-paper
+	@dvc exp run -S task=text_classification -S recipe=imdb-paper
 
 test: installed   ## set up, then run all tests
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile

@@ -37,7 +37,8 @@ def runnable() -> list[str]:
     found = []
     for path in sorted((ROOT / "recipes").glob("*/*.yaml")):
         recipe = YAML(typ="safe").load(path)
-        sources = [recipe[part]["source"] for part in ("corpus", "model")]
+        corpus = recipe["corpus"]
+        sources = [one["source"] for one in (*corpus.get("parts", {"": corpus}).values(), recipe["model"])]
         if all(is_here(source) for source in sources) and not path.stem.startswith("bring-your-own"):
             found.append(f"{path.parent.name}/{path.stem}")
     return found

@@ -191,9 +191,13 @@ def keys() -> str:
         for name, model in own.items():
             if len(rows := section(model, shared[name])) > len(section(shared[name], shared[name])):
                 parts += [f"### {task}: {name}", "", *rows]
+        if hasattr(settings, "Mixture"):
+            rows = section(settings.Mixture, schema.Mixture)
+            parts += [f"### {task}: corpus of several parts", "", *rows]
         readers |= {
             kind(reader, "format"): reader for reader in members(settings.Corpus.model_fields["reader"].annotation)
         }
+    parts += ["## Corpora of several parts (corpus, where it has parts)", "", *section(schema.Mixture)]
     parts += ["## Readers (corpus.reader)", ""]
     for name, model in sorted(readers.items()):
         parts += [f"### format: {name}", "", *section(model)]

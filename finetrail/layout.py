@@ -7,6 +7,8 @@ GRAPH = Path("dvc.yaml")
 RECIPES = Path("recipes")
 
 SPLITS = ("train", "validation", "test")
+# The column that a mixture has more, in the corpus, the features and the predictions: which part a row is of.
+PART = "part"
 
 # data/: outputs of the stages, in the DVC cache and not in Git.
 CORPUS = Path("data/corpus")

@@ -83,7 +83,7 @@ def load_recipe(task: str, recipe: str) -> Any:
     model = create_model(
         "Recipe",
         __base__=schema.Recipe,
-        corpus=(settings.Corpus, ...),
+        corpus=(_corpus(settings, path), ...),
         model=(schema.either(schema.Model, schema.Student), ...),
         tokenize=(settings.Tokenize, ...),
         train=(_train(settings), ...),
@@ -98,6 +98,18 @@ def _train(settings: ModuleType) -> Any:
     if not hasattr(settings, "TaughtTrain"):
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
+
+
+def _corpus(settings: Any, path: Path) -> Any:
+    """Return the model of a recipe's corpus section: a task's corpus, or a mixture of several where it has parts."""
+    raw = read_yaml(path)
+    section = raw.get("corpus") if isinstance(raw, dict) else None
+    if not isinstance(section, dict) or "parts" not in section:
+        return settings.Corpus
+    if hasattr(settings, "Mixture"):
+        return settings.Mixture
+    parts = schema.Mixture.model_fields["parts"]
+    return create_model("Mixture", __base__=schema.Mixture, parts=(dict[schema.Name, settings.Corpus], parts))
 
 
 def declared_keys(stage_name: str) -> list[str]:
@@ -206,11 +218,20 @@ class _InvalidSection(AttributeError):
 class _ValidSections:
     """The sections of a recipe that are valid by themselves, as attributes."""
 
-    def __init__(self, model: type[BaseModel], raw: dict[str, Any]) -> None:
+    def __init__(self, sections: dict[str, Any]) -> None:
+        self.__dict__.update(sections)
+
+    @classmethod
+    def of(cls, model: type[BaseModel], raw: dict[str, Any]) -> "_ValidSections":
+        sections = {}
         for name, field in model.model_fields.items():
             section: TypeAdapter[Any] = TypeAdapter(field.annotation or Any)
             with suppress(ValidationError):
-                self.__dict__[name] = section.validate_python(raw.get(name))
+                sections[name] = section.validate_python(raw.get(name))
+        return cls(sections)
+
+    def model_copy(self, *, update: dict[str, Any]) -> "_ValidSections":
+        return _ValidSections(self.__dict__ | update)
 
     def __getattr__(self, name: str) -> Any:
         raise _InvalidSection(name)
@@ -219,15 +240,34 @@ class _ValidSections:
 def _contradictions(recipe: Any, task: str) -> Iterator[str]:
     """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
 
-    A check yields each problem; a ValueError is its last one.
+    A task checks each part of a mixture as if it were the corpus; what all parts have in common is told once.
     """
-    for check in (schema.check, tasks.module(task, "settings").check):
-        try:
-            yield from check(recipe)
-        except _InvalidSection:
-            continue
-        except ValueError as error:
-            yield str(error)
+    yield from _problems(schema.check, recipe)
+    check = tasks.module(task, "settings").check
+    found = {part: list(_problems(check, one)) for part, one in _by_part(recipe).items()}
+    common = set.intersection(*map(set, found.values()))
+    yield from (problem for problem in next(iter(found.values())) if problem in common)
+    for part, problems in found.items():
+        yield from (f"corpus.parts.{part}: {problem}" for problem in problems if problem not in common)
+
+
+def _by_part(recipe: Any) -> dict[str | None, Any]:
+    """Return a recipe of each part of a mixture; of another corpus, or an invalid one, the recipe as it is."""
+    try:
+        parts = schema.parts_of(recipe.corpus)
+    except _InvalidSection:
+        return {None: recipe}
+    return {part: recipe.model_copy(update={"corpus": corpus}) for part, corpus in parts.items()}
+
+
+def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
+    """Yield what a check yields, up to where it reads a section that is invalid; a ValueError is its last problem."""
+    try:
+        yield from check(recipe)
+    except _InvalidSection:
+        return
+    except ValueError as error:
+        yield str(error)
 
 
 def _validate(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
@@ -240,7 +280,7 @@ def _validate(model: type[BaseModel], path: Path, check: Callable[[Any], Iterato
     try:
         validated = model.model_validate(raw)
     except ValidationError as error:
-        validated = _ValidSections(model, raw)
+        validated = _ValidSections.of(model, raw)
         problems = [_describe(problem, raw) for problem in error.errors(include_url=False)]
     if problems := problems + list(check(validated)) + list(_not_kept(raw, "")):
         raise UserError(f"{path}: {'; '.join(problems)}")

@@ -1,7 +1,7 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -439,6 +439,47 @@ class Corpus(Settings):
     license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
     language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
 
+    # Why such a corpus can be no part of a mixture.
+    ALONE: ClassVar[str | None] = None
+
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common, so that one model learns them: key -> value."""
+        return {}
+
+
+class Mixture(Settings):
+    """In place of a corpus: several of one task, mixed in training, and each scored by itself too."""
+
+    name: str = Field(min_length=1, description="what people call all of it: report and model card")
+    license: str | None = Field(description="SPDX id or name, where known; null takes that of the parts, if it is one")
+    language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
+    parts: dict[Name, Corpus] = Field(
+        min_length=2,
+        description="name -> a whole corpus section, as the part has in a recipe of its own. Ids become NAME/ID; "
+        "train.batching says how the parts are mixed",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Mixture":
+        (first, one), *others = self.parts.items()
+        if one.ALONE is not None:
+            raise ValueError(f"parts: {one.ALONE}; expected one corpus")
+        for name, other in others:
+            for key, value in one.common().items():
+                if (found := other.common()[key]) != value:
+                    raise ValueError(
+                        f"parts: {key} is {value!r} in {first} and {found!r} in {name}; expected the same in all parts"
+                    )
+        return self
+
+
+def parts_of(corpus: "Corpus | Mixture") -> dict[str | None, Corpus]:
+    """Return the parts of a corpus section by name; a corpus that is no mixture is its only part, without a name."""
+    named: dict[str | None, Corpus] = {}
+    if isinstance(corpus, Mixture):
+        return named | corpus.parts
+    return {None: corpus}
+
 
 # --- numerics, model, train, evaluate, export ------------------------------------------------------------------------
 
@@ -511,6 +552,37 @@ class Lora(Settings):
     )
 
 
+class SizeMix(Settings):
+    """Parts in proportion to a power of their size. 1 and 0.2 is annealed sampling (Stickland and Murray 2019)."""
+
+    kind: Literal["size"]
+    power: float = Field(
+        ge=0, le=1, description="of the features of each part, in the first epoch; 1: as many as it has; 0: all alike"
+    )
+    last_power: float = Field(ge=0, le=1, description="the same in the last epoch, in even steps between")
+
+
+class WeightMix(Settings):
+    """Parts in proportion to weights."""
+
+    kind: Literal["weight"]
+    weights: dict[Name, Annotated[float, Field(gt=0)]] = Field(description="name of the part -> its weight, all parts")
+
+
+class MixedBatching(Settings):
+    """Batches of a mixture. An epoch has as many features as train; of a part that gives more of them than it has, all
+    come once before one comes again, and of one that gives fewer, the next epoch goes on with the others."""
+
+    by: Literal["length", "random"] = Field(description="as without a section")
+    mix: Annotated[SizeMix | WeightMix, Field(discriminator="kind")] = Field(
+        description="what share of an epoch each part has"
+    )
+
+
+def _form(value: Any) -> str:
+    return "section" if isinstance(value, dict | Settings) else "name"
+
+
 class Train(Settings):
     """Optimization; a task may add settings of its model."""
 
@@ -527,7 +599,13 @@ class Train(Settings):
     max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(description="auto: bf16 where the hardware has it")
     optimizer: Literal["adamw_torch_fused", "adamw_torch"] = Field(description="fused is faster, same algorithm")
-    batching: Literal["length", "random"] = Field(description="length: batches of similar length, so little padding")
+    batching: Annotated[
+        Annotated[Literal["length", "random"], Tag("name")] | Annotated[MixedBatching, Tag("section")],
+        Discriminator(_form),
+    ] = Field(
+        description="length: batches of similar length, so little padding; either: each feature once an epoch; a "
+        "section where the parts of a mixture have other shares of it"
+    )
     eval_batch_size: int = Field(ge=1, description="features a device and step, without gradients")
     best_metric: str = Field(min_length=1, description="validation metric that chooses the checkpoint; or loss")
     patience: int | None = Field(
@@ -646,13 +724,32 @@ def check(recipe: Any) -> Iterator[str]:
                 "expected execution auto or eager, or numerics fast"
             )
     yield from _distillation(recipe)
-    source, splits, reader = recipe.corpus.source, recipe.corpus.splits, recipe.corpus.reader
+    for part, corpus in parts_of(recipe.corpus).items():
+        yield from _corpus("corpus" if part is None else f"corpus.parts.{part}", corpus)
+    yield from _mix(recipe)
+
+
+def _corpus(key: str, corpus: Any) -> Iterator[str]:
+    source, splits, reader = corpus.source, corpus.splits, corpus.reader
     if source.kind == "hub" and reader.format != "parquet":
-        yield f"corpus.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
+        yield f"{key}.reader.format: {reader.format}, and datasets of the Hub come as Parquet; expected parquet"
     if isinstance(splits.validation, str) and isinstance(splits.test, str):
         for setting in ("stratify", "group"):
             if (column := getattr(splits, setting)) is not None:
-                yield f"corpus.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+                yield f"{key}.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+
+
+def _mix(recipe: Any) -> Iterator[str]:
+    corpus, batching = recipe.corpus, recipe.train.batching
+    if not isinstance(batching, MixedBatching):
+        return
+    if not isinstance(corpus, Mixture):
+        yield "train.batching mixes parts, and corpus has none; expected length or random"
+    elif isinstance(batching.mix, WeightMix) and set(batching.mix.weights) != set(corpus.parts):
+        yield (
+            f"train.batching.mix.weights has {', '.join(batching.mix.weights)}; expected the parts of corpus, "
+            f"{', '.join(corpus.parts)}"
+        )
 
 
 def check_trained_before(recipe: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
 from finetrail.sources import Fetched, fetch, find, moving
+from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
 
 ROW_GROUP = 10_000
@@ -69,6 +70,53 @@ def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], 
         raise UserError(f"{where}: every example of it is left out, as empty or unusable; expected at least one")
 
 
+def mixed_rows(
+    fetched: dict[str | None, Fetched],
+    parts: dict[str | None, Any],
+    task: ModuleType,
+    counts: dict[str, Any],
+    renamed: Counter[str],
+) -> Iterator[tuple[str, Any]]:
+    """Yield (table, row) of all parts, each behind the other, with the name of the part as a column and in the id.
+
+    UserError, with the name of the part, where one has nothing for a table.
+    """
+    for part, corpus in parts.items():
+        if part is None:
+            yield from canonical_rows(fetched[part], corpus, task, counts, renamed)
+            continue
+        found = dict.fromkeys(counts, 0)
+        try:
+            for table, row in canonical_rows(fetched[part], corpus, task, counts, renamed):
+                found[table] += 1
+                yield table, row | {"id": f"{part}/{row['id']}", layout.PART: part}
+            if empty := [table for table in found if not found[table]]:
+                raise UserError(f"splits.{empty[0]}: every example of it is left out; expected at least one")
+        except UserError as error:
+            raise UserError(f"corpus.parts.{part}: {error}") from None
+        log(f"download@corpus: {part}: {', '.join(f'{table} {count:,}' for table, count in found.items())}")
+
+
+def mixed_provenance(parts: dict[str | None, dict[str, Any]], corpus: schema.Corpus | schema.Mixture) -> dict[str, Any]:
+    """Return the provenance of a corpus; of a mixture with that of each part, and a hash of theirs."""
+    if not isinstance(corpus, schema.Mixture):
+        return parts[None]
+    licenses = {part["license"] for part in parts.values()}
+    hashed = [file | {"path": f"{name}/{file['path']}"} for name, part in parts.items() for file in part["files"]]
+    return {
+        "name": corpus.name,
+        "license": corpus.license or (licenses.pop() if len(licenses) == 1 else None),
+        "language": corpus.language,
+        "kind": "parts",
+        "source": {},
+        "resolved": {},
+        "sha256": digest([{"sha256": part["sha256"], "path": name} for name, part in parts.items()]),
+        "bytes": sum(part["bytes"] for part in parts.values()),
+        "parts": {name: {key: part[key] for key in part if key != "files"} for name, part in parts.items()},
+        "files": hashed,
+    }
+
+
 def provenance(fetched: Fetched, corpus: schema.Corpus) -> dict[str, Any]:
     """Return where the corpus comes from and what people must know to use it."""
     source = fetched.provenance
@@ -81,30 +129,38 @@ def provenance(fetched: Fetched, corpus: schema.Corpus) -> dict[str, Any]:
 
 def main() -> None:
     params = load("download@corpus")
-    corpus = params.corpus
+    corpus, parts = params.corpus, schema.parts_of(params.corpus)
     task = tasks.module(params.task, "corpus")
-    fetched = fetch(corpus.source, "dataset", layout.SCRATCH)
-    tables = task.tables(corpus)
+    one = next(iter(parts.values()))  # what its checks and columns depend on, all parts have in common
+    fetched = {part: fetch(of_part.source, "dataset", layout.SCRATCH) for part, of_part in parts.items()}
+    tables = {name: with_part(columns, corpus) for name, columns in task.tables(one).items()}
     counts = {table: task.Counts() for table in tables}
     renamed: Counter[str] = Counter()
-    unchanged = watch_read((fetched.root / name for name in fetched.files), "download@corpus")
+    read = (of_part.root / name for of_part in fetched.values() for name in of_part.files)
+    unchanged = watch_read(read, "download@corpus")
     with outputs(layout.CORPUS) as [folder]:
         folder.mkdir()
-        write_tables(canonical_rows(fetched, corpus, task, counts, renamed), tables, folder)
+        write_tables(mixed_rows(fetched, parts, task, counts, renamed), tables, folder)
         unchanged()
-        checks = task.checks(counts, corpus)
+        checks = task.checks(counts, one)
         for table, count in (+renamed).items():
             checks["splits"][table]["ids_with_file_name"] = count
         write_json(folder / layout.CORPUS_CHECKS.name, checks)
-        write_json(folder / layout.CORPUS_PROVENANCE.name, provenance(fetched, corpus))
+        origins = {part: provenance(fetched[part], of_part) for part, of_part in parts.items()}
+        write_json(folder / layout.CORPUS_PROVENANCE.name, mixed_provenance(origins, corpus))
     for table in tables:
-        log(f"download@corpus: {table} {task.summary(counts[table], corpus)}")
-    if hint := moving(fetched):
+        log(f"download@corpus: {table} {task.summary(counts[table], one)}")
+    for hint in filter(None, map(moving, fetched.values())):
         log(f"download@corpus: {hint}")
     for table, count in (+renamed).items():
         log(f"download@corpus: {table}: ids that stand in an earlier file too, and got their file's name: {count:,}")
     for line in task.warnings(checks):
         log(f"download@corpus: warning: {line}")
+
+
+def with_part(columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:
+    """Return the columns of a table, of a mixture with the name of the part as one more."""
+    return columns.append(pa.field(layout.PART, pa.string())) if isinstance(corpus, schema.Mixture) else columns
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -35,20 +35,69 @@ def main() -> None:
     trained = predict(layout.TRAINED)
     before = predict(layout.WEIGHTS) if modeling.base_is_baseline(layout.WEIGHTS) else {}
     settings, trained, choices = settled(scoring, trained, target, settings)
-    headline, train = scoring.headline(target, settings), splits.load("train")
+    headline, data = scoring.headline(target, settings), Data(splits.load("train"), held_out, trained, before)
     beside = scoring.beside(target, settings) if hasattr(scoring, "beside") else []
-    metrics: dict[str, Any] = {"headline": headline, "confidence": settings.bootstrap.confidence} | choices
-    baselines: dict[str, dict[str, dict[str, float]]] = {}
+    whole = scores(scoring, data, shared, target, settings)
+    parts = {name: scores(scoring, data.part(name), shared, target, settings) for name in splits.parts(data.train)}
     for split in HELD_OUT:
-        metrics[split] = with_intervals(scoring, trained[split], target, settings)
-        guesses = scoring.baselines(train, held_out[split], shared, target, settings)
-        guesses |= {BEFORE: before[split]} if before else {}
-        baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
-        stage.log(summary(split, metrics[split], [headline, *beside], baselines[split]))
+        for name, found in {"": whole, **parts}.items():
+            shown = f"{split}: {name}" if name else split
+            stage.log(summary(shown, found[split], [headline, *beside], found["baselines"][split]))
     tables = all_tables(scoring, trained, before, target, settings)
+    tables |= {"parts": parts_table(parts, data, headline)} if parts else {}
     errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
-    computed = {"baselines": baselines, "machine": numerics.record(declared.numerics)}
-    write(trained, metrics | ({"beside": beside} if beside else {}) | computed, tables, errors)
+    metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
+    metrics |= {"beside": beside} if beside else {}
+    metrics |= {"parts": parts} if parts else {}
+    write(trained, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
+
+
+class Data(NamedTuple):
+    """What scores are of: examples, and predictions of the trained model and, where it does the task, of its base."""
+
+    train: Encoded
+    held_out: dict[str, Encoded]
+    trained: Predictions
+    before: Predictions
+
+    def part(self, name: str) -> "Data":
+        """Return what there is of one part of a mixture."""
+        return Data(
+            splits.parts(self.train)[name],
+            {split: splits.parts(encoded)[name] for split, encoded in self.held_out.items()},
+            *(
+                {split: splits.of_part(table, name) for split, table in predicted.items()}
+                for predicted in (self.trained, self.before)
+            ),
+        )
+
+
+def scores(
+    scoring: ModuleType, data: Data, shared: dict[str, Encoded], target: Any, settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of each split with their intervals, and those of its baselines."""
+    found: dict[str, dict[str, Any]] = {
+        split: with_intervals(scoring, predicted, target, settings) for split, predicted in data.trained.items()
+    }
+    baselines = {}
+    for split, encoded in data.held_out.items():
+        guesses = scoring.baselines(data.train, encoded, shared, target, settings)
+        guesses |= {BEFORE: data.before[split]} if data.before else {}
+        baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
+    return found | {"baselines": baselines}
+
+
+def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> list[dict[str, Any]]:
+    """Return a row for each part of a mixture and split: how many examples, the headline, and what it has to beat."""
+    rows = []
+    for split in HELD_OUT:
+        for name, found in parts.items():
+            others = {other: values[headline] for other, values in found["baselines"][split].items()}
+            ends = {f"{headline}_{end}": found[split].get(f"{headline}_{end}") for end in ("low", "high")}
+            examples = len(splits.parts(data.held_out[split])[name].examples)
+            row = {"split": split, "part": name, "examples": examples, headline: found[split][headline]}
+            rows.append(row | ends | others)
+    return rows
 
 
 def predictor(
@@ -65,8 +114,10 @@ def predictor(
     def predict(folder: Path) -> Predictions:
         forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))
         return {
-            split: scoring.predict(encoded, shared, target, forward, tokenizer, settings)
-            for split, encoded in held_out.items()
+            name: splits.predict(
+                encoded, lambda split: scoring.predict(split, shared, target, forward, tokenizer, settings)
+            )
+            for name, encoded in held_out.items()
         }
 
     return predict

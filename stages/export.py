@@ -15,12 +15,14 @@ from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, splits
 from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.splits import Encoded
 from finetrail.exporting import hub
 from finetrail.exporting.card import model_card
 from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
 from finetrail.exporting.parity import compare
 
 SPLIT = "test"
+PARTS = "parts"
 
 # An ONNX file's record for metrics/export.json, and the example of each prediction that is unlike torch's.
 Measured = tuple[dict[str, Any], list[str]]
@@ -30,49 +32,110 @@ def main() -> None:
     """Write weights, tokenizer, ONNX, settings and model card, and push them where the recipe says so."""
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
-    settings = declared.export
-    modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
-    records, target = read_records(), stage.read_json(layout.TARGET)
-    evaluation, headline = records["evaluation"], records["evaluation"]["headline"]
-    evaluate = declared.evaluate.model_copy(update=evaluation.get("settled", {}))
-    if settings.hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
+    hub_repo, records, target = declared.export.hub_repo, read_records(), stage.read_json(layout.TARGET)
+    if hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
         raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
+    modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
-        model = copy_trained(folder, modeling)
+        model, encoded = copy_trained(folder, modeling), splits.load(SPLIT)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
         name_base_model(folder / layout.EXPORTED_ADAPTER.name, records["base_model"]["name"])
-        stage.write_json(
-            folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate)
-        )
-        encoded, shared = splits.load(SPLIT), splits.load_shared()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-
-        def predict(forward: Forward) -> pa.Table:
-            return scoring.predict(encoded, shared, target, forward, tokenizer, evaluate)
-
-        def score(predictions: pa.Table) -> float:
-            return scoring.score(predictions, target, evaluate)[headline]
-
-        measure = measurer(predict, score, headline, reference(modeling, predict), declared.threads)
-        fp32 = folder / "onnx" / "model.onnx"
-        metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
-        if settings.int8:
-            metrics["onnx_int8"] = write_int8(fp32, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
-        text = model_card(
-            **records,
-            export=metrics,
-            label_names=card.labels(target),
-            library=card.LIBRARY,
-            pipeline_tag=modeling.PIPELINE_TAG,
-            usage=card.usage(settings.hub_repo or "path/to/this/folder", target),
-            hub_repo=settings.hub_repo,
-        )
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        expected = reference(modeling, predictor(scoring, encoded, target, folder, settled(declared, records)))
+        metrics = write(folder, model, encoded, expected, target, records, declared, hub_repo)
+        # Of a model with several heads, each by itself too.
+        for name, (of_head, own) in (modeling.models(model, target) if hasattr(modeling, "models") else {}).items():
+            beside = folder / PARTS / name
+            save(of_head, folder, beside)
+            examples, features = splits.parts(encoded)[name]
+            alone = Encoded(scoring.alone(examples, name, target), features)
+            predicted = scoring.alone(splits.of_part(expected, name), name, target)
+            stage.log(f"export: {PARTS}/{name}: {', '.join(own['label_names'])}")
+            found = write(
+                beside, modeling.load_model(beside), alone, predicted, own, of_part(records, name), declared, None
+            )
+            metrics |= {f"{PARTS}/{name}/{file}": record for file, record in found.items()}
         stage.write_json(metrics_file, metrics)
-    stage.log(f"export: README.md: {headline} {evaluation[SPLIT][headline]:.4f} on {SPLIT}")
-    if settings.hub_repo is not None:
-        url = hub.push(layout.EXPORTED, settings.hub_repo, settings.hub_private)
+    headline = records["evaluation"]["headline"]
+    stage.log(f"export: README.md: {headline} {records['evaluation'][SPLIT][headline]:.4f} on {SPLIT}")
+    if hub_repo is not None:
+        url = hub.push(layout.EXPORTED, hub_repo, declared.export.hub_private)
         stage.log(f"export: pushed as {url}")
+
+
+def write(
+    folder: Path,
+    model: PreTrainedModel,
+    encoded: Encoded,
+    expected: pa.Table,
+    target: Any,
+    records: dict[str, Any],
+    declared: params.Declared,
+    hub_repo: str | None,
+) -> dict[str, Any]:
+    """Write what belongs beside a folder's weights and tokenizer; return the records of its ONNX files.
+
+    expected: torch's predictions of the encoded split, which ONNX has to give too.
+    """
+    settings, evaluation, evaluate = declared.export, records["evaluation"], settled(declared, records)
+    modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
+    headline = evaluation["headline"]
+    stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate))
+
+    def score(predictions: pa.Table) -> float:
+        return scoring.score(predictions, target, evaluate)[headline]
+
+    predict = predictor(scoring, encoded, target, folder, evaluate)
+    measure = measurer(predict, score, headline, expected, declared.threads)
+    fp32 = folder / "onnx" / "model.onnx"
+    metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
+    if settings.int8:
+        metrics["onnx_int8"] = write_int8(fp32, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
+    text = model_card(
+        **records,
+        export=metrics,
+        label_names=card.labels(target),
+        library=card.LIBRARY,
+        pipeline_tag=modeling.PIPELINE_TAG,
+        usage=card.usage(hub_repo or "path/to/this/folder", target),
+        hub_repo=hub_repo,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return metrics
+
+
+def settled(declared: params.Declared, records: dict[str, Any]) -> Any:
+    """Return the settings of evaluation, with what it left to train and validation."""
+    return declared.evaluate.model_copy(update=records["evaluation"].get("settled", {}))
+
+
+def predictor(
+    scoring: ModuleType, encoded: Encoded, target: Any, folder: Path, evaluate: Any
+) -> Callable[[Forward], pa.Table]:
+    """Return the function from what runs a model to its predictions of a split."""
+    shared, tokenizer = splits.load_shared(), AutoTokenizer.from_pretrained(folder)
+
+    def predict(forward: Forward) -> pa.Table:
+        return splits.predict(
+            encoded, lambda split: scoring.predict(split, shared, target, forward, tokenizer, evaluate)
+        )
+
+    return predict
+
+
+def save(model: PreTrainedModel, whole: Path, folder: Path) -> None:
+    """Write a model of one head beside the whole, with the tokenizer that this one has."""
+    folder.mkdir(parents=True)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
+
+
+def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the records as the model card of one part tells them: its corpus, and its own scores."""
+    evaluation = {key: value for key, value in records["evaluation"].items() if key != "parts"}
+    return records | {
+        "corpus": records["corpus"]["parts"][name],
+        "evaluation": evaluation | records["evaluation"]["parts"][name],
+    }
 
 
 def read_records() -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from finetrail import layout, params, stage, tasks
-from finetrail.encoding.engines import Batch, Features, ordered_map
+from finetrail.encoding.engines import Batch, Features, OrderedMap, ordered_map
 from finetrail.errors import UserError
 from finetrail.schema import Tokenize
 
@@ -35,8 +37,10 @@ def main() -> None:
         for table, schema in encoder.tables.items():
             path = layout.table_file(layout.CORPUS, table).absolute()
             rows = kept_rows(table, settings.limit, task)
-            features = encoder.encode_table(table, Batches(path, rows, EXAMPLES_A_BATCH), mapped)
-            counts[table] = write(features, schema, folder / layout.features_file(table).name)
+            parts = part_rows(path, rows)
+            features = encoded(encoder, table, Batches(path, rows, EXAMPLES_A_BATCH), parts, mapped)
+            columns = schema.append(pa.field(layout.PART, pa.string())) if parts else schema
+            counts[table] = write(features, columns, folder / layout.features_file(table).name)
             if table not in layout.SPLITS and rows is not None and (left_out := row_count(path) - len(rows)):
                 counts[table]["left_out_by_limit"] = left_out
             log_counts(table, counts[table])
@@ -52,6 +56,34 @@ def main() -> None:
 def train() -> Iterator[pa.Table]:
     """Read the whole train split, in batches."""
     return (examples for _, examples in read(layout.table_file(layout.CORPUS, "train"), None))
+
+
+def part_rows(path: Path, kept: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return the kept rows of each part of a mixture, which stand together; none where the corpus is no mixture."""
+    if layout.PART not in pq.read_schema(path).names:
+        return {}
+    found = pq.read_table(path, columns=[layout.PART])[layout.PART].value_counts()
+    names, sizes = (found.field(field).to_pylist() for field in ("values", "counts"))
+    ends = list(accumulate(sizes))
+    kept = np.arange(ends[-1]) if kept is None else kept
+    return dict(zip(names, np.split(kept, np.searchsorted(kept, ends[:-1])), strict=True))
+
+
+def encoded(
+    encoder: Any, table: str, batches: "Batches", parts: dict[str, np.ndarray], mapped: OrderedMap
+) -> Iterator[Features]:
+    """Yield features and counts of a table; of a mixture part by part, so that each is encoded as it is alone."""
+    if not parts:
+        yield from encoder.encode_table(table, batches, mapped)
+    for part, rows in parts.items():
+        if not len(rows):
+            raise UserError(f"tokenize.limit: it leaves no example of {part} in {table}; expected more, or null")
+        counts: Counter[str] = Counter()
+        for features, of_batch in encoder.encode_table(table, replace(batches, kept=rows), mapped):
+            counts.update(of_batch)
+            yield features.append_column(layout.PART, pa.array([part] * len(features), pa.string())), of_batch
+        if not counts.get("features", 1):
+            raise UserError(f"tokenize: {table} of {part}: {encoder.nothing(counts)}")
 
 
 def write(features: Iterable[Features], schema: pa.Schema, path: Path) -> dict[str, int]:

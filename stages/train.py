@@ -19,10 +19,21 @@ import transformers
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, PreTrainedModel
 
-from finetrail import layout, numerics, params, stage, tasks
+from finetrail import layout, numerics, params, schema, stage, tasks
 from finetrail.errors import UserError
 from finetrail.model import distillation
-from finetrail.training import adapters, batching, checkpoints, execution, graphs, loop, memory, packing, trainer
+from finetrail.training import (
+    adapters,
+    batching,
+    checkpoints,
+    execution,
+    graphs,
+    loop,
+    memory,
+    mixing,
+    packing,
+    trainer,
+)
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
 from finetrail.training.speed import speed_up
@@ -57,11 +68,12 @@ def main() -> None:
         seed=declared.seed,
         scratch=scratch(declared),
         piece_size=settings.piece_size,
+        mixture=mixture(train, settings, declared.seed),
     )
     started = time.perf_counter()
     model, record = fit(lambda: build_model(task, target, settings, train, declared.seed), run)
     seconds = time.perf_counter() - started
-    tokens = int(batching.feature_lengths(train).sum() * record["epochs_done"])
+    tokens = run.tokens(record["epochs_done"])
     if stage.is_first_process():
         machine = numerics.record(declared.numerics)
         settings_used = {"seed": declared.seed} | settings.model_dump() | record | {"machine": machine, "notes": notes}
@@ -72,6 +84,14 @@ def main() -> None:
             f"train: {record['updates']} updates in {record['precision']} on {used}, kept update "
             f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
+
+
+def mixture(train: Dataset, settings: Any, seed: int) -> mixing.Mixture | None:
+    """Return what each epoch takes of the parts of train, where the recipe gives them other shares than their sizes."""
+    if not isinstance(settings.batching, schema.MixedBatching):
+        return None
+    parts = train.with_format("arrow")[layout.PART][:].to_numpy()
+    return mixing.Mixture(parts, settings.batching.mix, seed, settings.epochs)
 
 
 def scratch(declared: params.Declared) -> Path:

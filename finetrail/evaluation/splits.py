@@ -1,9 +1,11 @@
 """Reads the examples of a table of the corpus together with their features."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from finetrail import layout
@@ -25,6 +27,26 @@ def load(table: str) -> Encoded:
     encoded[features["example"].to_numpy()] = True
     # Not take(), which would join the chunks of a column: more than 2 GiB of text do not fit into one.
     return Encoded(examples.filter(pa.array(encoded)), features)
+
+
+def parts(split: Encoded) -> dict[str, Encoded]:
+    """Return the parts of a split of a mixture, each as it is alone; none where the corpus is no mixture."""
+    if layout.PART not in split.examples.column_names:
+        return {}
+    names = split.examples[layout.PART].unique().to_pylist()
+    return {name: Encoded(*(of_part(table, name) for table in split)) for name in names}
+
+
+def of_part(table: pa.Table, name: str) -> pa.Table:
+    """Return the rows of one part of a mixture."""
+    return table.filter(pc.equal(table[layout.PART], name))
+
+
+def predict(split: Encoded, of_one: Callable[[Encoded], pa.Table]) -> pa.Table:
+    """Predict a split; of a mixture part by part, so that each is predicted as it is alone, with its name beside it."""
+    found = {name: of_one(part) for name, part in parts(split).items()}
+    named = [table.append_column(layout.PART, [[name] * len(table)]) for name, table in found.items()]
+    return pa.concat_tables(named) if named else of_one(split)
 
 
 def load_shared() -> dict[str, Encoded]:

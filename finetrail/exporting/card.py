@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from finetrail.tasks import LOWER_IS_BETTER
+
 TEMPLATE = "card.md.jinja"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SPDX_ID = re.compile(r"[A-Za-z0-9.+-]+")
@@ -42,6 +44,7 @@ def model_card(
             corpus=corpus,
             base_model=base_model,
             origins=_origins(corpus, base_model),
+            parts=_parts(evaluation),
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
             machine=training["machine"],
             evaluated_on={} if evaluation["machine"] == training["machine"] else evaluation["machine"],
@@ -113,6 +116,7 @@ def _origins(corpus: Record, base_model: Record) -> dict[str, Record]:
     kept = {"layers kept": ", ".join(map(str, base_model["layers"]))} if "layers" in base_model else {}
     origins = {
         f"Corpus: {corpus['name']}": _origin(corpus),
+        **{f"Its part {name}: {part['name']}": _origin(part) for name, part in corpus.get("parts", {}).items()},
         f"Base model: {base_model['name']}": _origin(base_model) | kept,
     }
     if teacher := base_model.get("teacher"):
@@ -151,6 +155,22 @@ def _scores(evaluation: Record) -> list[Record]:
             "validation": validation.get(metric),
         }
         for metric in metrics
+    ]
+
+
+def _parts(evaluation: Record) -> list[Record]:
+    """Return a row for each part of a mixture: the headline on the test split, and its best baseline."""
+    headline = evaluation["headline"]
+    choose = min if headline in LOWER_IS_BETTER else max
+    return [
+        {
+            "part": name,
+            "test": found["test"][headline],
+            "low": found["test"].get(f"{headline}_low"),
+            "high": found["test"].get(f"{headline}_high"),
+            "baseline": choose(values[headline] for values in found["baselines"]["test"].values()),
+        }
+        for name, found in evaluation.get("parts", {}).items()
     ]
 
 

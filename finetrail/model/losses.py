@@ -39,6 +39,27 @@ def adjust(model: PreTrainedModel, label_names: list[str], settings: ClassifierT
     model.register_forward_hook(replace, with_kwargs=True)
 
 
+def separate(model: PreTrainedModel, heads: list[list[int]]) -> None:
+    """Let the model, where it is given labels, choose among the outputs of the label's head, in validation too.
+
+    heads: the outputs of each. Logits of other heads are -inf, and the loss is the cross-entropy over the rest: the one
+    that a model of this head alone would have.
+    """
+    head_of = torch.zeros(sum(map(len, heads)), dtype=torch.int64)
+    for head, outputs in enumerate(heads):
+        head_of[outputs] = head
+    model.register_buffer("head_of_output", head_of, persistent=False)
+
+    def replace(model: Any, _: Any, inputs: dict[str, Any], outputs: Any) -> Any:
+        if (labels := inputs.get("labels")) is not None:
+            own = model.head_of_output[labels.clamp(min=0)][:, None] == model.head_of_output
+            outputs["logits"] = outputs["logits"].masked_fill(~own, -torch.inf)
+            outputs["loss"] = cross_entropy(outputs["logits"].float(), labels, ignore_index=IGNORE_INDEX)
+        return outputs
+
+    model.register_forward_hook(replace, with_kwargs=True)
+
+
 def classifier_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, label_smoothing: float
 ) -> torch.Tensor:

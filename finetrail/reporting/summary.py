@@ -55,6 +55,10 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "headline": metric,
         "settled": evaluation.get("settled"),
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
+        "parts": {
+            name: {split: scores[split] for split in layout.SPLITS if split in scores}
+            for name, scores in evaluation.get("parts", {}).items()
+        },
         # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,

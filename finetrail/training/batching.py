@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 
 from finetrail.tasks import IGNORE_INDEX
+from finetrail.training.mixing import Mixture
 
 BATCHES_SORTED_TOGETHER = 100
 # Of a piece of a batch of similar lengths.
@@ -48,9 +49,17 @@ class Batches(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, lengths: np.ndarray, batch_size: int, grouped: bool, seed: int, process: int = 0, processes: int = 1
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        grouped: bool,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         self.lengths, self.batch_size, self.grouped, self.seed = lengths, batch_size, grouped, seed
+        self.mixture = mixture
         self.process, self.processes = process, processes
         self.epoch = 0
 
@@ -63,17 +72,20 @@ class Batches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        rows = len(self.lengths)
-        draws = generator.integers(DRAWS, size=rows)
+        # A row may stand there several times, with a draw for each.
+        rows = np.arange(len(self.lengths)) if self.mixture is None else self.mixture.rows(self.epoch)
+        draws = generator.integers(DRAWS, size=len(rows))
+        lengths = self.lengths[rows]
         order = (
-            length_grouped(self.lengths, self.batch_size, generator) if self.grouped else generator.permutation(rows)
+            length_grouped(lengths, self.batch_size, generator) if self.grouped else generator.permutation(len(rows))
         )
-        batches = [order[start : start + self.batch_size] for start in range(0, rows, self.batch_size)]
+        batches = [order[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
         for number in range(self.process, len(self) * self.processes, self.processes):
             if number < len(batches):
-                yield list(zip(batches[number].tolist(), draws[batches[number]].tolist(), strict=True))
+                places = batches[number]
+                yield list(zip(rows[places].tolist(), draws[places].tolist(), strict=True))
             else:
-                yield [(row, REPEATED) for row in batches[0].tolist()]
+                yield [(row, REPEATED) for row in rows[batches[0]].tolist()]
 
 
 class Rows(torch.utils.data.Dataset[pa.Table]):

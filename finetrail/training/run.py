@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
-from finetrail.schema import Train
+from finetrail.schema import MixedBatching, Train
 from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.training import graphs, patience, shards
 from finetrail.training.batching import (
@@ -27,6 +27,7 @@ from finetrail.training.batching import (
     train_loader,
 )
 from finetrail.training.execution import Execution
+from finetrail.training.mixing import Mixture
 from finetrail.transfers import send
 
 HISTORY = "history"
@@ -46,6 +47,7 @@ class Run:
     scratch: Path
     piece_size: int  # at most so many features go through the model at once
     execution: Execution = Execution()
+    mixture: Mixture | None = None  # where the parts of train have other shares of an epoch than by their sizes
 
     @property
     def best_is_highest(self) -> bool:
@@ -64,13 +66,15 @@ class Run:
 
     def loader(self, accelerator: Accelerator) -> TrainLoader:
         """Return the batches of this process."""
+        batching = self.settings.batching
         batches = Batches(
             feature_lengths(self.train),
             self.settings.batch_size,
-            self.settings.batching == "length",
+            (batching.by if isinstance(batching, MixedBatching) else batching) == "length",
             self.seed,
             accelerator.process_index,
             accelerator.num_processes,
+            self.mixture,
         )
         # Of a model that is spread, each pass needs all processes: then they must have as many.
         piece_size = None if shards.are_used(accelerator) or not self.task.SEPARABLE else self.piece_size
@@ -78,6 +82,14 @@ class Run:
         most_padding = MOST_PADDING if similar else 1.0
         items, columns = self.task.items, self.task.COLUMNS
         return train_loader(self.train, self.collator, items, batches, columns, piece_size, most_padding)
+
+    def tokens(self, epochs: float) -> int:
+        """Return how many tokens, without padding, so many epochs have, a fraction of one in proportion."""
+        lengths = feature_lengths(self.train)
+        if self.mixture is None:
+            return int(lengths.sum() * epochs)
+        of_epochs = [lengths[self.mixture.rows(epoch)].sum() for epoch in range(math.ceil(epochs))]
+        return int(sum(tokens * min(epochs - epoch, 1) for epoch, tokens in enumerate(of_epochs)))
 
     def record(
         self,
@@ -107,7 +119,7 @@ class Run:
             "best_value": best_value,
             "best_update": best_update,
             "stopped_early": updates < all_updates,
-        }
+        } | ({} if self.mixture is None else {"features_of_parts": self.mixture.record(math.ceil(epochs_done))})
 
 
 def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:

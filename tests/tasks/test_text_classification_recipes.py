@@ -385,6 +385,45 @@ def test_imdbs_archive_has_its_folders_for_labels(
     assert {len(ids) for ids in features["input_ids"].to_pylist()} == {512}
 
 
+def test_the_small_imdb_is_read_from_its_folders(enter: Enter, tmp_path: Path) -> None:
+    for name, text in review_files():
+        path = tmp_path / "aclImdb" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    enter("imdb-small", {"corpus.source.path": str(tmp_path / "aclImdb")})
+    assert sizes() == [16, 4, 8]
+    assert labels("train") == {"neg": 8, "pos": 8}
+    embed_base(Path())
+    assert encoded()["train"]["examples_truncated"] == 16
+
+
+def as_declared(task: str, name: str) -> Any:
+    return YAML(typ="safe").load(ROOT / "recipes" / task / f"{name}.yaml")
+
+
+def chained(rev: str) -> dict[str, Any]:
+    return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None}
+
+
+def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
+    plain, adapted = (as_declared("text_classification", name) for name in ("imdb-small", "imdb-small-adapted"))
+    assert adapted.pop("model")["source"] == chained("imdb-small-adapted") and plain.pop("model")
+    changed = {"overflow": ("head", "head_tail"), "head_tokens": (None, 24)}
+    assert {key: (plain["tokenize"].pop(key), adapted["tokenize"].pop(key)) for key in changed} == changed
+    assert (plain["train"].pop("layer_decay"), adapted["train"].pop("layer_decay")) == (1.0, 0.95)
+    assert adapted == plain
+
+
+def test_the_paper_is_run_by_two_recipes_on_one_archive() -> None:
+    first, second = as_declared("masked_lm", "imdb-paper"), as_declared("text_classification", "imdb-paper")
+    assert second["model"]["source"] == chained("imdb-paper-adapted")
+    assert first["corpus"]["source"] == second["corpus"]["source"]
+    assert not first["corpus"]["splits"]["train"].startswith("aclImdb/test")  # what the second is scored on
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "dvc exp run --name imdb-paper-adapted -S task=masked_lm -S recipe=imdb-paper" in made
+    assert "dvc exp run -S task=text_classification -S recipe=imdb-paper" in made
+
+
 def review_files() -> Iterator[tuple[str, str]]:
     yield "README", "Large Movie Review Dataset\n"
     for split, size in (("train", 20), ("test", 8)):
@@ -439,6 +478,20 @@ def test_tweets_are_embedded(enter: Enter) -> None:
     assert sum(sizes()) == 38_158 and sizes()[2] == 1908
     total = Counter(labels("train")) + Counter(labels("validation")) + Counter(labels("test"))
     assert total == {"negative": 16_186, "neutral": 15_018, "positive": 6_954}
+
+
+def test_news_and_tweets_keep_their_labels_apart(enter: Enter) -> None:
+    enter("bbc-and-tweets", {})
+    assert sizes() == [1335 + 34_342, 445 + 1908, 445 + 1908]
+    found = labels("test")
+    assert sum(count for label, count in found.items() if label.startswith("news/")) == 445
+    assert sorted(label for label in found if label.startswith("tweets/")) == [
+        "tweets/negative",
+        "tweets/neutral",
+        "tweets/positive",
+    ]
+    embed_base(Path())
+    assert stage.read_json(layout.CORPUS_CHECKS)["unseen_labels"] == {"validation": {}, "test": {}}
 
 
 def test_a_csv_of_ones_own_needs_one_file(make_project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def predict(
     """
     masks = _masks(split.features)
     losses, best, probabilities = _outputs(split.features, masks, forward, tokenizer.pad_token_id, settings)
-    vocabulary = range(max(masks.ids.max(), best.max(initial=0)) + 1)  # a model may have more outputs than tokens
+    # A model may have more outputs than tokens; what is masked everywhere stands in no input.
+    vocabulary = range(max(masks.ids.max(), masks.wanted.max(initial=0), best.max(initial=0)) + 1)
     names = pa.array([name or "" for name in tokenizer.convert_ids_to_tokens(vocabulary)], pa.string())
     asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # which no text's label is
     each = np.full(len(masks.at), BEST)

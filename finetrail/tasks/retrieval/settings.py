@@ -1,7 +1,7 @@
 """The recipe's schema for retrieval."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,8 @@ class Corpus(schema.Corpus):
         description="value of the column label that makes a row a pair; of other rows only the document is taken, to "
         "be searched too; null: every row is a pair",
     )
+
+    ALONE: ClassVar[str | None] = "the queries of one part would be searched in the documents of all"
 
     @model_validator(mode="after")
     def _documents(self) -> "Corpus":

@@ -18,7 +18,7 @@ from finetrail.corpus.labels import alike, shown
 from finetrail.corpus.raw import listed
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
-from finetrail.tasks.text_classification.settings import TARGETS, Corpus
+from finetrail.tasks.text_classification.settings import SEPARATE_HEADS, TARGETS, Corpus, label_of
 
 SPLITS = ("train", "validation", "test")
 TYPES = {"label": pa.string(), "labels": pa.list_(pa.string()), "score": pa.float64()}
@@ -46,8 +46,9 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the columns of train, validation and test, and as their metadata how texts to come must be normalized."""
     texts = ["id", *_text_columns(settings)]
     target = TARGETS[settings.problem]
-    metadata = {"normalize": settings.normalize} if settings.normalize != "none" else None
-    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])], metadata)
+    metadata: dict[str, str] = {"normalize": settings.normalize} if settings.normalize != "none" else {}
+    metadata |= SEPARATE_HEADS if settings.head is not None else {}
+    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])], metadata or None)
     return dict.fromkeys(SPLITS, schema)
 
 
@@ -157,13 +158,13 @@ def _label(value: Any, settings: Corpus, where: str) -> str:
         value = json.dumps(value)  # as the file has it: 1, or true
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: the label is {value!r:.60}; expected a name or a whole number")
-    if settings.label_map is None:
-        return value
-    if settings.label_map == "strip":
-        return value.strip()
-    if value not in settings.label_map:
-        raise UserError(f"{where}: the label is {value!r:.60}; corpus.label_map has {listed(settings.label_map)}")
-    return settings.label_map[value]
+    if isinstance(settings.label_map, dict):
+        if value not in settings.label_map:
+            raise UserError(f"{where}: the label is {value!r:.60}; corpus.label_map has {listed(settings.label_map)}")
+        value = settings.label_map[value]
+    elif settings.label_map == "strip":
+        value = value.strip()
+    return value if settings.head is None else label_of(settings.head, value)
 
 
 def _labels(value: Any, settings: Corpus, where: str) -> list[str]:

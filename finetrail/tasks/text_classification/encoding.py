@@ -21,7 +21,7 @@ from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_classification.settings import TARGETS, Tokenize
+from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
 
 SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
@@ -36,10 +36,10 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
-    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; and, of scores, "mean"
-    and "std" (the population's).
+    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; where the parts of a
+    mixture have heads of their own, "heads": "separate"; and, of scores, "mean" and "std" (the population's).
 
-    UserError where train has no label, or a single-label corpus only one, or all scores are the same.
+    UserError where train has no label, or a single-label corpus, or a head, only one, or all scores are the same.
     """
     found: set[str] = set()
     scores: list[np.ndarray] = []
@@ -60,9 +60,15 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         )
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
-    normalize = {"normalize": metadata[b"normalize"].decode()} if b"normalize" in metadata else {}
-    spread = _spread(np.concatenate(scores)) if scores else {}
-    return {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | normalize | spread
+    stated = {key.decode(): value.decode() for key, value in metadata.items()}
+    more: dict[str, Any] = {key: stated[key] for key in ("normalize", "heads") if key in stated}
+    more |= _spread(np.concatenate(scores)) if scores else {}
+    told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
+    for head, outputs in heads_of(told).items():
+        if len(outputs) == 1:
+            label = told["label_names"][outputs[0]]
+            raise UserError(f"train: {label!r} is the only label of {head}; expected two or more")
+    return told
 
 
 def _spread(scores: np.ndarray) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Turns a base model's folder into a model that labels or scores texts, and features into its batches."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from finetrail.encoding import padding
 from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
-from finetrail.tasks.text_classification.settings import TARGETS, Train
+from finetrail.tasks.text_classification.settings import TARGETS, Train, heads_of
 
 PIPELINE_TAG = "text-classification"
 # Of the features, what the collator takes.
@@ -65,6 +66,8 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
         model.config.pad_token_id is None
     ):  # GPT-2: its head looks for the last token that is none, as its tokenizer pads
         model.config.pad_token_id = model.config.eos_token_id
+    if heads := heads_of(target):
+        losses.separate(model, list(heads.values()))
     losses.adjust(model, target["label_names"], settings, train)
     if problem == "regression":
         standardization.standardize(model, target["mean"], target["std"], head_is_kept)
@@ -75,6 +78,23 @@ def finish(model: PreTrainedModel) -> None:
     """Make the model that has trained a plain one, which by itself gives scores in their own unit."""
     if model.config.problem_type == PROBLEM_TYPES["regression"]:
         standardization.fold(model)
+
+
+def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
+    """Return a model of each head by itself, with its target; none of a model with one head for all."""
+    found = {}
+    for name, outputs in heads_of(target).items():
+        names = [target["label_names"][output].partition("/")[2] for output in outputs]
+        config = copy.deepcopy(model.config)
+        config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
+        own = type(model)(config)
+        wanted, weights = own.state_dict(), model.state_dict()
+        # What differs in shape has a row for each label.
+        cut = {name: weight[outputs] for name, weight in weights.items() if weight.shape != wanted[name].shape}
+        own.load_state_dict(weights | cut)
+        of_one = {key: value for key, value in target.items() if key != "heads"} | {"label_names": names}
+        found[name] = own, of_one
+    return found
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -1,22 +1,25 @@
 """Turns features and a model's outputs into a prediction for each text, and those into scores, tables and baselines."""
 
+import re
 from collections import Counter
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score
 
+from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.splits import Encoded
 from finetrail.tasks.text_classification import metrics
-from finetrail.tasks.text_classification.settings import TARGETS, Evaluate
+from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
 
 TEXTS = ("text", "text_pair")
 BINS = 15  # of the calibration error, as in Guo et al. 2017
@@ -45,10 +48,43 @@ def predict(
     for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
         logits[rows] = outputs["logits"]
     pooled = metrics.pool(logits, text, len(examples), settings.pool)
+    pooled = np.where(own_outputs(examples, target), pooled, -np.inf)
     column = TARGETS[target["problem"]]
     references = examples[column] if column in examples.column_names else pa.nulls(len(examples))
     inputs = {name: examples[name] for name in ("id", *TEXTS) if name in examples.column_names}
     return pa.table(inputs | {"references": references} | decide(pooled, target, settings))
+
+
+def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
+    """Return which outputs are a text's: those of its part's head, or all where there is one; bool [texts, labels].
+
+    UserError where nothing says which part a text belongs to.
+    """
+    found = np.ones((len(examples), max(len(target["label_names"]), 1)), dtype=bool)
+    if heads := heads_of(target):
+        if layout.PART not in examples.column_names:
+            first = next(iter(heads))
+            raise UserError(f"the model has heads for {', '.join(heads)}; expected the folder of one: parts/{first}")
+        found[:] = False
+        for row, part in zip(found, examples[layout.PART].to_pylist(), strict=True):
+            row[heads[part]] = True
+    return found
+
+
+def alone(table: pa.Table, part: str, target: dict[str, Any]) -> pa.Table:
+    """Return examples or predictions of one part as they are of a model with its head alone."""
+    table = table.drop_columns(layout.PART)
+    for index, name in enumerate(table.column_names):
+        if name in ("label", "references", "predictions"):
+            labels = pc.replace_substring_regex(table[name], f"^{re.escape(label_of(part, ''))}", "")
+            table = table.set_column(index, name, labels)
+        elif name == "probabilities":
+            outputs = heads_of(target)[part]
+            names = [target["label_names"][output].partition("/")[2] for output in outputs]
+            columns = table[name].combine_chunks().flatten()
+            kept = pa.StructArray.from_arrays([columns[output] for output in outputs], names)
+            table = table.set_column(index, name, kept)
+    return table
 
 
 def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
@@ -371,8 +407,18 @@ def baselines(
             "majority": np.tile(shares, (len(split.examples), 1)),
             "tfidf_logistic_regression": _logistic(known, _hot(fitted[column].to_pylist(), names), asked, problem),
         }
-        columns = {name: labelled(values, target, settings) for name, values in guesses.items()}
+        own = own_outputs(split.examples, target)
+        columns = {name: labelled(restricted(values, own), target, settings) for name, values in guesses.items()}
     return {name: pa.table({"references": split.examples[column]} | predicted) for name, predicted in columns.items()}
+
+
+def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return probabilities [texts, labels] of each text's own labels alone; all alike where these have none."""
+    if own.all():
+        return probabilities
+    kept = probabilities * own
+    total = kept.sum(-1, keepdims=True)
+    return np.where(total > 0, kept / np.where(total > 0, total, 1), own / own.sum(-1, keepdims=True))
 
 
 def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.ndarray:

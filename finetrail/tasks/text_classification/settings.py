@@ -1,15 +1,24 @@
 """The recipe's schema for text classification."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import CsvReader, Distillation, Fraction, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import (
+    CsvReader,
+    Distillation,
+    Fraction,
+    JsonLinesReader,
+    JsonReader,
+    Name,
+    ParquetReader,
+    TextReader,
+)
 
-__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+__all__ = ["Corpus", "Evaluate", "Mixture", "TaughtTrain", "Tokenize", "Train", "check"]
 
 # What is to be predicted -> the column of the corpus that holds it.
 TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
@@ -22,6 +31,23 @@ LabelMap = Annotated[
         "truth value stands in quotes, such as '0': negative"
     ),
 ]
+
+# What a mixture with separate heads says of its tables, and tokenize of the labels.
+SEPARATE_HEADS = {"heads": "separate"}
+
+
+def label_of(head: str, label: str) -> str:
+    """Return the name that a label of one part has where parts have heads of their own."""
+    return f"{head}/{label}"
+
+
+def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the outputs of each head of a model; none of a model with one head for all."""
+    found: dict[str, list[int]] = {}
+    if target.get("heads") == SEPARATE_HEADS["heads"]:
+        for index, label in enumerate(target["label_names"]):
+            found.setdefault(label.partition("/")[0], []).append(index)
+    return found
 
 
 class Corpus(schema.Corpus):
@@ -70,6 +96,63 @@ class Corpus(schema.Corpus):
             )
         if self.label_map is not None and self.problem == "regression":
             raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
+        self._mapped_labels = sorted(set(self.label_map.values())) if isinstance(self.label_map, dict) else None
+        return self
+
+    # Those that label_map gives, in a mixture of all parts; None where it does not say all.
+    _mapped_labels: list[str] | None = PrivateAttr(None)
+
+    @property
+    def mapped_labels(self) -> list[str] | None:
+        """Return the labels of the model, sorted, where label_map says all of them; of a part those of its mixture."""
+        return self._mapped_labels
+
+    # Of a part of a mixture with separate heads: its name, which its labels then begin with.
+    _head: str | None = PrivateAttr(None)
+
+    @property
+    def head(self) -> str | None:
+        """Return the name of the head that gives the labels of this corpus; None where there is one head."""
+        return self._head
+
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common."""
+        kind = "pairs" if "text_pair" in self.reader.columns else "texts"
+        return {
+            "problem": self.problem,
+            "reader.columns": kind,
+            "normalize": self.normalize,
+            "unseen_labels": self.unseen_labels,
+        }
+
+
+class Mixture(schema.Mixture):
+    """Several corpora of texts, as one task or as several."""
+
+    heads: Literal["shared", "separate"] = Field(
+        description="shared: the labels of all parts are one set; separate: each part has labels and a head of its own "
+        "on one encoder (MT-DNN, Liu et al. 2019), and is exported by itself too, in parts/NAME"
+    )
+    parts: dict[Name, Corpus] = schema.Mixture.model_fields["parts"]  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _heads(self) -> "Mixture":
+        if self.heads == "separate":
+            for name, corpus in self.parts.items():
+                if corpus.problem != "single_label":
+                    raise ValueError(f"heads: separate goes with single_label, not {corpus.problem}; expected shared")
+                corpus._head = name
+        return self
+
+    @model_validator(mode="after")
+    def _labels_of_all(self) -> "Mixture":
+        known: set[str] | None = set()
+        for corpus in self.parts.values():
+            own = corpus.mapped_labels
+            named = [label if corpus.head is None else label_of(corpus.head, label) for label in own or []]
+            known = None if known is None or own is None else known | set(named)
+        for corpus in self.parts.values():
+            corpus._mapped_labels = None if known is None else sorted(known)
         return self
 
 
@@ -132,6 +215,8 @@ def check(recipe: Any) -> Iterator[str]:
             f"train.best_metric: {recipe.train.best_metric!r} does not go with corpus.problem {problem}; "
             f"expected one of {', '.join(known)}"
         )
+    if recipe.corpus.head is not None:
+        yield from _one_head_for_all(recipe)
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
         yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
     if problem == "regression" and hasattr(recipe.train, "distillation"):
@@ -152,10 +237,19 @@ def check(recipe: Any) -> Iterator[str]:
         yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"
 
 
+def _one_head_for_all(recipe: Any) -> Iterator[str]:
+    """Yield each setting that heads of their own cannot have."""
+    if recipe.train.label_smoothing:
+        yield "train.label_smoothing: a label of one head has no share for those of others; expected 0.0"
+    if recipe.evaluate.positive_label is not None:
+        yield "evaluate.positive_label: the heads have labels of their own; expected null"
+    if hasattr(recipe.train, "distillation"):
+        yield "train.distillation compares all labels, and each head chooses among its own; expected heads shared"
+
+
 def _unknown_labels(recipe: Any) -> Iterator[str]:
     """Yield each setting that names a label which corpus.label_map does not give."""
-    if isinstance(recipe.corpus.label_map, dict):
-        known = sorted(set(recipe.corpus.label_map.values()))
+    if (known := recipe.corpus.mapped_labels) is not None:
         weights, positive = recipe.train.class_weights, recipe.evaluate.positive_label
         for key, labels in {
             "evaluate.positive_label": [] if positive is None else [positive],

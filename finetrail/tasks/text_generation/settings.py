@@ -50,6 +50,10 @@ class Corpus(schema.Corpus):
             )
         return self
 
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common."""
+        return {"reader.columns": "prompts" if "prompt" in self.reader.columns else "documents"}
+
 
 class TemplateFile(Settings):
     """A chat template in a file."""

@@ -134,6 +134,11 @@ class Corpus(schema.Corpus):
                 )
         return self
 
+    def common(self) -> dict[str, Any]:
+        """Return what all parts of a mixture must have in common; schemes of entities are all stored as IOB2."""
+        kind = "none" if self.tags.scheme_name == "none" else "one of entities"
+        return {"tags.scheme": kind, "tags.unseen_labels": self.tags.unseen_labels}
+
 
 class Tokenize(schema.Tokenize):
     """Words to subword features."""
