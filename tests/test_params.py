@@ -525,8 +525,37 @@ def test_parts_that_fit_together_load_and_are_checked_one_by_one(folder: Path) -
     mixed("text_classification", "bbc-news")
     assert list(params.load_recipe("text_classification", "bbc-news").corpus.parts) == ["one", "two"]
     edit(folder / "recipes/text_classification/bbc-news.yaml", "best_metric: accuracy", "best_metric: micro_f1")
-    with pytest.raises(UserError, match=r"corpus\.parts\.one: train\.best_metric: 'micro_f1' does not go with"):
+    with pytest.raises(UserError, match=r"bbc-news\.yaml: train\.best_metric: 'micro_f1' does not go [^;]*; exp[^;]*$"):
         params.load_recipe("text_classification", "bbc-news")
+
+
+def test_what_is_wrong_with_one_part_is_told_with_its_name_and_beside_all_else(folder: Path) -> None:
+    changes = {"validation: 0.2": "validation: a.txt", "test: 0.2": "test: b.txt", "group:": "group: text"}
+    mixed("token_classification", "wnut16", **changes, **{"scheme: iob2": "scheme: bilou"})
+    edit(RECIPE, "best_metric: f1", "best_metric: rouge")
+    edit(RECIPE, "batching: length", f"batching:\n    by: length\n    mix:\n      {WEIGHTS}")
+    edit(RECIPE, "int8: true", "int8: perhaps")
+    with pytest.raises(UserError) as error:
+        params.load_recipe("token_classification", "wnut16")
+    told = str(error.value)
+    for problem in (
+        "export.int8: should be a valid boolean, got 'perhaps'",
+        "; corpus.parts.two.splits.group: 'text', and no split is a fraction",
+        "; train.batching.mix.weights has news, other; expected the parts of corpus, one, two",
+        "; corpus.parts.one: train.best_metric: 'rouge' does not go with corpus.tags.scheme 'iob2'",
+        "; corpus.parts.two: train.best_metric: 'rouge' does not go with corpus.tags.scheme 'bilou'",
+    ):
+        assert told.count(problem) == 1, told
+
+
+def test_weights_name_the_labels_of_all_parts(folder: Path) -> None:
+    recipe = folder / "recipes/text_classification/mrpc.yaml"
+    edit(recipe, "  label_map:", "  label_map: {'1': equivalent, '0': not_equivalent}")
+    mixed("text_classification", "mrpc", **{"'1': equivalent": "'1': alike"})
+    params.load_recipe("text_classification", "mrpc")  # whose positive_label is of the first part alone
+    edit(recipe, "positive_label: equivalent", "positive_label: same")
+    with pytest.raises(UserError, match=r"'same' is no label .*; expected one of alike, equivalent, not_equivalent$"):
+        params.load_recipe("text_classification", "mrpc")
 
 
 def test_retrieval_has_no_parts(folder: Path) -> None:

@@ -232,10 +232,8 @@ def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, m
 def test_a_limit_that_leaves_nothing_of_a_part_is_refused(mixed: str) -> None:
     path = layout.table_file(layout.CORPUS, "train")
     whole = tokenize.part_rows(path, None)
-    assert (
-        list(whole) == list(PARTS)
-        and (np.concatenate(list(whole.values())) == np.arange(tokenize.row_count(path))).all()
-    )
+    assert list(whole) == list(PARTS)
+    assert np.array_equal(np.concatenate(list(whole.values())), np.arange(tokenize.row_count(path)))
     recipe = load_recipe(mixed, "toy")
     encoding = tasks.module(mixed, "encoding")
     tokenizer = encoding.load_tokenizer(layout.BASE_TOKENIZER, recipe.tokenize, tokenize.train)

@@ -27,6 +27,7 @@ from stages import download_corpus, download_model, evaluate, export, report, to
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
 # Both parts have a label "other", which is not the same.
 LABELS = {"topic": ["other", "travel"], "length": ["long", "other"]}
+DISTILLATION = {"temperature": 2.0, "labels_weight": 0.5, "teacher_weight": 0.5}
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
 
@@ -225,8 +226,14 @@ def test_a_head_of_one_label_is_refused() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("train", "label_smoothing", 0.1, r"corpus\.parts\.topic: train\.label_smoothing: a label of one head has no"),
-        ("evaluate", "positive_label", "other", r"corpus\.parts\.topic: evaluate\.positive_label: the heads have"),
+        ("train", "label_smoothing", 0.1, r"other\.yaml: train\.label_smoothing: a label of one head has no"),
+        ("evaluate", "positive_label", "other", r"other\.yaml: evaluate\.positive_label: the heads have"),
+        (
+            "train",
+            "distillation",
+            DISTILLATION,
+            r"train\.distillation compares all labels, and each head",
+        ),
     ],
 )
 def test_settings_that_do_not_go_with_heads_are_refused(section: str, key: str, value: Any, message: str) -> None:

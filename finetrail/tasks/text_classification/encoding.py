@@ -60,8 +60,9 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         )
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
-    stated = {key.decode(): value.decode() for key, value in metadata.items()}
-    more: dict[str, Any] = {key: stated[key] for key in ("normalize", "heads") if key in stated}
+    more: dict[str, Any] = {
+        key: metadata[key.encode()].decode() for key in ("normalize", "heads") if key.encode() in metadata
+    }
     more |= _spread(np.concatenate(scores)) if scores else {}
     told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
     for head, outputs in heads_of(told).items():
