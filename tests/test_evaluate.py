@@ -74,9 +74,9 @@ def right(predictions: pa.Table) -> np.ndarray:
     return np.asarray(predictions["references"]) == np.asarray(predictions["predictions"])
 
 
-def statistics(predictions: pa.Table, target: Any, settings: Any) -> tuple[int, Callable[[np.ndarray], Any]]:
-    hits = right(predictions)
-    return len(hits), lambda weights: {"share": weights @ hits / weights.sum(1)}
+def statistics(units: pa.Table, target: Any, settings: Any) -> Callable[[np.ndarray], Any]:
+    hits = right(units)
+    return lambda weights: {"share": weights @ hits / weights.sum(1)}
 
 
 def tables(predictions: pa.Table, target: Any, settings: Any) -> dict[str, list[dict[str, Any]]]:
@@ -88,6 +88,7 @@ SCORING = SimpleNamespace(
     predict=predict,
     # `examples` has no interval, as a score may have none.
     score=lambda table, target, settings: {"share": float(right(table).mean()), "examples": len(table)},
+    units=lambda predictions: predictions,
     statistics=statistics,
     tables=tables,
     headline=lambda target, settings: "share",

@@ -35,7 +35,7 @@ BATCHES: dict[str, dict[str, torch.Tensor]] = {
 }
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "masked_lm": {"mask_probability": 0.2, "whole_word": False},
-    "retrieval": {"scale": 20.0},
+    "retrieval": {"micro_batch": None, "scale": 20.0},
     "text_classification": PLAIN_LOSS,
     "token_classification": PLAIN_LOSS,
 }
