@@ -475,6 +475,20 @@ def test_wnut16_is_embedded(start: Start) -> None:
     assert provenance["sha256"] == load_recipe("wnut16")["corpus"]["source"]["sha256"]
 
 
+def test_students_of_wnut16_differ_in_how_they_begin_and_in_their_teacher(start: Start) -> None:
+    plain, taught = load_recipe("wnut16-3-layers"), load_recipe("wnut16-student")
+    assert {"temperature", "labels_weight", "teacher_weight"} == set(taught["train"].pop("distillation"))
+    same = ("corpus", "tokenize", "train", "evaluate", "export", "numerics")
+    assert {key: plain[key] for key in same} == {key: taught[key] for key in same}
+    assert plain["corpus"] == load_recipe("wnut16")["corpus"]
+    assert taught["model"]["source"] == taught["model"]["teacher"]["source"]
+    assert plain["model"]["layers"] == taught["model"]["layers"] and plain["model"]["teacher"] is None
+
+    folder = start("wnut16-3-layers")
+    download(folder, "model")
+    assert read_json(folder / "data/model/weights/config.json")["num_hidden_layers"] == 3
+
+
 def test_conll2000_comes_out_of_its_archive(start: Start, serve: Callable[[dict[str, str]], str]) -> None:
     files = {"train.txt": news(40, 0), "test.txt": news(10, 1)}
     url = serve({f"conll2000/{name}": columns(words, 0, 1, 2) for name, words in files.items()})

@@ -174,7 +174,7 @@ def test_the_code_of_the_model_card_gives_whole_words(
     tokenizer = TOKENIZERS[kind]()
     encoder, loaded = encoder_of(tokenizer), wrapped(tokenizer)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder: loaded)
-    code = compile(card.usage("folder"), "card", "exec")
+    code = compile(card.usage("folder", {"unanswerable": False}), "card", "exec")
     question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
     answers = ["Ada", "Ada Lovelace", "Lovelace was", "born in London", "London", "1815."]
     features = labelled(encoder, context, [(answer, context.index(answer)) for answer in answers], question)

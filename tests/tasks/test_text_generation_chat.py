@@ -49,9 +49,9 @@ def of_chats(kind: str = "hub", **changes: Any) -> Any:
 
 
 def test_conversations_and_prompts_have_recipes_that_agree() -> None:
-    check(of_chats())
-    check(of_chats(columns=("prompt", "completion")))
-    check(of_chats(chat=CHAT | {"template": None}))
+    assert not list(check(of_chats()))
+    assert not list(check(of_chats(columns=("prompt", "completion"))))
+    assert not list(check(of_chats(chat=CHAT | {"template": None})))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,7 @@ def test_conversations_and_prompts_have_recipes_that_agree() -> None:
     ],
 )
 def test_sections_that_contradict_each_other_are_refused(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        check(of_chats(**changed))
+    assert message in "; ".join(check(of_chats(**changed)))
 
 
 @pytest.mark.parametrize(("columns", "said"), [(("messages",), None), (("text",), "refuse")])
