@@ -25,8 +25,9 @@ paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on it
 	  || dvc exp run --name imdb-paper-adapted -S task=masked_lm -S recipe=imdb-paper
 	@dvc exp run -S task=text_classification -S recipe=imdb-paper
 
+# Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
 test: installed   ## set up, then run all tests
-	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: installed   ## ruff and mypy
 	@ruff check .
