@@ -724,6 +724,7 @@ def check(recipe: Any) -> Iterator[str]:
                 "expected execution auto or eager, or numerics fast"
             )
     yield from _distillation(recipe)
+    yield from _students(recipe)
     for part, corpus in parts_of(recipe.corpus).items():
         yield from _corpus("corpus" if part is None else f"corpus.parts.{part}", corpus)
     yield from _mix(recipe)
@@ -756,6 +757,15 @@ def check_trained_before(recipe: Any) -> Iterator[str]:
     """Yield what is wrong with a new model, for a task that fine-tunes and cannot train from nothing."""
     if recipe.model.source.kind == "new":
         yield "model.source: kind new is for text_generation; expected a model that was trained before"
+
+
+def _students(recipe: Any) -> Iterator[str]:
+    layers, lora = getattr(recipe.model, "layers", None), recipe.train.lora
+    if layers is not None and lora is not None and lora.keep:
+        yield (
+            "train.lora.keep: adapters of a model without some of its layers fit no model that others have; expected "
+            "false, or model.layers null"
+        )
 
 
 def _distillation(recipe: Any) -> Iterator[str]:

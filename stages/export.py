@@ -135,6 +135,7 @@ def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:
     return records | {
         "corpus": records["corpus"]["parts"][name],
         "evaluation": evaluation | records["evaluation"]["parts"][name],
+        "training": records["training"] | {"lora": None},  # kept adapters are the whole model's
     }
 
 

@@ -190,12 +190,12 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
                 stage.write_json(path, run.piece_size)
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
+    if hasattr(run.task, "finish"):  # before adapters are kept, for they are kept with the head
+        run.task.finish(model)
     if run.settings.lora is not None:
         if run.settings.lora.keep and stage.is_first_process():
             adapters.save(model, run.settings.lora, run.scratch / ADAPTER)
         adapters.merge(model, whole)
-    if hasattr(run.task, "finish"):
-        run.task.finish(model)
     return model, record
 
 

@@ -83,6 +83,13 @@ def test_only_runs_with_the_recipes_own_settings_count() -> None:
         runs.of_recipe(mixed, "text_classification/missing", USUAL)
 
 
+def test_a_run_is_of_its_recipe_whatever_auto_became() -> None:
+    committed = json.loads(Path("metrics/metrics.json").read_text())
+    name = f"{committed['task']}/{committed['recipe']}"
+    assert committed["train"]["execution"] != "auto"
+    assert runs.of_recipe([Run("HEAD", None, committed)], name, runs._settings(name))
+
+
 def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]

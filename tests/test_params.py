@@ -140,6 +140,16 @@ def test_a_loss_by_a_teacher_needs_one(folder: Path) -> None:
         params.load_recipe("token_classification", RECIPE.stem)
 
 
+def test_adapters_of_some_layers_are_not_kept(folder: Path) -> None:
+    path = Path("recipes/token_classification/wnut16-3-layers.yaml")
+    keys = "".join(
+        f"    {line}\n" for line in ("rank: 2", "alpha: 4.0", "dropout: 0.0", "target_modules:", "keep: true")
+    )
+    edit(path, "  lora:\n", f"  lora:\n{keys}")
+    with pytest.raises(UserError, match="train.lora.keep: adapters of a model without some of its layers"):
+        params.load_recipe("token_classification", path.stem)
+
+
 def test_a_task_that_cannot_be_taught_says_so(folder: Path) -> None:
     path = Path("recipes/retrieval/bbc-headlines.yaml")
     teacher = (
@@ -519,6 +529,13 @@ def test_parts_that_do_not_fit_together_are_refused(folder: Path) -> None:
     mixed("token_classification", "wnut16", **{"scheme: iob2": "scheme: none"})
     with pytest.raises(UserError, match=r"parts: tags\.scheme is 'one of entities' in one and 'none' in two"):
         params.load_recipe("token_classification", "wnut16")
+    mixed("token_classification", "bring-your-own-spans", **{"words: punctuation": "words: characters"})
+    with pytest.raises(UserError, match=r"parts: reader\.spans\.words is 'punctuation' in one and 'characters' in two"):
+        params.load_recipe("token_classification", "bring-your-own-spans")
+    others = {"messages: messages": "text: messages", "bad_conversations: refuse": "bad_conversations:"}
+    mixed("text_generation", "bring-your-own-chat", **others)
+    with pytest.raises(UserError, match=r"parts: reader\.columns is 'conversations' in one and 'documents' in two"):
+        params.load_recipe("text_generation", "bring-your-own-chat")
 
 
 def test_parts_that_fit_together_load_and_are_checked_one_by_one(folder: Path) -> None:

@@ -132,7 +132,9 @@ def _tables(files: Files) -> list[Path]:
 
 
 def _by_id(table: pa.Table) -> dict[str, Any]:
-    return {str(row["id"]): row for row in table.to_pylist()}
+    """Return the rows by their id, without where they were read."""
+    contents = table.drop_columns([name for name in table.column_names if name == "place"])
+    return {str(row["id"]): row for row in contents.to_pylist()}
 
 
 def aligned(base: Evaluated, other: Evaluated) -> pa.Table:

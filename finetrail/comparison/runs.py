@@ -175,7 +175,8 @@ def _has(record: Record, settings: dict[str, dict[str, Any]]) -> bool:
 def _settings(name: str) -> dict[str, dict[str, Any]]:
     loaded = params.load_recipe(*_parts(name))
     settings = {section: getattr(loaded, section).model_dump(mode="json") for section in ("tokenize", "train")}
-    del settings["train"]["precision"]  # runs tell the one that was effective
+    for key in ("precision", "execution"):  # runs tell those that were effective
+        del settings["train"][key]
     return settings
 
 

@@ -10,7 +10,7 @@ Metrics = dict[str, Any]
 SETTINGS = ("seed", "model", "corpus", "tokenize", "train")
 MACHINES = ("machine", "machine_of_evaluation")
 # Of the train part: what came out of training.
-RESULTS = {"best_value", "best_update", "updates", "epochs_done", "stopped_early"}
+RESULTS = {"best_value", "best_update", "updates", "epochs_done", "stopped_early", "features_of_parts"}
 MOST_CAUSES = 4  # of a line that people read
 WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU", "cuda": "CUDA"}
 

@@ -75,7 +75,7 @@ def render(task: str, recipe: str, results: Results) -> str:
         training=without(results.training, "machine"),
         # The list of their files is in their provenance.json; its one hash is enough for a reader.
         corpus=without(results.corpus, "files"),
-        model=without(results.model, "files"),
+        model=model_record(results.model),
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         headline_figure=Markup(drawn["headline"]),
@@ -88,6 +88,12 @@ def render(task: str, recipe: str, results: Results) -> str:
 def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a record without one of its keys."""
     return {name: value for name, value in record.items() if name != key}
+
+
+def model_record(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page tells of the base model, and of its teacher where it has one."""
+    shown = without(model, "files")
+    return shown | ({"teacher": without(model["teacher"], "files")} if model.get("teacher") else {})
 
 
 def curves(history: Mapping[str, Series], training: Mapping[str, Any]) -> list[tuple[str, Markup]]:

@@ -129,7 +129,7 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     monkeypatch.chdir(project)
     for one in (download_corpus, download_model, tokenize):
         one.main()
-    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": False}
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": True}
     changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"}
     found = {}
     for engine in train.ENGINES:
@@ -144,6 +144,9 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
         assert values == pytest.approx(found["accelerate"][name], rel=1e-4, abs=1e-4), name
     mean = stage.read_json(layout.TARGET)["mean"]
     assert found["trainer"]["classifier.bias"] == pytest.approx(mean, abs=20)
+    # The head that is kept with the adapters gives scores in their own unit too.
+    kept = load((layout.TRAINED / "adapter/adapter_model.safetensors").read_bytes())
+    assert kept["base_model.model.classifier.bias"].tolist() == found["accelerate"]["classifier.bias"].tolist()
 
 
 def trained(changes: dict[str, Any]) -> bytes:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetrail.tasks.text_classification.settings import heads_of
+
 LIBRARY = "transformers"
 
 
@@ -11,10 +13,15 @@ def labels(target: dict[str, Any]) -> list[str]:
 
 
 def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+    """Return Python code that runs the exported model, or that of its first head; model is a Hub id or a folder."""
+    if heads := heads_of(target or {}):
+        folders = [f"parts/{name}" for name in heads]
+        model = f"{model}/{folders[0]}"
+        note = f"# A model for each head, which finetrail.predict takes too: {', '.join(folders)}\n"
+    else:
+        note = ""
     return (
-        "from transformers import pipeline\n"
-        "\n"
+        f"from transformers import pipeline\n\n{note}"
         f'classifier = pipeline("text-classification", model="{model}", top_k=None)\n'
         'print(classifier("One text."))\n'
         '# A model of pairs: classifier({"text": "One text.", "text_pair": "Another."})'

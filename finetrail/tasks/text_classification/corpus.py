@@ -89,7 +89,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
                 first = counts[split].first_id[label]
                 raise UserError(
                     f"{split}: example {first!r} has the label {label!r}, which train lacks; "
-                    "expected labels that train has, or corpus.unseen_labels: keep"
+                    "expected labels that train has, or unseen_labels: keep"
                 )
     return {
         "problem": settings.problem,

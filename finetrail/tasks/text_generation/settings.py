@@ -52,7 +52,8 @@ class Corpus(schema.Corpus):
 
     def common(self) -> dict[str, Any]:
         """Return what all parts of a mixture must have in common."""
-        return {"reader.columns": "prompts" if "prompt" in self.reader.columns else "documents"}
+        kinds = {"prompt": "prompts", "messages": "conversations", "text": "documents"}
+        return {"reader.columns": next(kind for column, kind in kinds.items() if column in self.reader.columns)}
 
 
 class TemplateFile(Settings):

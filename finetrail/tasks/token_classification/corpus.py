@@ -95,7 +95,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
                 first = counts[split].first_id[label]
                 raise UserError(
                     f"{split}: example {first!r} has the label {label!r}, which train lacks; "
-                    "expected labels that train has, or corpus.tags.unseen_labels: keep"
+                    "expected labels that train has, or tags.unseen_labels: keep"
                 )
     notes = [line for split, of_split in counts.items() for line in _notes(split, of_split)]
     return {

@@ -137,7 +137,12 @@ class Corpus(schema.Corpus):
     def common(self) -> dict[str, Any]:
         """Return what all parts of a mixture must have in common; schemes of entities are all stored as IOB2."""
         kind = "none" if self.tags.scheme_name == "none" else "one of entities"
-        return {"tags.scheme": kind, "tags.unseen_labels": self.tags.unseen_labels}
+        words = self.reader.spans.words if isinstance(self.reader, SpanReader) else None
+        return {
+            "tags.scheme": kind,
+            "tags.unseen_labels": self.tags.unseen_labels,
+            "reader.spans.words": words,  # the model cuts texts by one rule
+        }
 
 
 class Tokenize(schema.Tokenize):
