@@ -56,6 +56,10 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
     )
 
 
+# All parts in processes of their own take 150 s on two cores.
+in_ci = pytest.mark.skipif("CI" not in os.environ, reason="the whole benchmark takes minutes: only where CI is set")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder and the process of a whole run in which only those packages are to be found."""
@@ -73,6 +77,7 @@ def logs(folder: Path) -> str:
     return "\n".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
 
 
+@in_ci
 def test_all_parts_succeed_without_dvc(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = whole
     assert done.returncode == 0, done.stdout + done.stderr + logs(folder)
@@ -83,6 +88,7 @@ def test_all_parts_succeed_without_dvc(whole: tuple[Path, subprocess.CompletedPr
         assert json.loads((folder / f"{name}.json").read_text()).items() >= part["result"].items()
 
 
+@in_ci
 def test_the_table_stands_last(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     table = whole[1].stdout.splitlines()
     rows = [line.split(maxsplit=2) for line in table[len(BUDGETS) :]]
@@ -90,6 +96,7 @@ def test_the_table_stands_last(whole: tuple[Path, subprocess.CompletedProcess[st
     assert {tuple(row[:2]) for row in rows} >= {(name, "ok") for name in BUDGETS}
 
 
+@in_ci
 def test_each_side_of_each_case_is_there(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     found = json.loads((whole[0] / "speed.json").read_text())
     assert found["not_measured"] == []
@@ -140,6 +147,7 @@ def test_union_of_spans() -> None:
     assert union([(5, 7), (0, 2), (1, 3), (6, 6.5)]) == 5
 
 
+@in_ci
 def test_rows_of_results_that_are_kept(whole: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: Any) -> None:
     """docs/tables.py makes a table of any results.json."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
