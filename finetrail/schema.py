@@ -550,6 +550,10 @@ class Lora(Settings):
     keep: bool = Field(
         description="export the adapters too, as PEFT loads them on the base model, in the folder adapter"
     )
+    quantize: Literal["nf4"] | None = Field(
+        description="nf4: keep the weights below the adapters in 4 bits while these train (QLoRA, Dettmers et al. "
+        "2023), on a CUDA device with bitsandbytes; null: as they are"
+    )
 
 
 class SizeMix(Settings):

@@ -149,12 +149,6 @@ def executed(model: PreTrainedModel, run: Run) -> Run:
     return replace(run, execution=way)
 
 
-def may_halve(settings: Any) -> bool:
-    """Return whether the weights below adapters may be kept in bf16; FSDP spreads weights of one type only."""
-    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    return settings.lora is not None and effective_precision(settings.precision) == "bf16" and not spread
-
-
 def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train; where the device is out of memory, again from the last checkpoint with batches in pieces half as large.
 
@@ -172,7 +166,8 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
         try:
             model = build()
             prepared = executed(model, run)
-            whole = adapters.halve(model) if may_halve(run.settings) else {}
+            lora, precision = run.settings.lora, effective_precision(run.settings.precision)
+            whole = adapters.shrink(model, lora, precision) if lora is not None else {}
             model, record = ENGINES[run.settings.engine](model, prepared)
         except (graphs.Failed, torch.OutOfMemoryError) as error:
             if prepared.execution.execution == "graphs":
@@ -196,7 +191,7 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
         if run.settings.lora.keep and stage.is_first_process():
             adapters.save(model, run.settings.lora, run.scratch / ADAPTER)
         adapters.merge(model, whole)
-    return model, record
+    return model, record | {"parameters": model.num_parameters()}  # those in 4 bits did not count
 
 
 def start_without_graphs(run: Run, reason: str) -> NoReturn:

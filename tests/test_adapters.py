@@ -21,7 +21,7 @@ from finetrail.training import adapters
 from finetrail.training.optimizers import parameter_groups
 
 RANK = 2
-LORA = Lora(rank=RANK, alpha=4.0, dropout=0.1, target_modules=None, keep=False)
+LORA = Lora(rank=RANK, alpha=4.0, dropout=0.1, target_modules=None, keep=False, quantize=None)
 # Inputs and outputs of each linear layer: of BERT's attention and its two wide ones, and of GPT-2's four.
 BERT, GPT2 = 4 * (32 + 32) + 2 * (32 + 64), (16 + 48) + (16 + 16) + 2 * (16 + 64)
 LAYERS = 2

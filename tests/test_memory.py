@@ -16,7 +16,7 @@ from finetrail.schema import Lora
 from finetrail.training import adapters
 from finetrail.training.memory import checkpoint_gradients
 
-LORA = Lora(rank=2, alpha=4.0, dropout=0.1, target_modules=None, keep=False)
+LORA = Lora(rank=2, alpha=4.0, dropout=0.1, target_modules=None, keep=False, quantize=None)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def test_a_second_text_keeps_its_type(head: str) -> None:
 @pytest.mark.parametrize(("name", "head"), [("bert", "sequence"), ("bert", "tokens"), ("llama", "next token")])
 def test_adapters_and_checkpointed_gradients_go_with_it(name: str, head: str) -> None:
     model, batch = made(name, head), padded_batch(head)
-    adapters.add(model, Lora(rank=2, alpha=4, dropout=0.0, target_modules=None, keep=False))
+    adapters.add(model, Lora(rank=2, alpha=4, dropout=0.0, target_modules=None, keep=False, quantize=None))
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:

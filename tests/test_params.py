@@ -143,7 +143,8 @@ def test_a_loss_by_a_teacher_needs_one(folder: Path) -> None:
 def test_adapters_of_some_layers_are_not_kept(folder: Path) -> None:
     path = Path("recipes/token_classification/wnut16-3-layers.yaml")
     keys = "".join(
-        f"    {line}\n" for line in ("rank: 2", "alpha: 4.0", "dropout: 0.0", "target_modules:", "keep: true")
+        f"    {line}\n"
+        for line in ("rank: 2", "alpha: 4.0", "dropout: 0.0", "target_modules:", "keep: true", "quantize:")
     )
     edit(path, "  lora:\n", f"  lora:\n{keys}")
     with pytest.raises(UserError, match="train.lora.keep: adapters of a model without some of its layers"):

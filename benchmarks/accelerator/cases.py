@@ -25,7 +25,7 @@ FORMULA = (
     "+ 6 * width * vocabulary * predicted tokens for a language model; weights: without embeddings; "
     "4 in place of 6 for frozen weights"
 )
-LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": None, "keep": False}
+LORA = {"rank": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": None, "keep": False, "quantize": None}
 
 
 # What a task's section train has besides.

@@ -1,5 +1,6 @@
 """Turns a model into one of which only small adapters and the head train, and back into a plain model (LoRA)."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from finetrail import schema, stage
 from finetrail.errors import UserError
+from finetrail.training import four_bits
 
 # A masked language model has none to give, so it may be new: it stands in the base model, and belongs to the head.
 POOLER = "pooler."
@@ -65,13 +67,22 @@ def chosen(layers: list[str], target_modules: list[str] | None) -> list[str]:
     return [name for name in layers if any(f".{name}".endswith(f".{module}") for module in target_modules)]
 
 
+def shrink(model: PreTrainedModel, lora: schema.Lora, precision: str) -> dict[str, torch.Tensor]:
+    """Keep the weights below the adapters in fewer bits, where that may be, and return what merge() needs for it."""
+    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"  # FSDP spreads weights of one type only
+    if lora.quantize is not None:
+        four_bits.quantize(adapted(model), four_bits.device(spread), precision)
+        return {}
+    return halve(model) if precision == "bf16" and not spread else {}
+
+
 def halve(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Keep the weights below the adapters in bf16, as autocast would make them for each pass: the results are the same.
 
     Returns those weights as they were, by name, for merge(); on a GPU they then take half of its memory.
     """
     whole = {}
-    for name, layer in _adapted(model).items():
+    for name, layer in adapted(model).items():
         for key, weight in layer.get_base_layer().named_parameters():
             whole[f"{name}.{key}"] = weight.data
             weight.data = weight.data.to(torch.bfloat16)
@@ -81,9 +92,10 @@ def halve(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def merge(model: PreTrainedModel, whole: dict[str, torch.Tensor]) -> None:
     """Add what the adapters learned to the weights below them: a plain model again, with the names it had.
 
-    whole: what halve() returned, or nothing.
+    whole: what shrink() returned. Weights that were in 4 bits keep the values that the adapters learned beside.
     """
-    for name, layer in _adapted(model).items():
+    four_bits.restore(adapted(model))
+    for name, layer in adapted(model).items():
         for key, weight in layer.get_base_layer().named_parameters():
             weight.data = whole.get(f"{name}.{key}", weight.data).to(weight.device)
         layer.merge()
@@ -102,7 +114,7 @@ def save(model: PreTrainedModel, lora: schema.Lora, folder: Path) -> None:
         **_settings(lora),
         target_modules=layers,
         modules_to_save=heads or None,
-        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in _adapted(model).values()),
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in adapted(model).values()),
         inference_mode=True,
     )
     values = config.to_dict()
@@ -124,5 +136,6 @@ def _trained_beside(model: PreTrainedModel) -> list[str]:
     return sorted(name for name in trained if not any(name.startswith(f"{other}.") for other in trained))
 
 
-def _adapted(model: PreTrainedModel) -> dict[str, LoraLayer]:
+def adapted(model: PreTrainedModel) -> dict[str, LoraLayer]:
+    """Return the layers that have adapters, by their names in the base model."""
     return {name: layer for name, layer in model.base_model.named_modules() if isinstance(layer, LoraLayer)}

@@ -60,6 +60,8 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
         yield "a model that reads no numbers from the device"
     if hasattr(settings, "distillation"):  # its loss looks for the tokens with labels on the device
         yield "no teacher"
+    if settings.lora is not None and settings.lora.quantize is not None:
+        yield "lora.quantize null"
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
     if getattr(model, "piece_size", None) not in (None, settings.batch_size):

@@ -18,7 +18,7 @@ from toys import projects
 from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
 from finetrail import layout, params, tasks
-from finetrail.training import prefetch
+from finetrail.training import four_bits, prefetch
 from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, tokenize, train
 
@@ -274,7 +274,7 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
 
 
 def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
-    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True}
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True, "quantize": None}
     plain = trained(task, engine="trainer", lora=None)
     one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
     trained(task, lora=None, gradient_checkpointing=False)  # for the next test
@@ -284,6 +284,41 @@ def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str)
     assert load(one[model]).keys() == load(plain[model]).keys()
     record = json.loads(one["data/trained/training.json"])
     assert 0 < record["parameters_trained"] < json.loads(plain["data/trained/training.json"])["parameters_trained"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
+    tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized("token_classification")
+    monkeypatch.setattr(four_bits, "device", lambda spread: torch.device("cpu"))
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": False}
+    plain = trained("token_classification", engine=engine, lora=lora | {"quantize": None})
+    undisturbed = trained("token_classification", engine=engine, lora=lora | {"quantize": "nf4"})
+    updated = Journal.updated
+
+    def kill(self: Journal, update: int) -> None:
+        updated(self, update)
+        if update == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "updated", kill)
+        with pytest.raises(Killed):
+            trained("token_classification")
+    [checkpoint] = layout.SCRATCH.glob("train/*/checkpoint-*")
+    held = load((checkpoint / "model.safetensors").read_bytes())
+    assert trained("token_classification") == undisturbed
+    trained("token_classification", engine="trainer", lora=None)  # for the next test
+    model = "data/trained/model.safetensors"
+    whole = load(plain[model])
+    assert {name: weight.shape for name, weight in load(undisturbed[model]).items()} == {
+        name: weight.shape for name, weight in whole.items()
+    }
+    assert any("lora_A" in name for name in held) and not any("base_layer.weight" in name for name in held)
+    assert undisturbed[model] != plain[model]
+    records = [json.loads(files["data/trained/training.json"]) for files in (plain, undisturbed)]
+    assert records[0]["parameters"] == records[1]["parameters"] == sum(weight.size for weight in whole.values())
 
 
 def test_another_setting_never_meets_an_old_checkpoint(

@@ -504,7 +504,7 @@ def test_parts_go_with_what_averages_gradients_over_processes(base: Path, tokeni
 @pytest.mark.usefixtures("restored_torch")
 def test_parts_go_with_gradient_checkpoints_and_adapters(base: Path, tokenizer: Any) -> None:
     model = build(base)[0]
-    adapters.add(model, Lora(rank=2, alpha=4.0, dropout=0.0, target_modules=None, keep=False))
+    adapters.add(model, Lora(rank=2, alpha=4.0, dropout=0.0, target_modules=None, keep=False, quantize=None))
     memory.checkpoint_gradients(without_dropout(model))
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
 

@@ -15,7 +15,7 @@ from finetrail.training import shards
 from stages import train
 
 __all__ = ["tokenized"]  # a fixture
-LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": False}
+LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": False, "quantize": None}
 
 
 def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> None:

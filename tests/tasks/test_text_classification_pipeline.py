@@ -129,7 +129,7 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     monkeypatch.chdir(project)
     for one in (download_corpus, download_model, tokenize):
         one.main()
-    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": True}
+    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": True, "quantize": None}
     changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"}
     found = {}
     for engine in train.ENGINES:

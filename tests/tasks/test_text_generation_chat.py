@@ -314,7 +314,7 @@ def project(
     made["corpus"]["reader"] = {"format": "jsonl", "columns": {"messages": "conversations"}, "encoding": "utf-8"}
     made["model"]["source"] = {"kind": "file", "path": str(base), "sha256": None}
     made["tokenize"] |= {"template": None, "chat": {"template": None, "bad_conversations": "refuse"}, "block_size": 128}
-    lora = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": None, "keep": True}
+    lora = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": None, "keep": True, "quantize": None}
     made["train"] |= {"epochs": 3.0, "lora": lora}
     made["evaluate"]["samples"] |= {"temperature": 0.0, "max_new_tokens": 12}
     toys.save(folder, "text_generation", made)
