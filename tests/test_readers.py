@@ -271,7 +271,12 @@ CONLLU = """# newdoc id = n01
 def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, label, first, second):
     records = read(tmp_path, conllu(label), a=CONLLU)
     assert sentences(records) == [(["vamos", "nos", "a", "el", "mar"], first), (["10 000", "sí"], second)]
-    assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("1", "a:13")]
+    assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("a:13", "a:13")]
+
+
+def test_conllu_without_any_sent_id_has_running_numbers(tmp_path):
+    content = CONLLU.replace("# sent_id = n01-1\n", "")
+    assert [record.id for record in read(tmp_path, conllu(), a=content)] == ["0", "1"]
 
 
 @pytest.mark.parametrize("given", ["1.0", "", "3 ", "0", "01", "１", "1-", "a", "1-2-3"])
@@ -294,7 +299,7 @@ def test_ids_of_an_earlier_file_get_their_files_name_and_those_of_one_file_are_r
         (tmp_path / name).write_text(CONLLU)
     renamed: set[str] = set()
     records = readers.read(tmp_path, [tmp_path / "a", tmp_path / "b"], conllu(), renamed)
-    assert [record.id for record in records] == ["n01-1", "1", "b:n01-1", "3"]  # the second sentence has no sent_id
+    assert [record.id for record in records] == ["n01-1", "a:13", "b:n01-1", "b:13"]  # the second has none
     assert renamed == {"b:n01-1"}
     with pytest.raises(UserError, match=r"^a:\d+: the id 'n01-1' stands here a second time; expected an id once in a"):
         read(tmp_path, conllu(), a=CONLLU + "\n" + CONLLU)

@@ -70,13 +70,18 @@ def _columns(line: str, where: str, reader: ConllReader) -> list[str]:
 
 
 def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
-    """Yield the words of each sentence, whose id is its sent_id; of one without words too, so that it is counted."""
+    """Yield the words of each sentence, whose id is its sent_id; of one without words too, so that it is counted.
+
+    In a file that has such ids, a sentence without one has its file and line: a number could be another's id.
+    """
+    has_ids = any(_sentence_id(line) is not None for _, line in lines(path, name, reader.encoding))
     for block in blocks(lines(path, name, reader.encoding), _parts_sentences):
-        sentence_id, tokens, labels = None, [], []
+        where = f"{name}:{block[0][0]}"
+        sentence_id, tokens, labels = where if has_ids else None, [], []
         for number, line in block:
             if line.startswith("#"):
-                key, _, value = line[1:].partition("=")
-                sentence_id = value.strip() if key.strip() == "sent_id" else sentence_id
+                own = _sentence_id(line)
+                sentence_id = sentence_id if own is None else own
                 continue
             columns = line.split("\t")
             if len(columns) != CONLLU_WIDTH:
@@ -89,7 +94,12 @@ def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
                     f"{name}:{number}: the id is {columns[0]!r:.60}; expected a word's as 1, a range's as 1-2 or an "
                     "empty node's as 1.1"
                 )
-        yield sentence_id, f"{name}:{block[0][0]}", {"tokens": tokens, "labels": labels}
+        yield sentence_id, where, {"tokens": tokens, "labels": labels}
+
+
+def _sentence_id(line: str) -> str | None:
+    key, _, value = line.removeprefix("#").partition("=")
+    return value.strip() if line.startswith("#") and key.strip() == "sent_id" else None
 
 
 def _parts_sentences(line: str) -> bool:

@@ -1,6 +1,7 @@
 """Decoding against every span written out, scores against the official scripts, tables and baselines by hand."""
 
 import json
+import math
 import os
 import re
 import string
@@ -563,6 +564,18 @@ def test_the_table_of_thresholds_is_what_predictions_at_them_score() -> None:
     )
     answerable = given.filter(np.array([bool(references) for references in given["references"].to_pylist()]))
     assert "null_thresholds" not in scoring.tables(answerable, TARGET, how())
+
+
+@pytest.mark.parametrize("null_score", [math.inf, -math.inf])
+def test_where_no_question_has_a_span_no_threshold_changes_a_score(null_score: float) -> None:
+    given = predictions_by_hand()
+    given = given.set_column(given.column_names.index("n_best"), "n_best", pa.array([[]] * 7, pa.list_(scoring.SPAN)))
+    null_scores = pa.array([null_score] * 7)
+    given = given.set_column(given.column_names.index("null_scores"), "null_scores", null_scores)
+    rows = scoring.tables(given, TARGET, how())["null_thresholds"]
+    unanswerable = sum(not references for references in given["references"].to_pylist())
+    assert {row["f1"] for row in rows} == {unanswerable / 7}
+    assert [row["best"] for row in rows].count(True) == 1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(-20, 20)), min_size=1, max_size=60))

@@ -370,6 +370,7 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     by_number = (kept + given_up[-1] - given_up) / len(rows)
     differences = np.array([row["null_scores"] for row in rows])
     finite = np.unique(np.round(differences[np.isfinite(differences)], 4))
+    finite = finite if len(finite) else np.zeros(1)  # no question has a span, whatever the threshold
     thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # the first of them: no question is answered
     number = np.searchsorted(differences, thresholds, side="right")
     best = int(by_number[number, 1].argmax())
