@@ -15,6 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from finetrail import environment, layout, schema, stage, tasks
 from finetrail.errors import UserError
 
+SHOWN = 200  # characters of a value in a message
+
 # Nullable keys of params.yaml, and the place in the recipe that each replaces.
 OVERRIDES = {
     "lr": ("train", "lr"),
@@ -197,10 +199,19 @@ def _yaml_problem(error: YAMLError) -> str:
     return "something that YAML has no meaning for there"
 
 
+# Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
+MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
+LARGEST = 2**63
+
+
 def read_yaml(path: Path) -> Any:
     """Read YAML 1.2 as DVC does (PyYAML would read 3e-5 as a string); UserError with file and line if it is not."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"larger than {LARGEST_FILE >> 20} MiB; expected a recipe")
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        _check_sizes(content)
+        return content
     except FileNotFoundError:
         raise UserError(f"{path} is missing; expected it in the project's root, where DVC runs") from None
     except UnicodeDecodeError as error:
@@ -209,6 +220,28 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
+    except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module
+        said = "a number of thousands of digits" if "digits" in str(error) else str(error)
+        raise UserError(f"{path}: not a recipe's YAML: {said}") from None
+
+
+def _check_sizes(content: Any) -> None:
+    """Raise ValueError for what no recipe has and takes hours or a message of megabytes: an alias can hold itself."""
+    left = [(content, 0)]
+    for _ in range(MOST_VALUES):
+        if not left:
+            return
+        value, depth = left.pop()
+        if depth > DEEPEST:
+            raise RecursionError
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise ValueError("a whole number of 2^63 or more; expected a smaller one, or a text in quotes")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | set) else ()
+        left.extend((one, depth + 1) for one in inner)
+    if left:
+        raise ValueError(f"more than {MOST_VALUES:,} values, with those that aliases stand for; expected a recipe")
 
 
 class _InvalidSection(AttributeError):
@@ -322,15 +355,24 @@ def _describe(problem: Any, raw: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if problem["type"] == "string_pattern_mismatch":
-        return f"{key}: {problem['input']!r}; expected {schema.PATTERNS[problem['ctx']['pattern']]}"
+        return f"{key}: {_shown(problem['input'])}; expected {schema.PATTERNS[problem['ctx']['pattern']]}"
     if problem["type"] == "union_tag_invalid":
         context = problem["ctx"]
-        return f"{key}: {context['discriminator']} is {context['tag']!r}; expected {context['expected_tags']}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        return f"{key}: {context['discriminator']} is {_shown(context['tag'])}; expected {context['expected_tags']}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{key}: {problem['ctx']['discriminator']} is missing; expected the key that says which form it has"
+    if problem["type"] == "invalid_key":
+        return f"{key}{'.' if key else ''}{problem['loc'][-1]!r}: a key that is no text; expected names as keys"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    got = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+    got = "" if isinstance(problem["input"], dict) else f", got {_shown(problem['input'])}"
     return f"{key}: {message}{got}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def check() -> None:

@@ -22,6 +22,8 @@ HUB_ID = r"^[\w.-]+(/[\w.-]+)?$"
 OWNED_HUB_ID = r"^[\w.-]+/[\w.-]+$"
 INTERVAL = r"^[1-9]\d* (updates|minutes)$"
 TAG_SHAPE = r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$"
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+DELIMITER = r"^[^\"\r\n\x00]$"
 # A pattern -> what messages say is expected.
 PATTERNS = {
     SHA256: "a sha256, 64 of 0-9 and a-f",
@@ -29,6 +31,8 @@ PATTERNS = {
     HUB_ID: "OWNER/NAME, or NAME",
     OWNED_HUB_ID: "OWNER/NAME",
     INTERVAL: "such as '500 updates' or '10 minutes'",
+    ONE_LINE: "text of one line, without control characters",
+    DELIMITER: "one character, no quote and no line end",
     TAG_SHAPE: "such as B-TYPE, TYPE-B or B_TYPE",
 }
 
@@ -101,7 +105,9 @@ class UrlSource(Settings):
     kind: Literal["url"]
     urls: list[str] = Field(min_length=1, description="one file each; .gz, .zip, .tar and .tar.gz are unpacked")
     sha256: list[Sha256] | None = Field(description="sha256 of each file as served, in the order of urls; null: any")
-    max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+    max_unpacked_mib: int = Field(
+        ge=1, description="a file that is larger, or an archive that unpacks to more, is refused"
+    )
 
     @model_validator(mode="after")
     def _no_credentials(self) -> "UrlSource":
@@ -298,7 +304,7 @@ class CsvReader(Settings):
         description="the task's column -> the file's column, or a list of them. Names: the first line is a header; "
         f"whole numbers: there is none, they count columns from 0, negative ones from the end. {JOINED}"
     )
-    delimiter: str = Field(min_length=1, max_length=1, description="between columns")
+    delimiter: str = Field(pattern=DELIMITER, description="between columns")
     quoting: Literal["minimal", "none"] = Field(
         description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
     )
@@ -433,10 +439,14 @@ SpanReader = DoccanoReader | LabelStudioReader | ProdigyReader | BratReader | Sp
 class Corpus(Settings):
     """What every corpus section has; a task adds its reader and its checks."""
 
-    name: str = Field(min_length=1, description="what people call it: report and model card")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: report and model card"
+    )
     source: Source
     splits: Splits
-    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+    license: str | None = Field(
+        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
+    )
     language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
 
     # Why such a corpus can be no part of a mixture.
@@ -450,8 +460,14 @@ class Corpus(Settings):
 class Mixture(Settings):
     """In place of a corpus: several of one task, mixed in training, and each scored by itself too."""
 
-    name: str = Field(min_length=1, description="what people call all of it: report and model card")
-    license: str | None = Field(description="SPDX id or name, where known; null takes that of the parts, if it is one")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call all of it: report and model card"
+    )
+    license: str | None = Field(
+        max_length=200,
+        pattern=ONE_LINE,
+        description="SPDX id or name, where known; null takes that of the parts, if it is one",
+    )
     language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
     parts: dict[Name, Corpus] = Field(
         min_length=2,
@@ -487,17 +503,25 @@ def parts_of(corpus: "Corpus | Mixture") -> dict[str | None, Corpus]:
 class Model(Settings):
     """The base model."""
 
-    name: str = Field(min_length=1, description="what people call it: the Hub id where it has one")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: the Hub id where it has one"
+    )
     source: ModelSource
-    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+    license: str | None = Field(
+        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
+    )
 
 
 class Teacher(Settings):
     """A finished model of the same task, with the base model's vocabulary and the corpus's labels."""
 
-    name: str = Field(min_length=1, description="what people call it: the Hub id where it has one")
+    name: str = Field(
+        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: the Hub id where it has one"
+    )
     source: Source
-    license: str | None = Field(description="SPDX id or name, where known; null takes what the source states")
+    license: str | None = Field(
+        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
+    )
     batch_size: int = Field(ge=1, description="features a step, as its logits are computed")
 
 

@@ -1,5 +1,6 @@
 """Turns BEIR's documents, queries and judgements (qrels) into raw records: one a judged query, or one a document."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -7,6 +8,8 @@ from typing import Any, NamedTuple
 from finetrail.corpus.raw import Raw, as_id, lines, listed, objects, require_text
 from finetrail.errors import UserError
 from finetrail.schema import BeirReader
+
+GRADE = re.compile("-?[0-9]{1,9}")
 
 
 class Judged(NamedTuple):
@@ -68,10 +71,8 @@ def _judged(path: Path, name: str) -> dict[str, Judged]:
 
 
 def _grade(score: str) -> int | None:
-    try:
-        return int(score)
-    except ValueError:
-        return None
+    """Return a relevance; None for what is none: int() alone also takes 1_000, blanks and digits of other scripts."""
+    return int(score) if GRADE.fullmatch(score) else None
 
 
 def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[str, str]]:

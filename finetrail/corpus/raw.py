@@ -2,6 +2,7 @@
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from finetrail.errors import UserError
 Raw = tuple[str | None, str, dict[str, Any]]
 
 CHUNK_BYTES = 1 << 20
+# Codecs of Python's that turn text into text: no file is written in one.
+NO_ENCODINGS = ("idna", "punycode", "raw_unicode_escape", "unicode_escape")
 # The longer mark of UTF-32 begins with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -39,11 +42,13 @@ def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> I
         if line.lstrip().startswith("["):
             raise UserError(f"{where}: a JSON array; expected one JSON object a line{instead}")
         try:
-            example = json.loads(line)
+            example = loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{where}: not JSON: {json_errors.described(error)}; expected an object a line") from None
         except RecursionError:
             raise UserError(f"{where}: JSON nested too deeply; expected one flat object a line") from None
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
         if not isinstance(example, dict):
             raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
         yield where, example
@@ -55,7 +60,7 @@ def document(path: Path, name: str, encoding: str | None, instead: str = "") -> 
     `instead` is what messages say beside, where the file is several values.
     """
     try:
-        return json.loads("".join(decoded(path, name, encoding)))
+        return loads("".join(decoded(path, name, encoding)))
     except json.JSONDecodeError as error:
         several = instead if error.msg.startswith("Extra data") else ""
         raise UserError(
@@ -63,6 +68,28 @@ def document(path: Path, name: str, encoding: str | None, instead: str = "") -> 
         ) from None
     except RecursionError:
         raise UserError(f"{name}: JSON nested too deeply; expected arrays of plain objects") from None
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def loads(text: str) -> Any:
+    """Return a JSON value; ValueError where a key stands twice in an object, or a number has thousands of digits."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except ValueError as error:
+        if "digits" not in str(error):
+            raise
+        raise ValueError("a number of thousands of digits; expected a smaller one, or a text in quotes") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(
+            f"the key {max(counts, key=counts.__getitem__)!r:.60} stands twice in an object; expected once"
+        )
+    return found
 
 
 def at_path(example: dict[str, Any], path: str, where: str) -> Any:
@@ -124,7 +151,9 @@ def require_text(values: Any, where: str) -> None:
 def as_id(given: Any, where: str) -> str:
     """Return an id as a string; UserError where it is neither a string nor a whole number."""
     if not isinstance(given, str | int) or isinstance(given, bool):
-        raise UserError(f"{where}: the id is {given!r}; expected a string or a whole number")
+        raise UserError(f"{where}: the id is {given!r:.60}; expected a string or a whole number")
+    if given == "":
+        raise UserError(f"{where}: the id is empty; expected a string or a whole number")
     return str(given)
 
 
@@ -205,7 +234,9 @@ def _encoding(beginning: bytes, name: str, declared: str | None) -> str:
     try:
         "a".encode(encoding)  # refuses those of bytes, such as base64, which the next line takes
         decoder = codecs.getincrementaldecoder(encoding)()
-    except (LookupError, UnicodeError):
+        if codecs.lookup(encoding).name.replace("-", "_") in NO_ENCODINGS:
+            raise LookupError
+    except (LookupError, ValueError):  # the latter of a name with a NUL, and of UnicodeError
         raise UserError(f"reader.encoding: Python knows no encoding {encoding!r}; expected such as utf-8") from None
     with suppress(UnicodeError):  # which is told with its place when it is read
         if "\0" in decoder.decode(beginning):

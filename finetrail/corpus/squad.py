@@ -33,12 +33,18 @@ def squad(path: Path, name: str, _: SquadReader) -> Iterator[Raw]:
 
 
 def _answers(question: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    if question.get("is_impossible") is True:
-        return []
-    return [
+    impossible = question.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise UserError(f"{where}: is_impossible is {impossible!r:.60}; expected true or false")
+    answers = [
         {"text": _get(answer, "text", str, place), "start": _get(answer, "answer_start", int, place)}
-        for place, answer in _items(question, "answers", f"{where}.")
+        for place, answer in (
+            [] if impossible and "answers" not in question else _items(question, "answers", f"{where}.")
+        )
     ]
+    if impossible and answers:
+        raise UserError(f"{where}: is_impossible is true, and there are answers; expected one or the other")
+    return answers
 
 
 def _items(parent: Any, key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -173,10 +173,10 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
     wanted = parts(reader.columns)
     for column in wanted:
         _require_column(file.schema_arrow, column, name)
-    class_names = _class_names(file.schema_arrow.metadata or {}, wanted)
+    class_names = _class_names(file.schema_arrow.metadata or {}, wanted, name)
     row = 0
     for batch in _batches(file, sorted(wanted), name):
-        for example in batch.to_pylist():
+        for example in _as_python(batch, name):
             where = f"{name}, row {row}"
             found = {column: at_path(example, column, where) for column in wanted}
             for column, names in class_names.items():
@@ -188,6 +188,8 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
 
 def _require_column(columns: pa.Schema, path: str, name: str) -> None:
     """Raise UserError where a schema has neither this column nor, in its structs, this path."""
+    if columns.names.count(path) > 1:
+        raise UserError(f"{name}: {columns.names.count(path)} columns {path!r}; expected each name once")
     if path in columns.names:
         return
     fields, inside = {field.name: field.type for field in columns}, ""
@@ -213,18 +215,37 @@ def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa
         yield batch
 
 
-def _class_names(metadata: dict[bytes, bytes], wanted: list[str]) -> dict[str, list[str]]:
-    """Return the names of the ClassLabels, and lists of them, that `datasets` describes in a file's schema."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+def _as_python(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:  # Arrow takes the file's word for it
+        raise UserError(f"{name}: a column of texts has bytes that are not UTF-8; expected a binary column") from None
+
+
+def _class_names(metadata: dict[bytes, bytes], wanted: list[str], name: str) -> dict[str, list[str]]:
+    """Return the names of the ClassLabels, and lists of them, that `datasets` describes in a file's schema.
+
+    A description of another form than that of `datasets` says nothing. UserError where a ClassLabel has no names.
+    """
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
     found = {}
     for column in wanted:
-        feature = features.get(column) or _described(features, column)
+        feature = (features.get(column) if isinstance(features, dict) else None) or _described(features, column)
         # Sequence, List and LargeList hold their items' feature as "feature"; datasets before 4 also wrote [feature].
-        while isinstance(feature, list) or "feature" in feature:
+        while (isinstance(feature, list) and feature) or (isinstance(feature, dict) and "feature" in feature):
             feature = feature[0] if isinstance(feature, list) else feature["feature"]
-        if feature.get("_type") == "ClassLabel":
-            found[column] = feature["names"]
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            found[column] = _checked_names(feature.get("names"), f"{name}: column {column!r}")
     return found
+
+
+def _checked_names(names: Any, where: str) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names) or len({*names}) < len(names):
+        raise UserError(f"{where}: its ClassLabel has the names {names!r:.60}; expected a list of texts, each once")
+    return names
 
 
 def _described(features: Any, path: str) -> Any:
@@ -240,6 +261,6 @@ def _named(value: Any, names: list[str], where: str) -> Any:
     if value is None:
         return None
     # -1 is how datasets marks a label that is not known; names[-1] would be the last one.
-    if not 0 <= value < len(names):
-        raise UserError(f"{where} holds {value}; its ClassLabel names 0 to {len(names) - 1}")
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        raise UserError(f"{where} holds {value!r:.60}; its ClassLabel names 0 to {len(names) - 1}")
     return names[value]

@@ -1,6 +1,7 @@
 """An archive (.gz, .zip, .tar, .tar.gz, .tgz) -> its files, and none outside the folder or beyond the limit."""
 
 import gzip
+import os
 import shutil
 import stat
 import tarfile
@@ -12,6 +13,8 @@ from typing import IO
 from finetrail.errors import UserError
 
 CHUNK = 1 << 20
+MOST_MEMBERS = 1_000_000
+LONGEST_NAME, SHOWN = 255, 60  # bytes that common file systems take, and characters in a message
 TARS = (".tar", ".tar.gz", ".tgz")
 ENDINGS = (*TARS, ".zip", ".gz")
 
@@ -60,7 +63,8 @@ def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
         # A stream (r|) is read once, from front to end; seeking would go around the limit.
         limited = _Limited(plain, limit_mib)
         with tarfile.open(fileobj=limited, mode="r|") as tar:  # type: ignore[call-overload]  # it calls read() only
-            for member in tar:
+            for number, member in enumerate(tar):
+                _check_number(number)
                 if member.issparse() or not (member.isdir() or member.isreg()):
                     raise UserError(f"member {member.name!r} is a link or a special file; expected files and folders")
                 _check_name(member.name, root, member.isdir())
@@ -74,6 +78,7 @@ def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
 def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
     used = 0
     with zipfile.ZipFile(path) as archive:
+        _check_number(len(archive.infolist()))
         for member in archive.infolist():
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise UserError(f"member {member.filename!r} is a link; expected files and folders")
@@ -104,11 +109,20 @@ def _write(content: "IO[bytes] | _Limited | None", target: Path) -> None:
             shutil.copyfileobj(content, file, CHUNK)
 
 
+def _check_number(members: int) -> None:
+    if members > MOST_MEMBERS:
+        raise UserError(f"more than {MOST_MEMBERS:,} files; expected fewer, or the files unpacked")
+
+
 def _check_name(name: str, root: Path, is_folder: bool) -> None:
     """Refuse a member by its name: it must stay below the folder, on Windows too, and take no other's place."""
     for flavour in (PurePosixPath, PureWindowsPath):
         if flavour(name).anchor or ".." in flavour(name).parts or "\0" in name:
             raise UserError(f"member {name!r} would be written outside the folder; nothing of the archive is used")
+    if not PurePosixPath(name).parts:
+        raise UserError(f"member {name!r} has no name; expected files and folders")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
+        raise UserError(f"member {name[:SHOWN]!r}...: a name of more than {LONGEST_NAME} bytes; expected a shorter one")
     target = root / name
     taken = target.is_file() if is_folder else target.exists()
     if taken or any(parent.is_file() for parent in target.parents):

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from finetrail import schema
@@ -10,6 +11,8 @@ from finetrail.errors import UserError
 from finetrail.sources import archives
 from finetrail.sources.provenance import Fetched, hash_file, record
 from finetrail.stage import remove
+
+SYSTEM = ("/proc", "/sys", "/dev")
 
 
 def fetch(source: schema.FileSource) -> Fetched:
@@ -46,22 +49,58 @@ def fetch_archives(source: schema.ArchiveSource, scratch: Path) -> Fetched:
 def locate(pattern: str) -> tuple[Path, list[str]]:
     """Return the folder that a file, a folder or a glob stands in, and the files below it (none if there are none)."""
     path = Path(pattern)
-    if path.is_file():
-        return path.parent, [path.name]
-    if path.is_dir():
-        return path, below(path)
+    try:
+        if path.is_file():
+            return path.parent, [path.name]
+        if path.is_dir():
+            return path, below(path)
+    except OSError as error:  # a name that is too long
+        raise UserError(f"file source {pattern:.100}: {error.strerror}; expected a file, a folder or a glob") from None
+    if "\0" in pattern:
+        raise UserError(f"file source {pattern!r}: a NUL in a name; expected a file, a folder or a glob")
     plain = []
     for part in path.parts:
         if glob.has_magic(part):
             break
         plain.append(part)
     root = Path(*plain)
+    _refuse_system(root)
     matches = (Path(match) for match in glob.glob(pattern, recursive=True))
     return root, sorted(match.relative_to(root).as_posix() for match in matches if match.is_file())
 
 
 def below(root: Path) -> list[str]:
-    """Return all files below a folder, sorted, without Python's bytecode; links to folders are followed."""
-    walk = os.walk(root, followlinks=True)
-    paths = (Path(folder, name).relative_to(root) for folder, _, names in walk for name in names)
-    return sorted(path.as_posix() for path in paths if "__pycache__" not in path.parts)
+    """Return all files below a folder, sorted, without Python's bytecode; links to folders are followed.
+
+    UserError for what is no data: pipes and devices, whose end never comes, and links to a folder around them.
+    """
+    _refuse_system(root)
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+        for name in (name for name in folders if os.path.islink(os.path.join(folder, name))):
+            if Path(folder).resolve().is_relative_to(Path(folder, name).resolve()):
+                raise UserError(f"{Path(folder, name)}: a link to a folder that it is in; expected folders that end")
+        found += [_regular(Path(folder, name)).relative_to(root).as_posix() for name in names]
+    return sorted(found)
+
+
+def _regular(path: Path) -> Path:
+    try:
+        mode = path.stat().st_mode
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{os.fsencode(path)!r}: a name that is not UTF-8; expected one that is") from None
+    except OSError as error:  # a link to nothing, or to itself
+        raise UserError(f"{path}: {error.strerror}; expected a file that can be read") from None
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: a pipe, a socket or a device; expected files")
+    return path
+
+
+def _refuse_system(folder: Path) -> None:
+    """Raise UserError for the root, and where files are the kernel's: reading them all takes hours, or never ends."""
+    found = folder.resolve()
+    if found == Path(found.anchor) or any(found.is_relative_to(system) for system in SYSTEM):
+        raise UserError(f"{folder}: a folder of the system; expected a folder of data, or a glob below one")

@@ -41,7 +41,7 @@ def fetch(source: schema.UrlSource, scratch: Path) -> Fetched:
     root.mkdir(parents=True)
     served = []
     for url, name, pinned in zip(source.urls, names, pins, strict=True):
-        path = _download(url, name, pinned, scratch / "downloads" / _key(url))
+        path = _download(url, name, pinned, scratch / "downloads" / _key(url), source.max_unpacked_mib)
         served.append(hash_file(path.parent, name))
         _place(path, root, source.max_unpacked_mib)
     return record(source, root, below(root), served=served)
@@ -70,7 +70,7 @@ def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _download(url: str, name: str, pinned: str | None, folder: Path) -> Path:
+def _download(url: str, name: str, pinned: str | None, folder: Path, limit_mib: int) -> Path:
     """Return the downloaded file; what arrived before an interruption stays beside it as NAME.part."""
     path = folder / name
     if pinned and path.is_file() and hash_file(folder, name)["sha256"] == pinned:
@@ -78,9 +78,9 @@ def _download(url: str, name: str, pinned: str | None, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name}.part"
     if urlsplit(url).scheme in ("http", "https"):
-        _get(url, part)
+        _get(url, part, limit_mib)
     else:
-        _open_elsewhere(url, part)
+        _open_elsewhere(url, part, limit_mib)
     os.replace(part, path)
     if pinned:
         try:
@@ -91,7 +91,7 @@ def _download(url: str, name: str, pinned: str | None, folder: Path) -> Path:
     return path
 
 
-def _get(url: str, part: Path) -> None:
+def _get(url: str, part: Path, limit_mib: int) -> None:
     """Download over HTTP; a connection that breaks is taken up again where it broke."""
     with requests.Session() as session:
         retry = urllib3.Retry(
@@ -107,7 +107,7 @@ def _get(url: str, part: Path) -> None:
             time.sleep(BACKOFF * 2 ** (attempt - 1) if attempt else 0)
             try:
                 with _request(session, url, part) as response:
-                    return _save(response, part)
+                    return _save(response, part, url, limit_mib)
             except urllib3.exceptions.HTTPError as error:
                 broken = error
     got = f"{part.stat().st_size} bytes arrived"
@@ -134,8 +134,11 @@ def _request(session: requests.Session, url: str, part: Path) -> requests.Respon
     return response
 
 
-def _save(response: requests.Response, part: Path) -> None:
-    """Append the rest of a file, or write a whole one; urllib3 raises where it ends before Content-Length."""
+def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> None:
+    """Append the rest of a file, or write a whole one; urllib3 raises where it ends before Content-Length.
+
+    UserError, and nothing of it stays, where it is larger than the limit: a server's answer may never end.
+    """
     validator = part.with_suffix(".validator")
     start = part.stat().st_size if response.status_code == 206 else 0
     if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
@@ -147,12 +150,21 @@ def _save(response: requests.Response, part: Path) -> None:
             validator.write_text(unchanged, encoding="utf-8")
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
+    if (total or 0) > limit_mib << 20:
+        raise _too_large(url, limit_mib)
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     with bar, part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK, decode_content=False):
+            if file.tell() + len(chunk) > limit_mib << 20:
+                part.unlink()
+                raise _too_large(url, limit_mib)
             file.write(chunk)
             bar.update(len(chunk))
     validator.unlink(missing_ok=True)
+
+
+def _too_large(url: str, limit_mib: int) -> UserError:
+    return UserError(f"{url}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected a smaller file")
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -171,10 +183,12 @@ def _reason(error: requests.RequestException) -> str:
     return str(cause)
 
 
-def _open_elsewhere(url: str, part: Path) -> None:
+def _open_elsewhere(url: str, part: Path, limit_mib: int) -> None:
     """Copy a file of another protocol (s3, gs, ftp, file ...) through fsspec."""
     try:
         system, path = fsspec.url_to_fs(url)
+        if (system.size(path) or 0) > limit_mib << 20:
+            raise _too_large(url, limit_mib)
         bar = {"unit": "B", "unit_scale": True, "desc": part.stem, "disable": None}
         system.get_file(path, part, callback=TqdmCallback(tqdm_kwargs=bar))
     except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed

@@ -120,6 +120,8 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{split}: texts that stand there with different targets: {of_split['contradictions']:,}")
     if frequencies := _by_frequency(checks["splits"]["train"].get("labels", {})):
         (most, many), (least, few) = frequencies[0], frequencies[-1]
+        if len(frequencies) == 1:
+            lines.append(f"train: all texts have one label, {shown(most)}: there is nothing to learn")
         if many > IMBALANCED * few:
             lines.append(f"train: imbalanced: {shown(most)} stands there {many:,} times, {shown(least)} {few:,}")
     lines += [

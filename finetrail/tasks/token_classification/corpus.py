@@ -16,7 +16,7 @@ from finetrail import layout
 from finetrail.corpus import spans
 from finetrail.corpus.brat import DISCONTINUOUS
 from finetrail.corpus.duplicates import digest, duplicates, shared
-from finetrail.corpus.labels import alike
+from finetrail.corpus.labels import alike, shown
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import SHAPE, to_iob2
 from finetrail.corpus.words import cut
@@ -124,7 +124,12 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
         if of_split["repaired_transitions"]:
             lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
+        if of_split["empty_tokens"]:
+            lines.append(f"{split}: tokens without a character, which no model sees: {of_split['empty_tokens']:,}")
     lines += checks.get("notes", [])
+    if len(checks["splits"]["train"]["labels"]) < 2:
+        only = "".join(map(shown, checks["splits"]["train"]["labels"]))
+        lines.append(f"train: all tokens have one label, {only}: there is nothing to learn")
     what = "labels" if checks["scheme"] == "none" else "entity types"
     lines += [f"{what} that differ in blanks, case or Unicode form alone: {line}" for line in alike(_kinds(checks))]
     for pair, count in checks["leakage"].items():
@@ -133,7 +138,7 @@ def warnings(checks: dict[str, Any]) -> list[str]:
             lines.append(f"{second}: sentences that also stand in {first}: {count:,}")
     for split, unseen in checks["unseen_labels"].items():
         if unseen:
-            labels = ", ".join(f"{label} ({count:,})" for label, count in unseen.items())
+            labels = ", ".join(f"{shown(label)} ({count:,})" for label, count in unseen.items())
             lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
     return lines
 
@@ -169,9 +174,9 @@ def _of_spans(record: Record, rules: SpanRules, where: str, counts: Counts) -> d
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     counts.spans += len(values["spans"])
-    for kind, shown in [*values["misfits"], *misfits]:
+    for kind, misfit in [*values["misfits"], *misfits]:
         counts.misfits[kind] += 1
-        counts.shown.setdefault(kind, f"{shown}, in example {record.id!r}")
+        counts.shown.setdefault(kind, f"{misfit}, in example {record.id!r}")
     starts, ends = ([word[side] for word in words] for side in (0, 1))
     tokens = [text[start:end] for start, end in words]
     return {"id": record.id, "tokens": tokens, "labels": labels, "text": text, "starts": starts, "ends": ends}
