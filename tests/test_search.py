@@ -550,6 +550,8 @@ def test_a_search_that_is_ended_ends_its_trials_and_goes_on_with_them(
     pids = of.folder / "0/project/pids"
     while not pids.exists() or not pids.read_text():
         time.sleep(0.01)
+    opened = Path(f"/proc/{pids.read_text().split()[0]}/fd")
+    assert str(of.folder / "0/lock") in [os.readlink(file) for file in opened.iterdir()]
     stop.set()
     worker.join()
 
