@@ -404,10 +404,13 @@ def test_an_experiment_comes_into_the_project(repository: Path) -> None:
     with places.taken(folder, []) as place:
         places.prepare(repository, folder, place)
         assert places.bring(repository, folder, place, "x-0001") == commit  # DVC made none: nothing had changed
+        assert not places.was_left(repository, folder, place, "x-0001")
         git(place.project, "commit", "--quiet", "--message", "trial")
         ref = f"refs/exps/{commit[:2]}/{commit[2:]}/x-0001"
         git(place.project, "update-ref", ref, "HEAD")
-        assert places.bring(repository, folder, place, "x-0001") == "x-0001"
+        assert places.was_left(repository, folder, place, "x-0001")
+    with places.taken(folder, [7]) as place:
+        assert not places.was_left(repository, folder, place, "x-0001")  # no clone
     assert git(repository, "show", f"{ref}:params.yaml") == "lr: 2"
 
 
@@ -509,6 +512,7 @@ def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake
 
     monkeypatch.setattr(places, "prepare", prepare)
     monkeypatch.setattr(places, "bring", bring)
+    monkeypatch.setattr(places, "was_left", lambda *_: False)
     monkeypatch.setattr(places, "changed_since", lambda *_: False)
     monkeypatch.setattr(drive, "SECONDS", 0.02)
 

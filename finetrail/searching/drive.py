@@ -114,8 +114,8 @@ class Search:
     def _run(self, place: Place, running: Running, stop: threading.Event) -> None:
         """Run a trial to its end, unless the pruner or `stop` ends it before."""
         name, metric = f"{self.name}-{running.number:04d}", self.begun.metric
-        if running.number in self.experiments():  # the search was ended just after that
-            return running.finish(self.read(name, metric))
+        if running.number in self.experiments() or places.was_left(self.root, self.folder, place, name):
+            return running.finish(self.read(name, metric))  # the search was killed before it noted that
         places.prepare(self.root, self.folder, place)
         log = self.folder / f"{name}.log"
         stage.log(f"{name}: {shown(running.settings)} (log: {log.relative_to(self.root)})")

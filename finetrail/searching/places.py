@@ -105,10 +105,18 @@ def bring(root: Path, folder: Path, place: Place, name: str) -> str:
     """
     commit = (folder / COMMIT).read_text()
     ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
-    if not git(place.project, "for-each-ref", ref):
+    if not git(place.project, "--git-dir=.git", "for-each-ref", ref):
         return commit
     git(root, *QUIETLY, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(place.project), f"+{ref}:{ref}")
     return name
+
+
+def was_left(root: Path, folder: Path, place: Place, name: str) -> bool:
+    """Bring an experiment that a trial has finished there after its search was killed; tell whether there is one."""
+    try:
+        return bring(root, folder, place, name) == name
+    except (subprocess.CalledProcessError, OSError):  # no clone, or a damaged one
+        return False
 
 
 def git(folder: Path, *arguments: str) -> str:
