@@ -397,6 +397,22 @@ def test_a_damaged_clone_is_made_anew_and_git_does_not_go_up_to_the_project(repo
     assert git(repository, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
+def test_a_clone_forgets_outputs_that_the_cache_lacks(repository: Path, tmp_path: Path) -> None:
+    yaml, folder = YAML(typ="safe", pure=True), repository / ".scratch/search/x"
+    stages = {name: {"cmd": name, "outs": [{"path": name, "hash": "md5", "md5": name * 16}]} for name in ("ab", "cd")}
+    yaml.dump({"schema": "2.0", "stages": stages}, repository / "dvc.lock")
+    git(repository, "add", "dvc.lock")
+    git(repository, "commit", "--quiet", "--message", "lock", "dvc.lock")
+    (tmp_path / "cache/files/md5/ab").mkdir(parents=True)
+    (tmp_path / "cache/files/md5/ab" / ("ab" * 15)).touch()
+    places.note(repository, folder)
+    with places.taken(folder, []) as place:
+        places.prepare(repository, folder, place)
+
+    assert yaml.load(place.project / "dvc.lock") == {"schema": "2.0", "stages": {"ab": stages["ab"]}}
+    assert len(yaml.load(repository / "dvc.lock")["stages"]) == 2
+
+
 def test_an_experiment_comes_into_the_project(repository: Path) -> None:
     folder = repository / ".scratch/search/x"
     places.note(repository, folder)

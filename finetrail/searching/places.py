@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from finetrail import layout, stage
 from finetrail.errors import UserError
@@ -91,6 +92,7 @@ def prepare(root: Path, folder: Path, place: Place) -> None:
         git(root, "clone", "--quiet", "--no-checkout", "--local", str(root), str(place.project))
         _reset(root, folder, place.project)
         _share(root, place.project)
+    _leave_out_missing(place.project)
 
 
 def forget(place: Place) -> None:
@@ -148,6 +150,24 @@ def _share(root: Path, clone: Path) -> None:
         (clone / LINKED).symlink_to((root / LINKED).resolve())
         with (clone / ".git/info/exclude").open("a") as exclude:
             exclude.write(f"/{LINKED}\n")
+
+
+def _leave_out_missing(clone: Path) -> None:
+    """Take the stages out of dvc.lock whose outputs the cache lacks.
+
+    DVC (3.67) looks into them at the end of `exp run`, and fails where all stages came from the run-cache.
+    """
+    lock, yaml = clone / "dvc.lock", YAML()
+    stages = yaml.load(lock).get("stages", {}) if lock.exists() else {}
+    with Repo(str(clone)) as repo:
+        path = repo.cache.local.oid_to_path
+        has = {
+            name: all(Path(path(out["md5"])).exists() for out in one.get("outs", ()) if "md5" in out)
+            for name, one in stages.items()
+        }
+    if not all(has.values()):
+        kept = {name: one for name, one in stages.items() if has[name]}
+        yaml.dump({"schema": "2.0", "stages": kept}, lock)
 
 
 def _commit(root: Path) -> str:
