@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from finetrail import schema, tasks  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
+from finetrail.searching import space  # noqa: E402
 from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
@@ -204,6 +205,9 @@ def keys() -> str:
     parts += ["## Sources (corpus.source and model.source)", ""]
     for model in members(schema.Model.model_fields["source"].annotation):
         parts += [f"### kind: {kind(model, 'kind')}", "", *section(model)]
+    parts += ["## Searches (searches/NAME.yaml)", "", *section(space.Space)]
+    for model in space.KINDS:
+        parts += [f"### fields of kind: {kind(model, 'kind')}", "", *section(model)]
     return "\n".join(parts).strip()
 
 

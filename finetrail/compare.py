@@ -18,6 +18,8 @@ from finetrail.comparison.runs import System, Unavailable
 from finetrail.comparison.words import Corrected
 from finetrail.evaluation.significance import Settings
 
+DEFAULTS = Settings(samples=10_000, confidence=0.95, seed=42)
+
 
 def main() -> None:
     """Compare each system with the first one, and print what was found."""
@@ -65,9 +67,13 @@ def arguments() -> argparse.Namespace:
         help="what may be better. A run is a commit, branch, tag or experiment, or workspace; several with commas "
         "between them are the seeds of one system, and TASK/RECIPE is all experiments of a recipe",
     )
-    parser.add_argument("--samples", type=_positive, default=10_000, help="resamplings (default: %(default)s)")
-    parser.add_argument("--confidence", type=_fraction, default=0.95, help="of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of the resamplings (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=_positive, default=DEFAULTS.samples, help="resamplings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--confidence", type=_fraction, default=DEFAULTS.confidence, help="of the intervals (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of the resamplings (default: %(default)s)")
     parser.add_argument("--show", type=int, default=5, help="changed examples to list (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed examples")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page too")

@@ -69,7 +69,7 @@ def validate() -> None:
 
 def load_params() -> schema.Params:
     """Read and validate params.yaml."""
-    return _validate(schema.Params, layout.PARAMS)
+    return validated(schema.Params, layout.PARAMS)
 
 
 def load_recipe(task: str, recipe: str) -> Any:
@@ -92,7 +92,7 @@ def load_recipe(task: str, recipe: str) -> Any:
         evaluate=(settings.Evaluate, ...),
         export=(schema.Export, ...),
     )
-    return _validate(model, path, partial(_contradictions, task=task))
+    return validated(model, path, partial(_contradictions, task=task))
 
 
 def _train(settings: ModuleType) -> Any:
@@ -303,7 +303,7 @@ def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[st
         yield str(error)
 
 
-def _validate(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
+def validated(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
     """Read a file and validate it; UserError with all that is wrong, also with what `check` yields."""
     raw = read_yaml(path)
     if not isinstance(raw, dict):

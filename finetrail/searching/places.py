@@ -1,0 +1,181 @@
+"""Gives each trial a clone of the project while it runs, so that neither the workspace nor another trial changes."""
+
+import fcntl
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from finetrail import layout, stage
+from finetrail.errors import UserError
+
+COMMIT, CHANGES = "commit", "changes.patch"
+# What a source of kind dvc may name by its revision; not what DVC notes there of runs that go on.
+REFS = (
+    "+refs/heads/*:refs/heads/*",
+    "+refs/tags/*:refs/tags/*",
+    "+refs/exps/*:refs/exps/*",
+    *(f"^refs/exps/{name}" for name in ("exec/*", "stash", "celery/*")),
+)
+# No maintenance in the background, which would keep files of a clone that is removed.
+QUIETLY = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
+# Git does not have them, and recipes name files in them by relative paths.
+LINKED = "corpora"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of one trial at a time: its lock, and the clone."""
+
+    folder: Path
+    lock: int  # file descriptor; the lock lasts as long as a process has it open
+
+    @property
+    def number(self) -> int:
+        """Return the slot's number."""
+        return int(self.folder.name)
+
+    @property
+    def project(self) -> Path:
+        """Return the clone."""
+        return self.folder / "project"
+
+
+def note(root: Path, folder: Path) -> None:
+    """Note the commit that all trials begin with, and the changes to its files; the workspace stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHANGES).write_bytes(_changes(root))
+    (folder / COMMIT).write_text(_commit(root), encoding="utf-8")
+
+
+def changed_since(root: Path, folder: Path) -> bool:
+    """Tell whether the project's files are others than those that the search began with."""
+    return (_commit(root), _changes(root)) != ((folder / COMMIT).read_text(), (folder / CHANGES).read_bytes())
+
+
+def check_tracked(root: Path, file: Path) -> None:
+    """UserError where Git has not a file that each trial needs."""
+    if not git(root, "ls-files", "--", file.as_posix()):
+        raise UserError(f"{file}: Git does not have it, and trials run in clones; expected it added: git add {file}")
+
+
+@contextmanager
+def taken(folder: Path, first: list[int]) -> Iterator[Place]:
+    """Take a slot that no process has, those named `first` before others."""
+    for number in itertools.chain(first, itertools.count()):
+        (folder / str(number)).mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder / str(number) / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(opened)
+            continue
+        try:
+            yield Place(folder / str(number), opened)
+        finally:
+            os.close(opened)
+        return
+
+
+def prepare(root: Path, folder: Path, place: Place) -> None:
+    """Bring a slot's clone to what all trials begin with; what Git ignores stays there: data and checkpoints."""
+    try:
+        _reset(root, folder, place.project)
+    except (subprocess.CalledProcessError, OSError):  # there is none yet, or a kill left it half-changed
+        stage.remove(place.project)
+        git(root, "clone", "--quiet", "--no-checkout", "--local", str(root), str(place.project))
+        _reset(root, folder, place.project)
+        _share(root, place.project)
+    _leave_out_missing(place.project)
+
+
+def forget(place: Place) -> None:
+    """Remove the checkpoints and curves of a trial that is not to go on."""
+    stage.remove(place.project / layout.SCRATCH / "train")
+
+
+def bring(root: Path, folder: Path, place: Place, name: str) -> str:
+    """Bring an experiment from the clone into the project; return its name, or the commit that it does not differ from.
+
+    DVC makes no experiment of a run that changes nothing.
+    """
+    commit = (folder / COMMIT).read_text()
+    ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+    if not git(place.project, "--git-dir=.git", "for-each-ref", ref):
+        return commit
+    git(root, *QUIETLY, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(place.project), f"+{ref}:{ref}")
+    return name
+
+
+def was_left(root: Path, folder: Path, place: Place, name: str) -> bool:
+    """Bring an experiment that a trial has finished there after its search was killed; tell whether there is one."""
+    try:
+        return bring(root, folder, place, name) == name
+    except (subprocess.CalledProcessError, OSError):  # no clone, or a damaged one
+        return False
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Return what Git prints."""
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, encoding="utf-8")
+    return done.stdout
+
+
+def _reset(root: Path, folder: Path, clone: Path) -> None:
+    commit, changes = (folder / COMMIT).read_text(), (folder / CHANGES).absolute()
+    for left in (".git/index.lock", ".git/HEAD.lock"):  # no other process works here
+        stage.remove(clone / left)
+    stage.remove(clone / ".dvc/tmp")
+    # Named, because Git would go up to the user's own repository from a clone that is damaged.
+    here = ("--git-dir=.git", "--work-tree=.")
+    git(clone, *here, "checkout", "--quiet", "--force", "--detach", commit)
+    git(clone, *here, *QUIETLY, "fetch", "--quiet", "--prune", "--no-tags", str(root), *REFS)
+    git(clone, *here, "clean", "--quiet", "--force", "-d")
+    if changes.stat().st_size:
+        git(clone, *here, "apply", "--index", "--whitespace=nowarn", str(changes))
+
+
+def _share(root: Path, clone: Path) -> None:
+    """Let a clone have the project's cache, the settings that Git does not have, and the files that recipes name."""
+    with Repo(str(root)) as theirs, Repo(str(clone)) as own, own.config.edit("local") as local:
+        local.update(theirs.config.load_one("local"))
+        local["cache"]["dir"] = theirs.cache.local_cache_dir
+    if (root / LINKED).exists():
+        (clone / LINKED).symlink_to((root / LINKED).resolve())
+        with (clone / ".git/info/exclude").open("a") as exclude:
+            exclude.write(f"/{LINKED}\n")
+
+
+def _leave_out_missing(clone: Path) -> None:
+    """Take the stages out of dvc.lock whose outputs the cache lacks.
+
+    DVC (3.67) looks into them at the end of `exp run`, and fails where all stages came from the run-cache.
+    """
+    lock, yaml = clone / "dvc.lock", YAML()
+    stages = yaml.load(lock).get("stages", {}) if lock.exists() else {}
+    with Repo(str(clone)) as repo:
+        path = repo.cache.local.oid_to_path
+        has = {
+            name: all(Path(path(out["md5"])).exists() for out in one.get("outs", ()) if "md5" in out)
+            for name, one in stages.items()
+        }
+    if not all(has.values()):
+        kept = {name: one for name, one in stages.items() if has[name]}
+        yaml.dump({"schema": "2.0", "stages": kept}, lock)
+
+
+def _commit(root: Path) -> str:
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
+    except subprocess.CalledProcessError:
+        raise UserError("no Git commit here; expected one: experiments stand on it") from None
+
+
+def _changes(root: Path) -> bytes:
+    return subprocess.run(["git", "diff", "--binary", "HEAD"], cwd=root, check=True, capture_output=True).stdout

@@ -1,0 +1,291 @@
+"""Turns a space file into the settings that a search may try, all of them checked before the first trial."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from ruamel.yaml import YAML
+
+from finetrail import layout, params, schema
+from finetrail.errors import UserError
+from finetrail.schema import Settings
+
+# What a search may try: it changes how a model is trained, and not what it is scored on.
+OF_PARAMS = ("seed", "lr", "epochs", "batch_size")
+OF_RECIPE = ("model", "tokenize", "train")
+# Trials with other values of these have scores that cannot be compared.
+KEPT = ("tokenize.limit", "train.best_metric")
+# Git forbids more than these in an experiment's name, and a number is added to it.
+SEARCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+Scalar = str | int | float | bool | None
+
+
+class Range(Settings):
+    """All numbers between two, both included."""
+
+    log: bool = Field(description="whether each order of magnitude is as likely as the next")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        low, high = self.ends
+        if low >= high:
+            raise ValueError(f"low is {low:g} and high {high:g}; expected low below high")
+        if self.log and low <= 0:
+            raise ValueError(f"low is {low:g}; expected it above 0, or log false")
+        return self
+
+    @property
+    def ends(self) -> list[Any]:
+        """The values that the schema is asked about."""
+        return [getattr(self, name) for name in ("low", "high")]
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether a value can be drawn."""
+        low, high = self.ends
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+class FloatRange(Range):
+    """Any number between two."""
+
+    kind: Literal["float"]
+    low: float = Field(description="the lowest value")
+    high: float = Field(description="the highest value")
+
+    def draw(self, trial: Any, name: str) -> Scalar:
+        """Let Optuna choose."""
+        return float(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+
+class IntRange(Range):
+    """Whole numbers between two."""
+
+    kind: Literal["int"]
+    low: int = Field(description="the lowest value")
+    high: int = Field(description="the highest value")
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether a value can be drawn."""
+        return isinstance(value, int) and super().holds(value)
+
+    def draw(self, trial: Any, name: str) -> Scalar:
+        """Let Optuna choose."""
+        return int(trial.suggest_int(name, self.low, self.high, log=self.log))
+
+
+class Choice(Settings):
+    """One of several values, in no order."""
+
+    kind: Literal["choice"]
+    values: list[Scalar] = Field(min_length=1, description="texts, numbers, truth values or null")
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Choice":
+        if len(self.values) != len({(type(value), value) for value in self.values}):
+            raise ValueError("values has one twice; expected each once")
+        return self
+
+    @property
+    def ends(self) -> list[Any]:
+        """The values that the schema is asked about."""
+        return self.values
+
+    def holds(self, value: Scalar) -> bool:
+        """Tell whether a value can be drawn."""
+        return any(type(value) is type(one) and value == one for one in self.values)
+
+    def draw(self, trial: Any, name: str) -> Scalar:
+        """Let Optuna choose."""
+        chosen: Scalar = trial.suggest_categorical(name, self.values)
+        return chosen
+
+
+KINDS = (FloatRange, IntRange, Choice)
+
+
+class MedianPruning(Settings):
+    """End a trial whose best score so far is below the median of the others' at the same epoch."""
+
+    kind: Literal["median"]
+    startup_trials: int = Field(ge=0, description="trials that must be finished before one is ended")
+    warmup_epochs: int = Field(ge=0, description="epochs that each trial has in any case")
+
+
+class HyperbandPruning(Settings):
+    """Give few epochs to many trials and many to the best of them (Li et al. 2018)."""
+
+    kind: Literal["hyperband"]
+    min_epochs: int = Field(ge=1, description="epochs that each trial has in any case")
+    max_epochs: int = Field(ge=1, description="epochs of a trial that is never ended")
+    reduction_factor: int = Field(ge=2, description="one trial of so many gets so many times the epochs")
+
+
+class Space(Settings):
+    """searches/NAME.yaml: what a search tries. Its experiments are called NAME-0000, NAME-0001 and so on."""
+
+    task: schema.Name = Field(description="as in params.yaml")
+    recipe: schema.Name = Field(description="as in params.yaml: the settings of the first trial, and of all fields not "
+                                            "named here")  # fmt: skip
+    trials: int = Field(ge=2, description="all of them: the first with the recipe's settings, and those ended early")
+    seed: int = Field(ge=0, description="of what is drawn; not params.yaml's")
+    objective: str | None = Field(
+        description="validation metric to improve, by training's curve; null: the recipe's train.best_metric"
+    )
+    pruning: Annotated[MedianPruning | HyperbandPruning, Field(discriminator="kind")] | None = Field(
+        description="when trials are ended early, by the validation curve; null: never"
+    )
+    always: dict[str, Scalar] | None = Field(
+        description="field -> its value in all trials, the first too, such as a limit; null: none"
+    )
+    fields: dict[str, Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]] = Field(
+        min_length=1,
+        description="field -> what it may be: a key of params.yaml (lr, epochs, batch_size, seed), or the path of a "
+        "recipe's key, such as train.warmup",
+    )
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The files that have the fields."""
+        return layout.PARAMS, layout.recipe_file(self.task, self.recipe)
+
+    def location(self, field: str) -> tuple[Path, tuple[str, ...]]:
+        """Return the file and the keys in it where a field stands."""
+        in_params, in_recipe = self.files
+        return (in_params, (field,)) if field in schema.Params.model_fields else (in_recipe, tuple(field.split(".")))
+
+    def changes(self, settings: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Return all that differs from params.yaml and recipe in a trial with these settings, by field."""
+        return {"task": self.task, "recipe": self.recipe} | (self.always or {}) | settings
+
+
+def load(path: Path) -> Space:
+    """Read and validate a space file; UserError with all that is wrong with it."""
+    space: Space = params.validated(Space, path, _problems)
+    return space
+
+
+def check(space: Space, path: Path) -> dict[str, Scalar]:
+    """Ask the schema about each value that the project would be given; return the recipe's own values by field.
+
+    UserError with the field. What two fields contradict each other in is seen only when a trial has both.
+    """
+    params.load_recipe(space.task, space.recipe)
+    with _copied(space) as validate:
+        validate(f"{path}: always", {})
+        own = {field: _own(space, field, path) for field in space.fields}
+        if space.objective:
+            validate(f"{path}: objective", {"train.best_metric": space.objective})
+        for field, values in space.fields.items():
+            for value in values.ends:
+                validate(f"{path}: fields.{field}: {value!r}", {field: value})
+    return own
+
+
+def metric(space: Space) -> str:
+    """Return the validation metric to improve."""
+    own = params.load_recipe(space.task, space.recipe).train.best_metric
+    return space.objective or str((space.always or {}).get("train.best_metric", own))
+
+
+def effective(space: Space, field: str, contents: dict[Path, Any]) -> Any:
+    """Return the value of a field in the contents of the space's files: of an empty override, the recipe's."""
+    file, keys = space.location(field)
+    value = contents[file]
+    for key in keys:
+        value = value[key]
+    if value is None and field in params.OVERRIDES:
+        return effective(space, ".".join(params.OVERRIDES[field]), contents)
+    return value
+
+
+def overrides(space: Space, settings: dict[str, Scalar]) -> list[str]:
+    """Return what `dvc exp run -S` takes: FILE:KEY=VALUE in Hydra's grammar, without FILE where it is params.yaml."""
+    found = []
+    for field, value in space.changes(settings).items():
+        path, keys = space.location(field)
+        of_file = "" if path == layout.PARAMS else f"{path.as_posix()}:"
+        found.append(f"{of_file}{'.'.join(keys)}={_hydra(value)}")
+    return found
+
+
+def _hydra(value: Scalar) -> str:
+    """Write a value in Hydra's grammar, where a text without quotes may be taken for a number."""
+    if isinstance(value, str):
+        # A backslash is an escape only where a quote follows.
+        escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+        return f"'{escaped}'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _problems(space: Any) -> Iterator[str]:
+    always = getattr(space, "always", None) or {}
+    fields = getattr(space, "fields", {})
+    for field in dict.fromkeys((*always, *fields)):
+        section, _, key = field.partition(".")
+        if field in ("task", "recipe") or not (section in OF_RECIPE if key else field in schema.Params.model_fields):
+            yield (
+                f"{field}: expected a key of params.yaml such as lr, or the path of one in a recipe's "
+                f"{', '.join(OF_RECIPE)}, such as train.warmup"
+            )
+    for field in fields:
+        if field in KEPT or (field in schema.Params.model_fields and field not in OF_PARAMS):
+            yield f"fields.{field}: trials with other values of it cannot be compared; expected it below always"
+        if field in always:
+            yield f"{field}: it stands below always and below fields; expected one of them"
+    for shorter, place in params.OVERRIDES.items():
+        if {shorter, ".".join(place)} <= {*always, *fields}:
+            yield f"{shorter} replaces {'.'.join(place)}; expected one of the two"
+
+
+def _own(space: Space, field: str, path: Path) -> Scalar:
+    """Return the value that a field has without a search; UserError where it cannot be set."""
+    file, keys = space.location(field)
+    contents = {name: params.read_yaml(name) for name in space.files}
+    section = contents[file]
+    for depth, key in enumerate(keys, start=1):
+        if not isinstance(section, dict) or key not in section:
+            there = f"one of {', '.join(section)}" if isinstance(section, dict) else "a key that has a section there"
+            raise UserError(f"{path}: fields.{field}: there is no {'.'.join(keys[:depth])} in {file}; expected {there}")
+        section = section[key]
+    for shorter, place in params.OVERRIDES.items():
+        if keys == place and contents[layout.PARAMS][shorter] is not None:
+            raise UserError(f"{path}: fields.{field}: {layout.PARAMS} has {shorter}, which replaces it; expected none")
+    value = effective(space, field, contents)
+    if isinstance(value, dict | list):
+        raise UserError(f"{path}: fields.{field}: it has several values in {file}; expected a key with one")
+    own: Scalar = value
+    return own
+
+
+@contextmanager
+def _copied(space: Space) -> Iterator[Callable[[str, dict[str, Scalar]], None]]:
+    """Work in a copy of params.yaml and the recipe; give the function that validates them with changed settings."""
+    originals = {file: file.read_text(encoding="utf-8") for file in space.files}
+    yaml = YAML(typ="safe", pure=True)
+
+    def validate(what: str, settings: dict[str, Scalar]) -> None:
+        contents = {file: yaml.load(text) for file, text in originals.items()}
+        for field, value in space.changes(settings).items():
+            file, keys = space.location(field)
+            section = contents[file]
+            for key in keys[:-1]:
+                section = section.get(key) if isinstance(section, dict) else None
+            if not isinstance(section, dict):
+                raise UserError(f"{what}: {field}: there is no section {'.'.join(keys[:-1])} in {file}; expected one")
+            section[keys[-1]] = value
+        for file, content in contents.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yaml.dump(content, file)
+        try:
+            params.validate()
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from None
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield validate
