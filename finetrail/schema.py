@@ -24,6 +24,7 @@ INTERVAL = r"^[1-9]\d* (updates|minutes)$"
 TAG_SHAPE = r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$"
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 DELIMITER = r"^[^\"\r\n\x00]$"
+LAUNCHER = r"^([^;&|<>`$\r\n]|\$[A-Za-z_{])+$"
 # A pattern -> what messages say is expected.
 PATTERNS = {
     SHA256: "a sha256, 64 of 0-9 and a-f",
@@ -32,6 +33,7 @@ PATTERNS = {
     OWNED_HUB_ID: "OWNER/NAME",
     INTERVAL: "such as '500 updates' or '10 minutes'",
     ONE_LINE: "text of one line, without control characters",
+    LAUNCHER: "one command without ; & | < > ` and $(",
     DELIMITER: "one character, no quote and no line end",
     TAG_SHAPE: "such as B-TYPE, TYPE-B or B_TYPE",
 }
@@ -55,7 +57,11 @@ class Params(Settings):
     task: Name = Field(description="folder of finetrail/tasks and of recipes")
     recipe: Name = Field(description="recipes/TASK/RECIPE.yaml, without the ending")
     seed: int = Field(ge=0, lt=2**32, description="initial weights, dropout, order of batches")
-    launcher: str = Field(min_length=1, description="what starts the train stage: python, accelerate launch, torchrun")
+    launcher: str = Field(
+        pattern=LAUNCHER,
+        description="what starts the train stage: python, accelerate launch, torchrun. A shell runs it: whoever may "
+        "write params.yaml may run any program",
+    )
     threads: int | None = Field(
         ge=1,
         description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "
@@ -99,6 +105,14 @@ class ArchiveSource(Settings):
     max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
 
 
+def refuse_credentials(url: str) -> None:
+    """Raise ValueError for a URL with a password in it, or a user name where none belongs, which Git would keep."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc and (parts.password is not None or parts.scheme in ("http", "https")):
+        # Not even in this message: it may end in a log.
+        raise ValueError(f"a URL to {parts.hostname} has a user name in it; expected it in ~/.netrc")
+
+
 class UrlSource(Settings):
     """Files fetched by URL: http(s), or any protocol that fsspec opens; archives are unpacked."""
 
@@ -112,9 +126,7 @@ class UrlSource(Settings):
     @model_validator(mode="after")
     def _no_credentials(self) -> "UrlSource":
         for url in self.urls:
-            if "@" in urlsplit(url).netloc:
-                # Not even in this message: it may end in a log.
-                raise ValueError(f"a URL to {urlsplit(url).hostname} has a user name in it; expected it in ~/.netrc")
+            refuse_credentials(url)
         return self
 
     @model_validator(mode="after")
@@ -141,6 +153,11 @@ class DvcSource(Settings):
     rev: str | None = Field(description="Git revision or experiment name; null is the workspace")
     path: str = Field(min_length=1, description="the output, or a file in it, relative to the repository's root")
     sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "DvcSource":
+        refuse_credentials(self.repo or "")
+        return self
 
 
 # In data/model/tokenizer of a new model, in place of a tokenizer: how the tokenize stage trains one.

@@ -1,6 +1,7 @@
 """The stages of dvc.yaml, one script each; they never import each other."""
 
 import gc
+import logging
 import sys
 
 from finetrail import dependencies, environment, params, stage
@@ -9,6 +10,7 @@ from finetrail import dependencies, environment, params, stage
 def begin(stage_name: str) -> None:
     """Do what must be done before a stage imports torch: a mistake in the settings is told in the first second."""
     params.validate()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it tells of kernels that it lacks
     if stage.is_first_process():
         stage.run_alone()
         stage.check_dependencies = dependencies.watch(stage_name)

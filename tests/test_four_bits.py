@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finetrail.errors import UserError
 from finetrail.training import adapters, four_bits
 
 CPU = torch.device("cpu")
+quantizes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs `pip install bitsandbytes`")
 QLORA = LORA.model_copy(update={"quantize": "nf4"})
 LINEAR = [task for task in tasks.names() if task != "text_generation"]  # whose toy is a GPT-2
 # Dettmers et al. 2023, appendix E.
@@ -48,6 +50,7 @@ def nearest(weight: torch.Tensor) -> torch.Tensor:
     return (NF4[chosen] * scales).reshape(weight.shape)
 
 
+@quantizes
 def test_weights_are_the_nearest_of_the_papers_16_values_to_the_error_of_scales_in_8_bits() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(192, 96)
@@ -59,6 +62,7 @@ def test_weights_are_the_nearest_of_the_papers_16_values_to_the_error_of_scales_
     assert torch.equal(found.bias, layer.bias)
 
 
+@quantizes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_computes_with_the_weight_that_it_gives_back_and_has_no_state_of_its_own(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -74,6 +78,7 @@ def test_a_layer_computes_with_the_weight_that_it_gives_back_and_has_no_state_of
     assert layer.packed.nbytes == 64 * 32 // 2
 
 
+@quantizes
 @pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("task", LINEAR)
 def test_what_is_merged_is_a_plain_model_with_the_outputs_of_the_trained_one(

@@ -13,6 +13,9 @@ from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
 from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
 
+# What a configuration may name as its attention; other names are repositories of kernels on the Hub.
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+
 
 def copy_verified(fetched: Fetched, target: Path) -> None:
     """Copy weights and config to `target`/weights, and the tokenizer's files with the config to `target`/tokenizer.
@@ -47,9 +50,25 @@ def _check_configs(folder: Path, tokenizer: list[str], where: str) -> None:
     config = _read_object(folder / CONFIG, where)
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         raise UserError(f"{where}: {CONFIG} has no model_type; expected one that transformers knows, such as bert")
+    _refuse_code(config, where)
     for name in (CONFIG, *tokenizer):
         if name in (CONFIG, "tokenizer_config.json") and "auto_map" in _read_object(folder / name, where):
             raise UserError(f"{where}: {name} has auto_map: it wants code of its own to run; expected a built-in model")
+
+
+def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
+    """Raise UserError where a configuration, or one inside it, chooses code that transformers would fetch."""
+    for key, value in config.items():
+        place = f"{CONFIG}: {inside}{key}"
+        if key.lstrip("_").startswith("attn_implementation") and value not in (None, *ATTENTION):
+            raise UserError(
+                f"{where}: {place} is {value!r:.60}, which transformers would fetch as code; expected one of "
+                f"{', '.join(ATTENTION)}, or none"
+            )
+        if key == "quantization_config" and value:
+            raise UserError(f"{where}: {place}: its weights are quantized; expected those in fp32, fp16 or bf16")
+        if isinstance(value, dict):
+            _refuse_code(value, where, f"{inside}{key}.")
 
 
 def _check_weights(folder: Path, present: list[str], where: str) -> list[str]:
@@ -92,6 +111,8 @@ def _read_object(path: Path, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: {path.name} is not JSON: {problem}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: {path.name} is not JSON: byte {error.start} is not UTF-8") from None
+    except (RecursionError, ValueError):  # the latter of a number of more than 4,300 digits
+        raise UserError(f"{where}: {path.name} is nested too deeply, or has a number of thousands of digits") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}: {path.name} holds no JSON object")
     return value

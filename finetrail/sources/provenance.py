@@ -50,8 +50,19 @@ def record(
     return Fetched(root, files, provenance)
 
 
+def shown(url: str) -> str:
+    """Return a URL for messages and records, which others read: of its query the names alone, as it may have a token.
+
+    Presigned URLs and tokens stand there.
+    """
+    path, mark, query = url.partition("?")
+    return path + mark + "&".join(f"{pair.partition('=')[0]}=..." for pair in query.split("&") if pair)
+
+
 def _portable(value: Any) -> Any:
-    """Return the last part of an absolute path, which is of this machine alone; other values as they are."""
+    """Return the last part of an absolute path, which is of this machine alone, and URLs without what may be secret."""
+    if isinstance(value, list):
+        return [shown(one) if isinstance(one, str) else one for one in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

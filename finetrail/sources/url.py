@@ -19,7 +19,7 @@ from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.sources import archives
 from finetrail.sources.local import below
-from finetrail.sources.provenance import Fetched, hash_file, record, verify
+from finetrail.sources.provenance import Fetched, hash_file, record, shown, verify
 from finetrail.stage import remove
 
 CHUNK = 1 << 20
@@ -62,7 +62,7 @@ def _place(path: Path, root: Path, max_unpacked_mib: int) -> None:
 def _file_name(url: str) -> str:
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if name in ("", ".", "..") or "\\" in name:
-        raise UserError(f"{url}: no file name in it; expected a URL whose path ends with one")
+        raise UserError(f"{shown(url)}: no file name in it; expected a URL whose path ends with one")
     return name
 
 
@@ -84,7 +84,7 @@ def _download(url: str, name: str, pinned: str | None, folder: Path, limit_mib: 
     os.replace(part, path)
     if pinned:
         try:
-            verify(url, hash_file(folder, name)["sha256"], pinned)
+            verify(shown(url), hash_file(folder, name)["sha256"], pinned)
         except UserError:
             path.unlink()
             raise
@@ -111,7 +111,7 @@ def _get(url: str, part: Path, limit_mib: int) -> None:
             except urllib3.exceptions.HTTPError as error:
                 broken = error
     got = f"{part.stat().st_size} bytes arrived"
-    raise UserError(f"{url}: the connection broke {RETRIES + 1} times ({broken}); {got}: run it again to resume")
+    raise UserError(f"{shown(url)}: the connection broke {RETRIES + 1} times ({broken}); {got}: run it again to resume")
 
 
 def _request(session: requests.Session, url: str, part: Path) -> requests.Response:
@@ -124,13 +124,14 @@ def _request(session: requests.Session, url: str, part: Path) -> requests.Respon
     try:
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.RequestException as error:
-        raise UserError(f"{url}: {_reason(error)}; expected a server that answers") from None
+        reason = _reason(error).replace(url, shown(url))
+        raise UserError(f"{shown(url)}: {reason}; expected a server that answers") from None
     if response.status_code == 416 and "Range" in headers:
         response.close()
         validator.unlink()
         return _request(session, url, part)
     if response.status_code not in ((200, 206) if "Range" in headers else (200,)):
-        raise UserError(f"{url}: the server answered {response.status_code} {response.reason}; expected a file")
+        raise UserError(f"{shown(url)}: the server answered {response.status_code} {response.reason}; expected a file")
     return response
 
 
@@ -164,7 +165,7 @@ def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> 
 
 
 def _too_large(url: str, limit_mib: int) -> UserError:
-    return UserError(f"{url}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected a smaller file")
+    return UserError(f"{shown(url)}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected less")
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -192,6 +193,6 @@ def _open_elsewhere(url: str, part: Path, limit_mib: int) -> None:
         bar = {"unit": "B", "unit_scale": True, "desc": part.stem, "disable": None}
         system.get_file(path, part, callback=TqdmCallback(tqdm_kwargs=bar))
     except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
-        raise UserError(f"{url}: {error}") from None
+        raise UserError(f"{shown(url)}: {error}") from None
     except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError) as error:
-        raise UserError(f"{url}: {type(error).__name__}: {error}; expected a file that can be read") from None
+        raise UserError(f"{shown(url)}: {type(error).__name__}: {error}; expected a file that can be read") from None

@@ -27,6 +27,7 @@ class Case(NamedTuple):
     task: str = "text_classification"
     through: str = "download@corpus"
     ends_well: bool = False
+    model: Callable[[Path], object] | None = None  # what becomes of a copy of the tiny base model
 
 
 def parquet(columns: dict[str, Any] | pa.Table, metadata: dict[str, str] | None = None, plain: bool = False) -> bytes:

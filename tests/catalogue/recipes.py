@@ -530,4 +530,16 @@ CASES += [
         "params.yaml",
         says="params.yaml: task: should be a valid string, got ['a']; seed: required key is missing (write it without a value for null",
     ),
+    file(
+        "params: a launcher with a second command",
+        b"task: text_classification\nrecipe: toy\nlauncher: python; true\n",
+        "params.yaml",
+        says="launcher: 'python; true'; expected one command without ; & | < > ` and $(",
+    ),
+    file(
+        "params: a launcher that asks the shell",
+        b"task: text_classification\nrecipe: toy\nlauncher: $(true)\n",
+        "params.yaml",
+        says="launcher: '$(true)'; expected one command without",
+    ),
 ]

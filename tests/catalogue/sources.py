@@ -446,6 +446,35 @@ CASES = [
         says="recipes/text_classification/toy.yaml: corpus.source: sha256 has 1 entries for 2 urls; expected one each",
     ),
     Case(
+        "dvc: a password",
+        {},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "dvc",
+                "repo": "https://me:secret@127.0.0.1/x.git",
+                "rev": None,
+                "path": "a.csv",
+                "sha256": None,
+            }
+        },
+        says="corpus.source: a URL to 127.0.0.1 has a user name in it; expected it in ~/.netrc",
+    ),
+    Case(
+        "url: a token in the query",
+        {},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "url",
+                "urls": ["http://127.0.0.1:9/a.csv?token=secret"],
+                "sha256": None,
+                "max_unpacked_mib": 1,
+            }
+        },
+        says="http://127.0.0.1:9/a.csv?token=...: HTTPConnection",
+    ),
+    Case(
         "hub: no name",
         {},
         CORPUS | {"corpus.source": {"kind": "hub", "repo": "../x", "config": None, "revision": "main"}},

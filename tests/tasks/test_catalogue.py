@@ -20,7 +20,7 @@ from stages import download_corpus, download_model, tokenize
 
 MODULES = [importlib.import_module(f"catalogue.{found.name}") for found in pkgutil.iter_modules(catalogue.__path__)]
 CASES = [case for module in MODULES for case in getattr(module, "CASES", [])]
-NUMBER = 361
+NUMBER = 396
 LONGEST = 2000  # characters of a line that somebody still reads
 # What the stages before have written when one ends in an error.
 WRITTEN: dict[str, set[str]] = {
@@ -55,10 +55,13 @@ def write(case: Case, folder: Path, checkpoint: Path, sentences: list[str]) -> N
     corpus.mkdir()
     recipe = toys.write(case.task, toy_recipe(folder / "unused", checkpoint), sentences, corpus)
     recipe = copy.deepcopy(recipe)
-    recipe["corpus"]["source"]["path"] = str(corpus)
+    recipe["corpus"]["source"]["path"] = str(corpus / "toy.jsonl" if case.model else corpus)
     changed(recipe, case.changes)
     shutil.copy(folder / "params.yaml", folder / "project/params.yaml")
     toys.save(folder / "project", case.task, recipe)
+    if case.model is not None:
+        shutil.copytree(checkpoint, corpus / "model")
+        case.model(corpus / "model")
     for name, content in case.files.items():
         path = corpus / name
         path.parent.mkdir(parents=True, exist_ok=True)

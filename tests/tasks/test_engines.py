@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -286,6 +287,7 @@ def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str)
     assert 0 < record["parameters_trained"] < json.loads(plain["data/trained/training.json"])["parameters_trained"]
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs `pip install bitsandbytes`")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch

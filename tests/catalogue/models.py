@@ -1,0 +1,215 @@
+"""Base models: folders that are none, configurations that choose code or fit no model, damaged weights."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from catalogue.case import Case, Changes
+
+# What becomes of a copy of the tiny checkpoint.
+Edit = Callable[[Path], object]
+
+
+def configured(**changes: Any) -> Edit:
+    """The checkpoint with other values in its config.json; None takes a key away."""
+
+    def edit(folder: Path) -> None:
+        file = folder / "config.json"
+        config = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+    return edit
+
+
+def written(name: str, content: bytes) -> Edit:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def removed(*names: str) -> Edit:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def weights(change: Callable[[bytes], bytes]) -> Edit:
+    def edit(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+
+    return edit
+
+
+def header(text: bytes) -> Callable[[bytes], bytes]:
+    """Weights whose header is this text."""
+    return lambda content: len(text).to_bytes(8, "little") + text + content[-100:]
+
+
+def case(name: str, edit: Edit, says: str) -> Case:
+    changes: Changes = {"model.source": {"kind": "file", "path": "../corpus/model", "sha256": None}}
+    return Case(f"model: {name}", {}, changes, says, "token_classification", "download@model", model=edit)
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+CASES = [
+    case("an empty folder", emptied, "no such file"),
+    case("no config.json", removed("config.json"), "no config.json; expected a folder as transformers saves it"),
+    case(
+        "no weights",
+        removed("model.safetensors"),
+        "no weights; expected model.safetensors, or model.safetensors.index.json and its shards",
+    ),
+    case(
+        "no tokenizer",
+        lambda folder: [path.unlink() for path in folder.iterdir() if "token" in path.name or "vocab" in path.name],
+        "no tokenizer; expected tokenizer.json, vocab.txt, vocab.json, *.model beside config.json",
+    ),
+    case(
+        "pickled weights alone",
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "its weights (pytorch_model.bin) are in a format that can run code when loaded; expected model.safetensors: if you trust ",
+    ),
+    case(
+        "config.json that is no JSON",
+        written("config.json", b"{"),
+        "config.json is not JSON: it breaks off, column 2, line 1",
+    ),
+    case("config.json that is a list", written("config.json", b"[]"), "config.json holds no JSON object"),
+    case(
+        "config.json nested 100,000 deep",
+        written("config.json", b"[" * 100_000),
+        "config.json is nested too deeply, or has a number of thousands of digits",
+    ),
+    case(
+        "config.json with a number of 5,000 digits",
+        written("config.json", b'{"model_type": "bert", "hidden_size": ' + b"9" * 5000 + b"}"),
+        "config.json is nested too deeply, or has a number of thousands of digits",
+    ),
+    case(
+        "config.json that is no text",
+        written("config.json", b"\xff\xfe"),
+        "config.json is not JSON: byte 0 is not UTF-8",
+    ),
+    case(
+        "no model_type",
+        configured(model_type=None),
+        "config.json has no model_type; expected one that transformers knows, such as bert",
+    ),
+    case(
+        "a model_type that is a number",
+        configured(model_type=7),
+        "config.json has no model_type; expected one that transformers knows, such as bert",
+    ),
+    case(
+        "code of its own",
+        configured(auto_map={"AutoModel": "modeling.Model"}),
+        "config.json has auto_map: it wants code of its own to run; expected a built-in model",
+    ),
+    case(
+        "code of its own for the tokenizer",
+        written("tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["x.Y", null]}}'),
+        "tokenizer_config.json has auto_map: it wants code of its own to run; expected a built-in model",
+    ),
+    case(
+        "an attention from the Hub",
+        configured(attn_implementation="owner/kernel"),
+        "config.json: attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of eager, sdpa,",
+    ),
+    case(
+        "an attention from the Hub, under its private name",
+        configured(_attn_implementation="owner/kernel"),
+        "config.json: _attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of eager, sdpa",
+    ),
+    case(
+        "an attention from the Hub, inside",
+        configured(text_config={"_attn_implementation_internal": "owner/kernel"}),
+        "config.json: text_config._attn_implementation_internal is 'owner/kernel', which transformers would fetch as code; expect",
+    ),
+    case(
+        "quantized weights",
+        configured(quantization_config={"quant_method": "bitsandbytes"}),
+        "config.json: quantization_config: its weights are quantized; expected those in fp32, fp16 or bf16",
+    ),
+    case(
+        "weights cut in half",
+        weights(lambda content: content[: len(content) // 2]),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "weights that are empty",
+        weights(lambda content: b""),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a header of 2^60 bytes",
+        weights(lambda content: (1 << 60).to_bytes(8, "little") + content[8:]),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a header that is no JSON",
+        weights(header(b"{{{{")),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a header without tensors",
+        weights(header(b"{}")),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "tensors beyond the file",
+        weights(header(b'{"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}')),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "tensors that overlap",
+        weights(
+            header(
+                b'{"a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}, "b": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}}'
+            )
+        ),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a shape below 0",
+        weights(header(b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 100]}}')),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a shape beyond 64 bits",
+        weights(header(b'{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 100]}}')),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a pickle under the name of safetensors",
+        weights(lambda content: b"\x80\x04\x95" + content),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "an index of files that are not there",
+        lambda folder: (
+            (folder / "model.safetensors").unlink(),
+            written("model.safetensors.index.json", b'{"weight_map": {"a": "model-1.safetensors"}}')(folder),
+            written("model-2.safetensors", b"")(folder),
+        ),
+        "model-1.safetensors is missing; expected every shard that model.safetensors.index.json names",
+    ),
+    case(
+        "an index that leads out",
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder / "model-1.safetensors"),
+            written("model.safetensors.index.json", b'{"weight_map": {"a": "../../x.safetensors"}}')(folder),
+        ),
+        "../../x.safetensors is missing; expected every shard that model.safetensors.index.json names",
+    ),
+    case(
+        "an index whose files are numbers",
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder / "model-1.safetensors"),
+            written("model.safetensors.index.json", b'{"weight_map": {"a": 7}}')(folder),
+        ),
+        "7 is missing; expected every shard that model.safetensors.index.json names",
+    ),
+]
