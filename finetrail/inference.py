@@ -15,11 +15,11 @@ from finetrail import json_errors, layout, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
+from finetrail.exporting.forms import ONNX_FILES
 
 Input = dict[str, Any] | str
 Runtime = Literal["torch", "onnx", "onnx_int8"]
 
-ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx_int8": "onnx/model_int8.onnx"}
 EXAMPLES_A_BATCH = 4096  # bounds the memory that encoding documents takes
 TABLE = "test"  # inputs are encoded as the test split is
 

@@ -44,7 +44,7 @@ FILES = [
     "finetrail.json",
     "model.safetensors",
     "onnx/model.onnx",
-    "onnx/model_int8.onnx",
+    "onnx/model_quantized.onnx",
     "tokenizer.json",
     "tokenizer_config.json",
 ]
@@ -163,8 +163,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_the_folder_holds_all_that_people_need_and_nothing_else(done: Path) -> None:
     exported, trained = bytes_of(done / layout.EXPORTED), bytes_of(done / layout.TRAINED)
     assert sorted(exported) == FILES
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert exported[name] == trained[name]
+    of_tokenizer = json.loads(trained["tokenizer_config.json"]) | {"model_max_length": 32}  # the model's positions
+    assert json.loads(exported["tokenizer_config.json"]) == of_tokenizer
     places = (sys.prefix, str(done), str(Path(__file__).parent))
     assert not [name for name, content in exported.items() if any(place.encode() in content for place in places)]
     assert not [path for path in (done / "data").iterdir() if path.name.startswith(".")]
@@ -255,17 +257,17 @@ def test_int8_beyond_max_metric_drop_is_removed_and_told(
 
     monkeypatch.setattr(export, "quantize_int8", quantize_badly)
     run(max_metric_drop=0.02)
-    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "quantized" not in name]
     int8 = read(layout.EXPORT_METRICS)["onnx_int8"]
     assert int8["kept"] is False
     assert int8["f1_drop"] > 0.02
-    assert "int8" not in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
-    assert "model_int8.onnx" in capfd.readouterr().err
+    assert "quantized" not in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    assert "model_quantized.onnx" in capfd.readouterr().err
 
 
 def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
     run(int8=False)
-    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "quantized" not in name]
     assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
 
 
@@ -328,10 +330,15 @@ def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
     monkeypatch.setattr(export, "quantize_int8", lambda fp32, int8: int8.write_bytes(b"int8"))
     measured = {headline: int8_score, "predictions": 9, "disagreements": 1, "near_ties": 0, "mib": 0.1}
     record = export.write_int8(
-        tmp_path / "model.onnx", lambda path: (measured, ["a"]), headline, {headline: torch_score}, drop + slack
+        tmp_path / "model.onnx",
+        tmp_path / "model_quantized.onnx",
+        lambda path: (measured, ["a"]),
+        headline,
+        {headline: torch_score},
+        drop + slack,
     )
     assert record == measured | {f"{headline}_drop": pytest.approx(drop), "kept": slack > 0}
-    assert (tmp_path / "model_int8.onnx").exists() == (slack > 0)
+    assert (tmp_path / "model_quantized.onnx").exists() == (slack > 0)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -1,7 +1,7 @@
 """Turns features into a model's outputs, in batches of similar length, whatever runs the model."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Forward = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 # Gives the outputs of a batch that a device may still compute.
 Fetch = Callable[[], dict[str, np.ndarray]]
+# A decoder's new tokens, and what it keeps of those before (None: there are none) -> the logits behind the last,
+# float64 [vocabulary], and what it keeps now. A Forward of a model that can do so has it as its `read`.
+Read = Callable[[list[int], Any], tuple[np.ndarray, Any]]
 
 IDS = ("input_ids", "token_type_ids")
 
@@ -59,7 +62,13 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return launch(inputs)()
 
-    forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
+    def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+        with torch.inference_mode():
+            ids = torch.tensor([tokens], device=model.device)
+            outputs = model(input_ids=ids, past_key_values=kept, use_cache=True)
+        return np.asarray(outputs.logits[0, -1].double().cpu()), outputs.past_key_values
+
+    forward.read = read  # type: ignore[attr-defined]
     if on_cuda:
         forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
     return forward
