@@ -140,10 +140,8 @@ def _forward(folder: Path, modeling: ModuleType, runtime: Runtime, device: str |
         raise UserError(f"{path} is missing; expected the file that export writes{hint}")
     if device not in (None, "cpu"):
         raise UserError(f"device {device!r} goes with the runtime torch; expected cpu, where {path.name} runs")
-    from finetrail.exporting.onnx import onnx_forward  # seconds to import, and torch needs none of it
-
     try:
-        return onnx_forward(path)
+        return inference.onnx_forward(path)
     except Exception as error:  # onnxruntime has an exception for each of its status codes, and no common base
         raise UserError(f"{path} does not load: {_first_line(error)}") from None
 

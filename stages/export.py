@@ -14,12 +14,12 @@ from transformers import AutoTokenizer, PreTrainedModel
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, splits
-from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.inference import Forward, onnx_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting import configs, hub
 from finetrail.exporting.card import model_card
 from finetrail.exporting.forms import ONNX_FILES
-from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
+from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.exporting.parity import compare, continued
 
 SPLIT = "test"
@@ -102,6 +102,7 @@ def write(
         library=card.LIBRARY,
         pipeline_tag=modeling.PIPELINE_TAG,
         usage=card.usage(hub_repo or "path/to/this/folder", target),
+        onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -51,6 +51,7 @@ def records(**changes: Any) -> dict[str, Any]:
         "library": "transformers",
         "pipeline_tag": "token-classification",
         "usage": "from transformers import pipeline",
+        "onnx_usage": "print(session, tokenizer, config)",
         "hub_repo": None,
     } | changes
 

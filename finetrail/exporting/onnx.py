@@ -1,4 +1,4 @@
-"""Turns a torch model into self-contained ONNX files (float32, int8), and such a file into a function giving logits.
+"""Turns a torch model into self-contained ONNX files: float32 and int8.
 
 Inputs, outputs and their dimensions have the names that optimum and transformers.js look for.
 """
@@ -11,25 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import DynamicCache, PreTrainedModel
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import Forward, Read
+from finetrail.evaluation.inference import PAST, POSITIONS, PRESENT
 
 BATCH, LENGTH, PAST_LENGTH, TOTAL_LENGTH = (
     torch.export.Dim(name)
     for name in ("batch_size", "sequence_length", "past_sequence_length", "total_sequence_length")
 )
-# Of a decoder, keys and values of each layer [batch_size, heads, length, width]: of the tokens before, and of all.
-PAST, PRESENT = "past_key_values.", "present."
-KEYS_AND_VALUES = ("key", "value")
-POSITIONS = "position_ids"
+KEYS_AND_VALUES = ("key", "value")  # of each layer of a decoder: [batch_size, heads, length, width]
 
 
 class Traced(NamedTuple):
@@ -164,49 +159,6 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
     model.graph.ClearField("value_info")
     with _quiet():
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
-
-
-def onnx_forward(path: Path, threads: int | None = None) -> Forward:
-    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
-
-    threads: None takes as many as there are cores.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs() if not output.name.startswith(PRESENT)]
-    shapes = {given.name: given.shape for given in session.get_inputs() if given.name.startswith(PAST)}
-
-    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if shapes:
-            mask = inputs["attention_mask"]
-            inputs = inputs | {POSITIONS: np.maximum(mask.cumsum(1) - 1, 0)} | _nothing_read(shapes, len(mask))
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
-
-    if shapes:
-        forward.read = _reader(session, shapes)  # type: ignore[attr-defined]
-    return forward
-
-
-def _nothing_read(shapes: dict[str, list[Any]], batch: int) -> dict[str, np.ndarray]:
-    """Return the memory of a decoder that has read nothing: [batch, heads, 0, width] for keys and values."""
-    return {name: np.zeros((batch, heads, 0, width), np.float32) for name, (_, heads, _, width) in shapes.items()}
-
-
-def _reader(session: onnxruntime.InferenceSession, shapes: dict[str, list[Any]]) -> Read:
-    """Return what reads one text bit by bit."""
-    outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in shapes)]
-
-    def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
-        past = _nothing_read(shapes, 1) if kept is None else kept
-        before = next(iter(past.values())).shape[2]
-        positions = np.arange(before, before + len(tokens))[None]
-        inputs = {"input_ids": np.array([tokens], dtype=np.int64), POSITIONS: positions}
-        inputs["attention_mask"] = np.ones((1, before + len(tokens)), dtype=np.int64)
-        logits, *present = session.run(outputs, inputs | past)
-        return logits[0, -1].astype(np.float64), dict(zip(shapes, present, strict=True))
-
-    return read
 
 
 @contextmanager
