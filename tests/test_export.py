@@ -341,6 +341,32 @@ def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
     assert (tmp_path / "model_quantized.onnx").exists() == (slack > 0)
 
 
+@pytest.mark.parametrize(("forgets", "lengths"), [(False, [4, 9]), (True, [4, 9]), (False, [1])])
+def test_a_decoder_that_forgets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgets: bool, lengths: list[int]
+) -> None:
+    def decoder(forgets: bool) -> Any:
+        """Say the number of tokens that were read; one that forgets begins anew at each call."""
+
+        def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+            seen = len(tokens) + (0 if forgets else kept or 0)
+            return np.eye(20)[seen], seen
+
+        return SimpleNamespace(read=read)
+
+    monkeypatch.setattr(export, "onnx_forward", lambda path, threads: decoder(forgets))
+    monkeypatch.setattr(export.inference, "torch_forward", lambda model: decoder(False))
+    features = pa.table({"input_ids": [list(range(length)) for length in lengths]})
+    if forgets:
+        with pytest.raises(
+            UserError, match="beginning of feature 0 of test otherwise than torch: 6 of 8 tokens differ"
+        ):
+            export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
+    else:
+        found = export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
+        assert found == {"continued_tokens": 8 if len(lengths) == 2 else 1}
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(export.inference, "device", lambda: device)
