@@ -22,7 +22,7 @@ from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md")
 
 
 def graph() -> str:
@@ -119,6 +119,19 @@ def portable() -> str:
     rows += ["", f"An update takes, on {record['machine']}:", "", "| numerics | milliseconds |", "| --- | --- |"]
     rows += [f"| {name} | {shown(value)} |" for name, value in record["milliseconds_per_update"].items()]
     return "\n".join(rows)
+
+
+def opens() -> str:
+    """Return which tool opens the exported folder of which task; what failed stands below."""
+    record = json.loads((ROOT / "benchmarks/results/opens.json").read_text())
+    cells, tools = record["cells"], record["tools"]
+    kinds = list(dict.fromkeys(kind for found in cells.values() for kind in found))
+    rows = [f"| model | {' | '.join(tools[name] for name in cells)} |", f"| --- |{' --- |' * len(cells)}"]
+    for kind in kinds:
+        found = (cells[name].get(kind, "–").partition(":")[0] for name in cells)
+        rows.append(f"| {kind.replace('_', ' ')} | {' | '.join(found)} |")
+    failed = {(kind, text) for found in cells.values() for kind, text in found.items() if text != "yes"}
+    return "\n".join([*rows, "", *(f"- {kind.replace('_', ' ')}: {text}" for kind, text in sorted(failed))]).rstrip()
 
 
 def accelerator() -> str:
@@ -275,6 +288,7 @@ def filled(text: str) -> str:
     makers["chaining"] = chaining
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
+    makers["benchmark opens"] = opens
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"

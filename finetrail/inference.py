@@ -15,11 +15,11 @@ from finetrail import json_errors, layout, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
+from finetrail.exporting.forms import ONNX_FILES
 
 Input = dict[str, Any] | str
 Runtime = Literal["torch", "onnx", "onnx_int8"]
 
-ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx_int8": "onnx/model_int8.onnx"}
 EXAMPLES_A_BATCH = 4096  # bounds the memory that encoding documents takes
 TABLE = "test"  # inputs are encoded as the test split is
 
@@ -140,10 +140,8 @@ def _forward(folder: Path, modeling: ModuleType, runtime: Runtime, device: str |
         raise UserError(f"{path} is missing; expected the file that export writes{hint}")
     if device not in (None, "cpu"):
         raise UserError(f"device {device!r} goes with the runtime torch; expected cpu, where {path.name} runs")
-    from finetrail.exporting.onnx import onnx_forward  # seconds to import, and torch needs none of it
-
     try:
-        return onnx_forward(path)
+        return inference.onnx_forward(path)
     except Exception as error:  # onnxruntime has an exception for each of its status codes, and no common base
         raise UserError(f"{path} does not load: {_first_line(error)}") from None
 

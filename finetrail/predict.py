@@ -18,6 +18,7 @@ import transformers  # noqa: F401  # stage.run() silences it, if it is there by 
 from finetrail import inference, stage, tasks
 from finetrail.corpus.raw import lines, objects
 from finetrail.errors import UserError
+from finetrail.exporting.forms import ONNX_FILES
 
 ENCODING = "utf-8"
 JSON_LINES = "jsonl"
@@ -61,10 +62,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
     parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
     runtime = parser.add_mutually_exclusive_group()
-    runtime.add_argument("--onnx", dest="runtime", action="store_const", const="onnx", help="run onnx/model.onnx")
-    runtime.add_argument(
-        "--int8", dest="runtime", action="store_const", const="onnx_int8", help="run onnx/model_int8.onnx"
-    )
+    for option, name in (("--onnx", "onnx"), ("--int8", "onnx_int8")):
+        runtime.add_argument(option, dest="runtime", action="store_const", const=name, help=f"run {ONNX_FILES[name]}")
     parser.set_defaults(runtime="torch")
     return parser.parse_args()
 

@@ -14,15 +14,18 @@ from transformers import AutoTokenizer, PreTrainedModel
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, splits
-from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.inference import Forward, onnx_forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.exporting import hub
+from finetrail.exporting import configs, hub
 from finetrail.exporting.card import model_card
-from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
-from finetrail.exporting.parity import compare
+from finetrail.exporting.forms import ONNX_FILES
+from finetrail.exporting.onnx import export_onnx, quantize_int8
+from finetrail.exporting.parity import compare, continued
 
 SPLIT = "test"
 PARTS = "parts"
+# A decoder's memory is checked on the beginnings of so many features, continued by at most so many tokens.
+PROMPTS, NEW_TOKENS = 4, 16
 
 # An ONNX file's record for metrics/export.json, and the example of each prediction that is unlike torch's.
 Measured = tuple[dict[str, Any], list[str]]
@@ -76,6 +79,7 @@ def write(
 
     expected: torch's predictions of the encoded split, which ONNX has to give too.
     """
+    configs.open_everywhere(folder, model)
     settings, evaluation, evaluate = declared.export, records["evaluation"], settled(declared, records)
     modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
     headline = evaluation["headline"]
@@ -86,10 +90,11 @@ def write(
 
     predict = predictor(scoring, encoded, target, folder, evaluate)
     measure = measurer(predict, score, headline, expected, declared.threads)
-    fp32 = folder / "onnx" / "model.onnx"
+    fp32, int8 = (folder / ONNX_FILES[name] for name in ("onnx", "onnx_int8"))
     metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
+    metrics["onnx_fp32"] |= check_memory(model, fp32, encoded.features, declared.threads)
     if settings.int8:
-        metrics["onnx_int8"] = write_int8(fp32, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
+        metrics["onnx_int8"] = write_int8(fp32, int8, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
     text = model_card(
         **records,
         export=metrics,
@@ -97,6 +102,7 @@ def write(
         library=card.LIBRARY,
         pipeline_tag=modeling.PIPELINE_TAG,
         usage=card.usage(hub_repo or "path/to/this/folder", target),
+        onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -220,11 +226,36 @@ def write_fp32(
     return record
 
 
+def check_memory(model: PreTrainedModel, path: Path, features: pa.Table, threads: int | None) -> dict[str, Any]:
+    """Return how many tokens a decoder's ONNX model continued texts by as torch does; of other models nothing.
+
+    Each token is read once: the rest is in keys and values. UserError where it says another token.
+    """
+    forward = onnx_forward(path, threads)
+    if not hasattr(forward, "read"):
+        return {}
+    beginnings = [ids[: max(len(ids) // 2, 1)] for ids in features["input_ids"][:PROMPTS].to_pylist()]
+    longest = max(map(len, beginnings))  # as many tokens again are within what the model was trained on
+    prompts = {str(number): ids for number, ids in enumerate(beginnings)}
+    found = continued(inference.torch_forward(model).read, forward.read, prompts, min(longest, NEW_TOKENS))  # type: ignore[attr-defined]
+    if found.differ:
+        raise UserError(
+            f"export: onnx/{path.name} continues the beginning of feature {found.differ[0]} of {SPLIT} otherwise than "
+            f"torch: {len(found.differ):,} of {found.total:,} tokens differ; expected none"
+        )
+    stage.log(f"export: onnx/{path.name}: with what it keeps of a text it continues {len(prompts)} texts as torch does")
+    return {"continued_tokens": found.total}
+
+
 def write_int8(
-    fp32: Path, measure: Callable[[Path], Measured], headline: str, torch_scores: dict[str, float], max_drop: float
+    fp32: Path,
+    path: Path,
+    measure: Callable[[Path], Measured],
+    headline: str,
+    torch_scores: dict[str, float],
+    max_drop: float,
 ) -> dict[str, Any]:
-    """Write the quantized model beside the other, and remove it if it loses more of the headline than max_drop."""
-    path = fp32.with_name("model_int8.onnx")
+    """Write the quantized model, and remove it if it loses more of the headline than max_drop."""
     quantize_int8(fp32, path)
     record, _ = measure(path)
     gain = record[headline] - torch_scores[headline]

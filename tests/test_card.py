@@ -51,6 +51,7 @@ def records(**changes: Any) -> dict[str, Any]:
         "library": "transformers",
         "pipeline_tag": "token-classification",
         "usage": "from transformers import pipeline",
+        "onnx_usage": "print(session, tokenizer, config)",
         "hub_repo": None,
     } | changes
 
@@ -174,7 +175,7 @@ def test_an_unknown_license_is_told_and_a_known_one_is_not() -> None:
 
 def test_int8_is_named_only_where_it_was_kept() -> None:
     export = records()["export"]
-    assert "| onnx/model_int8.onnx | 0.3800 | 22 | 21.8 |\n" in model_card(**records())
+    assert "| onnx/model_quantized.onnx | 0.3800 | 22 | 21.8 |\n" in model_card(**records())
     for int8 in ({}, {"onnx_int8": export["onnx_int8"] | {"kept": False}}):
         assert "int8" not in model_card(**records(export={"onnx_fp32": export["onnx_fp32"]} | int8))
 

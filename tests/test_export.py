@@ -44,7 +44,7 @@ FILES = [
     "finetrail.json",
     "model.safetensors",
     "onnx/model.onnx",
-    "onnx/model_int8.onnx",
+    "onnx/model_quantized.onnx",
     "tokenizer.json",
     "tokenizer_config.json",
 ]
@@ -163,8 +163,10 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_the_folder_holds_all_that_people_need_and_nothing_else(done: Path) -> None:
     exported, trained = bytes_of(done / layout.EXPORTED), bytes_of(done / layout.TRAINED)
     assert sorted(exported) == FILES
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert exported[name] == trained[name]
+    of_tokenizer = json.loads(trained["tokenizer_config.json"]) | {"model_max_length": 32}  # the model's positions
+    assert json.loads(exported["tokenizer_config.json"]) == of_tokenizer
     places = (sys.prefix, str(done), str(Path(__file__).parent))
     assert not [name for name, content in exported.items() if any(place.encode() in content for place in places)]
     assert not [path for path in (done / "data").iterdir() if path.name.startswith(".")]
@@ -222,17 +224,17 @@ def test_the_examples_of_the_card_run_in_a_process_that_knows_nothing_of_the_pro
     script += f"""
 import json, sys
 groups = [[group["entity_group"], group["word"]] for group in tagger({text!r})]
-print(json.dumps([groups, list(outputs[0].shape), [name for name in sys.modules if "finetrail" in name]]))
+print(json.dumps([groups, len(found), list(logits.shape)[2:], [name for name in sys.modules if "finetrail" in name]]))
 """
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    groups, shape, ours = json.loads(ran.stdout.splitlines()[-1])
+    groups, labelled, outputs, ours = json.loads(ran.stdout.splitlines()[-1])
     entities = get_entities(row["predictions"])
     assert groups == [[label, " ".join(row["tokens"][start : end + 1])] for label, start, end in entities]
-    assert shape == [2, 5, len(LABELS)]
+    assert (labelled, outputs) == (7, [len(LABELS)])
     assert ours == []
 
 
@@ -255,17 +257,17 @@ def test_int8_beyond_max_metric_drop_is_removed_and_told(
 
     monkeypatch.setattr(export, "quantize_int8", quantize_badly)
     run(max_metric_drop=0.02)
-    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "quantized" not in name]
     int8 = read(layout.EXPORT_METRICS)["onnx_int8"]
     assert int8["kept"] is False
     assert int8["f1_drop"] > 0.02
-    assert "int8" not in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
-    assert "model_int8.onnx" in capfd.readouterr().err
+    assert "quantized" not in (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    assert "model_quantized.onnx" in capfd.readouterr().err
 
 
 def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
     run(int8=False)
-    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "int8" not in name]
+    assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "quantized" not in name]
     assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
 
 
@@ -328,10 +330,41 @@ def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
     monkeypatch.setattr(export, "quantize_int8", lambda fp32, int8: int8.write_bytes(b"int8"))
     measured = {headline: int8_score, "predictions": 9, "disagreements": 1, "near_ties": 0, "mib": 0.1}
     record = export.write_int8(
-        tmp_path / "model.onnx", lambda path: (measured, ["a"]), headline, {headline: torch_score}, drop + slack
+        tmp_path / "model.onnx",
+        tmp_path / "model_quantized.onnx",
+        lambda path: (measured, ["a"]),
+        headline,
+        {headline: torch_score},
+        drop + slack,
     )
     assert record == measured | {f"{headline}_drop": pytest.approx(drop), "kept": slack > 0}
-    assert (tmp_path / "model_int8.onnx").exists() == (slack > 0)
+    assert (tmp_path / "model_quantized.onnx").exists() == (slack > 0)
+
+
+@pytest.mark.parametrize(("forgets", "lengths"), [(False, [4, 9]), (True, [4, 9]), (False, [1])])
+def test_a_decoder_that_forgets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgets: bool, lengths: list[int]
+) -> None:
+    def decoder(forgets: bool) -> Any:
+        """Say the number of tokens that were read; one that forgets begins anew at each call."""
+
+        def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+            seen = len(tokens) + (0 if forgets else kept or 0)
+            return np.eye(20)[seen], seen
+
+        return SimpleNamespace(read=read)
+
+    monkeypatch.setattr(export, "onnx_forward", lambda path, threads: decoder(forgets))
+    monkeypatch.setattr(export.inference, "torch_forward", lambda model: decoder(False))
+    features = pa.table({"input_ids": [list(range(length)) for length in lengths]})
+    if forgets:
+        with pytest.raises(
+            UserError, match="beginning of feature 0 of test otherwise than torch: 6 of 8 tokens differ"
+        ):
+            export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
+    else:
+        found = export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
+        assert found == {"continued_tokens": 8 if len(lengths) == 2 else 1}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -24,7 +24,7 @@ from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.tasks.token_classification import serving
 from finetrail.tasks.token_classification.corpus import SCHEMA
 
-RUNTIMES = {"torch": None, "onnx": "onnx/model.onnx", "onnx_int8": "onnx/model_int8.onnx"}
+RUNTIMES = inference.ONNX_FILES
 EVALUATE = {"batch_size": 8, "bootstrap": {"samples": 100, "confidence": 0.95, "seed": 0}, "worst_errors": 0}
 
 
@@ -285,9 +285,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         r"onnx/model.onnx is missing; expected the file that export writes$",
     ),
     "no int8": (
-        lambda folder: (folder / "onnx/model_int8.onnx").unlink(),
+        lambda folder: (folder / "onnx/model_quantized.onnx").unlink(),
         {"runtime": "onnx_int8"},
-        r"onnx/model_int8.onnx is missing; .* writes; export leaves it out where int8 is false, or loses too much$",
+        r"onnx/model_quantized.onnx is missing; .*; export leaves it out where int8 is false, or loses too much$",
     ),
     "damaged ONNX": (
         lambda folder: (folder / "onnx/model.onnx").write_bytes(b"onnx"),

@@ -25,13 +25,15 @@ from transformers import (
     ElectraForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     RobertaConfig,
     RobertaForMaskedLM,
 )
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import input_names, torch_forward
-from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
+from finetrail.evaluation.inference import input_names, onnx_forward, torch_forward
+from finetrail.exporting.onnx import export_onnx, quantize_int8
 
 INPUTS = ["input_ids", "attention_mask"]
 PAD = 1  # RoBERTa numbers its positions around it
@@ -56,12 +58,19 @@ MODELS: dict[str, Any] = {
         DebertaV2ForTokenClassification,
         DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8),
     ),
+}
+# Where keys and values have as many heads as attention, and where they have fewer.
+DECODERS: dict[str, Any] = {
     "gpt2": (GPT2LMHeadModel, GPT2Config(vocab_size=300, **GPT_SIZES)),
+    "llama": (
+        LlamaForCausalLM,
+        LlamaConfig(**SIZES | {"num_hidden_layers": 2, "num_attention_heads": 4}, num_key_value_heads=2),
+    ),
 }
 
 
 def build(name: str) -> Any:
-    model_class, config = MODELS[name]
+    model_class, config = (MODELS | DECODERS)[name]
     torch.manual_seed(0)
     return model_class(config).eval()
 
@@ -95,8 +104,8 @@ def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
     quantize_int8(exported(name), tmp_path / "int8.onnx")
     int8 = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
     assert [(given.name, given.shape) for given in session.get_inputs()] == [
-        ("input_ids", ["batch", "length"]),
-        ("attention_mask", ["batch", "length"]),
+        ("input_ids", ["batch_size", "sequence_length"]),
+        ("attention_mask", ["batch_size", "sequence_length"]),
     ]
     for size, length in [(1, 5), (3, 40), (1, 1), (5, 5)]:
         inputs = batch(size, length)
@@ -109,6 +118,66 @@ def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
             for value, wanted in zip(found, expected.values(), strict=True):
                 assert value.dtype == np.float32
                 np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_gives_torchs_logits_behind_any_number_of_tokens_that_it_has_read(
+    name: str, exported: Callable[[str], Path]
+) -> None:
+    session = onnxruntime.InferenceSession(exported(name), providers=["CPUExecutionProvider"])
+    model, layers = build(name), build(name).config.num_hidden_layers
+    shapes = {given.name: given.shape for given in session.get_inputs()}
+    names = [f"{layer}.{kind}" for layer in range(layers) for kind in ("key", "value")]
+    width = 16 if name == "gpt2" else 8
+    # What transformers.js sizes the first, empty memory by: a dimension batch_size, and others with a name are 0.
+    for key in names:
+        assert shapes.pop(f"past_key_values.{key}") == ["batch_size", 2, "past_sequence_length", width]
+    assert shapes == {
+        "input_ids": ["batch_size", "sequence_length"],
+        "attention_mask": ["batch_size", "total_sequence_length"],
+        "position_ids": ["batch_size", "sequence_length"],
+    }
+    assert [output.name for output in session.get_outputs()] == ["logits", *(f"present.{key}" for key in names)]
+    read: dict[str, Any] = {key: np.zeros((2, 2, 0, width), np.float32) for key in names}
+    ids, start = np.random.default_rng(0).integers(3, 300, (2, 14)), 0
+    mask = np.ones_like(ids)
+    mask[0, :3] = 0  # padded on the left, as generation pads
+    positions = np.maximum(mask.cumsum(1) - 1, 0)
+    with torch.no_grad():
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        expected = model(**{key: torch.from_numpy(array) for key, array in given.items()}).logits.numpy()
+    for end in (6, 7, 8, 11, 14):
+        inputs = {"input_ids": ids[:, start:end], "attention_mask": mask[:, :end]}
+        inputs["position_ids"] = positions[:, start:end]
+        logits, *present = session.run(None, inputs | {f"past_key_values.{key}": read[key] for key in names})
+        seen = mask[:, start:end] == 1
+        np.testing.assert_allclose(logits[seen], expected[:, start:end][seen], rtol=0, atol=1e-5)
+        read, start = dict(zip(names, present, strict=True)), end
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_that_is_read_bit_by_bit_says_what_torch_says(
+    name: str, exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    forward, reference = onnx_forward(exported(name)), torch_forward(build(name))
+    inputs = batch(3, 11)
+    found, expected = forward(inputs), reference(inputs)
+    assert list(found) == ["logits"]
+    seen = inputs["attention_mask"] == 1
+    np.testing.assert_allclose(found["logits"][seen], expected["logits"][seen], rtol=0, atol=1e-5)
+    tokens, kept, other_kept = [5, 9, 7], None, None
+    for _ in range(5):
+        logits, kept = forward.read(tokens, kept)  # type: ignore[attr-defined]
+        others, other_kept = reference.read(tokens, other_kept)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(logits, others, rtol=0, atol=1e-5)
+        tokens = [int(others.argmax())]
+    quantize_int8(exported(name), tmp_path / "int8.onnx")
+    int8 = onnx_forward(tmp_path / "int8.onnx")(inputs)["logits"]
+    np.testing.assert_allclose(int8[seen], expected["logits"][seen], rtol=0, atol=0.1 * abs(expected["logits"]).max())
+
+
+def test_a_model_that_continues_nothing_has_no_memory(exported: Callable[[str], Path]) -> None:
+    assert not hasattr(onnx_forward(exported("roberta")), "read")
 
 
 def test_the_file_names_torchs_version_without_its_build(exported: Any) -> None:
@@ -138,7 +207,7 @@ def test_token_types_are_an_input_where_the_features_have_them_and_zeros_where_n
     export_onnx(build("bert"), tmp_path / "pairs.onnx", input_names(schema))
     session = onnxruntime.InferenceSession(tmp_path / "pairs.onnx", providers=["CPUExecutionProvider"])
     assert [(given.name, given.shape) for given in session.get_inputs()] == [
-        (name, ["batch", "length"]) for name in input_names(schema)
+        (name, ["batch_size", "sequence_length"]) for name in input_names(schema)
     ]
     for size, length in [(1, 5), (3, 40), (5, 5)]:
         inputs = batch(size, length)

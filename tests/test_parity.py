@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetrail.exporting.parity import Compared, compare
+from finetrail.exporting.parity import Compared, compare, continued
 
 
 def table(predictions: list[Any], confidences: list[Any] | None = None) -> pa.Table:
@@ -150,3 +151,29 @@ def test_tables_of_other_examples_are_a_mistake_of_ours() -> None:
     for other in (words.slice(1), words.take([0, 2, 1])):
         with pytest.raises(ValueError, match="different examples; expected the same ids in the same order"):
             compare(words, other)
+
+
+def counting(size: int, changed: dict[int, np.ndarray] | None = None) -> Any:
+    """Return a decoder that says the token behind the last one, and keeps how many tokens it has read."""
+
+    def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+        seen = (kept or 0) + len(tokens)
+        logits = np.eye(size)[(tokens[-1] + 1) % size]
+        return (changed or {}).get(seen, logits), seen
+
+    return read
+
+
+def test_continuations_are_compared_token_by_token_along_the_first_ones() -> None:
+    prompts = {"a": [1, 2], "b": [4]}
+    assert continued(counting(9), counting(9), prompts, 3) == (6, [], 0)
+    # One token is other: what follows goes on behind the expected one, so that it is told once.
+    assert continued(counting(9), counting(9, {3: np.eye(9)[1]}), prompts, 3) == (6, ["a", "b"], 0)
+    assert continued(counting(9), counting(9, {4: np.eye(9)[1]}), prompts, 3) == (6, ["a"], 0)
+
+
+@pytest.mark.parametrize(("surer", "found"), [(5e-5, (2, [], 1)), (5e-4, (2, ["a"], 0))])
+def test_a_token_with_the_same_logit_is_a_near_tie(surer: float, found: Any) -> None:
+    close = np.eye(9)[4] + np.eye(9)[8] * (1 + surer)
+    # The expected one says 8 behind 3 and goes on with 0, and the other one says 4.
+    assert continued(counting(9, {3: close}), counting(9), {"a": [1, 2, 3]}, 2) == found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.inference import Forward, Read
 
 # Tokens so far -> logits of the next, float64 [vocabulary].
 Step = Callable[[list[int]], np.ndarray]
@@ -32,7 +32,7 @@ def continuation(
     # NumPy promises both streams for good; 53 bits make a number in [0, 1), as random() does.
     raw = np.random.PCG64(np.random.SeedSequence([seed, *prompt])).random_raw(max_new_tokens)
     draws = (raw >> np.uint64(11)) * 2.0**-53
-    step = _cached(forward.model) if hasattr(forward, "model") else _whole(forward)
+    step = _remembering(forward.read) if hasattr(forward, "read") else _whole(forward)
     tokens = list(prompt)
     for draw in draws:
         token = choose(step(tokens), temperature, top_p, float(draw))
@@ -55,7 +55,7 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, draw: float) ->
 
 
 def _whole(forward: Forward) -> Step:
-    """Read all tokens anew at each step: an ONNX model has no memory."""
+    """Read all tokens anew at each step: the model keeps nothing."""
 
     def step(tokens: list[int]) -> np.ndarray:
         ids = np.array([tokens], dtype=np.int64)
@@ -64,19 +64,15 @@ def _whole(forward: Forward) -> Step:
     return step
 
 
-def _cached(model: Any) -> Step:
+def _remembering(read: Read) -> Step:
     """Read only the new tokens at each step; the model keeps keys and values of those before."""
-    import torch  # an ONNX session needs no torch
-
-    past: Any = None
+    kept: Any = None
     seen = 0
 
     def step(tokens: list[int]) -> np.ndarray:
-        nonlocal past, seen
-        with torch.inference_mode():
-            new = torch.tensor([tokens[seen:]], device=model.device)
-            outputs = model(input_ids=new, past_key_values=past, use_cache=True)
-        past, seen = outputs.past_key_values, len(tokens)
-        return np.asarray(outputs.logits[0, -1].double().cpu())
+        nonlocal kept, seen
+        logits, kept = read(tokens[seen:], kept)
+        seen = len(tokens)
+        return logits
 
     return step

@@ -1,7 +1,8 @@
 """Turns features into a model's outputs, in batches of similar length, whatever runs the model."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
 Forward = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 # Gives the outputs of a batch that a device may still compute.
 Fetch = Callable[[], dict[str, np.ndarray]]
+# A decoder's new tokens, and what it keeps of those before (None: there are none) -> the logits behind the last,
+# float64 [vocabulary], and what it keeps now. A Forward of a model that can do so has it as its `read`.
+Read = Callable[[list[int], Any], tuple[np.ndarray, Any]]
 
 IDS = ("input_ids", "token_type_ids")
+# What else an ONNX decoder takes and gives: keys and values of the tokens before, and of all.
+POSITIONS, PAST, PRESENT = "position_ids", "past_key_values.", "present."
 
 
 def input_names(features: pa.Schema) -> list[str]:
@@ -59,10 +65,61 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return launch(inputs)()
 
-    forward.model = model  # type: ignore[attr-defined]  # generation keeps what it has read, which takes the model
+    def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+        with torch.inference_mode():
+            ids = torch.tensor([tokens], device=model.device)
+            outputs = model(input_ids=ids, past_key_values=kept, use_cache=True)
+        return np.asarray(outputs.logits[0, -1].double().cpu()), outputs.past_key_values
+
+    forward.read = read  # type: ignore[attr-defined]
     if on_cuda:
         forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
     return forward
+
+
+def onnx_forward(path: Path, threads: int | None = None) -> Forward:
+    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
+
+    threads: None takes as many as there are cores.
+    """
+    import onnxruntime  # torch needs none of it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs() if not output.name.startswith(PRESENT)]
+    shapes = {given.name: given.shape for given in session.get_inputs() if given.name.startswith(PAST)}
+
+    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if shapes:
+            mask = inputs["attention_mask"]
+            inputs = inputs | {POSITIONS: np.maximum(mask.cumsum(1) - 1, 0)} | _nothing_read(shapes, len(mask))
+        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+
+    if shapes:
+        forward.read = _reader(session, shapes)  # type: ignore[attr-defined]
+    return forward
+
+
+def _nothing_read(shapes: dict[str, list[Any]], batch: int) -> dict[str, np.ndarray]:
+    """Return the memory of a decoder that has read nothing: [batch, heads, 0, width] for keys and values."""
+    return {name: np.zeros((batch, heads, 0, width), np.float32) for name, (_, heads, _, width) in shapes.items()}
+
+
+def _reader(session: Any, shapes: dict[str, list[Any]]) -> Read:
+    """Return what reads one text bit by bit."""
+    outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in shapes)]
+
+    def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
+        past = _nothing_read(shapes, 1) if kept is None else kept
+        before = next(iter(past.values())).shape[2]
+        positions = np.arange(before, before + len(tokens))[None]
+        inputs = {"input_ids": np.array([tokens], dtype=np.int64), POSITIONS: positions}
+        inputs["attention_mask"] = np.ones((1, before + len(tokens)), dtype=np.int64)
+        logits, *present = session.run(outputs, inputs | past)
+        return logits[0, -1].astype(np.float64), dict(zip(shapes, present, strict=True))
+
+    return read
 
 
 def run(

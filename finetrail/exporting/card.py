@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from finetrail.exporting.forms import ONNX_FILES
 from finetrail.tasks import LOWER_IS_BETTER
 
 TEMPLATE = "card.md.jinja"
@@ -29,11 +30,13 @@ def model_card(
     library: str,
     pipeline_tag: str,
     usage: str,
+    onnx_usage: str,
     hub_repo: str | None,
 ) -> str:
-    """Return the card; the records are the JSON files of the stages, as read, and usage is Python code.
+    """Return the card; the records are the JSON files of the stages, as read, and usage and onnx_usage Python code.
 
-    usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
+    onnx_usage finds session, tokenizer and config. Both examples name the model by hub_repo, or by a folder where that
+    is None.
     """
     metadata = _metadata(corpus, base_model, evaluation, library, pipeline_tag, hub_repo)
     return (
@@ -57,6 +60,9 @@ def model_card(
             fp32=export["onnx_fp32"],
             label_names=label_names,
             usage=usage,
+            onnx_usage=onnx_usage,
+            onnx_file=ONNX_FILES["onnx"],
+            int8_file=ONNX_FILES["onnx_int8"],
             adapter=(training.get("lora") or {}).get("keep", False),
             confidence=f"{evaluation['confidence'] * 100:.4g}%",
             hub_repo=hub_repo,

@@ -1,45 +1,63 @@
-"""Turns a torch model into self-contained ONNX files (float32, int8), and such a file into a function giving logits."""
+"""Turns a torch model into self-contained ONNX files: float32 and int8.
 
+Inputs, outputs and their dimensions have the names that optimum and transformers.js look for.
+"""
+
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.inference import PAST, POSITIONS, PRESENT
+
+BATCH, LENGTH, PAST_LENGTH, TOTAL_LENGTH = (
+    torch.export.Dim(name)
+    for name in ("batch_size", "sequence_length", "past_sequence_length", "total_sequence_length")
+)
+KEYS_AND_VALUES = ("key", "value")  # of each layer of a decoder: [batch_size, heads, length, width]
+
+
+class Traced(NamedTuple):
+    """What torch.onnx.export takes."""
+
+    module: torch.nn.Module
+    sample: dict[str, Any]
+    shapes: dict[str, Any]
+    inputs: list[str]
+    outputs: list[str]
 
 
 def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
-    """Write the model with inputs int64 [batch, length], both dynamic, and the outputs and dtype of its forward().
+    """Write the model with inputs int64 [batch_size, sequence_length], and the outputs and dtype of its forward().
 
     inputs: without token_type_ids the graph holds its zeros, as torch implies them. ONNX has no optional input of
     dynamic shape, so each user would have to send them; transformers.js sends just the inputs that a file names.
+    A decoder also takes position_ids, and the keys and values of earlier tokens, which may be none; it gives those of
+    all tokens.
     One file; beyond protobuf's 2 GB the weights stand beside it in {path}.data. Leaves the model in eval mode.
     Raises UserError with the cause where torch cannot trace or convert the architecture.
     """
     model.eval()
-    # Two different sizes above 1: torch.export takes a size of 1, and sizes that are always equal, as fixed.
-    sample = {name: torch.ones(2, 8, dtype=torch.int64, device=model.device) for name in inputs}
-    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    with torch.no_grad():
-        outputs = list(model(**sample).keys())
+    past = _keys_and_values(model)
+    traced = _with_past(model, past) if past else _without_past(model, inputs)
     try:
         with _quiet():
             program: Any = torch.onnx.export(
-                model,
-                kwargs=sample,
-                output_names=outputs,
-                dynamic_shapes=dict.fromkeys(inputs, shape),
+                traced.module,
+                kwargs=traced.sample,
+                input_names=traced.inputs,
+                output_names=traced.outputs,
+                dynamic_shapes=traced.shapes,
                 dynamo=True,
                 verbose=False,
             )
@@ -56,6 +74,80 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
     program.save(path)
 
 
+def _without_past(model: PreTrainedModel, inputs: list[str]) -> Traced:
+    # Two different sizes above 1: torch.export takes a size of 1, and sizes that are always equal, as fixed.
+    sample = {name: torch.ones(2, 8, dtype=torch.int64, device=model.device) for name in inputs}
+    with torch.no_grad():
+        outputs = list(model(**sample).keys())
+    return Traced(model, sample, dict.fromkeys(inputs, {0: BATCH, 1: LENGTH}), inputs, outputs)
+
+
+def _with_past(model: PreTrainedModel, past: list[torch.Tensor]) -> Traced:
+    """Return a decoder that reads 5 tokens behind those of `past`, which stands there for the sample's own."""
+    before, new = past[0].shape[2], 5
+    names = [f"{layer}.{kind}" for layer in range(len(past) // 2) for kind in KEYS_AND_VALUES]
+    sample: dict[str, Any] = {
+        "input_ids": torch.ones(2, new, dtype=torch.int64, device=model.device),
+        "attention_mask": torch.ones(2, before + new, dtype=torch.int64, device=model.device),
+        POSITIONS: torch.arange(before, before + new, device=model.device).repeat(2, 1),
+        "past": past,
+    }
+    shapes = {
+        "input_ids": {0: BATCH, 1: LENGTH},
+        "attention_mask": {0: BATCH, 1: TOTAL_LENGTH},
+        POSITIONS: {0: BATCH, 1: LENGTH},
+        "past": [{0: BATCH, 2: PAST_LENGTH}] * len(past),
+    }
+    inputs = [*list(sample)[:-1], *(PAST + name for name in names)]
+    return Traced(Decoder(model), sample, shapes, inputs, ["logits", *(PRESENT + name for name in names)])
+
+
+class Decoder(torch.nn.Module):
+    """A causal language model whose memory of earlier tokens is inputs and outputs, as ONNX has no other."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.takes_positions = POSITIONS in inspect.signature(model.forward).parameters
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        past: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the logits of the new tokens, and keys and values of all, layer by layer."""
+        cache = DynamicCache()
+        for layer in range(len(past) // 2):
+            cache.update(past[2 * layer], past[2 * layer + 1], layer)
+        positions = {POSITIONS: position_ids} if self.takes_positions else {}
+        outputs = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True, **positions
+        )
+        return outputs.logits, *_of_layers(outputs.past_key_values)
+
+
+@torch.no_grad()
+def _keys_and_values(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return what a model remembers of 3 tokens in 2 texts; nothing of one that does not continue texts.
+
+    Or that remembers otherwise, as state space models do: its ONNX model reads all tokens anew.
+    """
+    if not model.can_generate():
+        return []
+    tokens = torch.ones(2, 3, dtype=torch.int64, device=model.device)
+    cache = getattr(model(input_ids=tokens, use_cache=True), "past_key_values", None)
+    if not isinstance(cache, DynamicCache) or not all(hasattr(layer, "keys") for layer in cache.layers):
+        return []
+    return _of_layers(cache)
+
+
+def _of_layers(cache: DynamicCache) -> list[torch.Tensor]:
+    layers: list[Any] = cache.layers
+    return [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+
+
 def quantize_int8(fp32: Path, int8: Path) -> None:
     """Write a model with weights in int8; activations are quantized as they come, with one range for a whole batch.
 
@@ -67,22 +159,6 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
     model.graph.ClearField("value_info")
     with _quiet():
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
-
-
-def onnx_forward(path: Path, threads: int | None = None) -> Forward:
-    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
-
-    threads: None takes as many as there are cores.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
-
-    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
-
-    return forward
 
 
 @contextmanager

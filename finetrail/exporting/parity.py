@@ -1,10 +1,13 @@
-"""Compares two tables of predictions for the same examples."""
+"""Compares what two runtimes make of the same examples: their tables of predictions, and how they continue texts."""
 
+from collections.abc import Mapping
 from itertools import zip_longest
 from math import isclose
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from finetrail.evaluation.inference import Read
 
 # Sums in another order move a probability by some 1e-6: two classes that are as close as that may change places.
 TIE = 1e-4
@@ -14,7 +17,7 @@ SUREST_TIE = 0.5 + TIE
 
 
 class Compared(NamedTuple):
-    """What differs between two tables."""
+    """What differs."""
 
     total: int  # predictions
     differ: list[str]  # the example of each prediction that differs, in order
@@ -40,6 +43,28 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
             total += 1
             if not _equal(a, b):
                 differ.append((str(example), _is_tie(sure, other_sure, surest)))
+    return _compared(total, differ)
+
+
+def continued(expected: Read, found: Read, prompts: Mapping[str, list[int]], tokens: int) -> Compared:
+    """Continue prompts (by example) by so many tokens that `expected` finds likeliest, and compare with `found`.
+
+    Each reads every token once, and has the rest from what it keeps. Two tokens tie if they have the same logit.
+    """
+    differ: list[tuple[str, bool]] = []
+    for example, prompt in prompts.items():
+        new, kept, other_kept = prompt, None, None
+        for _ in range(tokens):
+            (logits, kept), (others, other_kept) = expected(new, kept), found(new, other_kept)
+            best, other = int(logits.argmax()), int(others.argmax())
+            if other != best:
+                differ.append((example, isclose(logits[best], logits[other], abs_tol=TIE)))
+            new = [best]
+    return _compared(len(prompts) * tokens, differ)
+
+
+def _compared(total: int, differ: list[tuple[str, bool]]) -> Compared:
+    """Excuse near ties where they are few; differ: example, whether it is one."""
     ties = sum(is_tie for _, is_tie in differ)
     excused = ties if ties <= MOST_TIES * total + 1 else 0
     return Compared(total, [example for example, is_tie in differ if not (is_tie and excused)], excused)

@@ -1,6 +1,8 @@
 """What holds for every task: its pipeline runs, its bytes repeat, and inference answers as evaluation predicted."""
 
+import ast
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +178,55 @@ def test_a_limit_takes_fewer_examples_of_each_split(task: str, tmp_path: Path, m
     tokenize.main()
     counts = read(layout.TOKENIZED_COUNTS)["splits"]
     assert [counts[split]["examples"] for split in layout.SPLITS] == [5, 5, 5]
+
+
+# Shorter examples, in words that the toys know: what the card takes whole, finetrail must not take in windows.
+SHORT = {
+    '["Ada", "Lovelace", "was", "born", "in", "London", "."]': '["Anna", "lives", "in", "Oslo", "."]',
+    "The capital of France is": "Anna lives in",
+    "path/to/this/folder": "data/exported",
+}
+# What the ONNX example says and what it has to, from what is printed, the names of both examples, and our answer.
+SAID: dict[str, Callable[[str, dict[str, Any], dict[str, Any], Callable[[Any], Any]], tuple[Any, Any]]] = {
+    "masked_lm": lambda said, onnx, torch, answer: (
+        ast.literal_eval(said)[0],
+        tuple(best[0] for best in list(answer({"text": onnx["text"]})["masks"][0].values())),
+    ),
+    "question_answering": lambda said, onnx, torch, answer: (said, torch["said"]),
+    "retrieval": lambda said, onnx, torch, answer: (
+        (onnx["queries"] @ onnx["documents"].T).tolist(),
+        torch["model"].similarity(torch["queries"], torch["documents"]).tolist(),
+    ),
+    "text_classification": lambda said, onnx, torch, answer: (
+        ast.literal_eval(said),
+        answer({"text": "One text."})["probabilities"],
+    ),
+    "text_generation": lambda said, onnx, torch, answer: (said, greedy(torch["generator"], onnx["text"]).strip()),
+    "token_classification": lambda said, onnx, torch, answer: (
+        ast.literal_eval(said),
+        list(zip(onnx["words"], answer({"tokens": onnx["words"]})["labels"], strict=True)),
+    ),
+}
+
+
+def greedy(generator: Any, prompt: str) -> str:
+    """Continue a prompt as the ONNX example does, by transformers."""
+    ids = generator.tokenizer(prompt, return_tensors="pt").input_ids
+    found = generator.model.generate(ids, max_length=None, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :]
+    return str(generator.tokenizer.decode(found, skip_special_tokens=True))
+
+
+def test_the_examples_of_the_card_run_and_onnx_says_the_same(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    card = (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    for long, short in SHORT.items():
+        card = card.replace(long, short)
+    torch, onnx = {}, {}
+    for names, block in zip((torch, onnx), re.findall(r"```python\n(.*?)```", card, re.DOTALL), strict=True):
+        exec(compile(block, "card", "exec"), names)  # noqa: S102
+        names["said"] = capsys.readouterr().out.strip()
+        assert names["said"]
+    found, expected = SAID[task](onnx["said"], onnx, torch, lambda asked: inference.load(layout.EXPORTED)([asked])[0])
+    assert comparable({"said": found}) == comparable({"said": expected})
 
 
 def test_the_exported_folder_stands_alone(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

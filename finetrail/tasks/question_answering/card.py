@@ -29,3 +29,18 @@ end = outputs.end_logits[0, start:].masked_fill(outside[start:], -torch.inf).arg
 begin = min(offsets[start][0], offsets[start - 1][1])
 print(context[begin : offsets[end][1]].strip())
 # Long contexts, other candidates and no answer: python -m finetrail.predict {model} --input questions.jsonl'''
+
+
+def onnx_usage(target: Any) -> str:
+    """Return Python code that finds the likeliest span of one window of the context."""
+    return """question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
+encoded = tokenizer([question], [context], truncation="only_second", return_offsets_mapping=True, return_tensors="np")
+inputs = {given.name: encoded[given.name] for given in session.get_inputs()}
+logits = session.run(["start_logits", "end_logits"], inputs)
+inside = np.array([text == 1 for text in encoded.sequence_ids(0)])  # the tokens of the context
+starts, ends = (np.where(inside, scores[0], -np.inf) for scores in logits)
+start = int(starts.argmax())
+end = start + int(ends[start:].argmax())
+offsets = encoded["offset_mapping"][0]
+# Some tokenizers begin a word one letter late: what no token holds belongs to the token behind it.
+print(context[min(offsets[start][0], offsets[start - 1][1]) : offsets[end][1]].strip())"""

@@ -1,24 +1,60 @@
 """What a model card says about a model that continues text."""
 
+import json
 from typing import Any
+
+from finetrail.tasks.text_generation.settings import PLACE
 
 LIBRARY = "transformers"
 
 
-CHAT = 'generator([{"role": "user", "content": "Hello!"}], max_new_tokens=100)[0]["generated_text"][-1]["content"]'
-CONTINUATION = 'generator("The minister said", max_new_tokens=40, do_sample=True, top_p=0.95)'
+CHAT = [{"role": "user", "content": "Hello!"}]
+PROMPT = "The minister said"
+NEW_TOKENS = 40
 
 
 def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
+    text = json.dumps(CHAT if target["chat"] else prompted(target), ensure_ascii=False)
+    said = '[0]["generated_text"]' + ('[-1]["content"]' if target["chat"] else "")
     return (
         "from transformers import pipeline\n"
         "\n"
         f'generator = pipeline("text-generation", model="{model}")\n'
-        f"print({CHAT if target['chat'] else CONTINUATION})"
+        f"print(generator({text}, max_new_tokens={new_tokens(target)}, do_sample=True, top_p=0.95){said})"
     )
+
+
+def prompted(target: Any) -> str:
+    """Return a prompt, laid out as in training."""
+    return str(target["template"] or PLACE).replace(PLACE, PROMPT)
+
+
+def new_tokens(target: Any) -> int:
+    """Return how many tokens the examples ask for: half of what the model was trained on leaves room for the prompt."""
+    return min(NEW_TOKENS, int(target["block_size"]) // 2)
 
 
 def labels(target: Any) -> list[str]:
     """Return the labels that the model predicts: none, it predicts tokens."""
     return []
+
+
+def onnx_usage(target: Any) -> str:
+    """Return Python code that goes on with the likeliest tokens; each is read once, for keys and values are kept."""
+    asked = f"tokenizer.apply_chat_template({json.dumps(CHAT)}, add_generation_prompt=True, tokenize=False)"
+    text = asked if target["chat"] else json.dumps(prompted(target), ensure_ascii=False)
+    return f"""text = {text}
+ids = tokenizer([text], add_special_tokens=False, return_tensors="np")["input_ids"]
+asked, new = ids.shape[1], ids
+shapes = {{given.name: given.shape for given in session.get_inputs() if given.name.startswith("past_key_values.")}}
+past = {{name: np.zeros((1, heads, 0, width), np.float32) for name, (_, heads, _, width) in shapes.items()}}
+for _ in range({new_tokens(target)}):
+    positions = np.arange(ids.shape[1] - new.shape[1], ids.shape[1])[None]
+    inputs = {{"input_ids": new, "attention_mask": np.ones_like(ids), "position_ids": positions}}
+    logits, *present = session.run(None, inputs | past)
+    new, past = logits[:, -1:].argmax(-1), dict(zip(past, present))
+    if new.item() == tokenizer.eos_token_id:
+        break
+    ids = np.concatenate([ids, new], 1)
+print(tokenizer.decode(ids[0, asked:]))"""

@@ -20,3 +20,14 @@ def usage(model: str, target: Any) -> str:
         f'tagger = pipeline("token-classification", model="{model}", aggregation_strategy="simple")\n'
         'print(tagger("Ada Lovelace was born in London."))'
     )
+
+
+def onnx_usage(target: Any) -> str:
+    """Return Python code that labels words by the first of their tokens, as training does."""
+    return """words = ["Ada", "Lovelace", "was", "born", "in", "London", "."]
+encoded = tokenizer([words], is_split_into_words=True, truncation=True, return_tensors="np")
+inputs = {given.name: encoded[given.name] for given in session.get_inputs()}
+[logits] = session.run(["logits"], inputs)
+places = encoded.word_ids(0)  # of each token, the word that it is of
+found = [config.id2label[int(logits[0, places.index(word)].argmax())] for word in range(len(words)) if word in places]
+print(list(zip(words, found)))"""
