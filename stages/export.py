@@ -14,11 +14,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, splits
-from finetrail.evaluation.inference import Forward
+from finetrail.evaluation.inference import Forward, onnx_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting import hub
 from finetrail.exporting.card import model_card
-from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
+from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.exporting.parity import compare
 
 SPLIT = "test"

@@ -30,8 +30,8 @@ from transformers import (
 )
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import input_names, torch_forward
-from finetrail.exporting.onnx import export_onnx, onnx_forward, quantize_int8
+from finetrail.evaluation.inference import input_names, onnx_forward, torch_forward
+from finetrail.exporting.onnx import export_onnx, quantize_int8
 
 INPUTS = ["input_ids", "attention_mask"]
 PAD = 1  # RoBERTa numbers its positions around it

@@ -1,6 +1,7 @@
 """Turns features into a model's outputs, in batches of similar length, whatever runs the model."""
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,25 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     return forward
 
 
+def onnx_forward(path: Path, threads: int | None = None) -> Forward:
+    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
+
+    threads: None takes as many as there are cores.
+    """
+    import onnxruntime  # torch needs none of it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
+
+    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+
+    forward.inputs = [given.name for given in session.get_inputs()]  # type: ignore[attr-defined]  # for who encodes
+    return forward
+
+
 def run(
     features: pa.Table, forward: Forward, pad_token_id: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -105,7 +125,9 @@ def batches(
     starts = ragged.bounds(lengths)[:-1]
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
-    for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=None, leave=False):
+    for start in tqdm(
+        range(0, len(order), batch_size), desc="predict", unit="batch", delay=1, disable=None, leave=False
+    ):
         rows = order[start : start + batch_size]
         sizes = lengths[rows]
         inputs = {"attention_mask": padding.filled(np.ones(sizes.sum(), dtype=np.int64), sizes, 0)}

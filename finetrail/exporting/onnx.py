@@ -1,4 +1,4 @@
-"""Turns a torch model into self-contained ONNX files (float32, int8), and such a file into a function giving logits."""
+"""Turns a torch model into self-contained ONNX files: float32 and int8."""
 
 import logging
 import warnings
@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
-from finetrail.evaluation.inference import Forward
 
 
 def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
@@ -67,22 +64,6 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
     model.graph.ClearField("value_info")
     with _quiet():
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
-
-
-def onnx_forward(path: Path, threads: int | None = None) -> Forward:
-    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
-
-    threads: None takes as many as there are cores.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
-
-    def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
-
-    return forward
 
 
 @contextmanager

@@ -1,7 +1,12 @@
 """What holds for every task: its pipeline runs, its bytes repeat, and inference answers as evaluation predicted."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 from toys import TOYS, projects
 
-from finetrail import inference, layout, params, tasks
+from finetrail import inference, layout, params, predict, service, tasks
 from finetrail.evaluation import splits
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -184,3 +189,57 @@ def test_the_exported_folder_stands_alone(task: str, tmp_path: Path, monkeypatch
     asked = inputs(task)[:2]
     monkeypatch.chdir(tmp_path)
     assert len(inference.load(Path("model"), documents=documents)(asked)) == 2
+
+
+# --- the service --------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def documents() -> Path | None:
+    """Return the documents of the corpus as a file of predict's, where the task has some."""
+    path = layout.table_file(layout.CORPUS, "documents")
+    if not path.is_file():
+        return None
+    lines = map(json.dumps, pq.read_table(path).to_pylist())
+    Path("documents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return Path("documents.jsonl")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "onnx_int8"])
+def test_requests_that_are_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
+    """By the service's rule for int8; comparable() rounds to four digits."""
+    ask = predict.load(layout.EXPORTED, runtime, 1 if runtime == "onnx_int8" else 8, documents())
+    asked = inputs(task)[:9]
+    requests = [asked[:1], asked[1:4], asked[4:]]
+    found = service.together(ask, requests)
+    for answers, request in zip(found, requests, strict=True):
+        assert isinstance(answers, list)
+        alone = [one for number, given in enumerate(request) for one in ask([given], first_id=number)]
+        assert [answer["id"] for answer in answers] == [str(number) for number in range(len(request))]
+        assert list(map(comparable, answers)) == list(map(comparable, alone))
+
+
+def test_the_probe_is_answered_by_every_model(task: str) -> None:
+    serving = tasks.module(task, "serving")
+    assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([serving.PROBE]))
+
+
+def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callable[[str], Path]) -> None:
+    at("token_classification")
+    command = [sys.executable, "-m", "finetrail.serve", str(layout.EXPORTED), "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("serve: token_classification by onnx, loaded in ")
+        body = json.dumps(inputs("token_classification")[:2]).encode()
+        with urllib.request.urlopen(line.split()[-1], body, timeout=20) as answer:
+            answers = json.loads(answer.read())
+        maps = Path(f"/proc/{process.pid}/maps")
+        if maps.is_file():
+            assert "onnxruntime" in maps.read_text() and "libtorch" not in maps.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(20), process.stderr.read()) == (0, "")
+    expected = inference.load(layout.EXPORTED, "onnx")(inputs("token_classification")[:2])
+    assert list(map(comparable, answers)) == list(map(comparable, expected))

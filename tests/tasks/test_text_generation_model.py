@@ -14,7 +14,7 @@ from transformers import BertConfig, BertLMHeadModel, DistilBertConfig, GPT2Conf
 from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.evaluation import generation, inference
-from finetrail.exporting.onnx import export_onnx, onnx_forward
+from finetrail.exporting.onnx import export_onnx
 from finetrail.model.base import copy_verified
 from finetrail.sources import fetch
 from finetrail.tasks import IGNORE_INDEX
@@ -184,7 +184,7 @@ def test_half_precision_logits_are_reduced_in_single_precision() -> None:
 def test_the_onnx_model_agrees_with_torch_and_continues_alike(checkpoint: Path, tmp_path: Path) -> None:
     model = modeling.load_model(checkpoint)
     export_onnx(model, tmp_path / "model.onnx", ["input_ids", "attention_mask"])
-    torch_forward, forward = inference.torch_forward(model), onnx_forward(tmp_path / "model.onnx")
+    torch_forward, forward = inference.torch_forward(model), inference.onnx_forward(tmp_path / "model.onnx")
     draw = np.random.default_rng(0)
     for batch, length in ((1, 1), (1, 9), (3, 5), (2, 32)):
         ids = draw.integers(40, size=(batch, length))

@@ -12,6 +12,8 @@ from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
 
 KEYS = ("prompt", "text", "messages")
+PROBE = {"text": "A probe."}  # an input that every model answers
+RUNTIME = "torch"  # ONNX reads all tokens anew for each new one; torch keeps what it has read
 INPUTS = SCHEMA.append(MESSAGES)
 
 
