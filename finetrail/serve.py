@@ -28,11 +28,15 @@ def main() -> None:
     def load() -> inference.Predict:
         answer = loaded(options, runtime)
         answer([serving.PROBE])  # what is made at the first use is made now
-        seconds = time.perf_counter() - started
-        stage.log(f"serve: {task} by {runtime}, loaded in {seconds:.1f} s: {address}/predict")
         return answer
 
-    run(load, serving.text_input, {"task": task, "runtime": runtime}, options, listening)
+    def tell() -> None:
+        seconds = time.perf_counter() - started
+        stage.log(f"serve: {task} by {runtime}, loaded in {seconds:.1f} s: {address}/predict")
+
+    functions = {"load": load, "loaded": tell, "text_input": serving.text_input}
+    limits = {name: getattr(options, f"max_{name}") for name in ("bytes", "inputs", "waiting", "batch")}
+    run(functions, limits, {"task": task, "runtime": runtime}, listening)
 
 
 def loaded(options: argparse.Namespace, runtime: inference.Runtime) -> inference.Predict:
@@ -42,10 +46,11 @@ def loaded(options: argparse.Namespace, runtime: inference.Runtime) -> inference
     return predict.load(options.folder, runtime, step, options.documents, options.threads)
 
 
-def run(
-    load: Any, text_input: Any, about: dict[str, str], options: argparse.Namespace, listening: socket.socket
-) -> None:
-    """Serve on a socket until a signal ends it; raise what ended the service otherwise."""
+def run(functions: dict[str, Any], limits: dict[str, int], about: dict[str, str], listening: socket.socket) -> None:
+    """Serve on a socket until a signal ends it; raise what ended the service otherwise.
+
+    functions and limits: of service.Service. about: what /ready tells.
+    """
     try:
         import uvicorn
 
@@ -59,8 +64,7 @@ def run(
         causes.append(error)
         server.should_exit = True
 
-    limits = service.Limits(options.max_bytes, options.max_inputs, options.max_waiting, options.max_batch)
-    app = service.make_app(service.Service(load, text_input, limits), about, failed)
+    app = service.make_app(service.Service(**functions, limits=service.Limits(**limits)), about, failed)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, ws="none")
     )

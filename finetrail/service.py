@@ -40,13 +40,18 @@ class Waiting(NamedTuple):
 class Service:
     """Answers requests in one thread, those that have come meanwhile in one batch.
 
-    load: gives the function that answers, once it is warm; it may take its time. text_input: an input of a bare text.
+    load: gives the function that answers, once it is warm; it may take its time. loaded: is called when it is there.
+    text_input: an input of a bare text.
     """
 
     def __init__(
-        self, load: Callable[[], Predict], text_input: Callable[[str], dict[str, Any]], limits: Limits
+        self,
+        load: Callable[[], Predict],
+        loaded: Callable[[], None],
+        text_input: Callable[[str], dict[str, Any]],
+        limits: Limits,
     ) -> None:
-        self.load, self.text_input, self.limits = load, text_input, limits
+        self.load, self.loaded, self.text_input, self.limits = load, loaded, text_input, limits
         self.ready = False
         self.queue: deque[Waiting] = deque()
         self.arrived = asyncio.Event()
@@ -57,6 +62,7 @@ class Service:
             loop = asyncio.get_running_loop()
             predict = await loop.run_in_executor(thread, self.load)
             self.ready = True
+            self.loaded()
             while True:
                 await self.arrived.wait()
                 requests = self._next()

@@ -177,6 +177,7 @@ CONTRACT = {
     },
     "serving": {"PROBE", "examples", "answers", "text_input"},
     "card": {"usage", "LIBRARY", "labels"},
+    "demo": {"fields", "asked", "views", "shown"},
 }  # fmt: skip
 
 

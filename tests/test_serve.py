@@ -62,7 +62,7 @@ class running:
     """A server in a thread, ready to be asked."""
 
     def __init__(self, load: Callable[[], Any], failed: Callable[[Exception], None], is_ready: bool = True) -> None:
-        self.service = service.Service(load, lambda text: {"text": text}, LIMITS)
+        self.service = service.Service(load, lambda: None, lambda text: {"text": text}, LIMITS)
         app = service.make_app(self.service, {"task": "shout"}, failed)
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -228,4 +228,4 @@ def test_a_missing_extra_is_told_with_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(
         UserError, match=r"uvicorn is not installed; expected the extra serve: pip install -e '.\[serve\]'$"
     ):
-        serve.run(Model, dict, {}, None, None)  # type: ignore[arg-type]
+        serve.run({}, {}, {}, None)  # type: ignore[arg-type]

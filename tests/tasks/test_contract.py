@@ -1,5 +1,6 @@
 """What holds for every task: its pipeline runs, its bytes repeat, and inference answers as evaluation predicted."""
 
+import gc
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from ruamel.yaml import YAML
 from toys import TOYS, projects
 
-from finetrail import inference, layout, params, predict, service, tasks
+from finetrail import demo, inference, layout, params, predict, service, tasks
 from finetrail.evaluation import splits
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -243,3 +244,68 @@ def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callabl
         assert (process.wait(20), process.stderr.read()) == (0, "")
     expected = inference.load(layout.EXPORTED, "onnx")(inputs("token_classification")[:2])
     assert list(map(comparable, answers)) == list(map(comparable, expected))
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+HTML = "<img src=x onerror=alert(1)> [MASK] <b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return the machine's Chromium."""
+    pytest.importorskip("gradio", reason="the extra try is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("there is no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def words(value: Any) -> list[str]:
+    """Return the texts of a value that a view shows."""
+    if isinstance(value, dict):
+        return [name for name in value if value[name] == max(value.values())]
+    if isinstance(value, list):
+        return [text for one in value for part in one if isinstance(part, str) for text in part.split()]
+    return str(value).split()
+
+
+@pytest.mark.filterwarnings("ignore")  # Gradio's own
+def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
+    settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
+    show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)
+    examples = [list(one.values()) for one in demo.asked(layout.EXPORTED, of_task)]
+    assert len(examples) == demo.EXAMPLES
+    html = [HTML] * len(examples[0])
+    blocks = demo.page(settings, of_task, show, [*examples, html], about)
+    address = demo.launch(blocks, None, wait=False)
+    page = browser.new_page()
+    try:
+        requests: list[str] = []
+        problems: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.goto(address)
+        for number, texts in enumerate([examples[0], html]):
+            expected = show(*texts)
+            page.locator("#examples .gallery-item, #examples .tr-body td:first-child").nth(number * len(examples)).click()
+            for place, value in enumerate(expected):
+                shown = page.locator(f"#output-{place}")
+                box = shown.locator("textarea")
+                for word in words(value):
+                    page.wait_for_function(
+                        "([element, word]) => (element.value ?? element.textContent).includes(word)",
+                        arg=[(box if box.count() else shown).element_handle(), word],
+                        timeout=10_000,
+                    )
+        assert page.locator("img[src=x]").count() == 0
+        assert problems == []
+        assert requests and all(url.startswith((address, "data:", "blob:")) for url in requests)
+    finally:
+        page.close()
+        blocks.close(verbose=False)
+        gc.collect()  # of event loops that Gradio leaves open, whose warnings are ignored here
