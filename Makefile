@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run paper test lint check results docs lock
+.PHONY: help run paper try test lint check results docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -24,6 +24,9 @@ paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on it
 	@dvc exp list --all-commits --name-only | grep --quiet --line-regexp imdb-paper-adapted \
 	  || dvc exp run --name imdb-paper-adapted -S task=masked_lm -S recipe=imdb-paper
 	@dvc exp run -S task=text_classification -S recipe=imdb-paper
+
+try: installed   ## a page to try the model in data/exported, with examples from the test split; on this machine alone
+	@python -m finetrail.demo
 
 # Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
 test: installed   ## set up, then run all tests

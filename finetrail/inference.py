@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from finetrail import json_errors, layout, tasks
+from finetrail import json_errors, layout, saved_tokenizer, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
@@ -51,22 +51,25 @@ def load(
     batch_size: int | None = None,
     documents: Sequence[dict[str, Any]] | None = None,
     document_places: Sequence[str] | None = None,
+    threads: int | None = None,
 ) -> Predict:
     """Load an exported folder as a function; UserError where a file is missing, damaged, or wants to run code.
 
     device is torch's, None the one that evaluates: the accelerator, if there is one. batch_size None is evaluation's.
     documents are what retrieval searches in, and for no other task. What one call gets is in memory together.
+    threads are those that the model computes with on a CPU, None the runtime's own choice. With ONNX, neither torch nor
+    transformers is imported, but for chats.
     """
     folder = Path(folder)
     exported = read_settings(folder)
     if batch_size is not None:
         exported = exported._replace(evaluate=exported.evaluate.model_copy(update={"batch_size": batch_size}))
     encoding, scoring, serving = (tasks.module(exported.task, part) for part in ("encoding", "scoring", "serving"))
-    tokenizer = encoding.load_tokenizer(folder, exported.tokenize, lambda: iter(()))
+    forward = _forward(folder, exported.task, runtime, device, threads)
+    tokenizer = _tokenizer(folder, encoding, exported.tokenize, forward)
     encoder = encoding.Encoder(tokenizer, exported.target, exported.tokenize)
     examples = serving.examples_for(exported.target) if hasattr(serving, "examples_for") else serving.examples
     shared = _shared(exported.task, encoder, serving, documents, document_places)
-    forward = _forward(folder, tasks.module(exported.task, "modeling"), runtime, device)
 
     def predict(
         inputs: Sequence[Input], *, places: Sequence[str] | None = None, first_id: int = 0
@@ -80,6 +83,11 @@ def load(
         return list(serving.answers(predictions))
 
     return predict
+
+
+def as_json(answer: dict[str, Any]) -> str:
+    """Return an answer as JSON: a line of predict's file, and what the service sends."""
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
 def read_settings(folder: Path) -> Exported:
@@ -126,12 +134,22 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _forward(folder: Path, modeling: ModuleType, runtime: Runtime, device: str | None) -> inference.Forward:
+def preferred_runtime(folder: Path) -> Runtime:
+    """Return what answers soonest: onnx, where its file is there."""
+    return "onnx" if (folder / ONNX_FILES["onnx"]).is_file() else "torch"
+
+
+def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, threads: int | None) -> inference.Forward:
     if runtime == "torch":
         if not list(folder.glob("*.safetensors")):
             raise UserError(f"{folder}: no model.safetensors; expected the weights that export wrote")
+        import torch  # an ONNX session needs no torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
         try:
-            return inference.torch_forward(modeling.load_model(folder).to(device or inference.device()))
+            model = tasks.module(task, "modeling").load_model(folder)
+            return inference.torch_forward(model.to(device or inference.device()))
         except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
             raise UserError(f"{folder}: the model does not load: {_first_line(error)}") from None
     path = folder / ONNX_FILES[runtime]
@@ -141,9 +159,16 @@ def _forward(folder: Path, modeling: ModuleType, runtime: Runtime, device: str |
     if device not in (None, "cpu"):
         raise UserError(f"device {device!r} goes with the runtime torch; expected cpu, where {path.name} runs")
     try:
-        return inference.onnx_forward(path)
+        return inference.onnx_forward(path, threads)
     except Exception as error:  # onnxruntime has an exception for each of its status codes, and no common base
         raise UserError(f"{path} does not load: {_first_line(error)}") from None
+
+
+def _tokenizer(folder: Path, encoding: ModuleType, settings: Any, forward: inference.Forward) -> Any:
+    """Load the tokenizer; without transformers where ONNX tells what the model takes, and no chat is to be rendered."""
+    if hasattr(forward, "inputs") and saved_tokenizer.is_enough(folder):
+        return saved_tokenizer.load(folder, forward.inputs)
+    return encoding.load_tokenizer(folder, settings, lambda: iter(()))
 
 
 def _first_line(error: Exception) -> str:

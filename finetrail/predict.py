@@ -4,7 +4,6 @@ Answers are JSON Lines, or what the task's serving module calls a format, such a
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +11,6 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
-
-import transformers  # noqa: F401  # stage.run() silences it, if it is there by then
 
 from finetrail import inference, stage, tasks
 from finetrail.corpus.raw import lines, objects
@@ -35,17 +32,31 @@ def main() -> None:
     first = next(inputs, None)  # before the model loads: a mistake in the command is told at once
     if first is None:
         raise UserError(f"--input {options.input}: there is nothing in it; expected an input a line")
-    documents = None if options.documents is None else list(read_objects(options.documents))
-    predict = inference.load(
-        options.folder,
-        options.runtime,
-        batch_size=options.batch_size,
-        documents=None if documents is None else [document for _, document in documents],
-        document_places=None if documents is None else [place for place, _ in documents],
-    )
+    predict = load(options.folder, options.runtime, options.batch_size, options.documents)
     with written(options.output) as file:
         for line in write(answers(predict, chain([first], inputs))):
             file.write(line + "\n")
+
+
+def load(
+    folder: Path,
+    runtime: inference.Runtime,
+    batch_size: int | None,
+    documents: Path | None,
+    threads: int | None = None,
+) -> inference.Predict:
+    """Load an exported folder, and the file of documents that retrieval searches."""
+    read = {} if documents is None else dict(read_objects(documents))
+    if runtime == "torch":
+        stage.silence_transformers()
+    return inference.load(
+        folder,
+        runtime,
+        batch_size=batch_size,
+        documents=None if documents is None else list(read.values()),
+        document_places=None if documents is None else list(read),
+        threads=threads,
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -79,7 +90,7 @@ def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], 
 
 def json_lines(found: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield an answer a line."""
-    return (json.dumps(answer, ensure_ascii=False, allow_nan=False) for answer in found)
+    return map(inference.as_json, found)
 
 
 def positive(text: str) -> int:

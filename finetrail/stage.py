@@ -36,9 +36,8 @@ def run(main: Callable[[], None]) -> None:
     if not gc.isenabled():  # stages/__init__.py imports without the collector, which need not look at that later either
         gc.freeze()
         gc.enable()
-    if transformers := sys.modules.get("transformers"):
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+    if "transformers" in sys.modules:
+        silence_transformers()
     try:
         main()
     except UserError as error:
@@ -49,6 +48,14 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
             sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
         raise
+
+
+def silence_transformers() -> None:
+    """Import transformers, and let it print errors alone."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def run_alone() -> None:

@@ -175,8 +175,9 @@ CONTRACT = {
     "scoring": {
         "predict", "score", "statistics", "headline", "tables", "worst_errors", "baselines"
     },
-    "serving": {"examples", "answers", "text_input"},
+    "serving": {"PROBE", "examples", "answers", "text_input"},
     "card": {"usage", "LIBRARY", "labels"},
+    "demo": {"fields", "asked", "views", "shown"},
 }  # fmt: skip
 
 

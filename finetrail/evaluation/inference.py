@@ -96,6 +96,7 @@ def onnx_forward(path: Path, threads: int | None = None) -> Forward:
             inputs = inputs | {POSITIONS: np.maximum(mask.cumsum(1) - 1, 0)} | _nothing_read(shapes, len(mask))
         return dict(zip(outputs, session.run(outputs, inputs), strict=True))
 
+    forward.inputs = [given.name for given in session.get_inputs()]  # type: ignore[attr-defined]  # for who encodes
     if shapes:
         forward.read = _reader(session, shapes)  # type: ignore[attr-defined]
     return forward
@@ -162,7 +163,9 @@ def batches(
     starts = ragged.bounds(lengths)[:-1]
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
-    for start in tqdm(range(0, len(order), batch_size), desc="predict", unit="batch", disable=None, leave=False):
+    for start in tqdm(
+        range(0, len(order), batch_size), desc="predict", unit="batch", delay=1, disable=None, leave=False
+    ):
         rows = order[start : start + batch_size]
         sizes = lengths[rows]
         inputs = {"attention_mask": padding.filled(np.ones(sizes.sum(), dtype=np.int64), sizes, 0)}

@@ -1,9 +1,16 @@
 """What holds for every task: its pipeline runs, its bytes repeat, and inference answers as evaluation predicted."""
 
 import ast
+import gc
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +23,7 @@ import pytest
 from ruamel.yaml import YAML
 from toys import TOYS, projects
 
-from finetrail import inference, layout, params, tasks
+from finetrail import demo, inference, layout, params, predict, serve, service, tasks
 from finetrail.evaluation import splits
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -235,3 +242,124 @@ def test_the_exported_folder_stands_alone(task: str, tmp_path: Path, monkeypatch
     asked = inputs(task)[:2]
     monkeypatch.chdir(tmp_path)
     assert len(inference.load(Path("model"), documents=documents)(asked)) == 2
+
+
+# --- the service --------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def documents() -> Path | None:
+    """Return the documents of the corpus as a file of predict's, where the task has some."""
+    path = layout.table_file(layout.CORPUS, "documents")
+    if not path.is_file():
+        return None
+    lines = map(json.dumps, pq.read_table(path).to_pylist())
+    Path("documents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return Path("documents.jsonl")
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "onnx_int8"])
+def test_requests_that_are_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
+    """Also with int8, whose activations share a range within a batch; comparable() rounds to four digits."""
+    options = Namespace(folder=layout.EXPORTED, batch_size=serve.STEP, documents=documents(), threads=1)
+    ask = serve.loaded(options, runtime)
+    asked = inputs(task)[:9]
+    requests = [asked[:1], asked[1:4], asked[4:]]
+    found = service.together(ask, requests)
+    for answers, request in zip(found, requests, strict=True):
+        assert isinstance(answers, list)
+        alone = [one for number, given in enumerate(request) for one in ask([given], first_id=number)]
+        assert [answer["id"] for answer in answers] == [str(number) for number in range(len(request))]
+        assert list(map(comparable, answers)) == list(map(comparable, alone))
+
+
+def test_the_probe_is_answered_by_every_model(task: str) -> None:
+    serving = tasks.module(task, "serving")
+    assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([serving.PROBE]))
+
+
+def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callable[[str], Path]) -> None:
+    at("token_classification")
+    command = [sys.executable, "-m", "finetrail.serve", str(layout.EXPORTED), "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("serve: token_classification by onnx, loaded in ")
+        body = json.dumps(inputs("token_classification")[:2]).encode()
+        with urllib.request.urlopen(line.split()[-1], body, timeout=20) as answer:
+            answers = json.loads(answer.read())
+        maps = Path(f"/proc/{process.pid}/maps")
+        if maps.is_file():
+            assert "onnxruntime" in maps.read_text() and "libtorch" not in maps.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(20), process.stderr.read()) == (0, "")
+    expected = inference.load(layout.EXPORTED, "onnx")(inputs("token_classification")[:2])
+    assert list(map(comparable, answers)) == list(map(comparable, expected))
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+HTML = "<img src=x onerror=alert(1)> [MASK] <b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return the machine's Chromium."""
+    pytest.importorskip("gradio", reason="the extra try is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("there is no Chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def words(value: Any) -> list[str]:
+    """Return the texts of a value that a view shows."""
+    if isinstance(value, dict):
+        return [name for name in value if value[name] == max(value.values())]
+    if isinstance(value, list):
+        return [text for one in value for part in one if isinstance(part, str) for text in part.split()]
+    return str(value).split()
+
+
+@pytest.mark.filterwarnings("ignore")  # Gradio's own
+def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
+    settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
+    show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)
+    examples = [list(one.values()) for one in demo.asked(layout.EXPORTED, of_task)]
+    assert len(examples) == demo.EXAMPLES
+    html = [HTML] * len(examples[0])
+    blocks = demo.page(settings, of_task, show, [*examples, html], about)
+    address = demo.launch(blocks, None, wait=False)
+    page = browser.new_page()
+    try:
+        requests: list[str] = []
+        problems: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.goto(address)
+        offered = page.locator("#examples .gallery-item, #examples .tr-body td:first-child")
+        for number, texts in ((0, examples[0]), (len(examples), html)):
+            expected = show(*texts)
+            offered.nth(number).click()
+            for place, value in enumerate(expected):
+                shown = page.locator(f"#output-{place}")
+                box = shown.locator("textarea")
+                for word in words(value):
+                    page.wait_for_function(
+                        "([element, word]) => (element.value ?? element.textContent).includes(word)",
+                        arg=[(box if box.count() else shown).element_handle(), word],
+                        timeout=10_000,
+                    )
+        assert page.locator("img[src=x]").count() == 0
+        assert problems == []
+        assert requests and all(url.startswith((address, "data:", "blob:")) for url in requests)
+    finally:
+        page.close()
+        blocks.close(verbose=False)
+        gc.collect()  # of event loops that Gradio leaves open, whose warnings are ignored here

@@ -1,5 +1,6 @@
 """Turns blocks and a model's outputs into what it puts for the masks, and that into scores, tables and baselines."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,20 +39,20 @@ def predict(
     """
     masks = _masks(split.features)
     losses, best, probabilities = _outputs(split.features, masks, forward, tokenizer.pad_token_id, settings)
-    # A model may have more outputs than tokens; what is masked everywhere stands in no input.
-    vocabulary = range(max(masks.ids.max(), masks.wanted.max(initial=0), best.max(initial=0)) + 1)
-    names = pa.array([name or "" for name in tokenizer.convert_ids_to_tokens(vocabulary)], pa.string())
+    # Of those alone, because an answer to one text takes few; a model may have more outputs than tokens.
+    vocabulary = np.unique(np.concatenate([masks.ids, masks.wanted, best.ravel()]))
+    names = pa.array([name or "" for name in tokenizer.convert_ids_to_tokens(vocabulary.tolist())], pa.string())
     asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # which no text's label is
     each = np.full(len(masks.at), BEST)
     flat = {
-        "references": pc.if_else(asked, pa.scalar(None, pa.string()), names.take(pa.array(masks.wanted))),
-        "predictions": names.take(pa.array(best[:, 0])),
+        "references": pc.if_else(asked, pa.scalar(None, pa.string()), _of(names, vocabulary, masks.wanted)),
+        "predictions": _of(names, vocabulary, best[:, 0]),
         "confidences": pa.array(probabilities[:, 0]),
         "losses": pc.if_else(asked, pa.scalar(None, pa.float32()), pa.array(losses)),
         "positions": pa.array(masks.at - masks.starts[masks.block], pa.int32()),
         "parts": _parts(masks),
         "shown": _shown(masks, tokenizer.mask_token_id),
-        "fills": _runs(each, names.take(pa.array(best.ravel()))),
+        "fills": _runs(each, _of(names, vocabulary, best.ravel())),
         "probabilities": _runs(each, pa.array(probabilities.ravel())),
     }
     counts = np.bincount(masks.block, minlength=len(split.features))
@@ -201,17 +202,22 @@ def _runs(sizes: np.ndarray, values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(_bounds(sizes), pa.int32()), values)
 
 
-def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: range) -> tuple[pa.Array, pa.Array]:
+def _of(texts: pa.Array, vocabulary: np.ndarray, ids: np.ndarray) -> pa.Array:
+    """Return the text of each id; texts are those of the vocabulary, which is sorted."""
+    return texts.take(pa.array(np.searchsorted(vocabulary, ids)))
+
+
+def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: np.ndarray) -> tuple[pa.Array, pa.Array]:
     """Return each block as pieces of text, and as a text with what is predicted and without special tokens."""
-    pieces, sizes = pieces_of_text(tokenizer, vocabulary), np.diff(masks.starts)
+    pieces, sizes = pieces_of_text(tokenizer, vocabulary.tolist()), np.diff(masks.starts)
     filled = masks.ids.copy()
     filled[masks.at] = predicted
     is_text = np.isin(filled, [*set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}], invert=True)
-    filled_pieces = pc.if_else(is_text, pieces.take(pa.array(filled)), "")
-    return _runs(sizes, pieces.take(pa.array(masks.ids))), pc.binary_join(_runs(sizes, filled_pieces), "")
+    filled_pieces = pc.if_else(is_text, _of(pieces, vocabulary, filled), "")
+    return _runs(sizes, _of(pieces, vocabulary, masks.ids)), pc.binary_join(_runs(sizes, filled_pieces), "")
 
 
-def pieces_of_text(tokenizer: Any, vocabulary: range) -> pa.Array:
+def pieces_of_text(tokenizer: Any, vocabulary: Iterable[int]) -> pa.Array:
     """Return each token as text, with its space before it: what it adds behind a word."""
     backend = tokenizer.backend_tokenizer
     word = backend.encode("a", add_special_tokens=False).ids

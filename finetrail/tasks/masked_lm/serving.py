@@ -8,6 +8,7 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 
 KEYS = ("text", "input_ids", "positions")
+PROBE = {"input_ids": [0, 1, 2], "positions": [1]}  # an input that every model answers
 QUESTIONS = pa.schema(
     [
         ("id", pa.string()),

@@ -9,6 +9,7 @@ from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
 
 KEYS = ("question", "context")
+PROBE = {"question": "What is it?", "context": "It is a probe."}  # an input that every model answers
 EXPECTED = 'expected {"question": "...", "context": "..."}'
 
 

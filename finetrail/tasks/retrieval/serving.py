@@ -8,6 +8,8 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
 
+PROBE = {"query": "A probe"}  # an input that every model answers
+
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
     """Return queries ({"query": ...}), or texts to embed as documents are ({"text": ...}); one kind of the two.

@@ -7,89 +7,18 @@ Labels are scored by scikit-learn, numbers by scipy and scikit-learn, each set o
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 import pyarrow as pa
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import (
-    accuracy_score,
-    f1_score,
-    matthews_corrcoef,
-    mean_absolute_error,
-    root_mean_squared_error,
-)
 
 from finetrail import layout
 
-STRING, FLOAT = datasets.Value("string"), datasets.Value("float64")
 THRESHOLD = 0.5  # of validation; the recipe's is in evaluate, which training does not see
-
-
-class LabelMetric(evaluate.Metric):
-    """Accuracy, F1 averaged over labels, and Matthews' correlation of one label a text."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("Accuracy, macro F1 and MCC (Gorodkin 2004) of single labels, by scikit-learn.", STRING)
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        is_constant = len({*references, *predictions}) == 1  # scikit-learn warns, and gives 0 too
-        return {
-            "accuracy": float(accuracy_score(references, predictions)),
-            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
-            "mcc": 0.0 if is_constant else float(matthews_corrcoef(references, predictions)),
-        }
-
-
-class LabelsMetric(evaluate.Metric):
-    """F1 over all decisions, F1 averaged over labels, and the share of texts with exactly their labels."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("Micro and macro F1 and exact match of label sets, by scikit-learn.", datasets.List(STRING))
-
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        names, expected, found = hot(references, predictions)
-        labels = range(max(len(names), 1))
-        # scikit-learn takes a matrix of one column for single labels: labels that are never there widen it.
-        expected, found = (np.pad(matrix, [(0, 0), (0, 2)]) for matrix in (expected, found))
-        return {
-            "micro_f1": float(f1_score(expected, found, labels=labels, average="micro", zero_division=0)),
-            "macro_f1": float(f1_score(expected, found, labels=labels, average="macro", zero_division=0)),
-            "exact_match": float(accuracy_score(expected, found)),
-        }
-
-
-class ScoreMetric(evaluate.Metric):
-    """Pearson's and Spearman's correlation of numbers, and their mean absolute and root mean squared error.
-
-    A correlation is 0 where one side is constant, which correlates with nothing. The errors are in the numbers' unit.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info("Pearson and Spearman correlation, by scipy; MAE and RMSE, by scikit-learn.", FLOAT)
-
-    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        errors = {
-            "mae": float(mean_absolute_error(references, predictions)),
-            "rmse": float(root_mean_squared_error(references, predictions)),
-        }
-        if np.ptp(predictions) == 0 or np.ptp(references) == 0:
-            return {"pearson": 0.0, "spearman": 0.0} | errors
-        return {
-            "pearson": float(pearsonr(references, predictions).statistic),
-            "spearman": float(spearmanr(references, predictions).statistic),
-        } | errors
-
-
-METRICS: dict[str, type[evaluate.Metric]] = {
-    "single_label": LabelMetric,
-    "multi_label": LabelsMetric,
-    "regression": ScoreMetric,
-}
 
 
 def compute(references: Iterable[Any], predictions: Iterable[Any], problem: str) -> dict[str, float]:
     """Return the scores of one split: of labels, lists of labels, or numbers."""
+    from finetrail.evaluation.label_metrics import METRICS  # seconds to import: not for who only predicts
+
     # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.
     metric = METRICS[problem](keep_in_memory=True, cache_dir=str(layout.SCRATCH / "metrics"))
     return dict(metric.compute(predictions=list(predictions), references=list(references)) or {})
@@ -149,12 +78,3 @@ def hot(
         for row, labels in zip(matrix, texts, strict=True):
             row[[column[label] for label in labels]] = 1
     return names, matrices[0], matrices[1]
-
-
-def _info(description: str, kind: Any) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(
-        description=description,
-        citation="https://scikit-learn.org, https://scipy.org",
-        inputs_description="predictions and references, one a text",
-        features=datasets.Features({"predictions": kind, "references": kind}),
-    )

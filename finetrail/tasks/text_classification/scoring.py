@@ -9,9 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.special import softmax
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import f1_score
 
 from finetrail import layout
 from finetrail.errors import UserError
@@ -140,6 +137,8 @@ def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> 
                 f"expected one of {', '.join(target['label_names'])}"
             )
         is_it = [[label == settings.positive_label for label in labels] for labels in (references, predicted)]
+        from sklearn.metrics import f1_score  # seconds to import, as below: not for who only predicts
+
         scores["f1"] = float(f1_score(*is_it, zero_division=0))
     if target["problem"] != "regression":
         scores["ece"] = float(calibration_error(_bins(predictions, target).sum(0)))
@@ -386,6 +385,9 @@ def baselines(
     The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
     with logistic regression (ridge for scores), which is what a fine-tuned model has to beat.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
     column, problem = TARGETS[target["problem"]], target["problem"]
     kept = (
         np.arange(min(len(train.examples), MOST_FITTED)) * len(train.examples) // min(len(train.examples), MOST_FITTED)
@@ -436,7 +438,9 @@ def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.nd
     return found
 
 
-def _regression() -> LogisticRegression:
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
     # C: TF-IDF rows have length 1, for which the default of 1 shrinks too much.
     return LogisticRegression(C=10, max_iter=1000)
 

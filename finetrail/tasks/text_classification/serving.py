@@ -7,6 +7,7 @@ import pyarrow as pa
 from finetrail.tasks.inputs import identified, text_of
 
 KEYS = ("text", "text_pair")
+PROBE = {"text": "A probe."}  # an input that every model answers
 
 
 def text_input(text: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
 
 KEYS = ("prompt", "text", "messages")
+PROBE = {"text": "A probe."}  # an input that every model answers
 INPUTS = SCHEMA.append(MESSAGES)
 
 

@@ -6,13 +6,8 @@ IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (
 from collections.abc import Sequence
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 import pyarrow as pa
-from seqeval.metrics import accuracy_score, classification_report
-from seqeval.metrics.sequence_labeling import get_entities
-from sklearn.metrics import f1_score
 
 from finetrail import layout
 from finetrail.tasks.token_classification.settings import Target, label_names
@@ -21,59 +16,12 @@ from finetrail.tasks.token_classification.settings import has_entities as has_en
 Labels = Sequence[Sequence[str]]  # sentences of labels
 UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
 
-LISTS = datasets.Features({name: datasets.List(datasets.Value("string")) for name in ("predictions", "references")})
-
-
-class EntityMetric(evaluate.Metric):
-    """seqeval in its default mode, which is the CoNLL-2000 conlleval definition, as a local evaluate module."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Precision, recall and F1 of whole entities (Tjong Kim Sang and Buchholz 2000).",
-            citation="https://github.com/chakki-works/seqeval",
-            inputs_description="predictions and references: lists of sentences of IOB2 labels",
-            features=LISTS,
-        )
-
-    def _compute(self, predictions: Labels, references: Labels) -> dict[str, float]:
-        accuracy = float(accuracy_score(references, predictions))
-        if not get_entities(references) and not get_entities(predictions):
-            # seqeval would average over no types: NaN, and a warning.
-            return dict.fromkeys(("f1", "precision", "recall"), 0.0) | {"accuracy": accuracy, "macro_f1": 0.0}
-        report: Any = classification_report(references, predictions, output_dict=True, zero_division=0)
-        micro, macro = report["micro avg"], report["macro avg"]
-        return {
-            "f1": float(micro["f1-score"]),
-            "precision": float(micro["precision"]),
-            "recall": float(micro["recall"]),
-            "accuracy": accuracy,
-            "macro_f1": float(macro["f1-score"]),
-        }
-
-
-class TokenMetric(evaluate.Metric):
-    """Accuracy and macro F1 of single labels, by scikit-learn, as a local evaluate module."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Accuracy of single labels, and F1 averaged over the labels.",
-            citation="https://scikit-learn.org",
-            inputs_description="predictions and references: lists of sentences of labels",
-            features=LISTS,
-        )
-
-    def _compute(self, predictions: Labels, references: Labels) -> dict[str, float]:
-        predicted, expected = (
-            [label for sentence in labels for label in sentence] for labels in (predictions, references)
-        )
-        correct = sum(map(str.__eq__, predicted, expected))
-        macro = f1_score(expected, predicted, average="macro", zero_division=0)
-        return {"accuracy": correct / len(expected), "macro_f1": float(macro)}
-
 
 def compute(references: Labels, predictions: Labels, target: Target) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    kind = EntityMetric if has_entities(target) else TokenMetric
+    from finetrail.evaluation import label_metrics as local  # seconds to import: not for who only predicts
+
+    kind = local.EntityMetric if has_entities(target) else local.TokenMetric
     # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.
     metric = kind(keep_in_memory=True, cache_dir=str(layout.SCRATCH / "metrics"))
     scores = metric.compute(predictions=list(predictions), references=list(references))
@@ -153,6 +101,8 @@ def validate(predicted_ids: np.ndarray, features: pa.Table, target: Target) -> d
 
 def _chunks(labels: Sequence[str], entities: bool) -> set[tuple[Any, ...]]:
     if entities:
+        from seqeval.metrics.sequence_labeling import get_entities  # imports scikit-learn
+
         return set(get_entities(list(labels)))
     return {(label, index) for index, label in enumerate(labels)}
 

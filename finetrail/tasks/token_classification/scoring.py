@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from seqeval.metrics.sequence_labeling import get_entities
 
 from finetrail.evaluation import inference
 from finetrail.evaluation.bootstrap import Statistic
@@ -165,6 +164,8 @@ def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
     """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
     if not entities:
         return " ".join(labels)
+    from seqeval.metrics.sequence_labeling import get_entities  # imports scikit-learn
+
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
 
 

@@ -17,6 +17,7 @@ from finetrail.tasks.token_classification.corpus import OF_TEXTS
 from finetrail.tasks.token_classification.settings import OFFSETS, Target, has_entities, is_without_scheme
 
 KEYS = ("tokens", "text")
+PROBE = {"text": "A probe."}  # an input that every model answers
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
 

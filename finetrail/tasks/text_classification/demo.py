@@ -1,0 +1,33 @@
+"""What the page to try a model asks for, and shows of an answer: the probabilities of the labels, or the score."""
+
+from pathlib import Path
+from typing import Any
+
+from finetrail.tasks.views import Row, View
+
+TITLES = {"text": "Text", "text_pair": "Second text"}
+
+
+def fields(target: dict[str, Any]) -> dict[str, str]:
+    """Return the keys of an input with their titles."""
+    return {key: TITLES[key] for key in target["texts"]}
+
+
+def asked(row: Row, folder: Path) -> dict[str, str]:
+    """Return the input that a row of the test split is."""
+    return {key: row[key] for key in TITLES if key in row}
+
+
+def views(target: dict[str, Any]) -> list[View]:
+    """Return what is shown of an answer."""
+    chosen = {"single_label": "Label", "multi_label": "Labels", "regression": "Score"}[target["problem"]]
+    first = View(chosen, "text")
+    return [first] if target["problem"] == "regression" else [first, View("Probabilities", "probabilities")]
+
+
+def shown(given: dict[str, str], answer: dict[str, Any], target: dict[str, Any]) -> list[Any]:
+    """Return a value for each view."""
+    if "score" in answer:
+        return [f"{answer['score']:.4f}"]
+    chosen = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"
+    return [chosen, answer["probabilities"]]

@@ -1,0 +1,32 @@
+"""What a task's demo.py shows of an answer: the kinds of values that the page has a component for."""
+
+from typing import Any, Literal, NamedTuple
+
+# text: a string. highlighted: (text, label or None) pairs that join to a text. probabilities: a number of each label.
+# table: rows.
+Kind = Literal["text", "highlighted", "probabilities", "table"]
+Row = dict[str, Any]
+BEGINNING = 40  # words of a long text that are enough for an example
+
+
+class View(NamedTuple):
+    """One part of an answer: its title, its kind and, of a table, the names of its columns."""
+
+    title: str
+    kind: Kind
+    columns: tuple[str, ...] = ()
+
+
+def beginning(text: str) -> str:
+    """Return the first words of a text, as many as an example needs."""
+    return " ".join(text.split()[:BEGINNING])
+
+
+def highlighted(text: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
+    """Part a text into (text, label) pairs by spans (start, end, label), which stand in their order."""
+    parts: list[tuple[str, str | None]] = []
+    place = 0
+    for start, end, label in spans:
+        parts += [(text[place:start], None), (text[start:end], label)]
+        place = end
+    return [part for part in [*parts, (text[place:], None)] if part[0]]
