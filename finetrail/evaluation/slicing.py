@@ -57,15 +57,15 @@ def by_number(name: str, values: Sequence[Any], shown: Shown) -> Slicing:
     return by_name(name, names, [names[row] for row in sorted(range(len(names)), key=lambda row: values[row])])
 
 
-def by_length(texts: Sequence[Sequence[Any]], unit: str = "words") -> Slicing:
+def by_length(name: str, texts: Sequence[Sequence[Any]]) -> Slicing:
     """Part units by the number of their words."""
-    return by_number("length", [len(of_one) for of_one in texts], lambda size: f"{size:,} {unit}")
+    return by_number(name, [len(of_one) for of_one in texts], lambda size: f"{size:,}")
 
 
 def by_unseen(texts: Sequence[Sequence[str]], known: Collection[str]) -> Slicing:
-    """Part units by the share of their words that train lacks."""
+    """Part units by the share of their words that train lacks, in percent."""
     shares = [sum(word not in known for word in of_one) / max(len(of_one), 1) for of_one in texts]
-    return by_number("unseen words", shares, lambda share: f"{100 * share:.2g}%")
+    return by_number("unseen words in %", shares, lambda share: f"{100 * share:.1f}".removesuffix(".0"))
 
 
 def by_columns(units: pa.Table) -> list[Slicing]:
@@ -130,14 +130,5 @@ def quartiles(values: Sequence[Any], shown: Shown) -> list[str]:
     for number in np.unique(bins):
         inside = ranks[bins == number]
         low, high = (shown(order[end]) for end in (inside.min(), inside.max()))
-        names[number] = low if low == high else f"{_without_unit(low, high)}–{high}"
+        names[number] = low if low == high else f"{low}–{high}"
     return [names[number] for number in bins]
-
-
-def _without_unit(low: str, high: str) -> str:
-    """Return "3" of "3 words" beside "9 words", and "2" of "2%"."""
-    for sign in (" ", "%"):
-        before, found, unit = low.partition(sign)
-        if found and high.endswith(found + unit):
-            return before
-    return low

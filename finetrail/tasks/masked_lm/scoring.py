@@ -103,7 +103,7 @@ def slicings(units: pa.Table, train: pa.Table, target: None) -> list[Slicing]:
 
     Not by words that train lacks, because those that are masked cannot be read from a block.
     """
-    return [slicing.by_length(units["tokens"].to_pylist(), "tokens"), *slicing.by_columns(units)]
+    return [slicing.by_length("length in tokens", units["tokens"].to_pylist()), *slicing.by_columns(units)]
 
 
 def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:

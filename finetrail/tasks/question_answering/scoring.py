@@ -287,7 +287,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, bool]) -> list[
         for word in slicing.words(text)
     }
     return [
-        slicing.by_length(list(map(slicing.words, units["context"].to_pylist())), "words of context"),
+        slicing.by_length("length of context in words", list(map(slicing.words, units["context"].to_pylist()))),
         slicing.by_unseen(list(map(slicing.words, units["question"].to_pylist())), known),
         *slicing.by_columns(units),
     ]

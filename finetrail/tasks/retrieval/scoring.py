@@ -126,7 +126,11 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
     known = {word for text in chain(train["query"].to_pylist(), *documents) for word in slicing.words(text or "")}
     queries = list(map(slicing.words, units["query"].to_pylist()))
-    return [slicing.by_length(queries), slicing.by_unseen(queries, known), *slicing.by_columns(units)]
+    return [
+        slicing.by_length("length in words", queries),
+        slicing.by_unseen(queries, known),
+        *slicing.by_columns(units),
+    ]
 
 
 def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:

@@ -184,7 +184,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
     texts = list(map(slicing.words, _joined(units)))
     known = {word for text in _joined(train) for word in slicing.words(text)}
-    found = [slicing.by_length(texts), slicing.by_unseen(texts, known)]
+    found = [slicing.by_length("length in words", texts), slicing.by_unseen(texts, known)]
     if target["problem"] != "regression":
         found.append(_by_label(units, train[TARGETS[target["problem"]]].to_pylist()))
     return [*found, *slicing.by_columns(units)]

@@ -214,7 +214,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Any) -> list[Slicing]:
     """
     known = {word for text in _texts(train) for word in slicing.words(text)}
     read = [slicing.words("".join(texts))[1:-1] for texts in units["reference_texts"].to_pylist()]
-    lengths = slicing.by_length(units["references"].to_pylist(), "tokens")
+    lengths = slicing.by_length("length in tokens", units["references"].to_pylist())
     return [lengths, slicing.by_unseen(read, known), *slicing.by_columns(units)]
 
 

@@ -115,7 +115,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     by_kind = slicing.by_frequency(kinds, counts)
     by_novelty = take(lambda kind, words: unseen[any(word.lower() not in known for word in words)])
     return [
-        slicing.by_length(units["tokens"].to_pylist()),
+        slicing.by_length("length in words", units["tokens"].to_pylist()),
         Slicing(name, list(dict.fromkeys(by_kind.values())), take(lambda kind, words: by_kind.get(kind, ""))),
         Slicing("unseen words", list(unseen), by_novelty),
         *slicing.by_columns(units),
