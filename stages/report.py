@@ -12,7 +12,7 @@ from finetrail.stage import log, outputs, read_json, run, write_json
 
 LONGEST_FIELD = 2**31 - 1  # csv's own is 131,072 characters; a prompt may be longer
 # Columns of names, where "1" and "nan" are labels and not numbers.
-TEXT_COLUMNS = {"split", "part", "label", "reference", "prediction"}
+TEXT_COLUMNS = {"split", "part", "label", "reference", "prediction", "slicing", "slice"}
 
 
 def read_results() -> Results:

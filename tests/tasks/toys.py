@@ -181,8 +181,20 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
     }
 
 
+def add_source(corpus: Recipe) -> None:
+    """Give each example of a toy corpus a source, which is a slice."""
+    file = Path(corpus["source"]["path"])
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row | {"source": "web" if number % 3 else "books"} for number, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    columns = corpus["reader"]["columns"] | {"source": "source"}
+    corpus |= {"reader": corpus["reader"] | {"columns": columns}, "slices": ["source"]}
+
+
 @contextmanager
-def projects(request: pytest.FixtureRequest, *stages: ModuleType, **train: Any) -> Iterator[Callable[[str], Path]]:
+def projects(
+    request: pytest.FixtureRequest, *stages: ModuleType, sliced: bool = False, **train: Any
+) -> Iterator[Callable[[str], Path]]:
     """Give the function that enters the project of a task, run once through these stages; train: changed settings."""
     done: dict[str, Path] = {}
     sentences = [" ".join(tokens) for tokens, _ in request.getfixturevalue("toy_sentences")]
@@ -194,6 +206,8 @@ def projects(request: pytest.FixtureRequest, *stages: ModuleType, **train: Any) 
                 project = request.getfixturevalue("make_project")(parent)
                 base = toy_recipe(parent, request.getfixturevalue("tiny_checkpoint"))
                 recipe = write(task, base, sentences, parent)
+                if sliced:
+                    add_source(recipe["corpus"])
                 recipe["train"] |= train
                 save(project, task, recipe)
                 patch.chdir(project)
