@@ -12,7 +12,8 @@ from finetrail.stage import log, outputs, read_json, run, write_json
 
 LONGEST_FIELD = 2**31 - 1  # csv's own is 131,072 characters; a prompt may be longer
 # Columns of names, where "1" and "nan" are labels and not numbers.
-TEXT_COLUMNS = {"split", "part", "label", "reference", "prediction"}
+TEXT_COLUMNS = {"split", "part", "label", "reference", "prediction", "slicing", "slice", "metric"}
+FLAGS = {"True": True, "False": False}
 
 
 def read_results() -> Results:
@@ -52,13 +53,13 @@ def read_rows(path: Path, delimiter: str) -> list[Row]:
 
 
 def read_value(text: str) -> Any:
-    """Read an int or a float; nothing is None, and other text stays."""
+    """Read an int, a float or a flag; nothing is None, and other text stays."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return text or None
+    return FLAGS.get(text, text or None)
 
 
 def main() -> None:
