@@ -33,19 +33,21 @@ def main() -> None:
         stage.log(f"of the seeds alone, because predictions are missing: {error}\n")
         print("\n\n".join(by_seed(first, other) for other in others))
         return
-    p_values = words.corrected(found)
+    p_values, of_slices = words.corrected(found), words.corrected_slices(found)
     if options.page:
         with stage.output(options.page) as file:
-            file.write_text(page.render(found, p_values, settings), encoding="utf-8")
+            file.write_text(page.render(found, p_values, of_slices, settings), encoding="utf-8")
         stage.log(f"page: {options.page}")
     if options.json:
-        print(json.dumps(list(map(record, found, p_values)), indent=2, ensure_ascii=False))
+        records = [record(*of_one, settings) for of_one in zip(found, p_values, of_slices, strict=True)]
+        print(json.dumps(records, indent=2, ensure_ascii=False))
         return
-    for one, other, of_one in zip(found, others, p_values, strict=True):
+    for one, other, of_one, of_parts in zip(found, others, p_values, of_slices, strict=True):
         if one.seeds:
             print(f"{by_seed(first, other)}\n")
-        parts = words.table(one, of_one), words.verdict(one, of_one, settings), words.examples(one, options.show)
-        print("\n\n".join(parts), end="\n\n")
+        parts = [words.table(one, of_one), words.verdict(one, of_one, settings)]
+        parts += [words.slices(one, of_parts, settings)] if one.slices else []
+        print("\n\n".join([*parts, words.examples(one, options.show)]), end="\n\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -74,10 +76,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def record(found: Compared, p_values: Corrected) -> dict[str, Any]:
+def record(found: Compared, p_values: Corrected, of_slices: list[float], settings: Settings) -> dict[str, Any]:
     """Return a comparison as JSON values."""
     scores = {name: asdict(one) | {"p_corrected": p_values.get(name)} for name, one in found.scores.items()}
-    return asdict(found) | {"scores": scores}
+    parts = [
+        {"slicing": part.slicing, "slice": part.slice, "examples": part.examples, **asdict(part.score)}
+        | {"p_corrected": p, "significant": not words.is_noise(p, settings)}
+        for part, p in zip(found.slices, of_slices, strict=True)
+    ]
+    return asdict(found) | {"scores": scores, "slices": parts}
 
 
 def by_seed(first: System, second: System) -> str:

@@ -9,6 +9,8 @@ RECIPES = Path("recipes")
 SPLITS = ("train", "validation", "test")
 # The column that a mixture has more, in the corpus, the features and the predictions: which part a row is of.
 PART = "part"
+# What the columns of corpus.slices begin with in the corpus and the predictions, so that none is one of the task's.
+SLICE = "slice_"
 
 # data/: outputs of the stages, in the DVC cache and not in Git.
 CORPUS = Path("data/corpus")

@@ -105,11 +105,11 @@ def _corpus(settings: Any, path: Path) -> Any:
     raw = read_yaml(path)
     section = raw.get("corpus") if isinstance(raw, dict) else None
     if not isinstance(section, dict) or "parts" not in section:
-        return settings.Corpus
+        return schema.sliced(settings.Corpus)
     if hasattr(settings, "Mixture"):
         return settings.Mixture
-    parts = schema.Mixture.model_fields["parts"]
-    return create_model("Mixture", __base__=schema.Mixture, parts=(dict[schema.Name, settings.Corpus], parts))
+    named: Any = dict.__class_getitem__((schema.Name, schema.sliced(settings.Corpus)))
+    return create_model("Mixture", __base__=schema.Mixture, parts=(named, schema.Mixture.model_fields["parts"]))
 
 
 def declared_keys(stage_name: str) -> list[str]:

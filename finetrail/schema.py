@@ -13,6 +13,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     model_validator,
 )
 
@@ -446,6 +447,26 @@ class Corpus(Settings):
         """Return what all parts of a mixture must have in common, so that one model learns them: key -> value."""
         return {}
 
+    @property
+    def sliced_by(self) -> list[str]:
+        """The columns whose values are slices; none where the section has no slices."""
+        return list(getattr(self, "slices", []))
+
+    @property
+    def more_columns(self) -> set[str | None]:
+        """The columns that reader.columns may have besides the task's own."""
+        return {self.splits.group, *self.sliced_by}
+
+
+class Slices(Settings):
+    """More columns of a corpus: each value is a slice, which is scored by itself too."""
+
+    slices: list[Name] = Field(
+        min_length=1,
+        description="columns of reader.columns, such as source, that are kept with each example: the test split is "
+        "scored by their values",
+    )
+
 
 class Mixture(Settings):
     """In place of a corpus: several of one task, mixed in training, and each scored by itself too."""
@@ -529,6 +550,11 @@ def either(plain: Any, larger: Any) -> Any:
         return "larger" if has_more else "plain"
 
     return Annotated[Annotated[plain, Tag("plain")] | Annotated[larger, Tag("larger")], Discriminator(form)]
+
+
+def sliced(corpus: Any) -> Any:
+    """Return the type of a task's corpus section that may have slices."""
+    return either(corpus, create_model("SlicedCorpus", __base__=(corpus, Slices)))
 
 
 class Tokenize(Settings):
@@ -738,6 +764,10 @@ def _corpus(key: str, corpus: Any) -> Iterator[str]:
         for setting in ("stratify", "group"):
             if (column := getattr(splits, setting)) is not None:
                 yield f"{key}.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+    columns = getattr(reader, "columns", {})
+    if missing := [name for name in corpus.sliced_by if name not in columns]:
+        there = f"reader.columns has {', '.join(columns)}" if columns else f"the format {reader.format} has no columns"
+        yield f"{key}.slices: {missing[0]!r}, and {there}; expected one of reader.columns"
 
 
 def _mix(recipe: Any) -> Iterator[str]:

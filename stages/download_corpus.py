@@ -1,5 +1,6 @@
 """Turns a pinned source into the canonical corpus: one Parquet file a table, checks and provenance."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -40,7 +41,22 @@ def canonical_rows(
     records = splits.assemble(corpus.splits, read)
     for table, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
         renamed[table] += record.id in new_ids
-        yield from task.rows(table, record, corpus, counts)
+        kept = slices(record, corpus)
+        for of_table, row in task.rows(table, record, corpus, counts):
+            yield of_table, row | kept if of_table in layout.SPLITS else row
+
+
+def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
+    """Return the columns of corpus.slices as texts; None for nothing, UserError for what is no single value."""
+    found: dict[str, str | None] = {}
+    for name in corpus.sliced_by:
+        value = record.values[name]
+        if isinstance(value, dict | list):
+            raise UserError(f"{record.where}: corpus.slices: {name} is {value!r:.60}; expected a single value")
+        if isinstance(value, bool):
+            value = json.dumps(value)
+        found[f"{layout.SLICE}{name}"] = None if value is None else str(value).strip() or None
+    return found
 
 
 def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
@@ -133,7 +149,7 @@ def main() -> None:
     task = tasks.module(params.task, "corpus")
     one = next(iter(parts.values()))  # what its checks and columns depend on, all parts have in common
     fetched = {part: fetch(of_part.source, "dataset", layout.SCRATCH) for part, of_part in parts.items()}
-    tables = {name: with_part(columns, corpus) for name, columns in task.tables(one).items()}
+    tables = {name: with_more(name, columns, corpus) for name, columns in task.tables(one).items()}
     counts = {table: task.Counts() for table in tables}
     renamed: Counter[str] = Counter()
     read = (of_part.root / name for of_part in fetched.values() for name in of_part.files)
@@ -158,9 +174,14 @@ def main() -> None:
         log(f"download@corpus: warning: {line}")
 
 
-def with_part(columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:
-    """Return the columns of a table, of a mixture with the name of the part as one more."""
-    return columns.append(pa.field(layout.PART, pa.string())) if isinstance(corpus, schema.Mixture) else columns
+def with_more(table: str, columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:
+    """Return the columns of a table; of a split with those of slices, of a mixture with the name of the part."""
+    names = [name for part in schema.parts_of(corpus).values() for name in part.sliced_by]
+    more = [f"{layout.SLICE}{name}" for name in dict.fromkeys(names) if table in layout.SPLITS]
+    more += [layout.PART] if isinstance(corpus, schema.Mixture) else []
+    for name in more:
+        columns = columns.append(pa.field(name, pa.string()))
+    return columns
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from transformers import AutoTokenizer
 
 from finetrail import layout, numerics, params, stage, tasks
-from finetrail.evaluation import bootstrap, inference, splits
+from finetrail.evaluation import bootstrap, inference, slices, splits
 from finetrail.evaluation.splits import Encoded
 
 HELD_OUT = ("validation", "test")
+FINAL_SPLIT = "test"
 BEFORE = "before_training"
 MODELS = ("before training", "trained")
 
@@ -45,7 +46,9 @@ def main() -> None:
             stage.log(summary(shown, found[split], [headline, *beside], found["baselines"][split]))
     tables = all_tables(scoring, trained, before, target, settings)
     tables |= {"parts": parts_table(parts, data, headline)} if parts else {}
-    errors = scoring.worst_errors(trained["test"], settings.worst_errors, target, settings)
+    if found := sliced(scoring, data, headline, target, settings):
+        tables["slices"] = found
+    errors = scoring.worst_errors(trained[FINAL_SPLIT], settings.worst_errors, target, settings)
     metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
     metrics |= {"beside": beside} if beside else {}
     metrics |= {"parts": parts} if parts else {}
@@ -98,6 +101,20 @@ def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> 
             row = {"split": split, "part": name, "examples": examples, headline: found[split][headline]}
             rows.append(row | ends | others)
     return rows
+
+
+def sliced(scoring: ModuleType, data: Data, headline: str, target: Any, settings: Any) -> list[dict[str, Any]]:
+    """Return the scores of the test split's slices, and log those that are worse than the rest."""
+    units = scoring.units(data.trained[FINAL_SPLIT])
+    found = slices.scores(
+        units,
+        scoring.slicings(units, data.train.examples, target),
+        slices.of_task(scoring, headline, target, settings),
+        settings.bootstrap,
+    )
+    for line in slices.summary(found):
+        stage.log(f"evaluate: {FINAL_SPLIT}: worse than the rest: {line}")
+    return found
 
 
 def predictor(

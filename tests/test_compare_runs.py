@@ -60,7 +60,7 @@ class Project:
         parts = [table.add_column(0, "split", [[split] * rows]) for split in ("validation", "test")]
         self.write("data/predictions.parquet", pa.concat_tables(parts))
         self.write("data/corpus/test.parquet", pa.table({"id": ids, "text": texts, "label": TRUE}))
-        self.write("data/corpus/train.parquet", pa.table({"id": [name]}))
+        self.write("data/corpus/train.parquet", pa.table({"id": [name], "text": ["text"], "label": ["bad"]}))
         self.write("data/tokenized/target.json", {"problem": "single_label", "label_names": LABELS})
         score = accuracy_score(TRUE, predictions)
         self.write("metrics/metrics.json", record(seed, float(score)))

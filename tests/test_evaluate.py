@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from finetrail import layout, schema
-from finetrail.evaluation import inference, splits
+from finetrail.evaluation import inference, slicing, splits
 from finetrail.evaluation.splits import Encoded
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import scoring
@@ -92,6 +92,10 @@ SCORING = SimpleNamespace(
     statistics=statistics,
     tables=tables,
     headline=lambda target, settings: "share",
+    slicings=lambda units, train, target: [
+        slicing.by_name("id", units["id"].to_pylist(), ["t0", "t1", "t2"]),
+        slicing.by_name("train", train["id"].to_pylist(), ["r0", "r2"]),
+    ],
     worst_errors=lambda table, most, target, settings: [{"id": "t0", "most": most}],
     baselines=lambda train, split, shared, target, settings: {
         "first_of_train": answered(split, np.full(len(split.examples), train.examples["label"][0].as_py()))
@@ -153,6 +157,7 @@ def test_the_base_model_is_a_baseline_where_the_task_says_so(
         "metrics.json",
         "nothing.csv",
         "outcomes.csv",
+        "slices.csv",
     ]
     # Of each example what was said before training, above what is said now.
     outcomes = (layout.EVALUATION / "outcomes.csv").read_text().splitlines()
@@ -171,7 +176,7 @@ def test_a_base_model_that_cannot_do_the_task_is_not_run(run: Any) -> None:
     metrics = run(False)
     assert run.loaded == [layout.TRAINED]
     assert list(metrics["baselines"]["test"]) == ["first_of_train"]
-    assert written() == ["errors.json", "metrics.json", "nothing.csv", "outcomes.csv"]
+    assert written() == ["errors.json", "metrics.json", "nothing.csv", "outcomes.csv", "slices.csv"]
 
 
 def test_each_score_has_the_interval_of_its_statistics_and_else_none(run: Any) -> None:
@@ -200,6 +205,19 @@ def test_examples_and_features_are_read_by_table_and_those_of_no_split_are_share
     validation = splits.load("validation")
     assert validation.examples["id"].to_pylist() == ["v0", "v2"]
     assert validation.features == FEATURES
+
+
+def test_slices_are_those_of_the_trained_models_test_split(run: Any) -> None:
+    run(True)
+    assert (layout.EVALUATION / "slices.csv").read_text().splitlines() == [
+        '"slicing","slice","examples","metric","score","low","high","rest","p_value","worse"',
+        '"id","t0",1,"share",0.0,0.0,0.0,1.0,"",False',
+        '"id","t2",1,"share",1.0,1.0,1.0,0.0,"",False',
+        '"train","r0",1,"share",0.0,0.0,0.0,1.0,"",False',
+        '"train","r2",1,"share",1.0,1.0,1.0,0.0,"",False',
+    ]
+    [first, *_] = report.read_rows(layout.EVALUATION / "slices.csv", ",")
+    assert (first["slice"], first["p_value"], first["worse"]) == ("t0", None, "False")
 
 
 # --- batches ------------------------------------------------------------------------------------------------------

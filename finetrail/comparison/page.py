@@ -13,7 +13,9 @@ from finetrail.evaluation.significance import Difference, Settings
 MOST_CHANGES = 500  # of each comparison; --json has all of them
 
 
-def render(comparisons: list[Compared], p_values: list[Corrected], settings: Settings) -> str:
+def render(
+    comparisons: list[Compared], p_values: list[Corrected], of_slices: list[list[float]], settings: Settings
+) -> str:
     """Render the page."""
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, *reporting.__path__]),
@@ -23,7 +25,7 @@ def render(comparisons: list[Compared], p_values: list[Corrected], settings: Set
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2").render(
-        comparisons=list(zip(comparisons, p_values, strict=True)),
+        comparisons=list(zip(comparisons, p_values, of_slices, strict=True)),
         settings=settings,
         words=words,
         span=span,

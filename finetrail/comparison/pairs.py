@@ -1,5 +1,6 @@
 """Turns two systems into the differences of their scores on the same test examples, and into what changed at each."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from finetrail import layout, tasks
 from finetrail.comparison.runs import Files, Run, System, opened
 from finetrail.comparison.seeds import same_headline
 from finetrail.errors import UserError
+from finetrail.evaluation import slices
 from finetrail.evaluation.significance import Difference, Settings, differences
 from finetrail.reporting.summary import FINAL_SPLIT
 
@@ -51,8 +53,18 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Two systems in one slice of the test split, by the headline; examples: those that change it."""
+
+    slicing: str
+    slice: str
+    examples: int
+    score: Difference
+
+
+@dataclass(frozen=True)
 class Compared:
-    """Two systems: their scores by name, and the examples that changed, the largest losses first, then gains."""
+    """Two systems: their scores by name, those of slices, and the examples that changed: largest losses, then gains."""
 
     first: str
     second: str
@@ -60,6 +72,7 @@ class Compared:
     examples: int
     seeds: list[int]
     scores: dict[str, Difference]
+    slices: list[Slice]
     changes: list[Change]
 
 
@@ -80,6 +93,7 @@ def compare(root: Path, first: System, second: System, settings: Settings) -> Co
         examples=len(base.units),
         seeds=[a.record["seed"] for a, _ in pairs] if len(pairs) > 1 else [],
         scores=differences(statistics, len(base.units), settings),
+        slices=list(_slices(base, train_split(root, base.run), tables, headline, settings)),
         changes=_changes(base.units["id"].to_pylist(), outcomes),
     )
 
@@ -112,6 +126,12 @@ def evaluated(root: Path, run: Run) -> Evaluated:
         )
 
 
+def train_split(root: Path, run: Run) -> pa.Table:
+    """Read what a run was trained on, by which slices are told: labels and words."""
+    with opened(root, run) as files:
+        return files.table(layout.table_file(layout.CORPUS, "train"))
+
+
 def _settings(files: Files, task: str, recipe: Path) -> Any:
     """Return the evaluate section of the recipe that the run had."""
     section = YAML(typ="safe", pure=True).load(files.bytes(recipe))["evaluate"]
@@ -132,8 +152,9 @@ def _tables(files: Files) -> list[Path]:
 
 
 def _by_id(table: pa.Table) -> dict[str, Any]:
-    """Return the rows by their id, without where they were read."""
-    contents = table.drop_columns([name for name in table.column_names if name == "place"])
+    """Return the rows by their id, without where they were read, and without the columns of corpus.slices."""
+    names = [name for name in table.column_names if name == "place" or name.startswith(layout.SLICE)]
+    contents = table.drop_columns(names)
     return {str(row["id"]): row for row in contents.to_pylist()}
 
 
@@ -191,6 +212,22 @@ def joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
         raise UserError(
             f"{base.run.name}: the other predictions have other labels; expected the same labels in both train splits"
         ) from None
+
+
+def _slices(
+    base: Evaluated, train: pa.Table, tables: list[tuple[pa.Table, pa.Table]], headline: str, settings: Settings
+) -> Iterator[Slice]:
+    """Yield each slice of base's units, with the difference there; tables: of each seed both systems' units."""
+    scoring = tasks.module(base.run.record["task"], "scoring")
+    units = slices.of_task(scoring, headline, base.target, base.settings)
+    for slicing in slices.parted(scoring.slicings(base.units, train, base.target)):
+        for name in slicing.slices:
+            taken = [[slicing.take(table, [name]) for table in pair] for pair in tables]
+            counted = np.any([units.counted(table) for pair in taken for table in pair], axis=0)
+            if n := int(counted.sum()):
+                kept = [[table.filter(pa.array(counted)) for table in pair] for pair in taken]
+                statistics = [units.statistic(joined(base, *pair)) for pair in kept]
+                yield Slice(slicing.name, name, n, differences(statistics, n, settings)[headline])
 
 
 def _changes(ids: list[str], outcomes: list[list[list[dict[str, Any]]]]) -> list[Change]:

@@ -17,6 +17,12 @@ def corrected(comparisons: list[Compared]) -> list[Corrected]:
     return [{name: values[index] for name, values in by_name.items()} for index in range(len(comparisons))]
 
 
+def corrected_slices(comparisons: list[Compared]) -> list[list[float]]:
+    """Return the p-values of each comparison's slices, corrected for the number of all of them (Holm 1979)."""
+    values = iter(holm([one.score.p for found in comparisons for one in found.slices]))
+    return [[next(values) for _ in found.slices] for found in comparisons]
+
+
 def table(found: Compared, p_values: Corrected) -> str:
     """Return all metrics as a Markdown table, the headline first."""
     rows = [
@@ -26,6 +32,20 @@ def table(found: Compared, p_values: Corrected) -> str:
     for name, one in headline_first(found).items():
         scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
         rows.append(f"| {name} | {scores} | {p_words(p_values.get(name, one.p))} | {one.detectable:.4f} |")
+    return "\n".join(rows)
+
+
+def slices(found: Compared, p_values: list[float], settings: Settings) -> str:
+    """Return the headline in each slice as a Markdown table, with what differs by more than chance."""
+    rows = [
+        f"| slice | examples | {found.first} | {found.second} | difference | interval | p | |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for part, p in zip(found.slices, p_values, strict=True):
+        one, name = part.score, f"{part.slicing}: {excerpt(part.slice).replace('|', '/')}"
+        scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
+        kind = "" if is_noise(p, settings) else "better" if is_better(found.headline, one) else "worse"
+        rows.append(f"| {name} | {part.examples:,} | {scores} | {p_words(p)} | {kind} |")
     return "\n".join(rows)
 
 

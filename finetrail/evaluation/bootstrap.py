@@ -14,15 +14,18 @@ SAMPLES_AT_ONCE = 50  # bounds the memory of the weights: so many rows of one nu
 
 def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tuple[float, float]]:
     """Return (low, high) of each score over resamplings of n examples."""
-    generator = np.random.default_rng(settings.seed)
-    parts = []
-    for start in range(0, settings.samples, SAMPLES_AT_ONCE):
-        size = min(SAMPLES_AT_ONCE, settings.samples - start)
-        drawn = generator.integers(n, size=(size, n))
-        parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in drawn])))
     tail = (1 - settings.confidence) / 2 * 100
-    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return {
         name: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
-        for name, values in scores.items()
+        for name, values in resampled(n, to_scores, settings.samples, settings.seed).items()
     }
+
+
+def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int | None = None) -> dict[str, np.ndarray]:
+    """Return each score [samples] of so many examples that are drawn out of n with replacement; of n, by default."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        rows = generator.integers(n, size=(min(SAMPLES_AT_ONCE, samples - start), n if drawn is None else drawn))
+        parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -42,6 +42,11 @@ def of_part(table: pa.Table, name: str) -> pa.Table:
     return table.filter(pc.equal(table[layout.PART], name))
 
 
+def slice_columns(examples: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of corpus.slices, which predictions hold too."""
+    return {name: examples[name] for name in examples.column_names if name.startswith(layout.SLICE)}
+
+
 def predict(split: Encoded, of_one: Callable[[Encoded], pa.Table]) -> pa.Table:
     """Predict a split; of a mixture part by part, so that each is predicted as it is alone, with its name beside it."""
     found = {name: of_one(part) for name, part in parts(split).items()}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
@@ -95,6 +96,27 @@ def test_two_runs_can_be_compared(task: str) -> None:
         assert outcome.keys() == {"score", "input", "reference", "prediction"}
         assert isinstance(outcome["score"], float)
         assert all(isinstance(outcome[name], str) for name in ("input", "reference", "prediction"))
+
+
+def test_slices_are_scored_as_if_they_were_the_whole_split(task: str) -> None:
+    scoring, target = tasks.module(task, "scoring"), read(layout.TARGET)
+    settings, units = params.load("evaluate").evaluate, scoring.units(stored())
+    rows = pd.read_csv(layout.EVALUATION / "slices.csv").query("slicing == 'source'").set_index("slice")
+    assert set(rows.index) == {"web", "books"}
+    metric = scoring.headline(target, settings)
+    for name, other in (("web", "books"), ("books", "web")):
+        for column, value in (("score", name), ("rest", other)):
+            part = units.filter(pc.equal(units["slice_source"], value))
+            assert scoring.score(part, target, settings)[metric] == pytest.approx(rows.loc[name, column])
+        assert rows.loc[name, "low"] <= rows.loc[name, "score"] <= rows.loc[name, "high"]
+
+
+def test_predictions_have_the_columns_of_the_corpus_that_the_recipe_names(task: str) -> None:
+    corpus, predictions = splits.load("test").examples.to_pylist(), stored().to_pylist()
+    source = {row["id"]: row["slice_source"] for row in corpus}
+    ids = [row["id"].rpartition(":")[0] if task == "masked_lm" else row["id"] for row in predictions]
+    assert [row["slice_source"] for row in predictions] == [source[name] for name in ids]
+    assert set(source.values()) == {"web", "books"}
 
 
 def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> None:

@@ -163,15 +163,18 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
     """Write the toy corpus of a task, and return its recipe: that of token classification with the task's own parts."""
     toy = TOYS[task]
     file = folder / "toy.jsonl"
-    lines = (json.dumps(row, ensure_ascii=False) for row in toy.rows(sentences))
+    rows = (row | {"source": "web" if number % 3 else "books"} for number, row in enumerate(toy.rows(sentences)))
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     common = {key: base["corpus"][key] for key in ("name", "splits", "license", "language")}
     splits = common["splits"] | {"train": file.name} | ({"documents": None} if task == "retrieval" else {})
     source = {"kind": "file", "path": str(file), "sha256": None}
+    reader = toy.corpus["reader"] | {"columns": toy.corpus["reader"]["columns"] | {"source": "source"}}
+    sliced = {"reader": reader, "slices": ["source"]}
     model = base["model"] | ({"source": NEW_MODEL} if task == "text_generation" else {})
     evaluate = {key: base["evaluate"][key] for key in ("batch_size", "bootstrap", "worst_errors")}
     return {
-        "corpus": common | {"source": source, "splits": splits} | toy.corpus,
+        "corpus": common | {"source": source, "splits": splits} | toy.corpus | sliced,
         "model": model,
         "tokenize": toy.tokenize | {"engine": "local", "num_proc": 1, "limit": None},
         "numerics": "fast",

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL
-from finetrail.evaluation import inference
+from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import metrics
 from finetrail.tasks.masked_lm.settings import Evaluate
@@ -57,7 +58,9 @@ def predict(
     counts = np.bincount(masks.block, minlength=len(split.features))
     tokens, filled = _texts(masks, best[:, 0], tokenizer, vocabulary)
     lists = {name: _runs(counts, values) for name, values in flat.items()}
-    return pa.table({"id": _block_ids(split), **lists, "tokens": tokens, "filled": filled})
+    text = np.unique(split.features["example"].to_numpy(), return_inverse=True)[1]
+    of_texts = {name: column.take(pa.array(text)) for name, column in slice_columns(split.examples).items()}
+    return pa.table({"id": _block_ids(split), **lists, "tokens": tokens, "filled": filled, **of_texts})
 
 
 def headline(target: None, settings: Evaluate) -> str:
@@ -93,6 +96,14 @@ def outcomes(units: pa.Table, target: None, settings: Evaluate) -> list[dict[str
         }
         for row, loss, count in zip(units.to_pylist(), losses, tokens, strict=True)
     ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: None) -> list[Slicing]:
+    """Return how blocks are parted: by their tokens, and by the columns of the text that a block begins in.
+
+    Not by words that train lacks, because those that are masked cannot be read from a block.
+    """
+    return [slicing.by_length("length in tokens", units["tokens"].to_pylist()), *slicing.by_columns(units)]
 
 
 def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:

@@ -24,10 +24,10 @@ class Corpus(schema.Corpus):
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
-        if not {"text"} <= set(self.reader.columns) <= {"text", "id", self.splits.group}:
+        if not {"text"} <= set(self.reader.columns) <= {"text", "id"} | self.more_columns:
             raise ValueError(
-                f"reader.columns has {sorted(self.reader.columns)}; expected text and perhaps id and that of "
-                "splits.group"
+                f"reader.columns has {sorted(self.reader.columns)}; expected text and perhaps id, that of "
+                "splits.group and those of slices"
             )
         if self.splits.stratify is not None:
             raise ValueError(f"splits.stratify: {self.splits.stratify!r}; expected null, for texts have no labels")

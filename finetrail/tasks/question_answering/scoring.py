@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetrail.evaluation import inference
+from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
 
 # Text, start, end (characters; None for no answer), score.
@@ -93,6 +94,7 @@ def predict(
             "context": examples["context"],
             "references": pa.array(references, pa.list_(pa.string())),
             **columns,
+            **slice_columns(examples),
         }
     )
 
@@ -273,6 +275,21 @@ def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> li
             "prediction": row["predictions"] or NO_ANSWER,
         }
         for row, (_, f1) in zip(units.to_pylist(), _exact_and_f1(units, settings), strict=True)
+    ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: dict[str, bool]) -> list[Slicing]:
+    """Return how questions are parted: by the length of the context, by their words that train lacks, by columns."""
+    known = {
+        word
+        for name in ("question", "context")
+        for text in train[name].unique().to_pylist()
+        for word in slicing.words(text)
+    }
+    return [
+        slicing.by_length("length of context in words", list(map(slicing.words, units["context"].to_pylist()))),
+        slicing.by_unseen(list(map(slicing.words, units["question"].to_pylist())), known),
+        *slicing.by_columns(units),
     ]
 
 

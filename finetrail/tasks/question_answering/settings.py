@@ -31,10 +31,10 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns = getattr(self.reader, "columns", None)
-        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", "title", self.splits.group}:
+        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", "title"} | self.more_columns:
             raise ValueError(
-                f"reader.columns has {sorted(columns)}; expected question, context, answers and perhaps id, title and "
-                "that of splits.group"
+                f"reader.columns has {sorted(columns)}; expected question, context, answers and perhaps id, title, "
+                "that of splits.group and those of slices"
             )
         return self
 

@@ -1,6 +1,7 @@
 """Turns features and a model's outputs into rankings of documents, and those into scores, tables and baselines."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,9 +11,10 @@ import pyarrow.compute as pc
 
 from finetrail.encoding.ranking import Bm25, top
 from finetrail.errors import UserError
-from finetrail.evaluation import inference
+from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.retrieval import metrics
 from finetrail.tasks.retrieval.settings import Evaluate
 
@@ -115,6 +117,19 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> lis
             "prediction": _excerpt(row["found"][0]) if row["found"] else "",
         }
         for row, ndcg in zip(units.to_pylist(), _per_query(units)["ndcg@10"], strict=True)
+    ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
+    """Return how queries are parted: by length, words that no query or document of train has, and columns."""
+    relevant = pc.list_flatten(train["relevant"])
+    documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
+    known = {word for text in chain(train["query"].to_pylist(), *documents) for word in slicing.words(text or "")}
+    queries = list(map(slicing.words, units["query"].to_pylist()))
+    return [
+        slicing.by_length("length in words", queries),
+        slicing.by_unseen(queries, known),
+        *slicing.by_columns(units),
     ]
 
 
@@ -277,7 +292,7 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
         "relevant": ([_most_relevant(judged) for judged in relevant], TEXTS),
     }
     arrays = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
-    return pa.table({"id": examples["id"], "query": examples["query"], **arrays})
+    return pa.table({"id": examples["id"], "query": examples["query"], **arrays, **slice_columns(examples)})
 
 
 def _ranked(documents: pa.Table, found: Found, left_out: list[set[str]], most: int) -> list[np.ndarray]:

@@ -53,10 +53,10 @@ class Corpus(schema.Corpus):
         if isinstance(self.reader, BeirReader):
             if self.positive_label is not None:
                 raise ValueError("positive_label: BEIR's judgements have grades, not labels; expected null")
-        elif not needed <= set(self.reader.columns) <= needed | {"id", "negatives", self.splits.group}:
+        elif not needed <= set(self.reader.columns) <= needed | {"id", "negatives"} | self.more_columns:
             raise ValueError(
                 f"reader.columns has {sorted(self.reader.columns)}; expected {', '.join(sorted(needed))} "
-                "and perhaps id, negatives and that of splits.group; label goes with positive_label"
+                "and perhaps id, negatives, that of splits.group and those of slices; label goes with positive_label"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,10 @@ from sklearn.metrics import f1_score
 
 from finetrail import layout
 from finetrail.errors import UserError
-from finetrail.evaluation import inference
+from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
 from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
 
@@ -52,6 +54,7 @@ def predict(
     column = TARGETS[target["problem"]]
     references = examples[column] if column in examples.column_names else pa.nulls(len(examples))
     inputs = {name: examples[name] for name in ("id", *TEXTS) if name in examples.column_names}
+    inputs |= slice_columns(examples)
     return pa.table(inputs | {"references": references} | decide(pooled, target, settings))
 
 
@@ -175,6 +178,44 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> lis
         }
         for row in units.to_pylist()
     ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
+    """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
+    texts = list(map(slicing.words, _joined(units)))
+    known = {word for text in _joined(train) for word in slicing.words(text)}
+    found = [slicing.by_length("length in words", texts), slicing.by_unseen(texts, known)]
+    if target["problem"] != "regression":
+        found.append(_by_label(units, train[TARGETS[target["problem"]]].to_pylist()))
+    return [*found, *slicing.by_columns(units)]
+
+
+def _by_label(units: pa.Table, train: list[Any]) -> Slicing:
+    """Part texts by their label; of those with several, keep in references and predictions the labels of a slice."""
+    references, predicted = _lists(units)
+    several = pa.types.is_list(units.schema.field("references").type)
+    if not several:
+        of_label = slicing.by_frequency(references, Counter(train))
+        return slicing.by_name("label", [of_label[label] for label in references], of_label.values())
+    of_label = slicing.by_frequency(
+        {label for labels in references + predicted for label in labels},
+        Counter(label for labels in train for label in labels),
+    )
+
+    def take(table: pa.Table, names: Collection[str]) -> pa.Table:
+        for name in ("references", "predictions"):
+            kept = [[label for label in labels if of_label.get(label) in names] for labels in table[name].to_pylist()]
+            table = table.set_column(table.column_names.index(name), name, pa.array(kept, pa.list_(pa.string())))
+        return table
+
+    return Slicing("label", list(dict.fromkeys(of_label.values())), take)
+
+
+def counted(units: pa.Table, target: dict[str, Any]) -> np.ndarray:
+    """Return which texts change the headline: bool [texts]. Of several labels, one without any does not change F1."""
+    if target["problem"] != "multi_label":
+        return np.ones(len(units), dtype=bool)
+    return np.array([bool(expected or found) for expected, found in zip(*_lists(units), strict=True)], dtype=bool)
 
 
 def _is_right(row: dict[str, Any]) -> bool:

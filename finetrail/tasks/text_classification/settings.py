@@ -77,10 +77,10 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns, needed = set(self.reader.columns), {"text", TARGETS[self.problem]}
-        if not needed <= columns <= needed | {"text_pair", "id", self.splits.group}:
+        if not needed <= columns <= needed | {"text_pair", "id"} | self.more_columns:
             raise ValueError(
                 f"reader.columns has {', '.join(sorted(columns))}; a {self.problem} corpus needs "
-                f"{' and '.join(sorted(needed))}, and may have text_pair, id and that of splits.group"
+                f"{' and '.join(sorted(needed))}, and may have text_pair, id, that of splits.group and those of slices"
             )
         if self.splits.stratify not in (None, *columns):
             raise ValueError(f"splits.stratify: {self.splits.stratify!r} is not one of reader.columns")
@@ -133,7 +133,7 @@ class Mixture(schema.Mixture):
         description="shared: the labels of all parts are one set; separate: each part has labels and a head of its own "
         "on one encoder (MT-DNN, Liu et al. 2019), and is exported by itself too, in parts/NAME"
     )
-    parts: dict[Name, Corpus] = schema.Mixture.model_fields["parts"]  # type: ignore[assignment]
+    parts: dict[Name, schema.sliced(Corpus)] = schema.Mixture.model_fields["parts"]  # type: ignore[valid-type, assignment]
 
     @model_validator(mode="after")
     def _heads(self) -> "Mixture":

@@ -3,16 +3,18 @@
 A row of the predictions is a block (or a completion), with its tokens; or a sample, with a continuation and no tokens.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetrail.evaluation import generation, inference
+from finetrail.evaluation import generation, inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
 
@@ -52,6 +54,7 @@ def predict(
     """
     features = split.features
     blocks: list[dict[str, Any]] = [{} for _ in range(len(features))]
+    more = {name: column.to_pylist() for name, column in slice_columns(split.examples).items()}
     labels = features["labels"].to_pylist()
     texts = Texts(tokenizer)
     for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
@@ -59,14 +62,15 @@ def predict(
             blocks[row] = _read(logits, np.array(labels[row])) | {"bytes": features["bytes"][int(row)].as_py()}
     numbers = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
     for number, block in zip(numbers, blocks, strict=True):
-        block["id"] = split.examples["id"][int(number)].as_py()
+        block |= {"id": split.examples["id"][int(number)].as_py()} | {name: more[name][number] for name in more}
         block["reference_texts"], block["predicted_texts"] = (
             [texts[token] for token in block[name]] for name in ("references", "predictions")
         )
     samples = [
-        _sample(example, target, forward, tokenizer, settings) for example in _continued(split.examples, settings)
+        _sample(example, target, forward, tokenizer, settings) | {name: example[name] for name in more}
+        for example in _continued(split.examples, settings)
     ]
-    return pa.Table.from_pylist(blocks + samples, PREDICTIONS)
+    return pa.Table.from_pylist(blocks + samples, pa.schema([*PREDICTIONS, *((name, pa.string()) for name in more)]))
 
 
 class Texts(dict[int, str]):
@@ -201,6 +205,26 @@ def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> list[dict[str,
         }
         for row, loss, count in zip(units.to_pylist(), losses, tokens, strict=True)
     ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: Any) -> list[Slicing]:
+    """Return how blocks are parted: by their tokens, by words that train lacks, by the columns of their text.
+
+    The first and the last word of a block may be parts of words, and are left out.
+    """
+    known = {word for text in _texts(train) for word in slicing.words(text)}
+    read = [slicing.words("".join(texts))[1:-1] for texts in units["reference_texts"].to_pylist()]
+    lengths = slicing.by_length("length in tokens", units["references"].to_pylist())
+    return [lengths, slicing.by_unseen(read, known), *slicing.by_columns(units)]
+
+
+def _texts(examples: pa.Table) -> Iterator[str]:
+    """Yield all texts of examples: prompts, documents, completions, and the turns of conversations."""
+    for name in ("prompt", "text"):
+        if name in examples.column_names:
+            yield from examples[name].drop_null().to_pylist()
+    if "messages" in examples.column_names:
+        yield from pc.struct_field(pc.list_flatten(examples["messages"]), "content").to_pylist()
 
 
 def _sums(blocks: pa.Table) -> np.ndarray:

@@ -38,11 +38,11 @@ class Corpus(schema.Corpus):
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
-        columns, more = set(self.reader.columns), {"id", self.splits.group}
+        columns, more = set(self.reader.columns), {"id"} | self.more_columns
         if not any(needed <= columns <= needed | more for needed in (DOCUMENTS, COMPLETIONS, CONVERSATIONS)):
             raise ValueError(
                 f"reader.columns has {sorted(columns)}; expected text, or prompt and completion, "
-                "or messages; and perhaps id and that of splits.group"
+                "or messages; and perhaps id, that of splits.group and those of slices"
             )
         if (self.bad_conversations is None) == ("messages" in columns):
             raise ValueError(

@@ -1,15 +1,18 @@
 """Turns features and a model's outputs into word-level predictions, and those into scores, tables and baselines."""
 
 from collections import Counter
+from collections.abc import Callable, Collection
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from seqeval.metrics.sequence_labeling import get_entities
 
-from finetrail.evaluation import inference
+from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.splits import Encoded
+from finetrail.evaluation.slicing import Slicing
+from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.token_classification import metrics
 from finetrail.tasks.token_classification.settings import NO_SCHEME, OFFSETS, Evaluate, Target, label_names
 
@@ -56,6 +59,7 @@ def predict(
             "predictions": pa.ListArray.from_arrays(starts.astype(np.int32), pa.array(labels, pa.string())),
             "confidences": pa.ListArray.from_arrays(starts.astype(np.int32), confidences),
             **{name: examples[name] for name in OFFSETS if name in examples.column_names},
+            **slice_columns(examples),
         },
         metadata=metadata,
     )
@@ -94,6 +98,73 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[s
         }
         for row in units.to_pylist()
     ]
+
+
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
+    """Return how sentences are parted: by length and columns; and entities, or single words, by label and novelty."""
+    known = {token.lower() for tokens in train["tokens"].to_pylist() for token in tokens}
+    lists = [labels for name in ("references", "predictions") for labels in units[name].to_pylist()]
+    if metrics.has_entities(target):
+        counts = Counter(kind for labels in train["labels"].to_pylist() for kind, *_ in get_entities(labels))
+        kinds = {label[2:] for labels in lists for label in labels if label != "O"}
+        name, unseen, take = "entity type", ("all words in train", "a word that train lacks"), _of_entities
+    else:
+        counts = Counter(label for labels in train["labels"].to_pylist() for label in labels)
+        kinds = {label for labels in units["references"].to_pylist() for label in labels}
+        name, unseen, take = "label", ("in train", "not in train"), _of_words
+    by_kind = slicing.by_frequency(kinds, counts)
+    by_novelty = take(lambda kind, words: unseen[any(word.lower() not in known for word in words)])
+    return [
+        slicing.by_length("length in words", units["tokens"].to_pylist()),
+        Slicing(name, list(dict.fromkeys(by_kind.values())), take(lambda kind, words: by_kind.get(kind, ""))),
+        Slicing("unseen words", list(unseen), by_novelty),
+        *slicing.by_columns(units),
+    ]
+
+
+def counted(units: pa.Table, target: Target) -> np.ndarray:
+    """Return which sentences change the headline: bool [sentences]. One without any entity does not change F1."""
+    if not metrics.has_entities(target):
+        return np.ones(len(units), dtype=bool)
+    return np.array([any(label != "O" for label in chain(*pair)) for pair in zip(*_lists(units), strict=True)])
+
+
+# The slice of an entity, or of a word, by its type and its words.
+SliceOf = Callable[[str, list[str]], str]
+
+
+def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
+    """Return what keeps of each sentence the entities of some slices; others become O, predicted ones too."""
+
+    def kept(tokens: list[str], labels: list[str], names: Collection[str]) -> list[str]:
+        found = ["O"] * len(labels)
+        for kind, start, end in get_entities(labels):
+            if slice_of(kind, tokens[start : end + 1]) in names:
+                found[start : end + 1] = [f"B-{kind}", *[f"I-{kind}"] * (end - start)]
+        return found
+
+    def take(units: pa.Table, names: Collection[str]) -> pa.Table:
+        tokens = units["tokens"].to_pylist()
+        for name in ("references", "predictions"):
+            labels = [kept(*of_one, names) for of_one in zip(tokens, units[name].to_pylist(), strict=True)]
+            units = units.set_column(units.column_names.index(name), name, pa.array(labels, pa.list_(pa.string())))
+        return units
+
+    return take
+
+
+def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
+    """Return what keeps of each sentence the words of some slices, by their references."""
+
+    def take(units: pa.Table, names: Collection[str]) -> pa.Table:
+        pairs = zip(units["tokens"].to_pylist(), units["references"].to_pylist(), strict=True)
+        kept = [[slice_of(label, [token]) in names for token, label in zip(*pair, strict=True)] for pair in pairs]
+        for name in ("references", "predictions"):
+            labels = [list(compress(*of_one)) for of_one in zip(units[name].to_pylist(), kept, strict=True)]
+            units = units.set_column(units.column_names.index(name), name, pa.array(labels, pa.list_(pa.string())))
+        return units
+
+    return take
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:

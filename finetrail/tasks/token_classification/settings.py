@@ -116,9 +116,10 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns = getattr(self.reader, "columns", None)
-        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id", self.splits.group}:
+        if columns is not None and not COLUMNS <= set(columns) <= COLUMNS | {"id"} | self.more_columns:
             raise ValueError(
-                f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id and that of splits.group"
+                f"reader.columns has {sorted(columns)}; expected tokens, labels and perhaps id, that of splits.group "
+                "and those of slices"
             )
         return self
 

@@ -1,0 +1,134 @@
+"""Turns the examples of a split into slices of alike ones: by length, words, labels, or a column of the corpus."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail import layout
+
+BINS = 4  # of numbers: at their quartiles
+MOST_VALUES = 10  # slices of names; of more names the others are one slice
+OTHER, NOTHING = "(other)", "(none)"
+
+# Letters and digits; each ideograph and kana is a word, because nothing parts those of one sentence.
+IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W{IDEOGRAPHS}]+")
+
+# A key that is put into words for the name of a slice.
+Shown = Callable[[Any], str]
+
+
+class Slicing(NamedTuple):
+    """One way to part the units of a split, and its slices in order.
+
+    take(units, names) gives what is in the slices of these names: some of the units, or all of them with only those
+    labels that belong there. It takes the units of any system that has the same ones in the same order.
+    """
+
+    name: str
+    slices: list[str]
+    take: Callable[[pa.Table, Collection[str]], pa.Table]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case."""
+    return WORD.findall(text.lower())
+
+
+def by_name(name: str, values: Sequence[str], order: Iterable[str]) -> Slicing:
+    """Part units by a name of each; order: all names that may be there."""
+    there = set(values)
+
+    def take(units: pa.Table, names: Collection[str]) -> pa.Table:
+        return units.filter(pa.array([value in names for value in values], pa.bool_()))
+
+    return Slicing(name, [one for one in dict.fromkeys(order) if one in there], take)
+
+
+def by_number(name: str, values: Sequence[Any], shown: Shown) -> Slicing:
+    """Part units at the quartiles of a value of each, which are numbers or sort like them."""
+    names = quartiles(values, shown)
+    return by_name(name, names, [names[row] for row in sorted(range(len(names)), key=lambda row: values[row])])
+
+
+def by_length(name: str, texts: Sequence[Sequence[Any]]) -> Slicing:
+    """Part units by the number of their words."""
+    return by_number(name, [len(of_one) for of_one in texts], lambda size: f"{size:,}")
+
+
+def by_unseen(texts: Sequence[Sequence[str]], known: Collection[str]) -> Slicing:
+    """Part units by the share of their words that train lacks, in percent."""
+    shares = [sum(word not in known for word in of_one) / max(len(of_one), 1) for of_one in texts]
+    return by_number("unseen words in %", shares, lambda share: f"{100 * share:.1f}".removesuffix(".0"))
+
+
+def by_columns(units: pa.Table) -> list[Slicing]:
+    """Part units by each column of corpus.slices, and by the parts of a mixture.
+
+    Of more than MOST_VALUES values numbers and dates are parted at their quartiles; of other values the most frequent
+    are slices.
+    """
+    columns = {name.removeprefix(layout.SLICE): name for name in units.column_names if name.startswith(layout.SLICE)}
+    columns |= {layout.PART: layout.PART} if layout.PART in units.column_names else {}
+    return [by_value(name, units[column].to_pylist()) for name, column in columns.items()]
+
+
+def by_value(name: str, values: Sequence[str | None]) -> Slicing:
+    """Part units by a text of each; None is nothing."""
+    counts = Counter(value for value in values if value is not None)
+    order: list[str] = sorted(counts, key=lambda value: (-counts[value], value))
+    found = [NOTHING if value is None else value for value in values]
+    if len(counts) > MOST_VALUES:
+        if numbers := ordered(counts):
+            given = [row for row, value in enumerate(values) if value is not None]
+            inside = quartiles([numbers[found[row]] for row in given], lambda key: str(key[1]))
+            for row, of_row in zip(given, inside, strict=True):
+                found[row] = of_row
+            order = [found[row] for row in sorted(given, key=lambda row: numbers[str(values[row])])]
+        else:
+            order = [*order[: MOST_VALUES - 1], OTHER]
+            found = [value if value in order or value == NOTHING else OTHER for value in found]
+    return by_name(name, found, [*order, NOTHING])
+
+
+def ordered(values: Iterable[str]) -> dict[str, tuple[float, str]]:
+    """Return a key that sorts each value, with its text, where all are numbers, or dates that begin with YYYY-MM-DD."""
+    values = list(values)
+    with suppress(ValueError):
+        numbers = {value: (float(value), value) for value in values}
+        return numbers if all(math.isfinite(number) for number, _ in numbers.values()) else {}
+    if all(re.match(r"\d{4}-\d\d-\d\d", value) for value in values):
+        return {value: (0.0, value) for value in values}
+    return {}
+
+
+def by_frequency(labels: Iterable[str], train: Mapping[str, int]) -> dict[str, str]:
+    """Return the slice of each label, the rarest in train first: its own, or of many labels those of like frequency."""
+    rising = sorted(set(labels), key=lambda label: (train.get(label, 0), label))
+    if len(rising) <= MOST_VALUES:
+        return {label: f"{label} ({train.get(label, 0):,} in train)" for label in rising}
+    names = quartiles([train.get(label, 0) for label in rising], lambda count: f"{count:,}")
+    return {label: f"{name} in train" for label, name in zip(rising, names, strict=True)}
+
+
+def quartiles(values: Sequence[Any], shown: Shown) -> list[str]:
+    """Return the name of each value's quarter: the lowest and the highest value in it. Equal values share a quarter."""
+    order = sorted(set(values))
+    rank = {value: number for number, value in enumerate(order)}
+    ranks = np.array([rank[value] for value in values], dtype=np.int64)
+    if not len(ranks):
+        return []
+    borders = np.unique(np.quantile(ranks, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    bins = np.searchsorted(borders, ranks)  # a border belongs to the quarter below it
+    names = {}
+    for number in np.unique(bins):
+        inside = ranks[bins == number]
+        low, high = (shown(order[end]) for end in (inside.min(), inside.max()))
+        names[number] = low if low == high else f"{low}–{high}"
+    return [names[number] for number in bins]
