@@ -637,6 +637,16 @@ def test_a_cell_knows_its_errors_whatever_prefix_a_label_has() -> None:
     assert missed.told == "person predicted as O: 3 of 4" and missed.listed == 2
 
 
+def test_entities_stand_in_the_context_as_expected_and_as_predicted() -> None:
+    error = {"left": "in <New>", "token": "York", "right": "", "reference": "I-LOC", "prediction": "O"}
+    assert views.highlighted(error) == [("", "in &lt;New&gt; <mark>York</mark>")]
+    error["spans"] = {"references": [[3, 13, "LOC"]], "predictions": []}
+    entity = '<span class="entity">{}</span>'.format
+    expected = f"in {entity('&lt;New&gt; ')}{entity('<mark>York</mark><small>LOC</small>')}"
+    assert views.highlighted(error) == [("expected", expected), ("predicted", "in &lt;New&gt; <mark>York</mark>")]
+    assert views.highlighted({"left": "", "token": "a", "right": "b"}) == [("", "<mark>a</mark> b")]
+
+
 def test_a_quantity_of_one_point_is_told_and_not_drawn() -> None:
     history = {"train/loss": [(10, 2.0), (20, 1.0)], "validation/loss": [(20, 1.5)], "validation/f1": [(20, 0.25)]}
     charts, told = views.curves(history, 20, ["loss", "f1"])

@@ -87,6 +87,7 @@
   // --- charts: values under the pointer or the arrow keys; dragging, + and - zoom
 
   const group = uPlot.sync("update");
+  const together = (plot) => (group.plots.includes(plot) ? group.plots : [plot]);
   const narrow = (plot, factor) => {
     const { min, max } = plot.scales.x;
     const middle = plot.cursor.idx == null ? (min + max) / 2 : plot.data[0][plot.cursor.idx];
@@ -96,12 +97,14 @@
   };
   const zoom = (plot, factor) => {
     const range = factor ? narrow(plot, factor) : { min: plot.data[0][0], max: plot.data[0].at(-1) };
-    for (const each of group.plots.includes(plot) ? group.plots : [plot]) each.setScale("x", range);
+    for (const each of together(plot)) each.setScale("x", range);
   };
   const step = (plot, by) => {
     const x = plot.data[0];
     const next = Math.min(x.length - 1, Math.max(0, (plot.cursor.idx ?? (by > 0 ? -1 : x.length)) + by));
-    plot.setCursor({ left: plot.valToPos(x[next], "x"), top: plot.over.clientHeight / 2 });
+    for (const each of together(plot)) {
+      each.setCursor({ left: each.valToPos(x[next], "x"), top: each.over.clientHeight / 2 });
+    }
   };
   const KEYS = {
     ArrowRight: (plot) => step(plot, 1),

@@ -49,6 +49,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
     timings: what finetrail.exporting measured on this machine; the stage's page has none, so that equal runs are equal.
     """
     environment = rendering.environment(Path(__file__).parent)
+    environment.filters["highlighted"] = views.highlighted
     best = results.training.get("best_update")
     charts, told = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)

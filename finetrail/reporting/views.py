@@ -3,9 +3,10 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from finetrail.reporting import plots
 from finetrail.reporting.summary import Row, Series
@@ -76,6 +77,34 @@ def _key(places: Mapping[str, int], error: Row) -> str | None:
     labels = [str(error.get(name, "")) for name in ("reference", "prediction")]
     found = [places.get(label, places.get(label[2:])) for label in labels]
     return None if None in found else f"{found[0]}-{found[1]}"
+
+
+def highlighted(error: Row) -> list[tuple[str, Markup]]:
+    """Return an error's context with its token marked: as it is, or with the entities expected and predicted.
+
+    spans of an error are [start, end, kind], in characters of the context: left, token and right with blanks between.
+    """
+    parts = [part for part in (error["left"], error["token"], error["right"]) if part]
+    text, start = " ".join(parts), len(error["left"]) + 1 if error["left"] else 0
+    token = (start, start + len(error["token"]))
+    spans = error.get("spans", {})
+    named = [(words, spans[of]) for words, of in (("expected", "references"), ("predicted", "predictions")) if spans]
+    return [(name, _marked(text, token, found)) for name, found in named or [("", [])]]
+
+
+def _marked(text: str, token: tuple[int, int], spans: Sequence[Sequence[Any]]) -> Markup:
+    cuts = sorted({0, len(text), *token, *(edge for start, end, _ in spans for edge in (start, end))})
+    pieces = []
+    for start, end in pairwise(cuts):
+        piece = escape(text[start:end])
+        if token[0] <= start < token[1]:
+            piece = Markup("<mark>{}</mark>").format(piece)
+        for first, last, kind in spans:
+            if first <= start < last:
+                label = Markup("<small>{}</small>").format(kind) if end == last else ""
+                piece = Markup('<span class="entity">{}{}</span>').format(piece, label)
+        pieces.append(piece)
+    return Markup("").join(pieces)
 
 
 class Chart(NamedTuple):
