@@ -24,7 +24,7 @@ from dvc_render.image import ImageRenderer
 from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.reporting import __main__ as last_words
-from finetrail.reporting import page, plots, rendering, summary, views
+from finetrail.reporting import page, plots, records, rendering, summary, views
 from finetrail.reporting.summary import Headline, Results
 from stages import report
 
@@ -469,7 +469,7 @@ def _without_best(results: Results) -> None:
         (lambda results: results.tables.clear(), "what was predicted"),
         (lambda results: results.errors.clear(), "Worst errors"),
         (lambda results: results.history.clear(), "By update"),
-        (lambda results: results.export.clear(), "Parity"),
+        (lambda results: results.export.clear(), "parity of the exported"),
     ],
 )
 def test_page_leaves_out_what_a_task_does_not_have(change: Callable[[Results], None], gone: str, html: str) -> None:
@@ -702,7 +702,7 @@ SLICES = [
 def test_slices_have_their_intervals_and_the_worse_ones_a_flag(tmp_path: Path) -> None:
     _write_rows(tmp_path / "slices.csv", SLICES, ",")
     results = make_results()
-    results.tables["slices"] = report.read_rows(tmp_path / "slices.csv", ",")
+    results.tables["slices"] = records.read_rows(tmp_path / "slices.csv", ",")
     assert results.tables["slices"] == SLICES
     html = render(results)
     Page(html)
@@ -736,7 +736,7 @@ def test_stage_writes_record_page_and_figures_and_the_last_words_are_three_lines
     results = make_results()
     write_project(tmp_path, results)
     monkeypatch.chdir(tmp_path)
-    assert report.read_results() == results
+    assert records.read_results() == results
     report.main()
     assert json.loads(layout.METRICS.read_text()) == summary.summarize("token_classification", "wnut16", results)
     assert layout.REPORT.read_text(encoding="utf-8") == render(results)
@@ -792,7 +792,7 @@ def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "per_label.csv"
     path.write_text("split,label,f1,support\ntest,1,0.5,7\ntest,nan,,0\n")
-    assert report.read_rows(path, ",") == [
+    assert records.read_rows(path, ",") == [
         {"split": "test", "label": "1", "f1": 0.5, "support": 7},
         {"split": "test", "label": "nan", "f1": None, "support": 0},
     ]

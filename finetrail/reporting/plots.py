@@ -7,7 +7,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ CSS_NAMES = {
     **{INK: "ink", MUTED: "muted", GRID: "grid", ON_COLOR: "on-color"},
     **{BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey"},
 }
-SPLIT_STYLES = {"train": (BLUE, "o"), "validation": (ORANGE, "s"), "test": (GREEN, "^")}
+STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
+SPLIT_STYLES = dict(zip(("train", "validation", "test"), STYLES, strict=False))
 
 MAX_LABELS = 40  # more cannot be told apart; the tables have them all
 MAX_NAME = 28  # columns of a name before it is cut
@@ -66,13 +67,17 @@ STYLE: dict[str, Any] = {
 }
 
 
+def styles(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the colour and the marker of each line: a split's own, or those of its place among others."""
+    return [SPLIT_STYLES.get(name, STYLES[place % len(STYLES)]) for place, name in enumerate(names)]
+
+
 def curve(name: str, by_split: Mapping[str, Series], best_step: int | None) -> str:
-    """Draw one quantity by update, a line for each split; best_step marks the kept checkpoint."""
+    """Draw one quantity by update, a line for each split or run; best_step marks the kept checkpoint."""
     with _style(f"curve {name}"):
         figure = Figure(figsize=(3.35, 2.3))
         axes = _axes(figure, left=0.58, right=0.12, top=0.36, bottom=0.42)
-        for split, points in by_split.items():
-            color, marker = SPLIT_STYLES.get(split, (GREY, "o"))
+        for (color, marker), (split, points) in zip(styles(by_split), by_split.items(), strict=True):
             # Many points make a line, few must be seen one by one.
             shape: dict[str, Any] = {"marker": marker, "markersize": 4.5} if len(points) <= 15 else {}
             axes.plot(*zip(*points, strict=True), color=color, label=split, **shape)

@@ -11,8 +11,6 @@ from markupsafe import Markup, escape
 from finetrail.reporting import plots
 from finetrail.reporting.summary import Row, Series
 
-SPLIT_COLORS = {"train": "blue", "validation": "orange", "test": "green"}
-COLORS = ("blue", "orange", "green", "grey")  # of further lines, in order, from the page's style
 FEW_POINTS = 15  # that are seen one by one
 
 
@@ -139,7 +137,7 @@ def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
     """Return lines by update, on one axis of all their updates."""
     steps = sorted({step for points in lines.values() for step, _ in points})
     values = [{step: float(f"{value:.6g}") for step, value in points} for points in lines.values()]
-    colors = [SPLIT_COLORS.get(name, COLORS[place % len(COLORS)]) for place, name in enumerate(lines)]
+    colors = [plots.CSS_NAMES[color] for color, _ in plots.styles(lines)]
     series = [
         {"label": name, "color": color, "kind": "points" if len(points) <= FEW_POINTS else "line"}
         for (name, points), color in zip(lines.items(), colors, strict=True)
@@ -194,7 +192,9 @@ def shares(checks: Mapping[str, Any]) -> dict[str, list[Share]]:
 
     def of(label: str, split: str) -> Share:
         share = found[split].get(label, 0.0)
-        return Share(split, SPLIT_COLORS[split], share, log.at(math.log10(share)) if share else None)
+        return Share(
+            split, plots.CSS_NAMES[plots.SPLIT_STYLES[split][0]], share, log.at(math.log10(share)) if share else None
+        )
 
     return {label: [of(label, split) for split in by_split] for label in names}
 
