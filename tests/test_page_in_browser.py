@@ -4,10 +4,15 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
+from finetrail.comparison import page as several
+from finetrail.comparison.pairs import Change, Compared
+from finetrail.comparison.runs import Run, System
+from finetrail.evaluation.significance import Difference, Settings
 from finetrail.reporting import page
 from tests.test_report import RELIABILITY, SLICES, make_results
 
@@ -36,13 +41,36 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three systems, with long texts that changed."""
+    history = make_results().history
+    scores = {"f1": Difference(0.4, 0.45, 0.05, 0.01, 0.09, 0.02, 0.06)}
+    text = "a sentence of some length with a wörd-that-is-rather-long-and-goes-on-and-on " * 3
+    changes = [Change(f"t{n}", float(n > 29), float(n < 30), text, "PER: Ada", "LOC: Ada", "") for n in range(60)]
+    found = [Compared("main", name, "f1", 479, [], scores, [], changes) for name in ("exp-one", "exp-two")]
+    systems = [System(name, [Run(name, None, record(name))]) for name in ("main", "exp-one", "exp-two")]
+    curves = {system.name: history for system in systems}
+    html = several.render(found, [{"f1": 0.02}] * 2, [[], []], Settings(1000, 0.95, 1), systems, curves)
+    path = tmp_path_factory.mktemp("page") / "comparison.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def record(name: str) -> dict[str, Any]:
+    """Content of a metrics.json."""
+    scores = {"f1": 0.4, "f1_low": 0.35, "f1_high": 0.45}
+    export = {"onnx_fp32": {"f1": 0.4, "mib": 86.2}}
+    return {"task": "token_classification", "recipe": name, "seed": 42, "test": scores, "export": export}
+
+
 @pytest.fixture
 def opened(browser: Browser, file: Path) -> Iterator[Open]:
     """Open the page in a window of its own; anything that it logs, raises or asks of a network fails the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def open_page(width: int = 1280, **options: object) -> Page:
+    def open_page(width: int = 1280, file: Path = file, **options: Any) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         shown = contexts[-1].new_page()
         shown.on("console", lambda message: complaints.append(message.text))
@@ -164,6 +192,23 @@ def test_slices_and_marked_words_are_seen(opened: Open) -> None:
         .first.inner_text()
         .startswith("length\t1-8")
     )
+
+
+def test_several_runs_have_the_same_page(opened: Open, comparison: Path) -> None:
+    shown = opened(file=comparison)
+    loss = shown.get_by_role("group", name=re.compile("^validation.loss;"))
+    loss.focus()
+    shown.keyboard.press("ArrowRight")
+    assert told(loss) == ["90", "0.31", "0.31", "0.31"]
+    table = shown.get_by_role("table", name="better in exp-two")
+    shown.locator("summary", has_text="30 examples better").last.click()
+    assert len(rows(table)) == 20
+    shown.get_by_role("searchbox").and_(shown.locator(":visible")).last.fill("t7")
+    assert len(rows(table)) == 1
+    assert shown.get_by_role("row", name="recipe main exp-one exp-two").is_visible()
+    phone = opened(390, comparison)
+    for page_of_width, width in ((shown, 1280), (phone, 390)):
+        assert page_of_width.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -127,10 +127,15 @@ def curves(history: Mapping[str, Series], best: int | None, first: Sequence[str]
     for name in sorted(by_name, key=lambda name: (order.get(name, len(first)), name)):
         lines = by_name[name]
         if max(map(len, lines.values())) > 1:
-            charts.append(Chart(name, lines_spec(lines, best), Markup(plots.curve(name, lines, best))))
+            charts.append(lines_chart(name, lines, best))
         else:
             told += [f"{split} {name}: {y:.4g} at update {x:,}" for split, points in lines.items() for x, y in points]
     return charts, told
+
+
+def lines_chart(name: str, lines: Mapping[str, Series], best: int | None = None) -> Chart:
+    """Draw lines by update; best: the update that is marked."""
+    return Chart(name, lines_spec(lines, best), Markup(plots.curve(name, lines, best)))
 
 
 def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
