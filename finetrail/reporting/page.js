@@ -49,7 +49,7 @@
   const searchable = (table) => {
     const rows = [...table.tBodies[0].rows];
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
-    const field = make("input", { type: "search" });
+    const field = make("input", { type: "search", ariaLabel: `Search ${table.caption.textContent}` });
     const button = make("button", { type: "button" });
     const told = make("output");
     let [only, cell, folded] = ["", null, "folded" in table.dataset];
@@ -211,6 +211,9 @@
     if (table.tBodies[0].rows.length > 1) sortable(table);
     const isSearched = table.tBodies[0].rows.length >= SEARCHED || table.id === "errors-table";
     if (isSearched) selections.set(table, searchable(table));
+  }
+  for (const area of document.querySelectorAll(".scroll")) {
+    if (area.scrollWidth > area.clientWidth) area.tabIndex = 0; // so that arrow keys scroll it in every browser
   }
   for (const link of document.querySelectorAll("a[data-cell]")) {
     const table = document.getElementById("errors-table");
