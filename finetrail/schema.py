@@ -463,8 +463,8 @@ class Slices(Settings):
 
     slices: list[Name] = Field(
         min_length=1,
-        description="columns of reader.columns, such as source, that are kept with each example: the test split is "
-        "scored by their values",
+        description="columns of reader.columns, such as source, or of the format, such as SQuAD's title, that are kept "
+        "with each example: the test split is scored by their values",
     )
 
 
@@ -764,10 +764,9 @@ def _corpus(key: str, corpus: Any) -> Iterator[str]:
         for setting in ("stratify", "group"):
             if (column := getattr(splits, setting)) is not None:
                 yield f"{key}.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
-    columns = getattr(reader, "columns", {})
+    columns = getattr(reader, "columns", corpus.sliced_by)  # where a format has its own, download tells
     if missing := [name for name in corpus.sliced_by if name not in columns]:
-        there = f"reader.columns has {', '.join(columns)}" if columns else f"the format {reader.format} has no columns"
-        yield f"{key}.slices: {missing[0]!r}, and {there}; expected one of reader.columns"
+        yield f"{key}.slices: {missing[0]!r} is not in reader.columns; expected one of {', '.join(columns)}"
 
 
 def _mix(recipe: Any) -> Iterator[str]:

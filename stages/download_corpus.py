@@ -50,6 +50,9 @@ def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
     """Return the columns of corpus.slices as texts; None for nothing, UserError for what is no single value."""
     found: dict[str, str | None] = {}
     for name in corpus.sliced_by:
+        if name not in record.values:
+            there = ", ".join(record.values)
+            raise UserError(f"{record.where}: corpus.slices: no column {name!r}; the columns there are {there}")
         value = record.values[name]
         if isinstance(value, dict | list):
             raise UserError(f"{record.where}: corpus.slices: {name} is {value!r:.60}; expected a single value")

@@ -50,18 +50,25 @@ class Project:
         return done.stdout.strip()
 
     def run(
-        self, name: str, predictions: Answers, seed: int = 1, texts: list[str] | None = None, rows: int = COUNT
+        self,
+        name: str,
+        predictions: Answers,
+        seed: int = 1,
+        texts: list[str] | None = None,
+        rows: int = COUNT,
+        source: list[str] | None = None,
     ) -> None:
         """Commit a run as a tag; its rows stand in another order for each seed."""
         texts = texts or [f"text {number}" for number in range(COUNT)]
         ids = [f"t{number}" for number in range(COUNT)]
         probabilities = [{label: 0.9 if label == found else 0.1 for label in LABELS} for found in predictions]
-        columns = {"id": ids, "text": texts, "references": TRUE, "predictions": predictions}
+        more = {"slice_source": source} if source else {}
+        columns = {"id": ids, "text": texts, "references": TRUE, "predictions": predictions} | more
         table = pa.table(columns | {"confidences": [0.9] * COUNT, "probabilities": probabilities})
         table = table.slice(0, rows).take([(row * 7 + seed) % rows for row in range(rows)])
         parts = [table.add_column(0, "split", [[split] * rows]) for split in ("validation", "test")]
         self.write("data/predictions.parquet", pa.concat_tables(parts))
-        self.write("data/corpus/test.parquet", pa.table({"id": ids, "text": texts, "label": TRUE}))
+        self.write("data/corpus/test.parquet", pa.table({"id": ids, "text": texts, "label": TRUE} | more))
         self.write("data/corpus/train.parquet", pa.table({"id": [name], "text": ["text"], "label": ["bad"]}))
         self.write("data/tokenized/target.json", {"problem": "single_label", "label_names": LABELS})
         score = accuracy_score(TRUE, predictions)
@@ -150,6 +157,38 @@ def test_a_clear_difference_is_called_so_and_a_small_one_noise(project: Project,
     scores = alike["scores"]["accuracy"], bad["scores"]["accuracy"]
     assert scores[1]["p_corrected"] == pytest.approx(2 * scores[1]["p"])  # Holm: the smaller of two
     assert scores[0]["p_corrected"] == scores[0]["p"] > 0.05
+
+
+def test_each_slice_is_compared_and_p_values_are_corrected_for_all_of_them(
+    project: Project, told: Callable[..., str]
+) -> None:
+    texts = [f"text {'and more ' * (number % 4)}{number}" for number in range(COUNT)]
+    short = [number for number in range(COUNT) if number % 4 == 0]
+    project.run("before", wrong_at(1), texts=texts)
+    project.run("after", wrong_at(1, *short), texts=texts)
+    [found] = as_json(told, "before", "after")
+    slices = {f"{part['slicing']}: {part['slice']}": part for part in found["slices"]}
+    assert {name: part["examples"] for name, part in slices.items() if name.startswith("length")} == {
+        f"length in words: {size}": 10 for size in (2, 4, 6, 8)
+    }
+    assert {"label: bad (1 in train)", "label: good (0 in train)"} < slices.keys()
+    worse = slices["length in words: 2"]
+    assert (worse["first"], worse["second"], worse["significant"]) == (1.0, 0.0, True)
+    assert slices["length in words: 4"]["difference"] == 0.0
+    assert worse["p_corrected"] >= len(slices) * min(part["p"] for part in slices.values())
+    text = told("before", "after")
+    assert "| length in words: 2 | 10 | 1.0000 | 0.0000 | -1.0000 | -1.0000 to -1.0000 |" in text
+    assert next(line for line in text.splitlines() if "in words: 2 |" in line).endswith("| worse |")
+    told("before", "after", "--page", "page.html")
+    assert (project.root / "page.html").read_text(encoding="utf-8").count("length in words") == 4
+
+
+def test_columns_of_slices_are_no_other_examples(project: Project, told: Callable[..., str]) -> None:
+    project.run("plain", wrong_at(1))
+    project.run("named", wrong_at(2), source=["web", "book"] * (COUNT // 2))
+    [found] = as_json(told, "named", "plain")
+    assert [part["slice"] for part in found["slices"] if part["slicing"] == "source"] == ["book", "web"]
+    assert "source" not in {part["slicing"] for part in as_json(told, "plain", "named")[0]["slices"]}
 
 
 def test_the_workspace_is_a_run_too(project: Project, told: Callable[..., str]) -> None:

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import TypeAdapter
 
 from finetrail.errors import UserError
+from finetrail.schema import Mixture, sliced
 from finetrail.stage import read_json
 from finetrail.tasks.token_classification.settings import Corpus
 from stages import download_corpus
@@ -53,7 +55,7 @@ def download(tmp_path, monkeypatch):
     def run(files=None, **changes):
         for name, content in (files or {}).items():
             Path("toy", name).write_text(content, encoding="utf-8")
-        corpus = Corpus.model_validate(section(**changes))
+        corpus = TypeAdapter(sliced(Corpus)).validate_python(section(**changes))
         params = SimpleNamespace(task="token_classification", corpus=corpus)
         monkeypatch.setattr(download_corpus, "load", {"download@corpus": params}.__getitem__)
         download_corpus.main()
@@ -264,6 +266,39 @@ def test_a_part_of_speech_corpus_goes_through_jsonl(download):
     )
     assert rows("test") == [{"id": "test", "tokens": ["a", "b"], "labels": ["DT", "NN"]}]
     assert read_json(Path("data/corpus/checks.json"))["scheme"] == "none"
+
+
+def with_columns(*lines, slices=("source",)):
+    reader = {"tokens": "t", "labels": "l", "source": "from.name"}
+    changes = {"reader": {"format": "jsonl", "columns": reader, "encoding": "utf-8"}, "slices": list(slices)}
+    text = "".join(f'{{"t": ["EU"], "l": ["B-ORG"], "from": {{"name": {value}}}}}\n' for value in lines)
+    return changes, dict.fromkeys(TOY, text)
+
+
+def test_the_columns_of_slices_are_kept_as_texts(download):
+    changes, files = with_columns('"web "', "2019", "true", "null", '""')
+    download(files, **changes)
+    assert [row["slice_source"] for row in rows("test")] == ["web", "2019", "true", None, None]
+    assert rows("train")[0] == {"id": "0", "tokens": ["EU"], "labels": ["B-ORG"], "slice_source": "web"}
+
+
+def test_what_is_no_single_value_is_refused(download):
+    changes, files = with_columns('"web"', '["a"]')
+    with pytest.raises(UserError, match=r"^train:2: corpus.slices: source is \['a'\]; expected a single value$"):
+        download(files, **changes)
+    with pytest.raises(
+        UserError, match=r"^train:1: corpus.slices: no column 'date'; the columns there are tokens, labels$"
+    ):
+        download(TOY, slices=["date"])
+
+
+def test_each_table_of_a_split_has_the_slices_of_all_parts():
+    reader = {"format": "jsonl", "columns": {"tokens": "t", "labels": "l", "source": "s"}, "encoding": "utf-8"}
+    one = TypeAdapter(sliced(Corpus)).validate_python(section(reader=reader, slices=["source"]))
+    mixture = Mixture.model_construct(parts={"one": one, "two": Corpus.model_validate(section())})
+    columns = pa.schema([("id", pa.string())])
+    assert download_corpus.with_more("test", columns, mixture).names == ["id", "slice_source", "part"]
+    assert download_corpus.with_more("documents", columns, one).names == ["id"]
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,23 @@ def test_what_carves_goes_with_a_split_that_is_carved(folder: Path, setting: str
         params.load_recipe("token_classification", "wnut16")
 
 
+def test_slices_are_columns_of_the_reader(folder: Path) -> None:
+    recipe = folder / "recipes/text_classification/tweets.yaml"
+    edit(recipe, "  normalize: none", "  normalize: none\n  slices:\n  - confidence")
+    with pytest.raises(
+        UserError, match=r"corpus.slices: 'confidence' is not in reader.columns; expected one of text, l"
+    ):
+        params.load_recipe("text_classification", "tweets")
+    edit(recipe, "      label: sentiment", "      label: sentiment\n      confidence: confidence")
+    assert params.load_recipe("text_classification", "tweets").corpus.sliced_by == ["confidence"]
+    edit(recipe, "  slices:\n  - confidence", "  slices: []")
+    with pytest.raises(UserError, match=r"corpus.slices: "):
+        params.load_recipe("text_classification", "tweets")
+    edit(recipe, "  slices: []", "")
+    with pytest.raises(UserError, match=r"reader.columns has confidence, label, text.* and those of slices"):
+        params.load_recipe("text_classification", "tweets")
+
+
 def test_a_broken_draft_is_named_and_stops_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(RECIPE.with_name("klue-ner.yaml"), "stride: 128", "stride: 509")
     (folder / "recipes/masked_lm/draft.yaml").write_text("corpus:\n\tname: x\n")
