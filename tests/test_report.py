@@ -798,6 +798,23 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     ]
 
 
+def test_a_column_with_a_text_is_text_in_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "samples.csv"
+    path.write_text("id,continuation,loss\n7,12,1.5\n8,,2\n9,nan is a word,\n")
+    assert records.read_rows(path, ",") == [
+        {"id": "7", "continuation": "12", "loss": 1.5},
+        {"id": "8", "continuation": None, "loss": 2},
+        {"id": "9", "continuation": "nan is a word", "loss": None},
+    ]
+    results = make_results()
+    results.tables["samples"] = records.read_rows(path, ",")
+    html = render(results)
+    assert (
+        '<td class="text" data-name="continuation"><bdi>–</bdi></td>' in html
+        and '<th scope="col" class="text">continuation' in html
+    )
+
+
 def test_a_missing_record_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_project(tmp_path, make_results())
     monkeypatch.chdir(tmp_path)

@@ -136,7 +136,8 @@
       cursor: {
         sync: spec.synced ? { key: group.key } : undefined,
         drag: { x: true, y: false },
-        points: { size: 7 },
+        y: false,
+        points: { size: 7, fill: (plot, at) => plot.series[at].stroke(plot, at) },
         hover: { prox: 30, skip: [null, undefined] }, // a split has no value at the other's updates: that beside it
       },
       axes: [

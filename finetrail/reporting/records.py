@@ -11,7 +11,7 @@ from finetrail.stage import read_json
 
 LONGEST_FIELD = 2**31 - 1  # csv's own is 131,072 characters; a prompt may be longer
 # Columns of names, where "1" and "nan" are labels and not numbers.
-TEXT_COLUMNS = {"split", "part", "label", "reference", "prediction", "slicing", "slice", "metric"}
+TEXT_COLUMNS = {"id", "split", "part", "label", "reference", "prediction", "slicing", "slice", "metric"}
 FLAGS = {"True": True, "False": False}
 
 
@@ -48,11 +48,17 @@ def read_rows(path: Path, delimiter: str) -> list[Row]:
 
 
 def parsed(lines: Iterable[str], delimiter: str) -> list[Row]:
-    """Return the rows of a delimited text with a header, numbers as numbers."""
+    """Return the rows of a delimited text with a header, numbers as numbers; a column with other text is all text."""
     csv.field_size_limit(LONGEST_FIELD)
+    rows = list(csv.DictReader(lines, delimiter=delimiter))
+    read = [{key: read_value(text) for key, text in row.items()} for row in rows]
+    texts = {key for row in read for key, value in row.items() if isinstance(value, str)}
     return [
-        {key: text if key in TEXT_COLUMNS else read_value(text) for key, text in row.items()}
-        for row in csv.DictReader(lines, delimiter=delimiter)
+        {
+            key: row[key] if key in TEXT_COLUMNS else (row[key] or None) if key in texts else value
+            for key, value in of_row.items()
+        }
+        for row, of_row in zip(rows, read, strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=number, score=score, words=words, flat=flat, percent=percent)
+    made.filters.update(number=number, score=score, words=words, flat=flat, percent=percent, texts=texts)
     code = script()
     made.globals.update(script=Markup(code), policy=policy(code), chart_style=Markup(_read(UPLOT / "uPlot.min.css")))
     return made
@@ -68,6 +68,11 @@ def percent(share: float) -> str:
 def words(name: str) -> str:
     """Turn a key into words."""
     return name.replace("_", " ")
+
+
+def texts(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the names of the columns that hold text."""
+    return {name for row in rows for name, value in row.items() if isinstance(value, str)}
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
