@@ -31,7 +31,7 @@
       body.append(...rows.toSorted(compare));
     };
     headings.forEach((heading, column) => {
-      if (!heading.textContent.trim()) return; // a column of bars
+      if (heading.tagName !== "TH") return; // a column of bars
       const button = make("button", { type: "button" }, ...heading.childNodes);
       button.addEventListener("click", () => {
         const first = heading.classList.contains("text") ? "ascending" : "descending";
