@@ -178,6 +178,8 @@ def keys() -> str:
     parts += ["### beside the sections", "", *section(schema.Recipe)]
     for name, model in shared.items():
         parts += [f"### {name}", "", *section(model)]
+        if model is schema.Corpus:
+            parts += ["### corpus: with slices", "", *section(schema.Slices)]
         if model is schema.Model:
             parts += ["### model: of a student", "", *section(schema.Student, model)]
         if model is schema.Train:

@@ -46,8 +46,8 @@ def main() -> None:
             stage.log(summary(shown, found[split], [headline, *beside], found["baselines"][split]))
     tables = all_tables(scoring, trained, before, target, settings)
     tables |= {"parts": parts_table(parts, data, headline)} if parts else {}
-    if found := sliced(scoring, data, headline, target, settings):
-        tables["slices"] = found
+    if of_slices := sliced(scoring, data, headline, target, settings):
+        tables["slices"] = of_slices
     errors = scoring.worst_errors(trained[FINAL_SPLIT], settings.worst_errors, target, settings)
     metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
     metrics |= {"beside": beside} if beside else {}

@@ -8,9 +8,11 @@ import pytest
 
 from finetrail.evaluation import slicing
 from finetrail.evaluation.slicing import Slicing
+from finetrail.tasks.masked_lm import scoring as masked_lm
 from finetrail.tasks.question_answering import scoring as question_answering
 from finetrail.tasks.retrieval import scoring as retrieval
 from finetrail.tasks.text_classification import scoring as text_classification
+from finetrail.tasks.text_generation import scoring as text_generation
 from finetrail.tasks.token_classification import scoring as token_classification
 
 
@@ -179,3 +181,23 @@ def test_questions_and_queries_have_words_that_train_lacks() -> None:
     relevant = [[{"id": "0", "relevance": 1, "title": "Wing", "text": "the old one"}]]
     found = by_name(retrieval.slicings(asked, pa.table({"query": ["a"], "relevant": relevant}), {}))
     assert found["unseen words in %"].slices == ["0", "50"]
+
+
+def test_blocks_are_parted_by_tokens_and_completions_by_new_words_too() -> None:
+    blocks = pa.table({"tokens": [["a", "b"], ["a"]], "slice_source": ["web", "book"]})
+    found = by_name(masked_lm.slicings(blocks, pa.table({"text": ["a"]}), None))
+    assert {name: one.slices for name, one in found.items()} == {
+        "length in tokens": ["1", "2"],
+        "source": ["book", "web"],
+    }
+    units = pa.table(
+        {"references": [[1, 2, 3, 4], [1, 2]], "reference_texts": [["it", " old", " new", "er"], ["it", "s"]]}
+    )
+    messages = [[{"role": "user", "content": "new"}, {"role": "assistant", "content": "old"}]]
+    for train in (pa.table({"prompt": ["an"], "text": ["old"]}), pa.table({"messages": messages})):
+        found = by_name(text_generation.slicings(units, train, {}))
+        assert found["length in tokens"].slices == ["2", "4"]
+        assert found["unseen words in %"].slices == ["0"]  # what stands between the first and the last word
+    newer = pa.table({"references": [[1], [1]], "reference_texts": [["a new one"], ["an old one"]]})
+    found = by_name(text_generation.slicings(newer, pa.table({"prompt": [None], "text": ["old"]}), {}))
+    assert found["unseen words in %"].slices == ["0", "100"]

@@ -81,24 +81,24 @@ def by_columns(units: pa.Table) -> list[Slicing]:
 
 def by_value(name: str, values: Sequence[str | None]) -> Slicing:
     """Part units by a text of each; None is nothing."""
-    counts = Counter(value for value in values if value is not None)
-    order: list[str] = sorted(counts, key=lambda value: (-counts[value], value))
-    found = [NOTHING if value is None else value for value in values]
-    if len(counts) > MOST_VALUES:
-        if numbers := ordered(counts):
-            given = [row for row, value in enumerate(values) if value is not None]
-            inside = quartiles([numbers[found[row]] for row in given], lambda key: str(key[1]))
-            for row, of_row in zip(given, inside, strict=True):
-                found[row] = of_row
-            order = [found[row] for row in sorted(given, key=lambda row: numbers[str(values[row])])]
-        else:
-            order = [*order[: MOST_VALUES - 1], OTHER]
-            found = [value if value in order or value == NOTHING else OTHER for value in found]
-    return by_name(name, found, [*order, NOTHING])
+    slice_of = _slices_of(Counter(value for value in values if value is not None))
+    found = [NOTHING if value is None else slice_of[value] for value in values]
+    return by_name(name, found, [*slice_of.values(), NOTHING])
 
 
-def ordered(values: Iterable[str]) -> dict[str, tuple[float, str]]:
-    """Return a key that sorts each value, with its text, where all are numbers, or dates that begin with YYYY-MM-DD."""
+def _slices_of(counts: Counter[str]) -> dict[str, str]:
+    """Return the slice of each value, in the order of the slices."""
+    frequent = sorted(counts, key=lambda value: (-counts[value], value))
+    if len(counts) <= MOST_VALUES:
+        return {value: value for value in frequent}
+    if keys := sort_keys(counts):
+        rising = sorted(counts.elements(), key=keys.__getitem__)
+        return dict(zip(rising, quartiles([keys[value] for value in rising], lambda key: str(key[1])), strict=True))
+    return {value: value if place < MOST_VALUES - 1 else OTHER for place, value in enumerate(frequent)}
+
+
+def sort_keys(values: Iterable[str]) -> dict[str, tuple[float, str]]:
+    """Return what sorts each value, and its text: of numbers, and of dates that begin with YYYY-MM-DD; else nothing."""
     values = list(values)
     with suppress(ValueError):
         numbers = {value: (float(value), value) for value in values}
