@@ -218,7 +218,7 @@ def test_slices_are_those_of_the_trained_models_test_split(run: Any) -> None:
         '"train","r2",1,"share",1.0,1.0,1.0,0.0,"",False',
     ]
     [first, *_] = records.read_rows(layout.EVALUATION / "slices.csv", ",")
-    assert (first["slice"], first["p_value"], first["worse"]) == ("t0", None, "False")
+    assert (first["slice"], first["p_value"], first["worse"]) == ("t0", None, False)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
