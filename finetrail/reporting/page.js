@@ -86,6 +86,7 @@
 
   // --- charts: values under the pointer or the arrow keys; dragging, + and - zoom
 
+  const UPDATES = [1, 10, 100, 1e3, 1e4, 1e5, 1e6].flatMap((power) => [power, 2 * power, 5 * power]); // whole numbers
   const group = uPlot.sync("update");
   const together = (plot) => (group.plots.includes(plot) ? group.plots : [plot]);
   const narrow = (plot, factor) => {
@@ -141,7 +142,7 @@
         hover: { prox: 30, skip: [null, undefined] }, // a split has no value at the other's updates: that beside it
       },
       axes: [
-        { ...axis, ...(spec.synced ? {} : named), size: 30, grid: { show: false } },
+        { ...axis, ...(spec.synced ? { incrs: UPDATES } : named), size: 30, grid: { show: false } },
         { ...axis, size: 62, values: (_, splits) => splits.map((at) => number.format(at)) },
       ],
       series: [
