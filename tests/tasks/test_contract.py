@@ -30,7 +30,7 @@ def test_every_task_has_a_toy() -> None:
 @pytest.fixture(scope="module")
 def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
     """Return the function that enters the project of a task, run once through all stages."""
-    with projects(request, *STAGES) as enter:
+    with projects(request, *STAGES, sliced=True) as enter:
         yield enter
 
 

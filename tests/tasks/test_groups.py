@@ -56,5 +56,5 @@ def test_examples_of_a_document_are_carved_together(task: str, section: dict[str
 
 
 def test_a_column_that_nothing_takes_is_refused(task: str, section: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"document_of.* and that of splits\.group"):
+    with pytest.raises(ValidationError, match=r"document_of.*, that of splits\.group and those of slices"):
         tasks.module(task, "settings").Corpus.model_validate(section)

@@ -92,7 +92,7 @@ def test_it_is_learned_exported_and_answered(
     weakest = min(metrics["baselines"]["test"].values())
     assert metrics["test"][headline] > weakest + 0.2
     page = layout.REPORT.read_text(encoding="utf-8")
-    tables = {"multi_label": {"per_label", "reliability"}, "regression": {"by_reference"}}[problem]
+    tables = {"multi_label": {"per_label", "reliability", "slices"}, "regression": {"by_reference", "slices"}}[problem]
     assert {path.stem for path in layout.EVALUATION.glob("*.csv")} == tables and headline in page
     stored = pq.read_table(layout.PREDICTIONS, filters=[("split", "=", "test")]).drop_columns("split")
     expected = serving.answers(stored)

@@ -163,18 +163,15 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
     """Write the toy corpus of a task, and return its recipe: that of token classification with the task's own parts."""
     toy = TOYS[task]
     file = folder / "toy.jsonl"
-    rows = (row | {"source": "web" if number % 3 else "books"} for number, row in enumerate(toy.rows(sentences)))
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    lines = (json.dumps(row, ensure_ascii=False) for row in toy.rows(sentences))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     common = {key: base["corpus"][key] for key in ("name", "splits", "license", "language")}
     splits = common["splits"] | {"train": file.name} | ({"documents": None} if task == "retrieval" else {})
     source = {"kind": "file", "path": str(file), "sha256": None}
-    reader = toy.corpus["reader"] | {"columns": toy.corpus["reader"]["columns"] | {"source": "source"}}
-    sliced = {"reader": reader, "slices": ["source"]}
     model = base["model"] | ({"source": NEW_MODEL} if task == "text_generation" else {})
     evaluate = {key: base["evaluate"][key] for key in ("batch_size", "bootstrap", "worst_errors")}
     return {
-        "corpus": common | {"source": source, "splits": splits} | toy.corpus | sliced,
+        "corpus": common | {"source": source, "splits": splits} | toy.corpus,
         "model": model,
         "tokenize": toy.tokenize | {"engine": "local", "num_proc": 1, "limit": None},
         "numerics": "fast",
@@ -184,8 +181,20 @@ def write(task: str, base: Recipe, sentences: list[str], folder: Path) -> Recipe
     }
 
 
+def add_source(corpus: Recipe) -> None:
+    """Give each example of a toy corpus a source, which is a slice."""
+    file = Path(corpus["source"]["path"])
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row | {"source": "web" if number % 3 else "books"} for number, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    columns = corpus["reader"]["columns"] | {"source": "source"}
+    corpus |= {"reader": corpus["reader"] | {"columns": columns}, "slices": ["source"]}
+
+
 @contextmanager
-def projects(request: pytest.FixtureRequest, *stages: ModuleType, **train: Any) -> Iterator[Callable[[str], Path]]:
+def projects(
+    request: pytest.FixtureRequest, *stages: ModuleType, sliced: bool = False, **train: Any
+) -> Iterator[Callable[[str], Path]]:
     """Give the function that enters the project of a task, run once through these stages; train: changed settings."""
     done: dict[str, Path] = {}
     sentences = [" ".join(tokens) for tokens, _ in request.getfixturevalue("toy_sentences")]
@@ -197,6 +206,8 @@ def projects(request: pytest.FixtureRequest, *stages: ModuleType, **train: Any) 
                 project = request.getfixturevalue("make_project")(parent)
                 base = toy_recipe(parent, request.getfixturevalue("tiny_checkpoint"))
                 recipe = write(task, base, sentences, parent)
+                if sliced:
+                    add_source(recipe["corpus"])
                 recipe["train"] |= train
                 save(project, task, recipe)
                 patch.chdir(project)
