@@ -17,6 +17,7 @@ committed:
 run: committed installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
 	@python -m finetrail.params
 	@dvc repro
+	@python -m finetrail.exporting
 	@python -m finetrail.reporting
 
 # The paper's two steps; the first is left out where its experiment is there already.

@@ -17,6 +17,7 @@ from finetrail.comparison.pairs import Compared, compare
 from finetrail.comparison.runs import System, Unavailable
 from finetrail.comparison.words import Corrected
 from finetrail.evaluation.significance import Settings
+from finetrail.reporting.summary import Series
 
 DEFAULTS = Settings(samples=10_000, confidence=0.95, seed=42)
 
@@ -38,7 +39,8 @@ def main() -> None:
     p_values, of_slices = words.corrected(found), words.corrected_slices(found)
     if options.page:
         with stage.output(options.page) as file:
-            file.write_text(page.render(found, p_values, of_slices, settings), encoding="utf-8")
+            html = page.render(found, p_values, of_slices, settings, [first, *others], curves(root, [first, *others]))
+            file.write_text(html, encoding="utf-8")
         stage.log(f"page: {options.page}")
     if options.json:
         records = [record(*of_one, settings) for of_one in zip(found, p_values, of_slices, strict=True)]
@@ -91,6 +93,17 @@ def record(found: Compared, p_values: Corrected, of_slices: list[float], setting
         for part, p in zip(found.slices, of_slices, strict=True)
     ]
     return asdict(found) | {"scores": scores, "slices": parts}
+
+
+def curves(root: Path, systems: list[System]) -> dict[str, dict[str, Series]]:
+    """Return the curves of each system's first run; those that cannot be had are told and left out."""
+    found = {}
+    for system in systems:
+        try:
+            found[system.name] = runs.curves(root, system.runs[0])
+        except Unavailable as error:
+            stage.log(f"the page has no curves of {system.name}: {error}")
+    return found
 
 
 def by_seed(first: System, second: System) -> str:

@@ -39,12 +39,15 @@ EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
 # metrics/: what people look at. Only METRICS is in Git.
 TRAIN_HISTORY = Path("metrics/train")
+CURVES = TRAIN_HISTORY / "plots/metrics"
 EVALUATION = Path("metrics/evaluation")
 EVALUATION_METRICS = EVALUATION / "metrics.json"
 EVALUATION_ERRORS = EVALUATION / "errors.json"
 EXPORT_METRICS = Path("metrics/export.json")
 # Of the last run on this machine; in neither cache, so that equal runs stay equal.
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
+EXPORT_TIMINGS = Path("metrics/export_timings.json")
+TIMED_REPORT = Path("metrics/report_with_timings.html")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")

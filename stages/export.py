@@ -21,6 +21,7 @@ from finetrail.exporting.card import model_card
 from finetrail.exporting.forms import ONNX_FILES
 from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.exporting.parity import compare, continued
+from finetrail.exporting.sizes import mib
 
 SPLIT = "test"
 PARTS = "parts"
@@ -75,7 +76,7 @@ def write(
     declared: params.Declared,
     hub_repo: str | None,
 ) -> dict[str, Any]:
-    """Write what belongs beside a folder's weights and tokenizer; return the records of its ONNX files.
+    """Write what belongs beside a folder's weights and tokenizer; return the records of its weights and ONNX files.
 
     expected: torch's predictions of the encoded split, which ONNX has to give too.
     """
@@ -91,7 +92,8 @@ def write(
     predict = predictor(scoring, encoded, target, folder, evaluate)
     measure = measurer(predict, score, headline, expected, declared.threads)
     fp32, int8 = (folder / ONNX_FILES[name] for name in ("onnx", "onnx_int8"))
-    metrics = {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
+    metrics = {"torch": {headline: evaluation[SPLIT][headline], "mib": mib(folder, "*.safetensors")}}
+    metrics |= {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
     metrics["onnx_fp32"] |= check_memory(model, fp32, encoded.features, declared.threads)
     if settings.int8:
         metrics["onnx_int8"] = write_int8(fp32, int8, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
@@ -199,9 +201,8 @@ def measurer(
     def measure(path: Path) -> Measured:
         found = predict(onnx_forward(path, threads))
         compared = compare(expected, found)
-        size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))  # with weights beside it
         record = {headline: score(found), "predictions": compared.total, "disagreements": len(compared.differ)}
-        return record | {"near_ties": compared.near_ties, "mib": round(size / 2**20, 2)}, compared.differ
+        return record | {"near_ties": compared.near_ties, "mib": mib(path.parent, f"{path.name}*")}, compared.differ
 
     return measure
 

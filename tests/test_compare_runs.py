@@ -1,6 +1,8 @@
 """Runs of Git revisions, by the examples of their test split: what is read, paired, refused and printed."""
 
+import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -71,7 +73,9 @@ class Project:
         self.write("data/tokenized/target.json", {"problem": "single_label", "label_names": LABELS})
         score = accuracy_score(TRUE, predictions)
         self.write("metrics/metrics.json", record(seed, float(score)))
+        self.write("metrics/train/plots/metrics/validation/accuracy.tsv", f"step\taccuracy\n10\t0.1\n20\t{score}\n")
         with Repo(str(self.root)) as repo:
+            repo.add(str(self.root / "metrics" / "train"))
             repo.add([str(self.root / "data" / part) for part in ("predictions.parquet", "corpus", "tokenized")])
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", name)
@@ -83,7 +87,7 @@ class Project:
         if isinstance(content, pa.Table):
             pq.write_table(content, path)
         else:
-            path.write_text(json.dumps(content))
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def record(seed: int, score: float) -> dict[str, Any]:
@@ -94,6 +98,7 @@ def record(seed: int, score: float) -> dict[str, Any]:
         "headline": "accuracy",
         "test": {"accuracy": score},
         "corpus": {"sha256": "0" * 64},
+        "export": {"torch": {"accuracy": score, "mib": 12.5}},
     }
 
 
@@ -265,16 +270,41 @@ def test_seeds_that_do_not_meet_are_refused(project: Project, told: Callable[...
     assert "has the seeds 1, 2," in refused(told, "seed-1,seed-2", "seed-3,seed-4")
 
 
-def test_the_page_has_all_changes_and_no_script(project: Project, told: Callable[..., str]) -> None:
+def test_the_page_has_scores_changes_curves_and_what_differs(project: Project, told: Callable[..., str]) -> None:
     hostile = [f"<script>alert({number})</script>" for number in range(COUNT)]
     project.run("one", wrong_at(1, 2, 3), texts=hostile)
-    project.run("two", wrong_at(4), texts=hostile)
+    project.run("two", wrong_at(4), texts=hostile, seed=2)
     told("one", "two", "--page", "page.html")
     page = (project.root / "page.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "&lt;script&gt;alert(4)" in page
-    assert page.count('<td class="example') == 4 * 4
+    assert page.count("<script") == 1 and "&lt;script&gt;alert(4)" in page
+    assert page.count('data-name="input"') == 4
     assert "3 examples better" in page and "1 example worse" in page
     assert str(project.root) not in page
+    [chart] = re.findall(r'data-chart="([^"]*)"', page)
+    spec = json.loads(html.unescape(chart))
+    assert spec["data"] == [
+        [10, 20],
+        [0.1, accuracy_score(TRUE, wrong_at(1, 2, 3))],
+        [0.1, accuracy_score(TRUE, wrong_at(4))],
+    ]
+    assert [line["label"] for line in spec["series"]] == ["one", "two"]
+    assert '<tr><th scope="row">seed</th><td>1</td><td>2</td></tr>' in page
+    assert page.count("12.500") == 2
+
+
+def test_a_page_without_curves_says_so(
+    project: Project, told: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.run("one", wrong_at(1))
+    project.run("two", wrong_at(2))
+    files = sorted((project.root / ".dvc" / "cache").rglob("*"))
+    for file in files:
+        if file.is_file() and file.read_bytes().startswith(b"step"):
+            file.unlink()
+    shutil.rmtree(project.root / "metrics" / "train")
+    told("one", "two", "--page", "page.html")
+    page = (project.root / "page.html").read_text(encoding="utf-8")
+    assert 'data-chart="' not in page and "1 example better" in page
 
 
 def test_control_characters_do_not_reach_the_terminal(project: Project, told: Callable[..., str]) -> None:

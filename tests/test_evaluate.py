@@ -16,10 +16,11 @@ import torch
 from finetrail import layout, schema
 from finetrail.evaluation import inference, slicing, splits
 from finetrail.evaluation.splits import Encoded
+from finetrail.reporting import records
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import scoring
 from finetrail.transfers import fetch, send
-from stages import evaluate, report
+from stages import evaluate
 
 PAD = 9
 SETTINGS = schema.Evaluate(
@@ -216,8 +217,8 @@ def test_slices_are_those_of_the_trained_models_test_split(run: Any) -> None:
         '"train","r0",1,"share",0.0,0.0,0.0,1.0,"",False',
         '"train","r2",1,"share",1.0,1.0,1.0,0.0,"",False',
     ]
-    [first, *_] = report.read_rows(layout.EVALUATION / "slices.csv", ",")
-    assert (first["slice"], first["p_value"], first["worse"]) == ("t0", None, "False")
+    [first, *_] = records.read_rows(layout.EVALUATION / "slices.csv", ",")
+    assert (first["slice"], first["p_value"], first["worse"]) == ("t0", None, False)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -362,4 +363,4 @@ def test_tables_hold_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": "one\rtwo", "count": 1}, {"prompt": 'a,"b"\n' + "long " * 50_000, "count": 2}]
     evaluate.write({"test": pa.table({"id": ["0"]})}, {}, {"samples": rows}, [])
-    assert report.read_rows(layout.EVALUATION / "samples.csv", ",") == rows
+    assert records.read_rows(layout.EVALUATION / "samples.csv", ",") == rows

@@ -183,6 +183,8 @@ def test_the_record_says_how_each_file_compares_with_torch(done: Path) -> None:
         "near_ties": 0,
         "mib": round(size / 2**20, 2),
     }
+    weights = (done / layout.EXPORTED / "model.safetensors").stat().st_size
+    assert record["torch"] == {"f1": 1.0, "mib": round(weights / 2**20, 2)}
     int8 = record["onnx_int8"]
     assert set(int8) == {"f1", "predictions", "disagreements", "near_ties", "mib", "f1_drop", "kept"}
     assert int8["predictions"] == words
@@ -268,7 +270,7 @@ def test_int8_beyond_max_metric_drop_is_removed_and_told(
 def test_int8_is_not_made_unless_asked_for(project: Path) -> None:
     run(int8=False)
     assert sorted(bytes_of(layout.EXPORTED)) == [name for name in FILES if "quantized" not in name]
-    assert set(read(layout.EXPORT_METRICS)) == {"onnx_fp32"}
+    assert set(read(layout.EXPORT_METRICS)) == {"torch", "onnx_fp32"}
 
 
 def relabel_a_word(choose: Callable[..., Any], surer: float) -> str:

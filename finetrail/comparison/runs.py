@@ -18,6 +18,8 @@ from dvc_data.index import DataIndexDirError
 
 from finetrail import layout, params
 from finetrail.errors import UserError
+from finetrail.reporting.records import parsed
+from finetrail.reporting.summary import Series
 
 WORKSPACE = "workspace"
 EXPERIMENTS = "refs/exps"
@@ -111,6 +113,18 @@ class Files:
             return sorted(Path(path).relative_to("/") for path in self.system.find(f"/{folder.as_posix()}"))
         except (OSError, DvcException, DataIndexDirError) as error:
             raise Unavailable(f"{self.run.name}: {folder}: {error}; expected it in the cache or in a remote") from None
+
+
+def curves(root: Path, run: Run) -> dict[str, Series]:
+    """Return the curves of a run's training: SPLIT/METRIC -> (update, value) in order; Unavailable if not to be had."""
+    found = {}
+    with opened(root, run) as files:
+        for path in files.below(layout.CURVES):
+            rows = parsed(io.StringIO(files.bytes(path).decode()), "\t")
+            found[path.relative_to(layout.CURVES).with_suffix("").as_posix()] = [
+                (row["step"], row[path.stem]) for row in rows
+            ]
+    return found
 
 
 @contextmanager

@@ -1,30 +1,21 @@
-"""Turns the records of all stages into one self-contained HTML page: no network, no script, no timing, no path."""
+"""Turns the records of all stages into one self-contained HTML page: no network, no path, no timing but a given one."""
 
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from finetrail import layout
-from finetrail.reporting import plots
-from finetrail.reporting.summary import (
-    FINAL_SPLIT,
-    Headline,
-    Results,
-    Row,
-    Series,
-    baselines,
-    headline,
-    machines,
-    verdict,
-)
+from finetrail.reporting import plots, rendering, views
+from finetrail.reporting.rendering import words
+from finetrail.reporting.summary import FINAL_SPLIT, Headline, Results, Row, baselines, headline, machines, verdict
 
-FIRST_ERRORS = 20  # the rest are folded away
 MAX_ROWS = 200  # of a table that no figure stands for; the file has them all
 TOP_CONFUSIONS = 10
+CONFUSION = "confusion"  # the table whose cells the worst errors are of
+KINDS = ("labels", "confusion", "reliability", "slices", "plain")  # in the order in which the page has them
 
 # What to know about a count of the corpus's or the tokenizer's that should be zero. Other counts are shown as they are.
 CONCERNS = {
@@ -52,60 +43,49 @@ VERDICTS = {
 }
 
 
-def render(task: str, recipe: str, results: Results) -> str:
-    """Render the page; sections whose records are empty are left out."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    drawn = figures(results)
-    environment.filters.update(number=number, score=score, words=words, flat=flat)
-    return environment.get_template("page.html.j2").render(
+def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] | None = None) -> str:
+    """Render the page; sections whose records are empty are left out.
+
+    timings: what finetrail.exporting measured on this machine; the stage's page has none, so that equal runs are equal.
+    """
+    environment = rendering.environment(Path(__file__).parent)
+    environment.filters["highlighted"] = views.highlighted
+    best = results.training.get("best_update")
+    charts, told = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
+    tables, cells = _tables(results)
+    rendered = environment.get_template("page.html.j2").render(
         task=task,
         recipe=recipe,
         results=results,
+        timings=timings,
         final=FINAL_SPLIT,
         splits=[split for split in layout.SPLITS if split in results.evaluation],
-        first_errors=FIRST_ERRORS,
         max_rows=MAX_ROWS,
         concerns=concerns(results),
         training=without(results.training, "machine"),
         # The list of their files is in their provenance.json; its one hash is enough for a reader.
         corpus=without(results.corpus, "files"),
-        model=model_record(results.model),
+        model=without(results.model, "files"),
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
-        headline_figure=Markup(drawn["headline"]),
-        curves=curves(results.history, results.training),
-        tables=_tables(results, drawn),
-        shares=label_shares(results.checks),
+        charts=charts,
+        told=told,
+        history=views.history_rows(results.history),
+        tables=tables,
+        errors=list(zip(results.errors, cells, strict=True)),
+        shares=views.shares(results.checks),
+        axis=views.axis,
     )
+    return rendered.lstrip()  # of what the macros leave
 
 
 def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return a record without one of its keys."""
-    return {name: value for name, value in record.items() if name != key}
-
-
-def model_record(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page tells of the base model, and of its teacher where it has one."""
-    shown = without(model, "files")
-    return shown | ({"teacher": without(model["teacher"], "files")} if model.get("teacher") else {})
-
-
-def curves(history: Mapping[str, Series], training: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    """Draw each quantity of the history once, with a line for each split that has it; losses first, rates last."""
-    by_name: dict[str, dict[str, Series]] = {}
-    for name, series in sorted(history.items()):
-        split, _, metric = name.rpartition("/")
-        by_name.setdefault(metric, {})[split] = series
-    best = training.get("best_update")
-    order = {"loss": 0, training.get("best_metric"): 1, "lr": 3}
-    names = sorted(by_name, key=lambda name: (order.get(name, 2), name))
-    return [(name, Markup(plots.curve(name, by_name[name], best))) for name in names]
+    """Return a record without one of its keys, in what is nested too."""
+    return {
+        name: without(value, key) if isinstance(value, Mapping) else value
+        for name, value in record.items()
+        if name != key
+    }
 
 
 def concerns(results: Results) -> list[str]:
@@ -131,48 +111,10 @@ def concerns(results: Results) -> list[str]:
     return found
 
 
-def label_shares(checks: Mapping[str, Any]) -> Markup | None:
-    """Draw how the labels are distributed over the splits, where the corpus has labels."""
-    by_split = {split: counts["labels"] for split, counts in checks["splits"].items() if counts.get("labels")}
-    return Markup(plots.label_shares(by_split)) if by_split else None
-
-
 def top_confusions(rows: list[Row]) -> list[Row]:
     """Return the most frequent confusions of two labels."""
     wrong = [row for row in rows if row["reference"] != row["prediction"] and row["count"]]
     return sorted(wrong, key=lambda row: (-row["count"], row["reference"], row["prediction"]))[:TOP_CONFUSIONS]
-
-
-def number(value: Any) -> str:
-    """Format a setting or a count for people."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def score(value: Any) -> str:
-    """Format a score with three decimals; what is no fraction as number() does."""
-    return f"{value:.3f}" if isinstance(value, float) else number(value)
-
-
-def words(name: str) -> str:
-    """Turn a key into words."""
-    return name.replace("_", " ")
-
-
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested record to dotted keys; a list becomes one line, and an empty one None."""
-    found: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = ", ".join(map(str, value)) or None if isinstance(value, list) else value
-    return found
 
 
 def _headline_parts(results: Results) -> dict[str, Any]:
@@ -181,10 +123,12 @@ def _headline_parts(results: Results) -> dict[str, Any]:
     others = baselines(results.evaluation)
     compared = [(name, value, kind := verdict(result, value), VERDICTS[kind]) for name, value in others.items()]
     metrics = [key for key in results.evaluation[FINAL_SPLIT] if not key.endswith(("_low", "_high"))]
+    values = [result.value, *others.values(), result.low, result.high]
     return {
         "headline": result,
         "compared": compared,
         "metrics": metrics,
+        "headline_axis": views.axis(values),
     }
 
 
@@ -205,26 +149,38 @@ def figures(results: Results) -> dict[str, str]:
     return drawn
 
 
-def _tables(results: Results, drawn: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Prepare the evaluation's CSVs: scores of labels first, then confusions, then all others by name."""
+def _tables(results: Results) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Prepare the evaluation's CSVs, scores of labels first; and return the confusion matrix's cell of each error."""
     metric, tables = results.evaluation["headline"], []
+    cells: list[str | None] = [None] * len(results.errors)
     for name, rows in results.tables.items():
-        kind = _kind(rows, metric)
-        table: dict[str, Any] = {"name": name, "rows": rows, "kind": kind, "splits": _by_split(rows)}
-        table["figure"] = Markup(drawn[name]) if name in drawn else None
-        table["top"] = top_confusions(_final(rows)) if kind == "confusion" else []
+        kind, final = _kind(rows, metric), _final(rows)
+        table: dict[str, Any] = {"name": name, "rows": rows, "kind": kind, "splits": _by_split(rows), "final": final}
+        match kind:
+            case "labels":
+                table["metric"] = _of_labels(rows, metric)
+                table["final"] = sorted(final, key=lambda row: (-row["support"], row["label"]))
+            case "confusion":
+                errors = results.errors if name == CONFUSION else []
+                table["matrix"], found = views.matrix(final, errors)
+                table["top"] = top_confusions(final)
+                cells = found or cells
+            case "reliability":
+                spec, svg = views.reliability_spec(final), Markup(plots.reliability(final))
+                table["chart"] = views.Chart(name, spec, svg)
         tables += [table] if rows else []
-    order = ["labels", "confusion", "reliability", "plain"]
-    return sorted(tables, key=lambda table: (order.index(table["kind"]), table["name"]))
+    return sorted(tables, key=lambda table: (KINDS.index(table["kind"]), table["name"])), cells
 
 
 def _kind(rows: list[Row], metric: str) -> str:
-    """Tell what a table is by its columns, and so which figure it gets."""
+    """Tell what a table is by its columns, and so how it is shown."""
     columns = set(rows[0]) if _final(rows) else set()
     if {"reference", "prediction", "count"} <= columns:
         return "confusion"
     if {"label", "support", _of_labels(rows, metric)} <= columns:
         return "labels"
+    if {"slicing", "slice", "score", "low", "high", "worse"} <= columns:
+        return "slices"
     return "reliability" if {"confidence", "accuracy", "count"} <= columns else "plain"
 
 

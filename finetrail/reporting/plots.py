@@ -1,19 +1,21 @@
-"""Turns numbers into SVG figures: the same numbers give the same bytes, and the page's CSS gives the colours."""
+"""Turns numbers into SVG figures: the same numbers give the same bytes, and the page's CSS gives the colours.
+
+They are the files of metrics/plots, and what a page shows where its script does not run, and prints.
+"""
 
 import io
-import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from finetrail.reporting.summary import Headline, Row, Series
 
@@ -24,7 +26,8 @@ CSS_NAMES = {
     **{INK: "ink", MUTED: "muted", GRID: "grid", ON_COLOR: "on-color"},
     **{BLUE: "blue", ORANGE: "orange", GREEN: "green", GREY: "grey"},
 }
-SPLIT_STYLES = {"train": (BLUE, "o"), "validation": (ORANGE, "s"), "test": (GREEN, "^")}
+STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
+SPLIT_STYLES = dict(zip(("train", "validation", "test"), STYLES, strict=False))
 
 MAX_LABELS = 40  # more cannot be told apart; the tables have them all
 MAX_NAME = 28  # columns of a name before it is cut
@@ -64,13 +67,17 @@ STYLE: dict[str, Any] = {
 }
 
 
+def styles(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the colour and the marker of each line: a split's own, or those of its place among others."""
+    return [SPLIT_STYLES.get(name, STYLES[place % len(STYLES)]) for place, name in enumerate(names)]
+
+
 def curve(name: str, by_split: Mapping[str, Series], best_step: int | None) -> str:
-    """Draw one quantity by update, a line for each split; best_step marks the kept checkpoint."""
+    """Draw one quantity by update, a line for each split or run; best_step marks the kept checkpoint."""
     with _style(f"curve {name}"):
         figure = Figure(figsize=(3.35, 2.3))
         axes = _axes(figure, left=0.58, right=0.12, top=0.36, bottom=0.42)
-        for split, points in by_split.items():
-            color, marker = SPLIT_STYLES.get(split, (GREY, "o"))
+        for (color, marker), (split, points) in zip(styles(by_split), by_split.items(), strict=True):
             # Many points make a line, few must be seen one by one.
             shape: dict[str, Any] = {"marker": marker, "markersize": 4.5} if len(points) <= 15 else {}
             axes.plot(*zip(*points, strict=True), color=color, label=split, **shape)
@@ -99,7 +106,7 @@ def headline(score: Headline, baselines: Mapping[str, float]) -> str:
         for row, value in enumerate(values):
             end = max(value, score.high or 0) if row == 0 else value
             axes.annotate(f"{value:.3f}", (end, row), (7, 0), textcoords="offset points", va="center")
-        axes.set(xlabel=score.metric, xlim=_limits([*values, score.low or 0, score.high or 0]))
+        axes.set(xlabel=score.metric, xlim=limits([*values, score.low or 0, score.high or 0]))
         _rows(axes, names)
         return _to_svg(figure)
 
@@ -152,7 +159,7 @@ def confusion(rows: Sequence[Row]) -> str:
 
     Shares and two colours keep the errors readable where one label (O, say) holds nearly all counts.
     """
-    names, counts = _confusion_counts(rows)
+    names, counts, _ = confusion_counts(rows)
     cell = 0.44 if len(names) <= 20 else 0.34
     side = cell * len(names)
     totals = {name: sum(counts.get((name, other), 0) for other in names) for name in names}
@@ -179,36 +186,15 @@ def confusion(rows: Sequence[Row]) -> str:
         return _to_svg(figure)
 
 
-def label_shares(by_split: Mapping[str, Mapping[str, int]]) -> str:
-    """Draw each label's share of its split on a logarithmic axis, a mark a split, the most frequent first."""
-    totals = {split: sum(counts.values()) for split, counts in by_split.items()}
-    first = next(iter(by_split.values()))
-    every = {label for counts in by_split.values() for label in counts}
-    names = sorted(every, key=lambda label: (-first.get(label, 0), label))[:MAX_LABELS]
-    with _style("label shares"):
-        figure = Figure(figsize=(8.6, 0.95 + 0.25 * len(names)))
-        axes = _axes(figure, left=_left(names), right=0.35, top=0.36, bottom=0.48)
-        smallest = 1.0
-        for place, (split, counts) in enumerate(by_split.items()):
-            color, marker = SPLIT_STYLES.get(split, (GREY, "o"))
-            rows = [row for row, name in enumerate(names) if counts.get(name)]
-            found = [counts[names[row]] / totals[split] for row in rows]
-            smallest = min([smallest, *found])
-            # A little apart, so that equal shares do not hide each other.
-            beside = [row + 0.2 * (place - (len(by_split) - 1) / 2) for row in rows]
-            axes.scatter(found, beside, color=color, marker=marker, s=20, label=split, linewidths=0)
-        decades = [10.0**power for power in range(math.floor(math.log10(smallest)), 1)]
-        axes.set(xscale="log", xlim=(decades[0] if len(decades) > 1 else 0.1, 1.25), xlabel="share of the split")
-        axes.xaxis.set_major_locator(FixedLocator(decades))
-        axes.xaxis.set_minor_locator(FixedLocator([]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
-        _rows(axes, names)
-        axes.grid(axis="y", visible=True)
-        _legend(axes, figure)
-        return _to_svg(figure)
+class Counted(NamedTuple):
+    """A confusion matrix: the names of its rows and columns, counts by pair, and the name that each label goes by."""
+
+    names: list[str]
+    counts: dict[tuple[str, str], int]
+    shown: dict[str, str]
 
 
-def _confusion_counts(rows: Sequence[Row]) -> tuple[list[str], dict[tuple[str, str], int]]:
+def confusion_counts(rows: Sequence[Row]) -> Counted:
     """Sum counts by pair; the most frequent references first, all beyond MAX_LABELS as one."""
     support: dict[str, int] = {}
     for row in rows:
@@ -221,7 +207,7 @@ def _confusion_counts(rows: Sequence[Row]) -> tuple[list[str], dict[tuple[str, s
     for row in rows:
         pair = shown[row["reference"]], shown[row["prediction"]]
         counts[pair] = counts.get(pair, 0) + row["count"]
-    return list(dict.fromkeys(shown.values())), {pair: count for pair, count in counts.items() if count}
+    return Counted(list(dict.fromkeys(shown.values())), {pair: n for pair, n in counts.items() if n}, shown)
 
 
 def _cell(axes: Axes, place: tuple[int, int], share: float, size: float) -> None:
@@ -305,7 +291,7 @@ def _tick(value: float, _: int | None = None) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def limits(values: Sequence[float]) -> tuple[float, float]:
     """Return where a bar's axis begins and ends: at 0 and 1 for scores that come near it, else a little beyond."""
     low, high = min(values), max(values)
     return 1.18 * min(low, 0), 1.0 if 0.7 < high <= 1 else 1.18 * high if high > 0 else 1.0

@@ -80,10 +80,15 @@ def as_json(found: Ending) -> dict[str, Any]:
         "best": chosen.number if chosen else None,
         "importance": found.importance,
         "importance_is_reliable": is_reliable(found),
-        "comparison": compare.record(compared, words.corrected([compared])[0]) if compared else None,
+        "comparison": _record(compared) if compared else None,
         "is_noise": _is_noise(compared) if compared else None,
         "is_better": _is_better(compared) if compared else None,
     }
+
+
+def _record(compared: Compared) -> dict[str, Any]:
+    p_values, of_slices = words.corrected([compared]), words.corrected_slices([compared])
+    return compare.record(compared, p_values[0], of_slices[0], compare.DEFAULTS)
 
 
 def table(found: Ending) -> str:

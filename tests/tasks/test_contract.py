@@ -26,6 +26,7 @@ from toys import TOYS, projects
 
 from finetrail import demo, inference, layout, params, predict, serve, service, tasks
 from finetrail.evaluation import splits
+from finetrail.exporting import __main__ as exporting
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -135,6 +136,17 @@ def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> Non
         assert path.stem.replace("_", " ").capitalize() in page
         assert len(pd.read_csv(path))
     assert (layout.PLOTS / "headline.svg").is_file()
+
+
+def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_stage(task: str) -> None:
+    before = layout.REPORT.read_bytes()
+    exporting.main()
+    timings = read(layout.EXPORT_TIMINGS)
+    assert list(timings["forms"])[:2] == ["torch", "onnx"] and timings["inputs"] > 1 and timings["tokens"] > 1
+    for form in timings["forms"].values():
+        assert 0 < form["ms"] <= form["ms_90"] and form["mib"] > 0
+    assert f"{timings['forms']['onnx']['ms']:.2f}" in layout.TIMED_REPORT.read_text(encoding="utf-8")
+    assert layout.REPORT.read_bytes() == before and b"median ms" not in before
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])

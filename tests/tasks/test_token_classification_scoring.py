@@ -460,6 +460,10 @@ def test_worst_errors_are_the_most_confident_first_then_by_id_in_their_context()
         "reference": "B-PER",
         "prediction": "B-LOC",
         "confidence": 0.75,
+        "spans": {
+            "references": [[0, 4, "PER"], [9, 12, "PER"], [16, 24, "LOC"]],
+            "predictions": [[0, 4, "PER"], [9, 12, "LOC"], [16, 19, "LOC"], [20, 24, "LOC"]],
+        },
     }
     assert scoring.worst_errors(LABELLED, 1, NAMES, evaluate()) == errors[:1]
     assert scoring.worst_errors(LABELLED, 0, NAMES, evaluate()) == []
@@ -471,6 +475,7 @@ def test_the_context_of_an_error_is_six_words_on_each_side() -> None:
     row = {"id": ["x"], "tokens": [tokens], "references": [right], "predictions": [wrong], "confidences": [[0.5] * 20]}
     [error] = scoring.worst_errors(pa.table(row), 5, NAMES, evaluate())
     assert (error["left"], error["token"], error["right"]) == ("4 5 6 7 8 9", "10", "11 12 13 14 15 16")
+    assert error["spans"] == {"references": [], "predictions": [[12, 14, "PER"]]}
 
 
 def baselines(train: pa.Table, split: pa.Table, names: list[str]) -> dict[str, pa.Table]:

@@ -15,6 +15,7 @@ from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
+from finetrail.evaluation.errors import chosen
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
@@ -377,7 +378,10 @@ def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[st
 
 
 def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first."""
+    """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first.
+
+    Of single labels, each confusion has one, as far as there is room.
+    """
     errors = []
     for row in predictions.to_pylist():
         reference, prediction = row["references"], row["predictions"]
@@ -385,12 +389,14 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
             sure = _certainty(row, target)
             errors.append((-sure, row["id"], row))
     errors.sort(key=lambda error: error[:2])
+    single = target["problem"] == "single_label"
+    kinds = [(row["references"], row["predictions"]) if single else None for *_, row in errors]
     name = "difference" if target["problem"] == "regression" else "confidence"
     return [
         {"id": row["id"]}
         | {column: _shortened(row[column]) for column in TEXTS if column in row}
         | {"reference": _shown(row["references"]), "prediction": _shown(row["predictions"]), name: round(-key, 4)}
-        for key, _, row in errors[:most]
+        for key, _, row in (errors[place] for place in chosen(kinds, most))
     ]
 
 

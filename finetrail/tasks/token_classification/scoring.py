@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from itertools import chain, compress
+from itertools import accumulate, chain, compress
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,22 @@ import pyarrow as pa
 
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
+from finetrail.evaluation.errors import chosen
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.token_classification import metrics
 from finetrail.tasks.token_classification.settings import NO_SCHEME, OFFSETS, Evaluate, Target, label_names
 
 CONTEXT_WORDS = 6  # on each side of an error
+
+
+def get_entities(labels: list[str]) -> list[tuple[str, int, int]]:
+    """Return (type, first, last) of each entity."""
+    from seqeval.metrics.sequence_labeling import (
+        get_entities as found,  # imports scikit-learn, which answers do without
+    )
+
+    return found(labels)
 
 
 def predict(
@@ -182,14 +192,20 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[st
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the words that are labelled wrong, the most confident first, each in its context."""
+    """Return the words that are labelled wrong, the most confident first, each in its context.
+
+    Each confusion has one, as far as there is room.
+    """
     errors = []
     for row in predictions.to_pylist():
         for position, (expected, found) in enumerate(zip(row["references"], row["predictions"], strict=True)):
             if expected != found:
                 errors.append((-row["confidences"][position], row["id"], position, row))
     errors.sort(key=lambda error: error[:3])
-    return [_in_context(row, position) for _, _, position, row in errors[:most]]
+    entities = metrics.has_entities(target)
+    kinds = [tuple(_kind(row[of][at], entities) for of in ("references", "predictions")) for *_, at, row in errors]
+    taken = [errors[place] for place in chosen(kinds, most)]
+    return [_in_context(row, position, entities) for _, _, position, row in taken]
 
 
 def baselines(
@@ -235,8 +251,6 @@ def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
     """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
     if not entities:
         return " ".join(labels)
-    from seqeval.metrics.sequence_labeling import get_entities  # imports scikit-learn
-
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
 
 
@@ -258,15 +272,25 @@ def _most_common(counts: Counter[str]) -> str:
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
-    tokens = row["tokens"]
-    return {
+def _in_context(row: dict[str, Any], position: int, entities: bool) -> dict[str, Any]:
+    """Return one error and, where labels are of entities, those in its context."""
+    first, end = max(0, position - CONTEXT_WORDS), position + 1 + CONTEXT_WORDS
+    tokens = row["tokens"][first:end]
+    error = {
         "id": row["id"],
         "position": position,
-        "left": " ".join(tokens[max(0, position - CONTEXT_WORDS) : position]),
-        "token": tokens[position],
-        "right": " ".join(tokens[position + 1 : position + 1 + CONTEXT_WORDS]),
+        "left": " ".join(tokens[: position - first]),
+        "token": row["tokens"][position],
+        "right": " ".join(tokens[position - first + 1 :]),
         "reference": row["references"][position],
         "prediction": row["predictions"][position],
         "confidence": round(float(row["confidences"][position]), 4),
     }
+    spans = {of: _spans(tokens, row[of][first:end]) for of in ("references", "predictions")}
+    return error | ({"spans": spans} if entities else {})
+
+
+def _spans(tokens: list[str], labels: list[str]) -> list[list[Any]]:
+    """Return [start, end, kind] of each entity, in characters of the tokens with blanks between them."""
+    starts = list(accumulate((len(token) + 1 for token in tokens), initial=0))
+    return [[starts[first], starts[last + 1] - 1, kind] for kind, first, last in get_entities(labels)]
