@@ -31,6 +31,8 @@ TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
 TRAINED_ADAPTER = TRAINED / "adapter"
 PREDICTIONS = Path("data/predictions.parquet")
+# What a first stage found, a table each split, for the runs behind it; empty where the recipe asks for none.
+CANDIDATES = Path("data/candidates")
 EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name

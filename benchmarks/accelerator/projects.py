@@ -87,7 +87,7 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
             "dimensions": None,
         },
         {"best_metric": "mrr@10", "micro_batch": None, "scale": 20.0, "batching": "random"},
-        {"index": "exact", "bm25_terms": "words"},
+        {"index": "exact", "bm25_terms": "words", "candidates": None},
     ),
     "text_generation": (
         {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}, "bad_conversations": None},

@@ -123,7 +123,7 @@ TOYS = {
             "dimensions": None,
         },
         {"best_metric": "mrr@10", "micro_batch": None, "scale": 20.0, "batching": "random"},
-        {"index": "exact", "bm25_terms": "words"},
+        {"index": "exact", "bm25_terms": "words", "candidates": 5},
         lambda row: {"query": row["query"]},
     ),
     "text_generation": Toy(

@@ -11,6 +11,8 @@ from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader,
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
 BEST_METRICS = ("loss", "mrr@10")
+# The label that evaluate gives to candidates that are relevant, for a reranker to learn.
+RELEVANT_LABEL = "relevant"
 
 
 class Splits(schema.Splits):
@@ -129,6 +131,11 @@ class Evaluate(schema.Evaluate):
         description="exact: compare with every document; faiss: with those of the nearest clusters (needs faiss-cpu)"
     )
     bm25_terms: Literal["words", "bigrams"] = Field(description=f"of the BM25 baseline: {TERMS_HELP}")
+    candidates: int | None = Field(
+        ge=1,
+        description="so many of the best documents of each query, of train too, with their texts in data/candidates: "
+        "what a reranker is trained and scored on, and hard negatives are chosen from; null: none",
+    )
 
 
 def check(recipe: Any) -> Iterator[str]:
