@@ -7,6 +7,8 @@ GRAPH = Path("dvc.yaml")
 RECIPES = Path("recipes")
 
 SPLITS = ("train", "validation", "test")
+# The corpus's table of what another run found for train's queries: tokenize alone reads it.
+RANKINGS = "rankings"
 # The column that a mixture has more, in the corpus, the features and the predictions: which part a row is of.
 PART = "part"
 

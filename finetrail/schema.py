@@ -446,6 +446,10 @@ class Corpus(Settings):
         """Return what all parts of a mixture must have in common, so that one model learns them: key -> value."""
         return {}
 
+    def beside(self) -> dict[str, Any]:
+        """Return the tables that come from sources of their own: name -> a section with source and reader."""
+        return {}
+
 
 class Mixture(Settings):
     """In place of a corpus: several of one task, mixed in training, and each scored by itself too."""

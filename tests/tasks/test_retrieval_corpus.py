@@ -35,6 +35,7 @@ def settings(columns: dict[str, str] | None = None, **changes: Any) -> Corpus:
             "language": None,
             "reader": reader,
             "positive_label": None,
+            "rankings": None,
         }
         | changes
     )

@@ -111,7 +111,11 @@ TOYS = {
     ),
     "retrieval": Toy(
         pairs,
-        {"reader": JSONL | {"columns": {"query": "query", "document": "document"}}, "positive_label": None},
+        {
+            "reader": JSONL | {"columns": {"query": "query", "document": "document"}},
+            "positive_label": None,
+            "rankings": None,
+        },
         {
             "max_query_length": 8,
             "max_length": 16,

@@ -321,8 +321,8 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
     """Return a row for each document that was found for each query."""
     sizes = [len(rows) for rows, _ in found]
     query, rows = pa.array(np.repeat(np.arange(len(found)), sizes)), np.concatenate([rows for rows, _ in found])
-    texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(rows)
-    joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(texts["title"], texts["text"], " "))
+    texts, blank = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(rows), pa.scalar(" ", pa.large_string())
+    joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(texts["title"], texts["text"], blank))
     names = documents["id"].take(rows)
     is_relevant = [name in judged[of] for of, name in zip(query.to_pylist(), names.to_pylist(), strict=True)]
     columns = {

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetrail import schema
-from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail import layout, schema
+from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, Source, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -23,6 +23,21 @@ class Splits(schema.Splits):
     )
 
 
+class Rankings(schema.Settings):
+    """What another run, or another search engine, found for train's queries."""
+
+    source: Source
+    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader, Field(discriminator="format")] = Field(
+        description="of all files of the source; its columns are query and document, the ids, and score"
+    )
+
+    @model_validator(mode="after")
+    def _columns(self) -> "Rankings":
+        if set(self.reader.columns) != {"query", "document", "score"}:
+            raise ValueError(f"reader.columns has {sorted(self.reader.columns)}; expected query, document and score")
+        return self
+
+
 class Corpus(schema.Corpus):
     """Queries with their relevant documents: pairs, or BEIR's queries, documents and judgements."""
 
@@ -37,7 +52,16 @@ class Corpus(schema.Corpus):
         "be searched too; null: every row is a pair",
     )
 
+    rankings: Rankings | None = Field(
+        description="scores of documents for train's queries, such as the candidates of an earlier run, which "
+        "tokenize.negatives chooses from with ranker given; null: none"
+    )
+
     ALONE: ClassVar[str | None] = "the queries of one part would be searched in the documents of all"
+
+    def beside(self) -> dict[str, Any]:
+        """Return the table that comes from a source of its own."""
+        return {} if self.rankings is None else {layout.RANKINGS: self.rankings}
 
     @model_validator(mode="after")
     def _documents(self) -> "Corpus":
@@ -67,9 +91,8 @@ TERMS_HELP = "lower-cased words, or pairs of characters (Korean, Chinese, Japane
 
 
 class Negatives(schema.Settings):
-    """Hard negatives that BM25 finds among all documents, for each pair of a query and a relevant document of train."""
+    """Hard negatives for each pair of a query and a relevant document of train, by the scores of a ranker."""
 
-    terms: Literal["words", "bigrams"] = Field(description=f"what BM25 compares: {TERMS_HELP}")
     per_pair: int = Field(ge=1, description="at most so many negatives of a pair, the best of those that are kept")
     depth: int = Field(ge=1, description="they are chosen among so many of the query's best documents")
     below: float = Field(
@@ -80,6 +103,19 @@ class Negatives(schema.Settings):
     )
 
 
+class Bm25Negatives(Negatives):
+    """Hard negatives that BM25 finds among all documents."""
+
+    ranker: Literal["bm25"]
+    terms: Literal["words", "bigrams"] = Field(description=f"what BM25 compares: {TERMS_HELP}")
+
+
+class GivenNegatives(Negatives):
+    """Hard negatives among the documents of corpus.rankings; what has no score above 0 there is none."""
+
+    ranker: Literal["given"]
+
+
 class Tokenize(schema.Tokenize):
     """Queries and documents to tokens, and how their vectors are made of those."""
 
@@ -88,7 +124,9 @@ class Tokenize(schema.Tokenize):
     query_prefix: str = Field(description="put before each query, such as E5's 'query: '; may be empty")
     document_prefix: str = Field(description="put before each document, such as E5's 'passage: '; may be empty")
     max_negatives: int = Field(ge=0, description="given hard negatives of a query that are kept, the first ones")
-    negatives: Negatives | None = Field(description="mine more hard negatives, behind the given ones; null: do not")
+    negatives: Annotated[Bm25Negatives | GivenNegatives, Field(discriminator="ranker")] | None = Field(
+        description="mine more hard negatives, behind the given ones; null: do not"
+    )
     pooling: Literal["mean", "cls"] = Field(description="a text's vector: the mean of its tokens', or the first one")
     dimensions: list[Annotated[int, Field(ge=1)]] | None = Field(
         min_length=1,
@@ -145,6 +183,12 @@ def check(recipe: Any) -> Iterator[str]:
         yield (
             f"train.best_metric: {recipe.train.best_metric!r} is none of retrieval's; "
             f"expected one of {', '.join(BEST_METRICS)}"
+        )
+    given = recipe.tokenize.negatives is not None and recipe.tokenize.negatives.ranker == "given"
+    if given != (recipe.corpus.rankings is not None):
+        yield (
+            "corpus.rankings and tokenize.negatives with ranker: given go together; expected "
+            f"{'corpus.rankings too, or ranker bm25' if given else 'ranker: given too, or no rankings'}"
         )
     if recipe.train.batch_size < 2:
         yield "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"
