@@ -143,7 +143,8 @@ def evenly_grouped(path: Path, limit: int, column: tuple[str, str] | None) -> np
     rows = np.arange(row_count(path))
     if column is None or column[0] not in pq.read_schema(path).names:
         return evenly(rows, limit)
-    values = pc.struct_field(pq.read_table(path, columns=[".".join(column)])[column[0]], column[1]).to_numpy()
+    read = pq.ParquetFile(path).read(columns=[".".join(column)])
+    values = pc.struct_field(read[column[0]], column[1]).to_numpy()
     group = np.cumsum(np.append(False, values[1:] != values[:-1]))
     kept = evenly(np.unique(group), max(1, limit * (group[-1] + 1) // len(rows)))
     return rows[np.isin(group, kept)]

@@ -75,7 +75,11 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
         {"n_best": 3, "max_answer_length": 5, "null_threshold": None, "script": "squad"},
     ),
     "retrieval": (
-        {"reader": JSONL | {"columns": {"query": "query", "document": "document"}}, "positive_label": None},
+        {
+            "reader": JSONL | {"columns": {"query": "query", "document": "document"}},
+            "positive_label": None,
+            "rankings": None,
+        },
         {
             "max_query_length": 12,
             "max_length": 24,

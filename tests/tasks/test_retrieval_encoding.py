@@ -216,7 +216,7 @@ def test_encoding_needs_no_torch() -> None:
 
 # --- mined negatives ------------------------------------------------------------------------------------------------
 
-NEGATIVES = {"terms": "words", "per_pair": 2, "depth": 4, "below": 0.95}
+NEGATIVES = {"ranker": "bm25", "terms": "words", "per_pair": 2, "depth": 4, "below": 0.95}
 COLLECTION = [
     document("a", "oslo is far from paris"),
     document("b", "oslo is far"),
