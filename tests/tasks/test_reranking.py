@@ -297,7 +297,9 @@ def test_the_reranker_has_the_first_stages_score_to_beat(first_stage: Path, rera
     assert metrics["headline"] == "ndcg@10" and metrics["export"]["onnx_fp32"]["disagreements"] == 0
     for split in ("validation", "test"):
         # Five candidates are all that the order of both runs has in common.
-        qrels, run, ours = {}, {}, {}
+        qrels: dict[str, dict[str, int]] = {}
+        run: dict[str, dict[str, float]] = {}
+        ours: dict[str, dict[str, float]] = {}
         predictions = pq.read_table(reranked / layout.PREDICTIONS, filters=[("split", "=", split)])
         for row in predictions.to_pylist():
             given, query = row["candidate"], row["candidate"]["query"]

@@ -88,7 +88,18 @@ def test_every_recipe_fits_its_schema(name: str, monkeypatch: pytest.MonkeyPatch
         ({"train.best_metric": "ndcg@10"}, "train.best_metric: 'ndcg@10' is none of retrieval's; .* loss, mrr@10"),
         ({"tokenize.dimensions": [64, 32]}, r"dimensions is \[64, 32\]; expected each once, the smallest first"),
         ({"tokenize.dimensions": [32, 32]}, "expected each once, the smallest first"),
-        ({"tokenize.negatives": {"terms": "words"}}, "tokenize.negatives.per_pair: required key is missing"),
+        (
+            {"tokenize.negatives": {"ranker": "bm25", "terms": None, "per_pair": 1, "depth": 5, "below": 0.9}},
+            "terms is None with ranker bm25; expected words or bigrams",
+        ),
+        (
+            {"tokenize.negatives": {"ranker": "bm25", "terms": "words"}},
+            "tokenize.negatives.per_pair: required key is missing",
+        ),
+        (
+            {"tokenize.negatives": {"ranker": "given", "terms": None, "per_pair": 1, "depth": 5, "below": 0.9}},
+            "corpus.rankings and tokenize.negatives with ranker: given go together; expected corpus.rankings too",
+        ),
         ({"train.micro_batch": 0}, "train.micro_batch: .* greater than or equal to 1"),
         ({"train.batch_size": 1}, "train.batch_size: 1 leaves a query without other documents"),
     ],

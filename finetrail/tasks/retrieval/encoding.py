@@ -18,7 +18,7 @@ from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.ranking import Bm25, Given, hard_negatives
 from finetrail.errors import UserError
-from finetrail.tasks.retrieval.settings import Bm25Negatives, Negatives, Tokenize
+from finetrail.tasks.retrieval.settings import Negatives, Tokenize
 
 DOCUMENT = ["id", "title", "text"]
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))])
@@ -99,7 +99,7 @@ class Encoder:
         mining = self.settings.negatives
         if mining is not None:
             train, documents = read("train"), read("documents")
-            if isinstance(mining, Bm25Negatives):
+            if mining.terms is not None:
                 columns = (documents[name].to_pylist() for name in ("title", "text"))
                 texts = [f"{title} {text}" for title, text in zip(*columns, strict=True)]
                 ranker: Bm25 | Given = Bm25(texts, mining.terms)

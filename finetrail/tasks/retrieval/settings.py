@@ -93,6 +93,10 @@ TERMS_HELP = "lower-cased words, or pairs of characters (Korean, Chinese, Japane
 class Negatives(schema.Settings):
     """Hard negatives for each pair of a query and a relevant document of train, by the scores of a ranker."""
 
+    ranker: Literal["bm25", "given"] = Field(
+        description="bm25: over all documents; given: corpus.rankings, where a document without a score above 0 is none"
+    )
+    terms: Literal["words", "bigrams"] | None = Field(description=f"what bm25 compares: {TERMS_HELP}; for given: null")
     per_pair: int = Field(ge=1, description="at most so many negatives of a pair, the best of those that are kept")
     depth: int = Field(ge=1, description="they are chosen among so many of the query's best documents")
     below: float = Field(
@@ -102,18 +106,12 @@ class Negatives(schema.Settings):
         "likely to be relevant too (NV-Retriever, Moreira et al. 2024, has 0.95)",
     )
 
-
-class Bm25Negatives(Negatives):
-    """Hard negatives that BM25 finds among all documents."""
-
-    ranker: Literal["bm25"]
-    terms: Literal["words", "bigrams"] = Field(description=f"what BM25 compares: {TERMS_HELP}")
-
-
-class GivenNegatives(Negatives):
-    """Hard negatives among the documents of corpus.rankings; what has no score above 0 there is none."""
-
-    ranker: Literal["given"]
+    @model_validator(mode="after")
+    def _terms(self) -> "Negatives":
+        if (self.terms is None) != (self.ranker == "given"):
+            expected = "words or bigrams" if self.terms is None else "null"
+            raise ValueError(f"terms is {self.terms} with ranker {self.ranker}; expected {expected}")
+        return self
 
 
 class Tokenize(schema.Tokenize):
@@ -124,9 +122,7 @@ class Tokenize(schema.Tokenize):
     query_prefix: str = Field(description="put before each query, such as E5's 'query: '; may be empty")
     document_prefix: str = Field(description="put before each document, such as E5's 'passage: '; may be empty")
     max_negatives: int = Field(ge=0, description="given hard negatives of a query that are kept, the first ones")
-    negatives: Annotated[Bm25Negatives | GivenNegatives, Field(discriminator="ranker")] | None = Field(
-        description="mine more hard negatives, behind the given ones; null: do not"
-    )
+    negatives: Negatives | None = Field(description="mine more hard negatives, behind the given ones; null: do not")
     pooling: Literal["mean", "cls"] = Field(description="a text's vector: the mean of its tokens', or the first one")
     dimensions: list[Annotated[int, Field(ge=1)]] | None = Field(
         min_length=1,
