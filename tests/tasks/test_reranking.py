@@ -10,19 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
+import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from sentence_transformers import CrossEncoder
 from toys import projects
+from transformers import AutoModelForSequenceClassification
 
 from finetrail import layout, stage
 from finetrail.corpus.candidates import CANDIDATE, candidate
 from finetrail.errors import UserError
 from finetrail.schema import Bootstrap
 from finetrail.tasks.retrieval.settings import Evaluate as RetrievalEvaluate
-from finetrail.tasks.text_classification import card, encoding, scoring
-from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize
+from finetrail.tasks.text_classification import card, encoding, modeling, scoring
+from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize, Train
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 TARGET = {"problem": "multi_label", "label_names": ["relevant"], "candidates": True}
@@ -332,3 +335,28 @@ def test_sentence_transformers_gives_the_same_scores(reranked: Path) -> None:
     best = sorted((row["probabilities"]["relevant"] for row in candidates), reverse=True)
     assert [one["score"] for one in order] == pytest.approx(best, abs=1e-5)
     assert "reranker.rank(" in card.usage("me/reranker", stage.read_json(reranked / layout.TARGET))
+
+
+def test_a_reranker_that_was_trained_before_keeps_its_head(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=1)
+    assert model.config.id2label == {0: "LABEL_0"}  # as cross-encoders of the Hub have it
+    model.save_pretrained(tmp_path)
+    recipe = Path(__file__).parents[2] / "recipes/text_classification/bbc-headlines-reranker.yaml"
+    section = Train.model_validate(YAML(typ="safe").load(recipe)["train"])
+
+    kept, drawn = (
+        modeling.build_model(tmp_path, TARGET | {"label_names": [label]}, section, Dataset.from_dict({}))
+        for label in ("LABEL_0", "relevant")
+    )
+
+    assert torch.equal(kept.classifier.weight, model.classifier.weight)
+    assert not torch.equal(drawn.classifier.weight, model.classifier.weight)
+
+
+def test_the_example_of_the_guide_is_a_candidate() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    (line,) = (line for line in guide.splitlines() if line.startswith('{"id": "q7/1"'))
+    row = json.loads(line)
+
+    assert candidate(row["candidate"], "guide") == row["candidate"]
+    assert set(row) == {"id", "query", "document", "labels", "candidate"}
