@@ -19,7 +19,7 @@ from sentence_transformers import CrossEncoder
 from toys import projects
 from transformers import AutoModelForSequenceClassification
 
-from finetrail import layout, stage
+from finetrail import inference, layout, stage
 from finetrail.corpus.candidates import CANDIDATE, candidate
 from finetrail.errors import UserError
 from finetrail.schema import Bootstrap
@@ -330,6 +330,10 @@ def test_sentence_transformers_gives_the_same_scores(reranked: Path) -> None:
     found = loaded.predict(given)
 
     assert found.tolist() == pytest.approx([row["probabilities"]["relevant"] for row in rows], abs=1e-5)
+    asked = [{"text": row["text"], "text_pair": row["text_pair"]} for row in rows]
+    answers = inference.load(reranked / layout.EXPORTED)(asked)
+    ours = [answer["probabilities"]["relevant"] for answer in answers]
+    assert ours == pytest.approx([row["probabilities"]["relevant"] for row in rows], abs=1e-5)
     candidates = [row for row in rows if row["candidate"]["query"] == rows[0]["candidate"]["query"]]
     order = loaded.rank(rows[0]["text"], [row["text_pair"] for row in candidates])
     best = sorted((row["probabilities"]["relevant"] for row in candidates), reverse=True)
