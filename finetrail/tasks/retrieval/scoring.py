@@ -92,16 +92,10 @@ def candidates(
     ids, left_out = collection["id"].to_numpy(), [set(names) for names in queries["left_out"].to_pylist()]
     found = SEARCH[settings.index](vectors, known, _depth(left_out, settings.candidates))
     found = _without_those(ids, found, left_out, settings.candidates)
-    judged = queries["references"].to_pylist()
+    judged = [graded(of_query) for of_query in queries["references"].to_pylist()]
     if to_learn:
-        row_of = {name: row for row, name in enumerate(ids)}
-        relevant = [np.array([row_of[one["id"]] for one in of_query], dtype=int) for of_query in judged]
-        behind = [np.setdiff1d(rows, best) for rows, (best, _) in zip(relevant, found, strict=True)]
-        found = [
-            (np.append(best, rows), np.append(scores, known[rows] @ vector))
-            for (best, scores), rows, vector in zip(found, behind, vectors, strict=True)
-        ]
-    return _candidate_rows(queries, collection, found, [graded(of_query) for of_query in judged])
+        found = _with_relevant(found, vectors, known, ids, judged)
+    return _candidate_rows(queries, collection, found, judged)
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -315,6 +309,18 @@ def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
         "left_out": pa.array(map(sorted, left_out), pa.list_(pa.string())),
     }
     return pa.table({"id": examples["id"], "query": examples["query"]} | columns)
+
+
+def _with_relevant(
+    found: Found, queries: np.ndarray, documents: np.ndarray, ids: np.ndarray, judged: list[dict[str, int]]
+) -> Found:
+    """Put the relevant documents that were not found behind those that were, with the cosines of their vectors."""
+    row_of = {name: row for row, name in enumerate(ids)}
+    more = []
+    for (best, scores), query, grades in zip(found, queries, judged, strict=True):
+        rows = np.setdiff1d(np.array([row_of[name] for name in grades], dtype=int), best)
+        more.append((np.append(best, rows), np.append(scores, documents[rows] @ query)))
+    return more
 
 
 def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged: list[dict[str, int]]) -> pa.Table:
