@@ -7,6 +7,8 @@ GRAPH = Path("dvc.yaml")
 RECIPES = Path("recipes")
 
 SPLITS = ("train", "validation", "test")
+# The corpus's table of what another run found for train's queries: tokenize alone reads it.
+RANKINGS = "rankings"
 # The column that a mixture has more, in the corpus, the features and the predictions: which part a row is of.
 PART = "part"
 # What the columns of corpus.slices begin with in the corpus and the predictions, so that none is one of the task's.
@@ -33,6 +35,8 @@ TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
 TRAINED_ADAPTER = TRAINED / "adapter"
 PREDICTIONS = Path("data/predictions.parquet")
+# What a first stage found, a table each split, for the runs behind it; empty where the recipe asks for none.
+CANDIDATES = Path("data/candidates")
 EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name

@@ -484,6 +484,10 @@ class Corpus(Settings):
         """The columns that reader.columns may have besides the task's own."""
         return {self.splits.group, *self.sliced_by}
 
+    def beside(self) -> dict[str, Any]:
+        """Return the tables that come from sources of their own: name -> a section with source and reader."""
+        return {}
+
 
 class Slices(Settings):
     """More columns of a corpus: each value is a slice, which is scored by itself too."""

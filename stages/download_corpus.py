@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,6 +61,15 @@ def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
             value = json.dumps(value)
         found[f"{layout.SLICE}{name}"] = None if value is None else str(value).strip() or None
     return found
+
+
+def beside_rows(
+    beside: dict[str, tuple[Any, Fetched]], corpus: Any, task: ModuleType, counts: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield (table, row) of the tables that come from sources of their own; each is (section, its files)."""
+    for table, (section, fetched) in beside.items():
+        for record in readers.read(fetched.root, find(fetched, "."), section.reader):
+            yield from task.rows(table, record, corpus, counts)
 
 
 def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
@@ -152,24 +162,29 @@ def main() -> None:
     task = tasks.module(params.task, "corpus")
     one = next(iter(parts.values()))  # what its checks and columns depend on, all parts have in common
     fetched = {part: fetch(of_part.source, "dataset", layout.SCRATCH) for part, of_part in parts.items()}
+    beside = {name: (more, fetch(more.source, "dataset", layout.SCRATCH)) for name, more in one.beside().items()}
+    all_fetched = [*fetched.values(), *(of_table for _, of_table in beside.values())]
     tables = {name: with_more(name, columns, corpus) for name, columns in task.tables(one).items()}
     counts = {table: task.Counts() for table in tables}
     renamed: Counter[str] = Counter()
-    read = (of_part.root / name for of_part in fetched.values() for name in of_part.files)
+    read = (source.root / name for source in all_fetched for name in source.files)
     unchanged = watch_read(read, "download@corpus")
     with outputs(layout.CORPUS) as [folder]:
         folder.mkdir()
-        write_tables(mixed_rows(fetched, parts, task, counts, renamed), tables, folder)
+        rows = chain(mixed_rows(fetched, parts, task, counts, renamed), beside_rows(beside, one, task, counts))
+        write_tables(rows, tables, folder)
         unchanged()
         checks = task.checks(counts, one)
         for table, count in (+renamed).items():
             checks["splits"][table]["ids_with_file_name"] = count
         write_json(folder / layout.CORPUS_CHECKS.name, checks)
         origins = {part: provenance(fetched[part], of_part) for part, of_part in parts.items()}
-        write_json(folder / layout.CORPUS_PROVENANCE.name, mixed_provenance(origins, corpus))
+        origin = mixed_provenance(origins, corpus)
+        origin |= {"beside": {name: source.provenance for name, (_, source) in beside.items()}} if beside else {}
+        write_json(folder / layout.CORPUS_PROVENANCE.name, origin)
     for table in tables:
         log(f"download@corpus: {table} {task.summary(counts[table], one)}")
-    for hint in filter(None, map(moving, fetched.values())):
+    for hint in filter(None, map(moving, all_fetched)):
         log(f"download@corpus: {hint}")
     for table, count in (+renamed).items():
         log(f"download@corpus: {table}: ids that stand in an earlier file too, and got their file's name: {count:,}")

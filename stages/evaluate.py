@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.evaluation import bootstrap, inference, slices, splits
+from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
 
 HELD_OUT = ("validation", "test")
@@ -32,11 +33,12 @@ def main() -> None:
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
-    predict = predictor(modeling, scoring, held_out, shared, target, settings)
-    trained = predict(layout.TRAINED)
-    before = predict(layout.WEIGHTS) if modeling.base_is_baseline(layout.WEIGHTS) else {}
+    train, load = splits.load("train"), loader(modeling, shared, target, settings)
+    model = load(layout.TRAINED)
+    trained, behind = predict(scoring, model, held_out), candidates(scoring, model, {"train": train} | held_out)
+    before = predict(scoring, load(layout.WEIGHTS), held_out) if modeling.base_is_baseline(layout.WEIGHTS) else {}
     settings, trained, choices = settled(scoring, trained, target, settings)
-    headline, data = scoring.headline(target, settings), Data(splits.load("train"), held_out, trained, before)
+    headline, data = scoring.headline(target, settings), Data(train, held_out, trained, before)
     beside = scoring.beside(target, settings) if hasattr(scoring, "beside") else []
     whole = scores(scoring, data, shared, target, settings)
     parts = {name: scores(scoring, data.part(name), shared, target, settings) for name in splits.parts(data.train)}
@@ -52,7 +54,7 @@ def main() -> None:
     metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
     metrics |= {"beside": beside} if beside else {}
     metrics |= {"parts": parts} if parts else {}
-    write(trained, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
+    write(trained, behind, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
 
 
 class Data(NamedTuple):
@@ -117,27 +119,44 @@ def sliced(scoring: ModuleType, data: Data, headline: str, target: Any, settings
     return found
 
 
-def predictor(
-    modeling: ModuleType,
-    scoring: ModuleType,
-    held_out: dict[str, Encoded],
-    shared: dict[str, Encoded],
-    target: Any,
-    settings: Any,
-) -> Callable[[Path], Predictions]:
-    """Return the function from a model's folder to its predictions."""
+class Model(NamedTuple):
+    """A model and what its predictions depend on, in the order in which a task's scoring takes it all."""
+
+    shared: dict[str, Encoded]
+    target: Any
+    forward: Forward
+    tokenizer: Any
+    settings: Any
+
+
+def loader(modeling: ModuleType, shared: dict[str, Encoded], target: Any, settings: Any) -> Callable[[Path], Model]:
+    """Return the function from a model's folder to the model."""
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
 
-    def predict(folder: Path) -> Predictions:
+    def load(folder: Path) -> Model:
         forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))
-        return {
-            name: splits.predict(
-                encoded, lambda split: scoring.predict(split, shared, target, forward, tokenizer, settings)
-            )
-            for name, encoded in held_out.items()
-        }
+        return Model(shared, target, forward, tokenizer, settings)
 
-    return predict
+    return load
+
+
+def predict(scoring: ModuleType, model: Model, held_out: dict[str, Encoded]) -> Predictions:
+    """Return what a model predicts for each split."""
+    return {
+        name: splits.predict(encoded, lambda split: scoring.predict(split, *model))
+        for name, encoded in held_out.items()
+    }
+
+
+def candidates(scoring: ModuleType, model: Model, given: dict[str, Encoded]) -> Predictions:
+    """Return what a model leaves for the runs behind it, such as a reranker's: nothing where the task has no such."""
+    if not hasattr(scoring, "candidates"):
+        return {}
+    found = {name: scoring.candidates(split, *model, to_learn=name == "train") for name, split in given.items()}
+    for name, table in found.items():
+        if table is not None:
+            stage.log(f"evaluate: candidates: {name}: {len(table):,}")
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settings: Any) -> dict[str, float]:
@@ -197,12 +216,16 @@ def all_tables(
 
 def write(
     predictions: Predictions,
+    behind: Predictions,
     metrics: dict[str, Any],
     tables: dict[str, list[dict[str, Any]]],
     errors: list[dict[str, Any]],
 ) -> None:
-    """Write predictions as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
-    with stage.outputs(layout.PREDICTIONS, layout.EVALUATION) as [file, evaluation]:
+    """Write predictions and candidates as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
+    with stage.outputs(layout.PREDICTIONS, layout.CANDIDATES, layout.EVALUATION) as [file, folder, evaluation]:
+        folder.mkdir()
+        for split, table in behind.items():
+            pq.write_table(table, layout.table_file(folder, split), compression="zstd")
         evaluation.mkdir()
         named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
         pq.write_table(pa.concat_tables(named), file, compression="zstd")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
@@ -119,18 +120,34 @@ class Batches:
 def kept_rows(table: str, limit: int | None, task: ModuleType) -> np.ndarray | None:
     """Return the rows of a table that a limit keeps, in order; None for all.
 
-    Of a split so many; of what splits share, all that their kept rows name (task.needed, ids), and so many others.
+    Of a split so many, or whole groups of rows that belong together (task.TOGETHER); of what splits share, all that
+    their kept rows name (task.needed, ids), and so many others.
     """
     path = layout.table_file(layout.CORPUS, table)
     if limit is None or (table not in layout.SPLITS and not hasattr(task, "needed")):
         return None
     if table in layout.SPLITS:
-        return evenly(np.arange(row_count(path)), limit)
+        return evenly_grouped(path, limit, getattr(task, "TOGETHER", None))
     splits = ((layout.table_file(layout.CORPUS, split), kept_rows(split, limit, task)) for split in layout.SPLITS)
     named = {given for path, rows in splits for _, examples in read(path, rows) for given in task.needed(examples)}
     ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
     is_named = np.fromiter((given in named for given in ids), bool, len(ids))
     return np.union1d(np.flatnonzero(is_named), evenly(np.flatnonzero(~is_named), limit))
+
+
+def evenly_grouped(path: Path, limit: int, column: tuple[str, str] | None) -> np.ndarray:
+    """Return about so many rows of a table, in groups of rows that agree in this field of a column, where it has one.
+
+    Such rows stand together. At least one group is kept.
+    """
+    rows = np.arange(row_count(path))
+    if column is None or column[0] not in pq.read_schema(path).names:
+        return evenly(rows, limit)
+    read = pq.ParquetFile(path).read(columns=[".".join(column)])
+    values = pc.struct_field(read[column[0]], column[1]).to_numpy()
+    group = np.cumsum(np.append(False, values[1:] != values[:-1]))
+    kept = evenly(np.unique(group), max(1, limit * (group[-1] + 1) // len(rows)))
+    return rows[np.isin(group, kept)]
 
 
 def evenly(rows: np.ndarray, limit: int) -> np.ndarray:

@@ -3,12 +3,13 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from finetrail.comparison import runs, seeds
+from finetrail.comparison import pairs, runs, seeds
 from finetrail.comparison.runs import Run
 from finetrail.errors import UserError
 
@@ -112,3 +113,10 @@ def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
     git("update-ref", "refs/exps/exec/EXEC_HEAD", commit(record(4, 0.1)))
     commit(record(3, 0.7))
     assert sorted(one.record["seed"] for one in runs.experiments(tmp_path)) == [1, 2, 3]
+
+
+def test_what_a_run_learns_from_need_not_be_the_same_in_both() -> None:
+    names = ("train", "validation", "test", "documents", "rankings")
+    files: Any = SimpleNamespace(below=lambda folder: [folder / f"{name}.parquet" for name in names])
+
+    assert [path.stem for path in pairs._tables(files)] == ["test", "documents"]

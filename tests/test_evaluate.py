@@ -346,7 +346,7 @@ def test_tables_of_a_split_that_has_no_entity_are_written_too(tmp_path: Path, mo
         "test": predictions(["B-PER", "O"], ["B-PER", "B-PER"]),
     }
     tables = evaluate.all_tables(scoring, predicted, {}, ["O", "B-PER"], SETTINGS)
-    evaluate.write(predicted, {}, tables, [])
+    evaluate.write(predicted, {}, {}, tables, [])
     assert (layout.EVALUATION / "per_label.csv").read_text().splitlines() == [
         '"split","label","precision","recall","f1","support"',
         '"test","PER",0.5,1.0,0.6666666666666666,1',
@@ -362,5 +362,5 @@ def test_tables_of_a_split_that_has_no_entity_are_written_too(tmp_path: Path, mo
 def test_tables_hold_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": "one\rtwo", "count": 1}, {"prompt": 'a,"b"\n' + "long " * 50_000, "count": 2}]
-    evaluate.write({"test": pa.table({"id": ["0"]})}, {}, {"samples": rows}, [])
+    evaluate.write({"test": pa.table({"id": ["0"]})}, {}, {}, {"samples": rows}, [])
     assert records.read_rows(layout.EVALUATION / "samples.csv", ",") == rows

@@ -22,8 +22,8 @@ RECIPE = Path("recipes/token_classification/wnut16.yaml")
 RECIPES = {
     "masked_lm": 7,
     "question_answering": 6,
-    "retrieval": 5,
-    "text_classification": 20,
+    "retrieval": 6,
+    "text_classification": 21,
     "text_generation": 7,
     "token_classification": 14,
 }

@@ -160,7 +160,7 @@ def our_encoder(folder: Path, texts: list[str], device: str) -> Callable[[int], 
     examples = pa.table({"id": ids, "title": [""] * len(texts), "text": texts})
 
     def encode(batch_size: int) -> np.ndarray:
-        own = settings("retrieval", batch_size, index="exact", bm25_terms="words")
+        own = settings("retrieval", batch_size, index="exact", bm25_terms="words", candidates=None)
         encoded = Encoded(examples, encoder.encode(examples, np.arange(len(texts))))
         predicted = scoring.predict(encoded, {}, TARGET, forward, Padding, own)
         return np.stack(predicted["predictions"].to_numpy())

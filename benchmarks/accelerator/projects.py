@@ -75,7 +75,11 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
         {"n_best": 3, "max_answer_length": 5, "null_threshold": None, "script": "squad"},
     ),
     "retrieval": (
-        {"reader": JSONL | {"columns": {"query": "query", "document": "document"}}, "positive_label": None},
+        {
+            "reader": JSONL | {"columns": {"query": "query", "document": "document"}},
+            "positive_label": None,
+            "rankings": None,
+        },
         {
             "max_query_length": 12,
             "max_length": 24,
@@ -87,7 +91,7 @@ SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
             "dimensions": None,
         },
         {"best_metric": "mrr@10", "micro_batch": None, "scale": 20.0, "batching": "random"},
-        {"index": "exact", "bm25_terms": "words"},
+        {"index": "exact", "bm25_terms": "words", "candidates": None},
     ),
     "text_generation": (
         {"reader": JSONL | {"columns": {"prompt": "prompt", "completion": "completion"}}, "bad_conversations": None},

@@ -148,7 +148,8 @@ def _settings(files: Files, task: str, recipe: Path) -> Any:
 def _tables(files: Files) -> list[Path]:
     """Return the corpus's tables that decide what is scored: the test split, and what the splits share."""
     found = [path for path in files.below(layout.CORPUS) if path.suffix == ".parquet"]
-    return [path for path in found if path.stem == FINAL_SPLIT or path.stem not in layout.SPLITS]
+    only_learned_from = {layout.RANKINGS, *layout.SPLITS} - {FINAL_SPLIT}
+    return [path for path in found if path.stem not in only_learned_from]
 
 
 def _by_id(table: pa.Table) -> dict[str, Any]:

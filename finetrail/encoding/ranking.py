@@ -30,6 +30,24 @@ class Bm25:
         return scores
 
 
+class Given:
+    """Scores that another ranker gave to some of the documents; it pickles.
+
+    found: query -> rows of documents and their scores, [n] each.
+    """
+
+    def __init__(self, found: dict[str, tuple[np.ndarray, np.ndarray]], size: int) -> None:
+        self.found, self.size = found, size
+
+    def scores(self, query: str) -> np.ndarray:
+        """Return the score of each document for a query: float32 [documents], 0 of those without one."""
+        scores = np.zeros(self.size, dtype=np.float32)
+        if query in self.found:
+            rows, values = self.found[query]
+            scores[rows] = values
+        return scores
+
+
 def terms(text: str, kind: str) -> list[str]:
     """Return the lower-cased words of a text, or the pairs of neighbouring characters in them (a lone one as it is)."""
     words = WORD.findall(text.lower())

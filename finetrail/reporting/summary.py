@@ -48,7 +48,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "recipe": recipe,
         "seed": results.training["seed"],
         "model": _identity(results.model) | _student(results.model),
-        "corpus": _identity(results.corpus) | {"examples": examples},
+        "corpus": _identity(results.corpus) | _beside(results.corpus) | {"examples": examples},
         "tokenize": results.counts["settings"],
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
         **machines(results.training, evaluation),
@@ -113,9 +113,14 @@ def sentence(evaluation: dict[str, Any]) -> str:
 
 
 def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
-    identity = {key: provenance[key] for key in ("name", "sha256")}
+    identity: dict[str, Any] = {key: provenance[key] for key in ("name", "sha256") if key in provenance}
     commit = provenance["resolved"].get("commit")
     return identity | {"commit": commit} if commit else identity
+
+
+def _beside(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what a corpus takes from sources of their own, such as rankings."""
+    return {name: _identity(origin) for name, origin in provenance.get("beside", {}).items()}
 
 
 def _student(provenance: dict[str, Any]) -> dict[str, Any]:

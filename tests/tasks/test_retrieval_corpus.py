@@ -35,6 +35,7 @@ def settings(columns: dict[str, str] | None = None, **changes: Any) -> Corpus:
             "language": None,
             "reader": reader,
             "positive_label": None,
+            "rankings": None,
         }
         | changes
     )
@@ -270,3 +271,48 @@ def test_judgements_have_no_labels() -> None:
 
     with pytest.raises(ValidationError, match="positive_label: BEIR's judgements have grades"):
         Corpus.model_validate(given)
+
+
+# --- rankings -------------------------------------------------------------------------------------------------------
+
+RUN = {"format": "csv", "columns": {"query": 0, "document": 2, "score": 4}, "delimiter": " ", "quoting": "none"}
+
+
+def ranked(**reader: Any) -> Corpus:
+    source = {"kind": "file", "path": "x", "sha256": None}
+    return settings(rankings={"source": source, "reader": RUN | {"encoding": "utf-8"} | reader})
+
+
+def ranking_rows(chosen: Corpus, *records: Record) -> tuple[list[dict[str, Any]], dict[str, corpus.Counts]]:
+    found, counts = pairs(chosen, {"query": "capital of Norway", "document": "Oslo"})
+    (document,) = found["documents"]
+    filled = [record._replace(values=record.values | {"document": document["id"]}) for record in records]
+    return [row for one in filled for _, row in corpus.rows("rankings", one, chosen, counts)], counts
+
+
+def test_a_run_file_of_trec_is_a_ranking(tmp_path: Path) -> None:
+    (tmp_path / "bm25.run").write_text("0 Q0 d 1 12.5 tag\n1 Q0 d 1 -3e-1 tag\n", encoding="utf-8")
+    chosen = ranked()
+    assert chosen.rankings is not None and list(corpus.tables(chosen))[-1] == "rankings"
+    records = list(readers.read(tmp_path, [tmp_path / "bm25.run"], chosen.rankings.reader))
+
+    found, counts = ranking_rows(chosen, *records)
+
+    assert [(row["query"], row["score"]) for row in found] == [("0", 12.5), ("1", -0.3)]
+    assert corpus.summary(counts["rankings"], chosen) == "2 scores of documents for train's queries"
+
+
+def test_a_ranking_of_another_collection_is_refused() -> None:
+    chosen = ranked()
+    _, counts = pairs(chosen, {"query": "capital of Norway", "document": "Oslo"})
+    record = Record("0", "bm25.run:7", {"query": "0", "document": "elsewhere", "score": "1"})
+
+    with pytest.raises(UserError, match="bm25.run:7: there is no document 'elsewhere' in the collection"):
+        list(corpus.rows("rankings", record, chosen, counts))
+    with pytest.raises(UserError, match="bm25.run:7: the score is 'high'; expected a finite number"):
+        ranking_rows(chosen, record._replace(values=record.values | {"score": "high"}))
+
+
+def test_a_ranking_has_three_columns() -> None:
+    with pytest.raises(ValidationError, match="expected query, document and score"):
+        ranked(columns={"query": 0, "document": 2})

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval import encoding
-from finetrail.tasks.retrieval.corpus import DOCUMENTS, GIVEN_IDS, QUERIES
+from finetrail.tasks.retrieval.corpus import DOCUMENTS, GIVEN_IDS, QUERIES, RANKINGS
 from finetrail.tasks.retrieval.settings import Tokenize
 
 
@@ -216,7 +216,7 @@ def test_encoding_needs_no_torch() -> None:
 
 # --- mined negatives ------------------------------------------------------------------------------------------------
 
-NEGATIVES = {"terms": "words", "per_pair": 2, "depth": 4, "below": 0.95}
+NEGATIVES = {"ranker": "bm25", "terms": "words", "per_pair": 2, "depth": 4, "below": 0.95}
 COLLECTION = [
     document("a", "oslo is far from paris"),
     document("b", "oslo is far"),
@@ -324,3 +324,66 @@ def test_the_document_of_a_querys_own_id_is_not_mined(tokenizer: Any) -> None:
     (f,) = encoding._keys(pa.chunked_array([["f"]])).tolist()
     assert f in mined(own)
     assert f not in mined(own.replace_schema_metadata(GIVEN_IDS))
+
+
+# --- negatives by given scores --------------------------------------------------------------------------------------
+
+GIVEN = {"ranker": "given", "terms": None, "per_pair": 2, "depth": 4, "below": 0.95}
+
+
+def rankings(*rows: tuple[str, str, float]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(RANKINGS.names, row, strict=True)) for row in rows], RANKINGS)
+
+
+def given_mining(tokenizer: Any, scores: pa.Table, **changes: Any) -> encoding.Encoder:
+    given = encoder(tokenizer, negatives=GIVEN | changes)
+    collection = pa.Table.from_pylist(COLLECTION, DOCUMENTS)
+    given.survey({"train": ASKED, "documents": collection, "rankings": scores}.__getitem__)
+    return given
+
+
+def test_given_scores_of_bm25_choose_what_bm25_chooses(tokenizer: Any) -> None:
+    asked = dict(zip(ASKED["id"].to_pylist(), ASKED["query"].to_pylist(), strict=True))
+    asked["2"] = "unable"  # of other scores: the text is that of the first row, whose scores stand for both
+    scores = rankings(*((row, name, score) for row, query in asked.items() for name, score in weights(query).items()))
+
+    (of_given,) = given_mining(tokenizer, scores).encode_table("train", [(np.arange(4), ASKED)])
+    (of_bm25,) = mining(tokenizer).encode_table("train", [(np.arange(4), ASKED)])
+
+    assert of_given[1]["mined_negatives"] > 0 and of_given == of_bm25
+
+
+def test_what_the_ranking_lacks_is_no_negative_and_no_pair_without_a_score_has_any(tokenizer: Any) -> None:
+    scores = rankings(("1", "e", 0.8), ("1", "a", 0.7), ("1", "d", 0.79), ("1", "b", -0.1), ("3", "a", 0.5))
+
+    ((features, counts),) = given_mining(tokenizer, scores).encode_table("train", [(np.arange(4), ASKED)])
+
+    names = dict(zip(encoding._keys(pa.chunked_array([list(BY_ID)])).tolist(), BY_ID, strict=True))
+    found = [[names[key] for key in keys] for keys in features["documents"].to_pylist()]
+    # d scores above 0.95 times what e scores, b below 0; the document of the last query has no score of its own.
+    assert found == [["a", "g"], ["b", "g"], ["e", "a"], ["c"], ["g"]]
+    assert (counts["mined_negatives"], counts["likely_positives_left_out"]) == (1, 2)
+
+
+def test_given_scores_go_to_other_processes(tokenizer: Any) -> None:
+    scores = rankings(("1", "e", 0.8), ("1", "a", 0.7))
+    made = given_mining(tokenizer, scores)
+    sent = pickle.loads(pickle.dumps(made))
+
+    one, other = (next(of.encode_table("train", [(np.arange(4), ASKED)]))[0] for of in (made, sent))
+
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("q9", "a", 0.5), "no query of train is among them, which are such as 'q9'; expected ids such as '0'"),
+        (("1", "a", -0.5), "corpus.rankings: no score is above 0; expected positive ones"),
+    ],
+)
+def test_rankings_of_other_queries_and_without_positive_scores_are_refused(
+    tokenizer: Any, row: tuple[str, str, float], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        given_mining(tokenizer, rankings(row))

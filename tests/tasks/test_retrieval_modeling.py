@@ -34,6 +34,7 @@ EVALUATE = Evaluate(
     worst_errors=10,
     index="exact",
     bm25_terms="words",
+    candidates=None,
 )
 TEXTS = ["anna lives in paris .", "nobody was at home .", "the train to oslo left", "lee", "quito is far from oslo !"]
 

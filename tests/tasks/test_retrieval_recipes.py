@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,6 +17,7 @@ from test_recipes import edit, real
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from finetrail import layout, params, stage
+from finetrail.corpus.duplicates import digest
 from stages import download_corpus, download_model, evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +90,18 @@ def test_every_recipe_fits_its_schema(name: str, monkeypatch: pytest.MonkeyPatch
         ({"train.best_metric": "ndcg@10"}, "train.best_metric: 'ndcg@10' is none of retrieval's; .* loss, mrr@10"),
         ({"tokenize.dimensions": [64, 32]}, r"dimensions is \[64, 32\]; expected each once, the smallest first"),
         ({"tokenize.dimensions": [32, 32]}, "expected each once, the smallest first"),
-        ({"tokenize.negatives": {"terms": "words"}}, "tokenize.negatives.per_pair: required key is missing"),
+        (
+            {"tokenize.negatives": {"ranker": "bm25", "terms": None, "per_pair": 1, "depth": 5, "below": 0.9}},
+            "terms is None with ranker bm25; expected words or bigrams",
+        ),
+        (
+            {"tokenize.negatives": {"ranker": "bm25", "terms": "words"}},
+            "tokenize.negatives.per_pair: required key is missing",
+        ),
+        (
+            {"tokenize.negatives": {"ranker": "given", "terms": None, "per_pair": 1, "depth": 5, "below": 0.9}},
+            "corpus.rankings and tokenize.negatives with ranker: given go together; expected corpus.rankings too",
+        ),
         ({"train.micro_batch": 0}, "train.micro_batch: .* greater than or equal to 1"),
         ({"train.batch_size": 1}, "train.batch_size: 1 leaves a query without other documents"),
     ],
@@ -120,6 +133,44 @@ def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
 
     assert short["tokenize"].pop("dimensions") == [32, 64, 128] and plain["tokenize"].pop("dimensions") is None
     assert short == plain
+
+
+def test_negatives_of_an_earlier_run_are_all_that_sets_a_recipe_apart() -> None:
+    mined, plain = (
+        params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-mined", "bbc-headlines")
+    )
+
+    source = {"kind": "dvc", "repo": None, "rev": "first-stage", "path": "data/candidates/train.parquet"}
+    assert mined["corpus"].pop("rankings")["source"] == source | {"sha256": None}
+    assert plain["corpus"].pop("rankings") is None and plain["evaluate"]["candidates"] == 10
+    assert mined["tokenize"].pop("negatives")["ranker"] == "given" and plain["tokenize"].pop("negatives") is None
+    assert mined == plain
+
+
+def test_negatives_come_from_an_earlier_runs_candidates(enter: Enter, tmp_path: Path, tiny_wordpiece: Path) -> None:
+    news, found = tmp_path / "news/all", tmp_path / "train.parquet"
+    news.mkdir(parents=True)
+    for number in range(20):
+        (news / f"{number:02}.txt").write_text(f"headline {number}\nthe article {number}", encoding="utf-8")
+    names = [f"{digest(f'the article {number}'):016x}" for number in range(20)]
+    rows = [
+        {"query": str(query), "document": names[place], "score": 1.0 if place == query else 0.97 - place / 100}
+        for query in range(20)
+        for place in range(20)
+    ]
+    pq.write_table(pa.table({"candidate": rows}), found)
+    sources = [{"kind": "file", "path": str(path), "sha256": None} for path in (news.parent, found)]
+    folder = enter("bbc-headlines-mined", {"corpus.source": sources[0], "corpus.rankings.source": sources[1]})
+    shutil.copytree(tiny_wordpiece, folder / layout.BASE_TOKENIZER)
+
+    download_corpus.main()
+    tokenize.main()
+
+    origin = stage.read_json(layout.CORPUS_PROVENANCE)["beside"]["rankings"]
+    assert origin["kind"] == "file" and len(origin["sha256"]) == 64
+    counts = stage.read_json(layout.TOKENIZED_COUNTS)["splits"]["train"]
+    assert counts["examples"] == counts["mined_negatives"] == 14  # one of each
+    assert counts["likely_positives_left_out"] > 0  # the first documents score above 0.95
 
 
 def test_pairs_of_ones_own_may_have_hard_negatives(enter: Enter) -> None:

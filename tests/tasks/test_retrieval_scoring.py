@@ -14,10 +14,11 @@ from transformers import AutoTokenizer
 
 from finetrail.encoding.ranking import terms, top
 from finetrail.errors import UserError
+from finetrail.evaluation import ranking
 from finetrail.evaluation.bootstrap import intervals
 from finetrail.evaluation.splits import Encoded
 from finetrail.schema import Bootstrap
-from finetrail.tasks.retrieval import card, metrics, scoring, serving
+from finetrail.tasks.retrieval import card, scoring, serving
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
 from finetrail.tasks.retrieval.encoding import Encoder
 from finetrail.tasks.retrieval.settings import Evaluate, Tokenize
@@ -33,11 +34,12 @@ def settings(**changes: Any) -> Evaluate:
         "worst_errors": 10,
         "index": "exact",
         "bm25_terms": "words",
+        "candidates": None,
     }
     return Evaluate.model_validate(values | changes)
 
 
-# --- metrics --------------------------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------------------------------------
 
 QUERY = st.tuples(
     st.lists(st.sampled_from(IDS), unique=True, max_size=110),
@@ -47,22 +49,22 @@ QUERY = st.tuples(
 
 @given(st.lists(QUERY, min_size=1, max_size=4))
 def test_scores_are_those_of_trec_eval(asked: list[tuple[list[str], dict[str, int]]]) -> None:
-    found = metrics.per_query([ranking[: metrics.DEPTH] for ranking, _ in asked], [grades for _, grades in asked])
+    scores = ranking.per_query([found[: ranking.DEPTH] for found, _ in asked], [grades for _, grades in asked])
 
-    for number, (ranking, grades) in enumerate(asked):
+    for number, (order, grades) in enumerate(asked):
         # Scores that fall with the rank: trec_eval orders by them, and equal ones by the document's name.
-        run = {"q": {document: float(-rank) for rank, document in enumerate(ranking)}}
-        first = {"q": dict(list(run["q"].items())[: metrics.CUTOFF])}
+        run = {"q": {document: float(-rank) for rank, document in enumerate(order)}}
+        first = {"q": dict(list(run["q"].items())[: ranking.CUTOFF])}
         evaluator = pytrec_eval.RelevanceEvaluator({"q": grades}, {"ndcg_cut.10", "recall.1,10,100", "recip_rank"})
         expected, short = (evaluator.evaluate(of)["q"] if of["q"] else None for of in (run, first))
-        names = {"ndcg@10": "ndcg_cut_10"} | {f"recall@{cut}": f"recall_{cut}" for cut in metrics.RECALL_CUTOFFS}
+        names = {"ndcg@10": "ndcg_cut_10"} | {f"recall@{cut}": f"recall_{cut}" for cut in ranking.RECALL_CUTOFFS}
         for ours, theirs in names.items():
-            assert found[ours][number] == pytest.approx(expected[theirs] if expected else 0.0), ours
-        assert found["mrr@10"][number] == pytest.approx(short["recip_rank"] if short else 0.0)
+            assert scores[ours][number] == pytest.approx(expected[theirs] if expected else 0.0), ours
+        assert scores["mrr@10"][number] == pytest.approx(short["recip_rank"] if short else 0.0)
 
 
 def test_scores_by_hand() -> None:
-    found = metrics.per_query([["a", "x", "b"], ["x"]], [{"a": 1, "b": 2}, {"a": 1}])
+    found = ranking.per_query([["a", "x", "b"], ["x"]], [{"a": 1, "b": 2}, {"a": 1}])
 
     best = 2 + 1 / np.log2(3)
     assert found["ndcg@10"].tolist() == pytest.approx([(1 + 2 / 2) / best, 0])

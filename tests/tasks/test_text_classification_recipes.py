@@ -473,6 +473,25 @@ def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -
     assert adapted == plain
 
 
+def test_a_reranker_reads_the_candidates_of_the_first_stage(enter: Enter, tmp_path: Path) -> None:
+    assert as_declared("text_classification", "bbc-headlines-reranker")["corpus"]["source"] == {
+        "kind": "dvc",
+        "repo": None,
+        "rev": "first-stage",
+        "path": "data/candidates",
+        "sha256": None,
+    }
+    given = {"query": "q", "document": "d", "score": 0.5, "judged": [{"id": "d", "relevance": 1}]}
+    rows = [{"id": "q/1", "query": "headline", "document": "article", "labels": ["relevant"], "candidate": given}]
+    for split in SPLITS:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    enter(
+        "bbc-headlines-reranker",
+        {"corpus.source": {"kind": "file", "path": str(tmp_path / "*.parquet"), "sha256": None}},
+    )
+    assert sizes() == [1, 1, 1]
+
+
 def test_tweets_are_embedded(enter: Enter) -> None:
     enter("tweets", {})
     assert sum(sizes()) == 38_158 and sizes()[2] == 1908

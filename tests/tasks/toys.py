@@ -111,7 +111,11 @@ TOYS = {
     ),
     "retrieval": Toy(
         pairs,
-        {"reader": JSONL | {"columns": {"query": "query", "document": "document"}}, "positive_label": None},
+        {
+            "reader": JSONL | {"columns": {"query": "query", "document": "document"}},
+            "positive_label": None,
+            "rankings": None,
+        },
         {
             "max_query_length": 8,
             "max_length": 16,
@@ -123,7 +127,7 @@ TOYS = {
             "dimensions": None,
         },
         {"best_metric": "mrr@10", "micro_batch": None, "scale": 20.0, "batching": "random"},
-        {"index": "exact", "bm25_terms": "words"},
+        {"index": "exact", "bm25_terms": "words", "candidates": 5},
         lambda row: {"query": row["query"]},
     ),
     "text_generation": Toy(

@@ -9,13 +9,16 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail import layout
+from finetrail.corpus.candidates import number
 from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.raw import as_id
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Corpus
 
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
+RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])
 # Texts beside ids: a row is all that encoding it takes.
 QUERIES = pa.schema(
     [
@@ -39,6 +42,7 @@ class Counts:
     examples: int = 0
     relevant: int = 0
     negatives: int = 0
+    ranked: int = 0
     empty_examples: int = 0
     without_relevant: int = 0
     other_labels: int = 0
@@ -46,13 +50,13 @@ class Counts:
     digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each query or document
     relevant_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of relevant documents' ids
     ids: "array[int]" = field(default_factory=lambda: array("Q"))  # of documents; of queries that are not so judged
-    known: set[int] = field(default_factory=set)
+    known: set[int] = field(default_factory=set)  # documents
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of the canonical corpus."""
     queries = QUERIES if settings.splits.documents is None else QUERIES.with_metadata(GIVEN_IDS)
-    return dict.fromkeys(layout.SPLITS, queries) | {"documents": DOCUMENTS}
+    return dict.fromkeys(layout.SPLITS, queries) | {"documents": DOCUMENTS} | dict.fromkeys(settings.beside(), RANKINGS)
 
 
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
@@ -62,7 +66,9 @@ def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
     where a text is none.
     """
     where = f"{record.where}: example {record.id!r}"
-    if table == "documents":
+    if table == layout.RANKINGS:
+        yield table, _ranked(record, counts)
+    elif table == "documents":
         yield table, _counted({"id": record.id, **record.values}, counts[table])
     elif settings.splits.documents is not None:
         yield from _query(table, record.id, record.values["query"], record.values["positives"], [], counts[table])
@@ -90,6 +96,8 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 def summary(counts: Counts, settings: Corpus) -> str:
     """Return one table in words, for the log."""
+    if counts.ranked:
+        return f"{counts.ranked:,} scores of documents for train's queries"
     if not counts.relevant:
         return f"{counts.examples:,} documents"
     negatives = f", {counts.negatives:,} hard negatives" if counts.negatives else ""
@@ -163,6 +171,17 @@ def _query(
     counts.digests.append(digest(query))
     counts.relevant_digests.extend(digest(document["id"]) for document in relevant)
     yield split, {"id": given, "query": query, "relevant": relevant, "negatives": negatives}
+
+
+def _ranked(record: Record, counts: dict[str, Counts]) -> Row:
+    """Return a document's score for a query; UserError where the collection, which is read before, lacks it."""
+    own, where = counts[layout.RANKINGS], record.where
+    own.known = own.known or set(counts["documents"].ids)
+    query, document = (as_id(record.values[column], where) for column in ("query", "document"))
+    if digest(document) not in own.known:
+        raise UserError(f"{where}: there is no document {document!r} in the collection; expected the ids that it has")
+    own.ranked += 1
+    return {"query": query, "document": document, "score": number(record.values["score"], f"{where}: the score")}
 
 
 def _counted(document: Row, counts: Counts) -> Row:

@@ -16,7 +16,7 @@ from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
-from finetrail.encoding.ranking import Bm25, hard_negatives
+from finetrail.encoding.ranking import Bm25, Given, hard_negatives
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Negatives, Tokenize
 
@@ -96,8 +96,16 @@ class Encoder:
 
     def survey(self, read: Callable[[str], pa.Table]) -> None:
         """Look through whole tables before they are encoded: negatives of train are mined in all documents."""
-        if self.settings.negatives is not None:
-            self.miner = Miner(read("train"), read("documents"), self.settings.negatives)
+        mining = self.settings.negatives
+        if mining is not None:
+            train, documents = read("train"), read("documents")
+            if mining.terms is not None:
+                columns = (documents[name].to_pylist() for name in ("title", "text"))
+                texts = [f"{title} {text}" for title, text in zip(*columns, strict=True)]
+                ranker: Bm25 | Given = Bm25(texts, mining.terms)
+            else:
+                ranker = given_ranker(train, documents, read(layout.RANKINGS))
+            self.miner = Miner(train, documents, mining, ranker)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn queries into PAIRS, documents into TEXTS; a query without relevant documents has empty lists there.
@@ -178,15 +186,13 @@ class Encoder:
 
 
 class Miner:
-    """Finds hard negatives of train's queries in the whole collection, by BM25; it pickles."""
+    """Finds hard negatives of train's queries in the whole collection, by the scores of a ranker; it pickles."""
 
-    def __init__(self, train: pa.Table, documents: pa.Table, settings: Negatives) -> None:
-        self.settings = settings
+    def __init__(self, train: pa.Table, documents: pa.Table, settings: Negatives, ranker: Bm25 | Given) -> None:
+        self.settings, self.ranker = settings, ranker
         # Arrow cannot take from more than 2 GiB of text in a column of strings.
         large = pa.schema([(name, pa.large_string()) for name in DOCUMENT])
         self.documents = documents.select(DOCUMENT).cast(large)
-        columns = (documents[name].to_pylist() for name in ("title", "text"))
-        self.index = Bm25([f"{title} {text}" for title, text in zip(*columns, strict=True)], settings.terms)
         self.row = {given: row for row, given in enumerate(documents["id"].to_pylist())}
         self.judged: dict[str, set[str]] = {}  # of rows with the same query, the relevant documents of all
         for query, relevant in zip(*(train[name].to_pylist() for name in ("query", "relevant")), strict=True):
@@ -201,7 +207,7 @@ class Miner:
             no_negatives = self.judged[example["query"]] | ({example["id"]} if own_too else set())
             known = np.array([self.row[given] for given in sorted(no_negatives) if given in self.row], dtype=np.int64)
             positives = np.array([self.row[document["id"]] for document in example["relevant"]], dtype=np.int64)
-            scores = self.index.scores(example["query"])
+            scores = self.ranker.scores(example["query"])
             chosen += hard_negatives(scores, known, positives, depth, most, below)
         rows, sizes = [rows for rows, _ in chosen], np.array([len(rows) for rows, _ in chosen], dtype=np.int64)
         distinct, places = np.unique(np.concatenate([*rows, np.zeros(0, dtype=np.int64)]), return_inverse=True)
@@ -212,6 +218,33 @@ class Miner:
         }
         documents = self.documents.take(distinct).cast(pa.schema([(name, pa.string()) for name in DOCUMENT]))
         return Mined(documents, sizes, places, counts)
+
+
+def given_ranker(train: pa.Table, documents: pa.Table, rankings: pa.Table) -> Given:
+    """Return the scores of a ranking for train's queries; UserError where it has none for any of them, or above 0.
+
+    Rows of train with one text are one query: the first that is ranked stands for all.
+    """
+    row_of = pd.Index(documents["id"].to_pylist())
+    found = pd.DataFrame(
+        {"row": row_of.get_indexer(rankings["document"].to_pylist()), "score": rankings["score"].to_numpy()}
+    )
+    by_id = dict(iter(found.groupby(rankings["query"].to_pandas())))
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, query in zip(train["id"].to_pylist(), train["query"].to_pylist(), strict=True):
+        if name in by_id and query not in scores:
+            scores[query] = (by_id[name]["row"].to_numpy(), by_id[name]["score"].to_numpy())
+    if not scores:
+        ours, theirs = train["id"][0].as_py(), rankings["query"][0].as_py()
+        raise UserError(
+            f"corpus.rankings: no query of train is among them, which are such as {theirs!r}; "
+            f"expected ids such as {ours!r}"
+        )
+    if not any((values > 0).any() for _, values in scores.values()):
+        raise UserError(
+            "corpus.rankings: no score is above 0; expected positive ones, for tokenize.negatives.below is a share"
+        )
+    return Given(scores, len(documents))
 
 
 def nothing_mined(examples: pa.Table) -> Mined:

@@ -1,32 +1,10 @@
-"""Scores rankings against judgements, by the definitions of trec_eval."""
-
-from collections.abc import Mapping, Sequence
+"""Scores validation while a model trains: how high the relevant documents stand among those of all queries."""
 
 import numpy as np
 import pyarrow as pa
 
-CUTOFF = 10  # of mrr and ndcg
-RECALL_CUTOFFS = (1, 10, 100)
-DEPTH = 100  # of a ranking
+CUTOFF = 10  # of mrr
 ROWS_AT_ONCE = 1024  # of a matrix of similarities
-
-
-def per_query(rankings: Sequence[Sequence[str]], relevance: Sequence[Mapping[str, int]]) -> dict[str, np.ndarray]:
-    """Return each score of each query: float64 [queries] by name.
-
-    rankings: documents' ids, the best first; relevance: grades above 0 of the relevant documents. As trec_eval's
-    recall_K, recip_rank of the first 10, and ndcg_cut_10: a grade is its gain, and the ideal ranking has all of them.
-    """
-    scores: dict[str, list[float]] = {"ndcg@10": [], "mrr@10": [], **{f"recall@{cut}": [] for cut in RECALL_CUTOFFS}}
-    for ranking, grades in zip(rankings, relevance, strict=True):
-        gains = np.array([grades.get(document, 0) for document in ranking], dtype=np.float64)
-        hits = np.flatnonzero(gains)
-        ideal = np.sort(np.array(list(grades.values()), dtype=np.float64))[::-1]
-        scores["ndcg@10"].append(_dcg(gains) / _dcg(ideal))
-        scores["mrr@10"].append(1 / (hits[0] + 1) if len(hits) and hits[0] < CUTOFF else 0.0)
-        for cut in RECALL_CUTOFFS:
-            scores[f"recall@{cut}"].append(float((hits < cut).sum() / len(grades)))
-    return {name: np.array(values) for name, values in scores.items()}
 
 
 def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, str]) -> dict[str, float]:
@@ -61,8 +39,3 @@ def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target:
             ranks.append(1 + (others >= similarity[np.isin(pool, relevant[query])].max()).sum())
     found = np.array(ranks)
     return {"mrr@10": float(np.where(found <= CUTOFF, 1 / found, 0).mean())}
-
-
-def _dcg(gains: np.ndarray) -> float:
-    top = gains[:CUTOFF]
-    return float((top / np.log2(np.arange(2, len(top) + 2))).sum())

@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.corpus.candidates import CANDIDATE, GRADES
 from finetrail.encoding.ranking import Bm25, top
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
+from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded, per_query
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks.retrieval import metrics
-from finetrail.tasks.retrieval.settings import Evaluate
+from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate
 
 SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
 EXCERPT = 300  # characters
@@ -31,7 +32,6 @@ CLUSTERS, SHARE_SEARCHED, LEAST_IN_CLUSTER = 4, 8, 39
 TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
 # More than 2 GiB of text do not fit into a column of strings that is taken from.
 LARGE_TEXTS = pa.schema([("title", pa.large_string()), ("text", pa.large_string())])
-GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
 
 # Of each query, the best first: rows of documents, and their scores.
 Found = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -59,19 +59,45 @@ def predict(
     vectors = _embed(features.take(first), forward, tokenizer, target, settings)
     if "documents" not in shared or "query" not in examples.column_names:
         return pa.table({"id": examples["id"], "predictions": pa.array(list(vectors), pa.list_(pa.float32()))})
-    collection, encoded = shared["documents"]
-    known = _collections.get(forward)
-    if known is None or known[0] is not encoded:
-        known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
-    search = exact if settings.index == "exact" else clustered
+    collection, known = shared["documents"].examples, _embedded(shared, forward, tokenizer, target, settings)
+    search = SEARCH[settings.index]
     left_out = not_to_be_found(examples, collection)
-    found = _rankings(examples, collection, search(vectors, known[1], _depth(left_out)), left_out)
+    found = _rankings(examples, collection, search(vectors, known, _depth(left_out)), left_out)
     judged = pc.any(pc.greater(pc.list_value_length(examples["relevant"]), 0)).as_py()
     for width in (target["dimensions"] or []) if judged else []:
-        best = search(shortened(vectors, width), shortened(known[1], width), _depth(left_out))
-        ids = _ranked(collection, best, left_out, metrics.CUTOFF)
+        best = search(shortened(vectors, width), shortened(known, width), _depth(left_out))
+        ids = _ranked(collection, best, left_out, CUTOFF)
         found = found.append_column(f"{OF_DIMENSIONS}{width}", pa.array(ids, pa.list_(pa.string())))
     return found
+
+
+def candidates(
+    split: Encoded,
+    shared: dict[str, Encoded],
+    target: dict[str, Any],
+    forward: inference.Forward,
+    tokenizer: Any,
+    settings: Evaluate,
+    to_learn: bool,
+) -> pa.Table | None:
+    """Return the best documents of each query, a row each, the best first: what a reranker takes; None for none.
+
+    Columns: id, query and document (texts), labels (RELEVANT_LABEL, or none), candidate. Rows with one text are one
+    query. to_learn: behind them, with their scores, also the relevant documents that are not among them.
+    """
+    if settings.candidates is None:
+        return None
+    collection, known = shared["documents"].examples, _embedded(shared, forward, tokenizer, target, settings)
+    queries = units(_queries(split.examples, not_to_be_found(split.examples, collection)))
+    first = np.unique(split.features["example"].to_numpy(), return_index=True)[1][queries["row"].to_numpy()]
+    vectors = _embed(split.features.take(first), forward, tokenizer, target, settings)
+    ids, left_out = collection["id"].to_numpy(), [set(names) for names in queries["left_out"].to_pylist()]
+    found = SEARCH[settings.index](vectors, known, _depth(left_out, settings.candidates))
+    found = _without_those(ids, found, left_out, settings.candidates)
+    judged = [graded(of_query) for of_query in queries["references"].to_pylist()]
+    if to_learn:
+        found = _with_relevant(found, vectors, known, ids, judged)
+    return _candidate_rows(queries, collection, found, judged)
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -152,7 +178,7 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
         relevant = {judged["id"] for judged in row["references"]}
         rank = next((rank for rank, found in enumerate(row["ranked"], start=1) if found in relevant), None)
         if rank != 1:
-            errors.append((-(rank or metrics.DEPTH + 1), -row["scores"][0], row["id"], rank, row))
+            errors.append((-(rank or DEPTH + 1), -row["scores"][0], row["id"], rank, row))
     errors.sort(key=lambda error: error[:3])
     return [
         {
@@ -197,9 +223,9 @@ def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
     return [own.get(query, set()) if judged else set() for _, query, judged in zip(*columns, strict=True)]
 
 
-def _depth(left_out: list[set[str]]) -> int:
+def _depth(left_out: list[set[str]], most: int = DEPTH) -> int:
     """Return how many documents to search for, so that a ranking is full without those that are left out."""
-    return metrics.DEPTH + max(1, *map(len, left_out))
+    return most + max(1, *map(len, left_out))
 
 
 # --- search: the k best documents of each query ---------------------------------------------------------------------
@@ -235,6 +261,9 @@ def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
         order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 fills up, and equal ones stand in any order
         found.append((rows[order], similarities[order]))
     return found
+
+
+SEARCH = {"exact": exact, "faiss": clustered}
 
 
 def shortened(vectors: np.ndarray, width: int) -> np.ndarray:
@@ -275,10 +304,70 @@ def _embed(
     return vectors
 
 
+def _embedded(
+    shared: dict[str, Encoded], forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+) -> np.ndarray:
+    """Return the vectors of the collection, computed once for a model: float32 [documents, width]."""
+    encoded = shared["documents"].features
+    known = _collections.get(forward)
+    if known is None or known[0] is not encoded:
+        known = _collections[forward] = (encoded, _embed(encoded, forward, tokenizer, target, settings))
+    return known[1]
+
+
+def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
+    """Return queries with their row, judgements, and the documents that they are not to find."""
+    judged = [_grades(of_query) for of_query in examples["relevant"].to_pylist()]
+    columns = {
+        "references": pa.array(judged, pa.list_(GRADES)),
+        "row": pa.array(np.arange(len(examples))),
+        "left_out": pa.array(map(sorted, left_out), pa.list_(pa.string())),
+    }
+    return pa.table({"id": examples["id"], "query": examples["query"]} | columns)
+
+
+def _with_relevant(
+    found: Found, queries: np.ndarray, documents: np.ndarray, ids: np.ndarray, judged: list[dict[str, int]]
+) -> Found:
+    """Put the relevant documents that were not found behind those that were, with the cosines of their vectors."""
+    row_of = {name: row for row, name in enumerate(ids)}
+    more = []
+    for (best, scores), query, grades in zip(found, queries, judged, strict=True):
+        rows = np.setdiff1d(np.array([row_of[name] for name in grades], dtype=int), best)
+        more.append((np.append(best, rows), np.append(scores, documents[rows] @ query)))
+    return more
+
+
+def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged: list[dict[str, int]]) -> pa.Table:
+    """Return a row for each document that was found for each query."""
+    sizes = [len(rows) for rows, _ in found]
+    query, rows = pa.array(np.repeat(np.arange(len(found)), sizes)), np.concatenate([rows for rows, _ in found])
+    texts, blank = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(rows), pa.scalar(" ", pa.large_string())
+    joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(texts["title"], texts["text"], blank))
+    names = documents["id"].take(rows)
+    is_relevant = [name in judged[of] for of, name in zip(query.to_pylist(), names.to_pylist(), strict=True)]
+    columns = {
+        "query": queries["id"].take(query),
+        "document": names,
+        "score": pa.array(np.concatenate([scores for _, scores in found]), pa.float32()),
+        "judged": queries["references"].take(query),
+    }
+    ranks = np.concatenate([np.arange(size) + 1 for size in sizes]).tolist()
+    return pa.table(
+        {
+            "id": [f"{of}/{rank}" for of, rank in zip(columns["query"].to_pylist(), ranks, strict=True)],
+            "query": queries["query"].take(query),
+            "document": joined,
+            "labels": pa.array([[RELEVANT_LABEL] if is_it else [] for is_it in is_relevant], pa.list_(pa.string())),
+            "candidate": pa.table(columns, schema=pa.schema(list(CANDIDATE))).to_struct_array(),
+        }
+    )
+
+
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
     """Return what was found for each query, without the documents that it is not to find."""
     ids = documents["id"].to_numpy()
-    found = _without_those(ids, found, left_out)
+    found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]
     texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(np.concatenate(shown)).to_pylist()
     ends = np.cumsum([0, *map(len, shown)])
@@ -298,18 +387,18 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
 def _ranked(documents: pa.Table, found: Found, left_out: list[set[str]], most: int) -> list[np.ndarray]:
     """Return the ids of the best documents of each query."""
     ids = documents["id"].to_numpy()
-    return [ids[rows[:most]] for rows, _ in _without_those(ids, found, left_out)]
+    return [ids[rows] for rows, _ in _without_those(ids, found, left_out, most)]
 
 
-def _without_those(ids: np.ndarray, found: Found, left_out: list[set[str]]) -> Found:
-    return [_without(ids, *each) for each in zip(left_out, found, strict=True)]
+def _without_those(ids: np.ndarray, found: Found, left_out: list[set[str]], most: int) -> Found:
+    return [_without(ids, *each, most) for each in zip(left_out, found, strict=True)]
 
 
 def _without(
-    ids: np.ndarray, left_out: set[str], ranking: tuple[np.ndarray, np.ndarray]
+    ids: np.ndarray, left_out: set[str], ranking: tuple[np.ndarray, np.ndarray], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     rows, scores = ranking
-    kept = np.array([row for row, found in enumerate(ids[rows]) if found not in left_out][: metrics.DEPTH], dtype=int)
+    kept = np.array([row for row, found in enumerate(ids[rows]) if found not in left_out][:most], dtype=int)
     return rows[kept], scores[kept]
 
 
@@ -326,12 +415,11 @@ def _most_relevant(judged: list[dict[str, Any]] | None) -> dict[str, str] | None
 
 
 def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
-    judged = predictions["references"].to_pylist()
-    grades = [{document["id"]: document["relevance"] for document in of_query} for of_query in judged]
-    scores = metrics.per_query(predictions["ranked"].to_pylist(), grades)
+    grades = [graded(judged) for judged in predictions["references"].to_pylist()]
+    scores = per_query(predictions["ranked"].to_pylist(), grades)
     for name in predictions.column_names:
         if name.startswith(OF_DIMENSIONS):
-            of_beginning = metrics.per_query(predictions[name].to_pylist(), grades)["ndcg@10"]
+            of_beginning = per_query(predictions[name].to_pylist(), grades)["ndcg@10"]
             scores[f"ndcg@10_{name.removeprefix(OF_DIMENSIONS)}"] = of_beginning
     return scores
 

@@ -5,12 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from finetrail import schema
-from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail import layout, schema
+from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, Source, TextReader
 
 __all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
 BEST_METRICS = ("loss", "mrr@10")
+# The label that evaluate gives to candidates that are relevant, for a reranker to learn.
+RELEVANT_LABEL = "relevant"
 
 
 class Splits(schema.Splits):
@@ -19,6 +21,21 @@ class Splits(schema.Splits):
     documents: str | None = Field(
         min_length=1, description="BEIR's documents, as reader.documents; null: those of all pairs are the collection"
     )
+
+
+class Rankings(schema.Settings):
+    """What another run, or another search engine, found for train's queries."""
+
+    source: Source
+    reader: Annotated[CsvReader | JsonLinesReader | ParquetReader, Field(discriminator="format")] = Field(
+        description="of all files of the source; its columns are query and document, the ids, and score"
+    )
+
+    @model_validator(mode="after")
+    def _columns(self) -> "Rankings":
+        if set(self.reader.columns) != {"query", "document", "score"}:
+            raise ValueError(f"reader.columns has {sorted(self.reader.columns)}; expected query, document and score")
+        return self
 
 
 class Corpus(schema.Corpus):
@@ -35,7 +52,16 @@ class Corpus(schema.Corpus):
         "be searched too; null: every row is a pair",
     )
 
+    rankings: Rankings | None = Field(
+        description="scores of documents for train's queries, such as the candidates of an earlier run, which "
+        "tokenize.negatives chooses from with ranker given; null: none"
+    )
+
     ALONE: ClassVar[str | None] = "the queries of one part would be searched in the documents of all"
+
+    def beside(self) -> dict[str, Any]:
+        """Return the table that comes from a source of its own."""
+        return {} if self.rankings is None else {layout.RANKINGS: self.rankings}
 
     @model_validator(mode="after")
     def _documents(self) -> "Corpus":
@@ -65,9 +91,12 @@ TERMS_HELP = "lower-cased words, or pairs of characters (Korean, Chinese, Japane
 
 
 class Negatives(schema.Settings):
-    """Hard negatives that BM25 finds among all documents, for each pair of a query and a relevant document of train."""
+    """Hard negatives for each pair of a query and a relevant document of train, by the scores of a ranker."""
 
-    terms: Literal["words", "bigrams"] = Field(description=f"what BM25 compares: {TERMS_HELP}")
+    ranker: Literal["bm25", "given"] = Field(
+        description="bm25: over all documents; given: corpus.rankings, where a document without a score above 0 is none"
+    )
+    terms: Literal["words", "bigrams"] | None = Field(description=f"what bm25 compares: {TERMS_HELP}; for given: null")
     per_pair: int = Field(ge=1, description="at most so many negatives of a pair, the best of those that are kept")
     depth: int = Field(ge=1, description="they are chosen among so many of the query's best documents")
     below: float = Field(
@@ -76,6 +105,13 @@ class Negatives(schema.Settings):
         description="only documents that score below this share of the relevant document's score are kept; others are "
         "likely to be relevant too (NV-Retriever, Moreira et al. 2024, has 0.95)",
     )
+
+    @model_validator(mode="after")
+    def _terms(self) -> "Negatives":
+        if (self.terms is None) != (self.ranker == "given"):
+            expected = "words or bigrams" if self.terms is None else "null"
+            raise ValueError(f"terms is {self.terms} with ranker {self.ranker}; expected {expected}")
+        return self
 
 
 class Tokenize(schema.Tokenize):
@@ -129,6 +165,11 @@ class Evaluate(schema.Evaluate):
         description="exact: compare with every document; faiss: with those of the nearest clusters (needs faiss-cpu)"
     )
     bm25_terms: Literal["words", "bigrams"] = Field(description=f"of the BM25 baseline: {TERMS_HELP}")
+    candidates: int | None = Field(
+        ge=1,
+        description="so many of the best documents of each query, of train too, with their texts in data/candidates: "
+        "what a reranker is trained and scored on, and hard negatives are chosen from; null: none",
+    )
 
 
 def check(recipe: Any) -> Iterator[str]:
@@ -138,6 +179,12 @@ def check(recipe: Any) -> Iterator[str]:
         yield (
             f"train.best_metric: {recipe.train.best_metric!r} is none of retrieval's; "
             f"expected one of {', '.join(BEST_METRICS)}"
+        )
+    given = recipe.tokenize.negatives is not None and recipe.tokenize.negatives.ranker == "given"
+    if given != (recipe.corpus.rankings is not None):
+        yield (
+            "corpus.rankings and tokenize.negatives with ranker: given go together; expected "
+            f"{'corpus.rankings too, or ranker bm25' if given else 'ranker: given too, or no rankings'}"
         )
     if recipe.train.batch_size < 2:
         yield "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"

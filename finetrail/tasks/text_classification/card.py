@@ -31,6 +31,14 @@ def usage(model: str, target: Any) -> str:
         note = f"# A model for each head, which finetrail.predict takes too: {', '.join(folders)}\n"
     else:
         note = ""
+    if "candidates" in (target or {}):
+        return (
+            "from sentence_transformers import CrossEncoder\n"
+            "\n"
+            f'reranker = CrossEncoder("{model}")\n'
+            'documents = ["Ada Lovelace was born in London.", "Paris is a city."]\n'
+            'print(reranker.rank("Who was born in London?", documents))'
+        )
     return (
         f"from transformers import pipeline\n\n{note}"
         f'classifier = pipeline("text-classification", model="{model}", top_k=None)\n'

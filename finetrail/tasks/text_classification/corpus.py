@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from finetrail.corpus.candidates import CANDIDATE, candidate, number
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.labels import alike, shown
 from finetrail.corpus.raw import listed
@@ -48,8 +49,9 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
     target = TARGETS[settings.problem]
     metadata: dict[str, str] = {"normalize": settings.normalize} if settings.normalize != "none" else {}
     metadata |= SEPARATE_HEADS if settings.head is not None else {}
-    schema = pa.schema([(name, pa.string()) for name in texts] + [(target, TYPES[target])], metadata or None)
-    return dict.fromkeys(SPLITS, schema)
+    columns = [(name, pa.string()) for name in texts] + [(target, TYPES[target])]
+    columns += [("candidate", CANDIDATE)] if "candidate" in settings.reader.columns else []
+    return dict.fromkeys(SPLITS, pa.schema(columns, metadata or None))
 
 
 def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
@@ -76,8 +78,11 @@ def rows(
         return
     column = TARGETS[settings.problem]
     target = TARGET_READERS[settings.problem](record.values[column], settings, where)
+    row = {"id": record.id, **dict(zip(_text_columns(settings), texts, strict=True)), column: target}
+    if "candidate" in settings.reader.columns:
+        row["candidate"] = candidate(record.values["candidate"], where)
     _count(of_split, record.id, texts, target)
-    yield table, {"id": record.id, **dict(zip(_text_columns(settings), texts, strict=True)), column: target}
+    yield table, row
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
@@ -185,13 +190,7 @@ def _parted(value: Any, separator: str) -> Any:
 
 
 def _score(value: Any, settings: Corpus, where: str) -> float:
-    try:
-        score = float(value)
-    except (TypeError, ValueError):
-        score = math.nan
-    if isinstance(value, bool) or not math.isfinite(score):
-        raise UserError(f"{where}: the score is {value!r:.60}; expected a finite number")
-    return score
+    return number(value, f"{where}: the score")
 
 
 TARGET_READERS = {"single_label": _label, "multi_label": _labels, "regression": _score}

@@ -26,6 +26,8 @@ from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, head
 SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
 TEXTS = ("text", "text_pair")
+# Rows that agree in this field of a column are ranked together: a limit keeps all of them, or none.
+TOGETHER = ("candidate", "query")
 TEXTS_A_CALL = 256  # an Encoding takes about 100 bytes a token, until its ids are in an array
 
 
@@ -37,17 +39,20 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
     columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; where the parts of a
-    mixture have heads of their own, "heads": "separate"; and, of scores, "mean" and "std" (the population's).
+    mixture have heads of their own, "heads": "separate"; of a first stage's candidates, "candidates": true; and, of
+    scores, "mean" and "std" (the population's).
 
-    UserError where train has no label, or a single-label corpus, or a head, only one, or all scores are the same.
+    UserError where train has no label, or a single-label corpus, or a head, only one, or candidates more than one, or
+    all scores are the same.
     """
     found: set[str] = set()
     scores: list[np.ndarray] = []
     metadata: dict[bytes, bytes] = {}
-    problem, texts = "", list(TEXTS[:1])
+    problem, texts, are_candidates = "", list(TEXTS[:1]), False
     for batch in train:
         metadata = batch.schema.metadata or {}
         texts = [name for name in TEXTS if name in batch.column_names]
+        are_candidates = "candidate" in batch.column_names
         problem = next(name for name, column in TARGETS.items() if column in batch.column_names)
         column = batch[TARGETS[problem]]
         if problem == "regression":
@@ -60,9 +65,14 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         )
     if problem == "multi_label" and not found:
         raise UserError("train: no text has a label; expected at least one, so that there is one to learn")
+    if are_candidates and len(found) > 1:
+        raise UserError(
+            f"train: candidates have the labels {', '.join(sorted(found))}; expected one, whose probability ranks them"
+        )
     more: dict[str, Any] = {
         key: metadata[key.encode()].decode() for key in ("normalize", "heads") if key.encode() in metadata
     }
+    more |= {"candidates": True} if are_candidates else {}
     more |= _spread(np.concatenate(scores)) if scores else {}
     told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
     for head, outputs in heads_of(told).items():

@@ -1,5 +1,6 @@
 """Turns features and a model's outputs into a prediction for each text, and those into scores, tables and baselines."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from scipy.special import softmax
 
 from finetrail import layout
 from finetrail.errors import UserError
-from finetrail.evaluation import inference, slicing
+from finetrail.evaluation import inference, ranking, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.errors import chosen
 from finetrail.evaluation.slicing import Slicing
@@ -26,6 +27,8 @@ BINS = 15  # of the calibration error, as in Guo et al. 2017
 SHOWN_CHARACTERS = 300  # of a text among the worst errors
 # The bag of words is fit to at most so many texts, spread evenly over train: minutes, whatever the corpus.
 MOST_FITTED = 50_000
+# Where the first relevant document of a query stands among its candidates; 0: not among them.
+FIRST_RELEVANT = (("first", 1, 1), ("2 to 3", 2, 3), ("4 to 10", 4, 10), ("below 10", 11, math.inf), ("nowhere", 0, 0))
 WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
 
 
@@ -39,8 +42,8 @@ def predict(
 ) -> pa.Table:
     """Predict each text once, from the pooled logits of its features.
 
-    Columns: id, text, text_pair (of pairs), references, predictions; of labels also confidences (of what is predicted)
-    and probabilities (a struct of all labels).
+    Columns: id, text, text_pair (of pairs), candidate (of those of a first stage), references, predictions; of labels
+    also confidences (of what is predicted) and probabilities (a struct of all labels).
     """
     examples, features = split
     text = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
@@ -51,7 +54,7 @@ def predict(
     pooled = np.where(own_outputs(examples, target), pooled, -np.inf)
     column = TARGETS[target["problem"]]
     references = examples[column] if column in examples.column_names else pa.nulls(len(examples))
-    inputs = {name: examples[name] for name in ("id", *TEXTS) if name in examples.column_names}
+    inputs = {name: examples[name] for name in ("id", *TEXTS, "candidate") if name in examples.column_names}
     inputs |= slice_columns(examples)
     return pa.table(inputs | {"references": references} | decide(pooled, target, settings))
 
@@ -119,11 +122,15 @@ def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evalua
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
     """Return the metric that people look at first."""
+    if "candidates" in target:
+        return "ndcg@10"
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
 def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
-    """Return the metrics that people need beside the headline: of scores an error in their unit."""
+    """Return the metrics that people need beside the headline: of rankings mrr@10, of scores an error in their unit."""
+    if "candidates" in target:
+        return ["mrr@10"]
     return ["mae"] if target["problem"] == "regression" else []
 
 
@@ -131,9 +138,15 @@ def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
 
 
 def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best)."""
+    """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best).
+
+    Of candidates also those of the rankings, means over the queries; these alone where nothing is predicted.
+    """
+    rankings = {name: float(values.mean()) for name, values in _of_queries(units(predictions)).items()}
+    if "predictions" not in predictions.column_names:
+        return rankings
     references, predicted = _lists(predictions)
-    scores = metrics.compute(references, predicted, target["problem"])
+    scores = rankings | metrics.compute(references, predicted, target["problem"])
     if settings.positive_label is not None:
         if settings.positive_label not in target["label_names"]:
             raise UserError(
@@ -150,12 +163,35 @@ def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> 
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each text: all of them."""
-    return predictions
+    """Return the rows that are resampled for intervals, a row for each text: all of them.
+
+    Of candidates a row for each query, with its ranking: those of one query are not independent.
+    """
+    if "candidate" not in predictions.column_names:
+        return predictions
+    return ranking.reordered(predictions, _relevance(predictions))
+
+
+def _relevance(predictions: pa.Table) -> np.ndarray:
+    """Return what candidates are ordered by: the model's score, or the first stage's where nothing is predicted."""
+    if "predictions" not in predictions.column_names:
+        found = pc.struct_field(predictions["candidate"], "score")
+    elif "probabilities" in predictions.column_names:
+        found = predictions["probabilities"].combine_chunks().flatten()[0]
+    else:
+        found = predictions["predictions"]
+    return np.asarray(found, dtype=np.float64)
+
+
+def _of_queries(units: pa.Table) -> dict[str, np.ndarray]:
+    """Return the scores of each query's ranking; none where there are no candidates."""
+    return ranking.of_queries(units) if "ranked" in units.column_names else {}
 
 
 def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the texts to the scores of score()."""
+    """Return the function from the weights of the texts to the scores of score(), of queries to those of rankings."""
+    if values_of := _of_queries(units):
+        return lambda weights: {name: weights @ of / weights.sum(-1) for name, of in values_of.items()}
     parts: list[Statistic]
     if target["problem"] == "regression":
         values = [units[name].to_numpy() for name in ("references", "predictions")]
@@ -167,7 +203,20 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
 
 
 def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative."""
+    """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative.
+
+    Of candidates what became of each query; its score is its ndcg@10.
+    """
+    if values_of := _of_queries(units):
+        return [
+            {
+                "score": float(ndcg),
+                "input": row["text"],
+                "reference": ", ".join(judged["id"] for judged in row["references"]),
+                "prediction": _shortened(f"{row['ranked'][0]}: {row['best']}"),
+            }
+            for row, ndcg in zip(units.to_pylist(), values_of["ndcg@10"], strict=True)
+        ]
     number = target["problem"] == "regression"
     return [
         {
@@ -334,7 +383,15 @@ def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Sta
 
 
 def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference."""
+    """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference.
+
+    Of candidates also by_first_stage.
+    """
+    ranked = _by_first_stage(predictions) if "candidate" in predictions.column_names else {}
+    return ranked | _of_predictions(predictions, target)
+
+
+def _of_predictions(predictions: pa.Table, target: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     references, predicted = _lists(predictions)
     if target["problem"] == "regression":
         return {"by_reference": _by_reference(np.array(references), np.array(predicted))}
@@ -350,6 +407,26 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
     confusion = [{"reference": a, "prediction": b, "count": count} for (a, b), count in sorted(pairs.items())]
     per_label = _per_label([[label] for label in references], [[label] for label in predicted])
     return {"per_label": per_label, "confusion": confusion, "reliability": reliability}
+
+
+def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Return ndcg@10 in the new order and in the first stage's, by where its first relevant document stands there."""
+    before = units(predictions.select(["id", *TEXTS, "candidate"]))
+    new, old = (_of_queries(table)["ndcg@10"] for table in (units(predictions), before))
+    relevant = (ranking.graded(judged) for judged in before["references"].to_pylist())
+    ranks = np.array(
+        [
+            next((rank for rank, name in enumerate(names, start=1) if name in grades), 0)
+            for names, grades in zip(before["ranked"].to_pylist(), relevant, strict=True)
+        ]
+    )
+    rows = []
+    for label, low, high in FIRST_RELEVANT:
+        inside = (ranks >= low) & (ranks <= high)
+        if inside.any():
+            scores = {"ndcg@10": float(new[inside].mean()), "first_stage": float(old[inside].mean())}
+            rows.append({"label": label, "support": int(inside.sum())} | scores)
+    return {"by_first_stage": rows}
 
 
 def _per_label(references: list[list[str]], predicted: list[list[str]]) -> list[dict[str, Any]]:
@@ -430,8 +507,11 @@ def baselines(
     """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
 
     The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
-    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat.
+    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat. Of candidates the order
+    of the first stage, which a reranker has to beat.
     """
+    if "candidates" in target:
+        return {"first_stage": split.examples.select(["id", *TEXTS, "candidate"])}
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 

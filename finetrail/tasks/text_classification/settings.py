@@ -77,10 +77,16 @@ class Corpus(schema.Corpus):
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
         columns, needed = set(self.reader.columns), {"text", TARGETS[self.problem]}
-        if not needed <= columns <= needed | {"text_pair", "id"} | self.more_columns:
+        if not needed <= columns <= needed | {"text_pair", "id", "candidate"} | self.more_columns:
             raise ValueError(
                 f"reader.columns has {', '.join(sorted(columns))}; a {self.problem} corpus needs "
-                f"{' and '.join(sorted(needed))}, and may have text_pair, id, that of splits.group and those of slices"
+                f"{' and '.join(sorted(needed))}, and may have text_pair, id, candidate, that of splits.group and "
+                "those of slices"
+            )
+        if "candidate" in columns and ("text_pair" not in columns or self.problem == "single_label"):
+            raise ValueError(
+                "reader.columns has candidate: a query and a document, which one number ranks; expected text_pair too, "
+                "and problem regression, or multi_label with one label"
             )
         if self.splits.stratify not in (None, *columns):
             raise ValueError(f"splits.stratify: {self.splits.stratify!r} is not one of reader.columns")
@@ -117,7 +123,8 @@ class Corpus(schema.Corpus):
 
     def common(self) -> dict[str, Any]:
         """Return what all parts of a mixture must have in common."""
-        kind = "pairs" if "text_pair" in self.reader.columns else "texts"
+        names = {"candidate": "candidates", "text_pair": "pairs"}
+        kind = next((words for column, words in names.items() if column in self.reader.columns), "texts")
         return {
             "problem": self.problem,
             "reader.columns": kind,
@@ -168,7 +175,11 @@ class Tokenize(schema.Tokenize):
         ge=1, description="for head_tail: first tokens kept, the last fill the rest; the paper: 128 of 510"
     )
     stride: int | None = Field(ge=0, description="for windows: tokens that two windows of one text share")
-    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+    limit: int | None = Field(
+        ge=1,
+        description="at most so many examples of each split, drawn once; of candidates about so many, all of a query "
+        "or none; null: all",
+    )
 
     @model_validator(mode="after")
     def _overflow(self) -> "Tokenize":

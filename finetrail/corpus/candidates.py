@@ -1,0 +1,54 @@
+"""What a first stage of retrieval found: a document for a query, its score, and the judgements of that query."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from finetrail.errors import UserError
+
+GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
+# query, document: their ids. judged: all relevant documents of the query, found or not, with their grades.
+CANDIDATE = pa.struct(
+    [("query", pa.string()), ("document", pa.string()), ("score", pa.float32()), ("judged", pa.list_(GRADES))]
+)
+
+
+def candidate(value: Any, where: str) -> dict[str, Any]:
+    """Return a raw candidate as CANDIDATE has it; UserError with its place where it is none."""
+    keys = CANDIDATE.names
+    if not isinstance(value, dict) or not set(keys) <= value.keys():
+        raise UserError(f"{where}: candidate is {value!r:.60}; expected an object with {', '.join(keys)}")
+    for key in ("query", "document"):
+        if not isinstance(value[key], str):
+            raise UserError(f"{where}: candidate.{key} is {value[key]!r:.60}; expected an id, which is a string")
+    judged = value["judged"]
+    if not isinstance(judged, list) or not judged:
+        raise UserError(f"{where}: candidate.judged is {judged!r:.60}; expected the query's relevant documents")
+    return {
+        "query": value["query"],
+        "document": value["document"],
+        "score": number(value["score"], f"{where}: candidate.score"),
+        "judged": [_grade(one, where) for one in judged],
+    }
+
+
+def number(value: Any, where: str) -> float:
+    """Return a number that a file holds, as a number or as text; UserError where it is no finite one."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{where} is {value!r:.60}; expected a finite number")
+    return found
+
+
+def _grade(value: Any, where: str) -> dict[str, Any]:
+    given = value if isinstance(value, dict) else {}
+    name, relevance = given.get("id"), given.get("relevance")
+    if not isinstance(name, str) or not isinstance(relevance, int) or isinstance(relevance, bool) or relevance < 1:
+        raise UserError(
+            f"{where}: candidate.judged has {value!r:.60}; expected id and relevance, a whole number from 1"
+        )
+    return {"id": name, "relevance": relevance}
