@@ -98,6 +98,7 @@ def write(
         pipeline_tag=modeling.PIPELINE_TAG,
         usage=card.usage(hub_repo or "path/to/this/folder", target),
         hub_repo=hub_repo,
+        folders=getattr(card, "folders", lambda _: [])(target),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return metrics
