@@ -10,7 +10,7 @@ from finetrail.errors import without_environment
 
 # Command -> the module that it is, and one line of help.
 COMMANDS = {
-    "check": ("finetrail.params", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
+    "check": ("finetrail.check", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
     "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),
     "compare": ("finetrail.compare", "tell whether runs differ by more than chance, and at which examples"),
     "predict": ("finetrail.predict", "answer texts, or a file of them, by an exported model"),

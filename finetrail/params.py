@@ -356,7 +356,3 @@ def check() -> None:
                 stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")
-
-
-if __name__ == "__main__":
-    stage.run(check)
