@@ -44,8 +44,9 @@ results: installed   ## run every recipe that needs no network, and keep its met
 	@python docs/results.py
 	@python docs/tables.py
 
-docs: installed   ## write the results, benchmarks and keys into the documents
+docs: installed   ## write the results, benchmarks and keys into the documents, and the schemas for editors
 	@python docs/tables.py
+	@python docs/schemas.py
 
 # Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
 # FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the file, and why.

@@ -26,8 +26,8 @@ def relative(root: Path) -> Iterator[str]:
     for name, remote in Config(str(root / CONFIG.parent)).load_one("repo")["remote"].items():
         if isinstance(remote.get("url"), RelPath):
             yield (
-                f"{CONFIG}: remote {name!r} is a relative path, which `dvc exp push` takes from the file system's root; "
-                f"expected an absolute one: dvc remote modify {name} url {remote['url']}"
+                f"{CONFIG}: remote {name!r} is a relative path, which `dvc exp push` takes from the root of the file "
+                f"system; expected an absolute one: dvc remote modify {name} url {remote['url']}"
             )
 
 

@@ -111,7 +111,9 @@ def s3(place: Path) -> Iterator[Remote]:
 @contextmanager
 def git(place: Path) -> Iterator[str]:
     """Git's own server of the bare repository place/project.git; gives its URL."""
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(place / "project.git")], check=True)
+    subprocess.run(
+        ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(place / "project.git")], check=True
+    )
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -151,7 +151,9 @@ def test_joining_trains_nothing_where_the_remote_is_unset_gone_or_damaged(mine: 
     set_remote(mine, {"url": str(tmp_path / "remote")})
     dvc_run(mine, "push", "--run-cache")
     set_remote(yours, {"url": str(tmp_path / "remote")})
-    [weights] = [file for file in (tmp_path / "remote").rglob("*") if file.is_file() and file.read_bytes() == b"lr: 1\n"]
+    [weights] = [
+        file for file in (tmp_path / "remote").rglob("*") if file.is_file() and file.read_bytes() == b"lr: 1\n"
+    ]
     weights.chmod(0o644)
     weights.write_text("lr: 7\n")
     assert "does not give what dvc.lock names, or gives it damaged: model; expected" in refused(yours)
@@ -166,7 +168,9 @@ def test_joining_tells_what_is_left_to_run(mine: Path, tmp_path: Path) -> None:
     dvc_run(mine, "push")
     yours = clone(mine)
     (yours / "params.yaml").write_text("lr: 2\n")
-    assert "`dvc repro` would run train again: changed deps params.yaml lr modified; expected settings" in refused(yours)
+    assert "`dvc repro` would run train again: changed deps params.yaml lr modified; expected settings" in refused(
+        yours
+    )
 
 
 def test_experiments_go_through_a_git_server(mine: Path, tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def model_card(
 ) -> str:
     """Return the card; the records are the JSON files of the stages, as read, and usage is Python code.
 
-    folders are those of the models of several heads inside this one. usage and the ONNX example name the model by hub_repo, or by a folder where that is None.
+    folders are those of the models of several heads inside this one. usage and the ONNX example name the model by
+    hub_repo, or by a folder where that is None.
     """
     metadata = _metadata(corpus, base_model, evaluation, library, pipeline_tag, hub_repo)
     return (
