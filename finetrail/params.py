@@ -112,7 +112,7 @@ def _is_mixture(path: Path) -> bool:
     return isinstance(section, dict) and "parts" in section
 
 
-def mixture(settings: ModuleType) -> Any:
+def mixture(settings: Any) -> Any:
     """Return the model of a corpus section of several corpora of a task."""
     if hasattr(settings, "Mixture"):
         return settings.Mixture
