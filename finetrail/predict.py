@@ -64,7 +64,9 @@ def arguments() -> argparse.Namespace:
         "--format",
         help="of the answers: jsonl, csv or tsv; of entities also doccano or label_studio; default: as --output ends",
     )
-    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
+    parser.add_argument(
+        "--documents", type=Path, help="for retrieval: what to search, a JSON object a line, or .csv, .tsv"
+    )
     parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
     runtime = parser.add_mutually_exclusive_group()
     runtime.add_argument("--onnx", dest="runtime", action="store_const", const="onnx", help="run onnx/model.onnx")
@@ -100,12 +102,9 @@ def positive(text: str) -> int:
 
 def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
     """Yield (place, input): texts of the command line; lines that are not blank; rows of a table; JSON objects."""
-    kind = kind_of(options.input)
     if options.input is None:
         yield from ((f"--text {text!r:.40}", text) for text in options.text)
-    elif kind in delimited.DELIMITERS:
-        yield from delimited.inputs(readable(options.input), delimited.DELIMITERS[kind])
-    elif kind == "txt":
+    elif kind_of(options.input) == "txt":
         path = readable(options.input)
         yield from ((f"{path}:{number}", line) for number, line in lines(path, str(path), None) if line.strip())
     else:
@@ -113,7 +112,9 @@ def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object)."""
+    """Yield (file and line, JSON object), or the row of a table by the names of its columns."""
+    if delimiter := delimited.DELIMITERS.get(kind_of(path)):
+        return delimited.inputs(readable(path), delimiter)
     return objects(readable(path), str(path), None)
 
 
