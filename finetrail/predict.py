@@ -6,7 +6,6 @@ annotations for a tool.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -148,11 +147,8 @@ def written(path: Path | None) -> Iterator[TextIO]:
         with stage.output(path) as beside, beside.open("w", encoding=ENCODING, newline="\n") as file:
             yield file
         return
-    try:
+    with stage.printing():
         yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough, such as head; else Python would flush again, and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

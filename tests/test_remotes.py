@@ -191,8 +191,14 @@ def test_experiments_go_through_a_git_server(mine: Path, tmp_path: Path) -> None
     dvc_run(yours, "exp", "run", "-S", "lr=2")
     assert (yours / "model/weights").read_text() == "lr: 2\n" and runs(yours) == 0
     git(yours, "checkout", ".")
+    (yours / "code.py").write_text("my edit\n")
     dvc_run(yours, "exp", "apply", "faster")
     assert "lr: 2" in (yours / "params.yaml").read_text() and runs(yours) == 0
+    # It drops an edit, as docs/sharing.md warns, and says there how to get it back.
+    assert (yours / "code.py").read_text() == ""
+    git(yours, "checkout", ".")
+    git(yours, "stash", "apply", "refs/exps/apply/stash")
+    assert (yours / "code.py").read_text() == "my edit\n"
 
 
 def test_a_relative_remote_that_all_clones_share_is_refused(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
