@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run paper try test lint check results docs lock
+.PHONY: help run join paper try test lint check results docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -15,10 +15,13 @@ committed:
 	  echo 'error: no Git commit here; expected a clone, or: git init && git add . && git commit -m "Start"' >&2; exit 1; }
 
 run: committed installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
-	@python -m finetrail.params
+	@python -m finetrail.check
 	@dvc repro
 	@python -m finetrail.exporting
 	@python -m finetrail.reporting
+
+join: installed   ## after `git pull`: get the results that a teammate pushed; it never trains
+	@python -m finetrail.join
 
 # The paper's two steps; the first is left out where its experiment is there already.
 paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on its texts, then classify; on a GPU
@@ -38,15 +41,16 @@ lint: installed   ## ruff and mypy
 	@ruff format --check .
 	@mypy
 
-check: installed   ## validate params.yaml and every recipe, without running anything
-	@python -m finetrail.params
+check: installed   ## validate params.yaml, every recipe and the DVC remotes, without running anything
+	@python -m finetrail.check
 
 results: installed   ## run every recipe that needs no network, and keep its metrics file in docs/results
 	@python docs/results.py
 	@python docs/tables.py
 
-docs: installed   ## write the results, benchmarks and keys into the documents
+docs: installed   ## write the results, benchmarks and keys into the documents, and the schemas for editors
 	@python docs/tables.py
+	@python docs/schemas.py
 
 # Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
 # FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the file, and why.

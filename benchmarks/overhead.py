@@ -60,7 +60,7 @@ def main() -> None:
             {
                 "noop_repro_seconds": seconds("dvc", "repro"),
                 "noop_repro_of_seven_trivial_stages_seconds": bare_dvc(folder),
-                "check_seconds": seconds(sys.executable, "-m", "finetrail.params"),
+                "check_seconds": seconds(sys.executable, "-m", "finetrail.check"),
                 "heavy_imports": {
                     f"download_{what}": imported(f"stages.download_{what}") for what in ("corpus", "model")
                 },

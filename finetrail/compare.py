@@ -125,5 +125,11 @@ def _fraction(text: str) -> float:
     return value
 
 
+def command() -> None:
+    """Compare, for a reader that may have enough before all is printed."""
+    with stage.printing():
+        main()
+
+
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(command)

@@ -82,17 +82,22 @@ def load_recipe(task: str, recipe: str) -> Any:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
-    model = create_model(
+    corpus = mixture(settings) if _is_mixture(path) else schema.sliced(settings.Corpus)
+    return validated(recipe_model(settings, corpus), path, partial(_contradictions, task=task))
+
+
+def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
+    """Return the model of a task's recipes, with the type of their corpus section."""
+    return create_model(
         "Recipe",
         __base__=schema.Recipe,
-        corpus=(_corpus(settings, path), ...),
+        corpus=(corpus, ...),
         model=(schema.either(schema.Model, schema.Student), ...),
         tokenize=(settings.Tokenize, ...),
         train=(_train(settings), ...),
         evaluate=(settings.Evaluate, ...),
         export=(schema.Export, ...),
     )
-    return validated(model, path, partial(_contradictions, task=task))
 
 
 def _train(settings: ModuleType) -> Any:
@@ -102,12 +107,15 @@ def _train(settings: ModuleType) -> Any:
     return schema.either(settings.Train, settings.TaughtTrain)
 
 
-def _corpus(settings: Any, path: Path) -> Any:
-    """Return the model of a recipe's corpus section: a task's corpus, or a mixture of several where it has parts."""
+def _is_mixture(path: Path) -> bool:
+    """Tell whether a recipe's corpus section has parts."""
     raw = read_yaml(path)
     section = raw.get("corpus") if isinstance(raw, dict) else None
-    if not isinstance(section, dict) or "parts" not in section:
-        return schema.sliced(settings.Corpus)
+    return isinstance(section, dict) and "parts" in section
+
+
+def mixture(settings: Any) -> Any:
+    """Return the model of a corpus section of several corpora of a task."""
     if hasattr(settings, "Mixture"):
         return settings.Mixture
     named: Any = dict.__class_getitem__((schema.Name, schema.sliced(settings.Corpus)))
@@ -398,7 +406,3 @@ def check() -> None:
                 stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")
-
-
-if __name__ == "__main__":
-    stage.run(check)

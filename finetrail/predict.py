@@ -1,10 +1,10 @@
 """Turns texts, or a file of inputs, into answers by an exported folder: python -m finetrail.predict.
 
-Answers are JSON Lines, or what the task's serving module calls a format, such as annotations for a tool.
+Both are JSON Lines or tables, CSV and TSV; answers also what the task's serving module calls a format, such as
+annotations for a tool.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from finetrail import inference, stage, tasks
+from finetrail import delimited, inference, stage, tasks
 from finetrail.corpus.raw import lines, objects
 from finetrail.errors import UserError
 from finetrail.exporting.forms import ONNX_FILES
@@ -61,16 +61,23 @@ def load(
 
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m finetrail.predict", description="Answer inputs, as JSON Lines.")
+    parser = argparse.ArgumentParser(prog="python -m finetrail.predict", description="Answer inputs, in their order.")
     parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", action="append", help="one input; may stand more than once")
-    given.add_argument("--input", type=Path, help="a JSON object a line; of a .txt file: each line that is not blank")
+    given.add_argument(
+        "--input",
+        type=Path,
+        help="a JSON object a line; .csv, .tsv: a row, below the columns' names; .txt: each line that is not blank",
+    )
     parser.add_argument("--output", type=Path, help="file to write, whole or not at all; without it: stdout")
     parser.add_argument(
-        "--format", default=JSON_LINES, help="of the answers: jsonl; of entities also doccano or label_studio"
+        "--format",
+        help="of the answers: jsonl, csv or tsv; of entities also doccano or label_studio; default: as --output ends",
     )
-    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
+    parser.add_argument(
+        "--documents", type=Path, help="for retrieval: what to search, a JSON object a line, or .csv, .tsv"
+    )
     parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
     runtime = parser.add_mutually_exclusive_group()
     for option, name in (("--onnx", "onnx"), ("--int8", "onnx_int8")):
@@ -82,10 +89,12 @@ def arguments() -> argparse.Namespace:
 def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], Iterable[str]]:
     """Return what turns answers into lines; UserError where the folder's task has no such format."""
     task = inference.read_settings(options.folder).task
-    formats = {JSON_LINES: json_lines} | getattr(tasks.module(task, "serving"), "FORMATS", {})
-    if options.format not in formats:
-        raise UserError(f"--format {options.format}: {task} has no such; expected {' or '.join(formats)}")
-    return formats[options.format]
+    formats = {JSON_LINES: json_lines} | delimited.FORMATS | getattr(tasks.module(task, "serving"), "FORMATS", {})
+    ending = kind_of(options.output)
+    name = options.format or (ending if ending in delimited.FORMATS else JSON_LINES)
+    if name not in formats:
+        raise UserError(f"--format {name}: {task} has no such; expected {' or '.join(formats)}")
+    return formats[name]
 
 
 def json_lines(found: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -101,10 +110,10 @@ def positive(text: str) -> int:
 
 
 def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
-    """Yield (place, input): texts of the command line; the lines of a .txt file that are not blank; JSON objects."""
+    """Yield (place, input): texts of the command line; lines that are not blank; rows of a table; JSON objects."""
     if options.input is None:
         yield from ((f"--text {text!r:.40}", text) for text in options.text)
-    elif options.input.suffix == ".txt":
+    elif kind_of(options.input) == "txt":
         path = readable(options.input)
         yield from ((f"{path}:{number}", line) for number, line in lines(path, str(path), None) if line.strip())
     else:
@@ -112,14 +121,23 @@ def read(options: argparse.Namespace) -> Iterator[tuple[str, inference.Input]]:
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object)."""
+    """Yield (file and line, JSON object), or the row of a table by the names of its columns."""
+    if delimiter := delimited.DELIMITERS.get(kind_of(path)):
+        return delimited.inputs(readable(path), delimiter)
     return objects(readable(path), str(path), None)
+
+
+def kind_of(path: Path | None) -> str:
+    """Return the ending of a file's name in small letters, without its dot; "" where there is none."""
+    return path.suffix.lower().removeprefix(".") if path is not None else ""
 
 
 def readable(path: Path) -> Path:
     """Return the path; UserError if no file is there."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected JSON Lines, or texts in a file that ends in .txt")
+        raise UserError(
+            f"{path}: no such file; expected JSON Lines, a table that ends in .csv or .tsv, or texts in one in .txt"
+        )
     return path
 
 
@@ -139,11 +157,8 @@ def written(path: Path | None) -> Iterator[TextIO]:
         with stage.output(path) as beside, beside.open("w", encoding=ENCODING, newline="\n") as file:
             yield file
         return
-    try:
+    with stage.printing():
         yield sys.stdout
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough, such as head; else Python would flush again, and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

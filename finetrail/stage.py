@@ -58,6 +58,16 @@ def silence_transformers() -> None:
     transformers.logging.disable_progress_bar()
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Let what is printed inside end where its reader has enough, such as head."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # else Python would flush again when it ends, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_alone() -> None:
     """Let no other stage run in this folder until the process ends; UserError where one does.
 

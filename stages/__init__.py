@@ -4,7 +4,12 @@ import gc
 import logging
 import sys
 
-from finetrail import dependencies, environment, params, stage
+from finetrail.errors import without_environment
+
+try:
+    from finetrail import dependencies, environment, params, stage
+except ModuleNotFoundError as error:
+    sys.exit(without_environment(error))
 
 
 def begin(stage_name: str) -> None:

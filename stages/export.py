@@ -106,6 +106,7 @@ def write(
         usage=card.usage(hub_repo or "path/to/this/folder", target),
         onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
+        folders=getattr(card, "folders", lambda _: [])(target),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return metrics

@@ -38,6 +38,7 @@ COPIED = (
     "stages",
     "finetrail",
     ".dvc/config",
+    ".dvc/plots",
     ".dvc/.gitignore",
     ".dvcignore",
     ".gitattributes",

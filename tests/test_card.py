@@ -53,6 +53,7 @@ def records(**changes: Any) -> dict[str, Any]:
         "usage": "from transformers import pipeline",
         "onnx_usage": "print(session, tokenizer, config)",
         "hub_repo": None,
+        "folders": [],
     } | changes
 
 
@@ -83,6 +84,12 @@ def test_people_read_three_ways_to_run_the_model() -> None:
     assert 'snapshot_download("me/tagger")' in text
     assert "`python -m finetrail.predict path/to/this/folder --input texts.jsonl`" in text
     assert "snapshot_download" not in model_card(**records())
+
+
+def test_a_model_of_several_heads_is_asked_head_by_head() -> None:
+    text = model_card(**records(folders=["parts/news", "parts/tweets"]))
+    assert "`python -m finetrail.predict path/to/this/folder/parts/news --input texts.jsonl`, a head's" in text
+    assert "(parts/news, parts/tweets)\n\n## Labels" in text
 
 
 def test_the_model_index_holds_every_test_score_in_full_and_survives_a_round_trip() -> None:

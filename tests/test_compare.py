@@ -84,6 +84,15 @@ def test_only_runs_with_the_recipes_own_settings_count() -> None:
         runs.of_recipe(mixed, "text_classification/missing", USUAL)
 
 
+def test_equal_runs_of_a_seed_count_once_and_others_are_refused() -> None:
+    committed, applied, other = (Run(name, None, record(1, 0.9)) for name in ("HEAD", "tidy-owl", "other"))
+    second = Run("second", None, record(2, 0.8))
+    assert runs.by_seed("mine", [committed, second, applied]) == [committed, second]
+    other.record["train"]["lr"] = 1e-3
+    with pytest.raises(UserError, match="mine: HEAD and other both have the seed 1, and their .* differ; expected one"):
+        runs.by_seed("mine", [committed, second, other])
+
+
 def test_a_run_is_of_its_recipe_whatever_auto_became() -> None:
     committed = json.loads(Path("metrics/metrics.json").read_text())
     name = f"{committed['task']}/{committed['recipe']}"

@@ -1,5 +1,6 @@
 """Inference from an exported folder: the answers are what evaluation stored, however they are asked for."""
 
+import csv
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForTokenClassification, PreTrainedModel
 
-from finetrail import inference, layout, predict, stage, tasks
+from finetrail import delimited, inference, layout, predict, stage, tasks
 from finetrail.errors import UserError
 from finetrail.evaluation import inference as evaluation
 from finetrail.evaluation.splits import Encoded
@@ -433,6 +434,47 @@ def test_lines_of_a_text_file_and_texts_of_the_command_are_inputs(command, tmp_p
     of_file = command("--input", tmp_path / "in.txt")
     assert [answer["tokens"] for answer in of_file[1]] == [["Anna", "met", "민수"], ["in", "Paris"]]
     assert command("--text", "Anna met 민수", "--text", "in Paris") == of_file
+
+
+@pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_tables_are_read_and_written(command, tmp_path, ending, delimiter):
+    given, output = tmp_path / f"in.{ending}", tmp_path / f"out.{ending.upper()}"
+    with given.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(
+            [["text", "id"], ["Anna, met\t민수\nin Paris", "a"], ['in "Paris"', "b"]]
+        )
+    assert command("--input", given, "--output", output) == (0, [], "")
+    with output.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=delimiter))
+    texts = [{"id": "a", "text": "Anna, met\t민수\nin Paris"}, {"id": "b", "text": 'in "Paris"'}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    expected = command("--input", tmp_path / "in.jsonl")[1]
+    lists = [{key: value for key, value in answer.items() if isinstance(value, list)} for answer in expected]
+    assert [{key: json.loads(row[key]) for key in lists[0]} for row in rows] == lists
+    assert [(row["id"], row["text"]) for row in rows] == [("a", texts[0]["text"]), ("b", texts[1]["text"])]
+
+
+def test_a_table_has_a_column_for_each_probability_and_answers_of_one_kind() -> None:
+    answers = [{"id": "1", "label": "a,b", "probabilities": {"a,b": 0.75, "c": 0.25}}]
+    assert list(delimited.rows(answers, ",")) == ['id,label,"probabilities.a,b",probabilities.c', '1,"a,b",0.75,0.25']
+    with pytest.raises(UserError, match="answer '2' has the keys id, loss, the first one id, label, .*--format jsonl"):
+        list(delimited.rows([*answers, {"id": "2", "loss": 1.0}], ","))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "in.csv: an empty file; expected a row for each example"),
+        ("text\n", "in.csv: there is nothing in it"),
+        ("text,text\na,b\n", "in.csv:1: more than one column 'text'"),
+        ("text,when\na,b\n", "in.csv:2: input '0': unknown key 'when'; expected id, "),
+        ('text\na\n"b\n', "in.csv:"),
+    ],
+)
+def test_a_damaged_table_is_told_with_its_place(command, tmp_path, content, message):
+    (tmp_path / "in.csv").write_text(content)
+    code, _, error = command("--input", tmp_path / "in.csv")
+    assert code == 1 and message in error and error.startswith("error: ") and "\n" not in error
 
 
 def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, monkeypatch):

@@ -111,6 +111,7 @@ def test_dvc_shows_the_curves_and_the_figures(copy: Path) -> None:
     run(copy, "dvc", "plots", "show", "--out", "shown")
 
     html = (copy / "shown/index.html").read_text()
+    assert html.count("<script") >= 3 and not re.findall(r"<script[^>]+src", html)  # it needs no network
     for curve in ("loss", "learning_rate", "metrics_train_plots_metrics_validation_f1_tsv"):
         assert f'id = "{curve}"' in html
     figures = re.findall(r'<img src="(static/[^"]*)"', html)

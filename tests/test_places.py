@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.config import Config
+from dvc_render.vega import VegaRenderer
 from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
@@ -127,3 +129,10 @@ def test_hooks_need_no_network_and_run_what_the_environment_has() -> None:
     files = next(hook["files"] for hook in hooks if hook["id"] == "recipes")
     for name in ("params.yaml", "recipes/token_classification/wnut16.yaml", "finetrail/tasks/retrieval/settings.py"):
         assert re.search(files, name) and (ROOT / name).is_file()
+
+
+def test_the_page_of_dvc_plots_has_the_scripts_that_dvc_names() -> None:
+    page = (ROOT / ".dvc/plots/page.html").read_text(encoding="utf-8")
+    held = re.findall(r"<script>/\* ([\w-]+@[\d.]+),", page)
+    assert held == re.findall(r"npm/([\w-]+@[\d.]+)", VegaRenderer.SCRIPTS), "run python docs/plots_page.py"
+    assert Config(str(ROOT / ".dvc")).load_one("repo")["plots"]["html_template"] == "plots/page.html"

@@ -544,6 +544,13 @@ def test_headline_figure_has_room_for_any_score(values: list[float]) -> None:
     assert low <= min(values) and max(values) <= high and low < high
 
 
+@pytest.mark.parametrize(
+    ("values", "end"), [([0.04], 1), ([0.51, 0.2], 1), ([1.0], 1), ([112.3, 200.9], 500), ([18.0], 50), ([1.6], 2)]
+)
+def test_headline_figures_of_similar_scores_have_one_axis(values: list[float], end: float) -> None:
+    assert plots._limits(values) == plots._limits([0.98 * value for value in values]) == (0, end)
+
+
 def test_top_confusions_are_errors_by_count() -> None:
     rows = [("a", "a", 99), ("a", "b", 2), ("b", "a", 7), ("c", "a", 2)]
     got = page.top_confusions([{"reference": r, "prediction": p, "count": n} for r, p, n in rows])

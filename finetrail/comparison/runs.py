@@ -54,8 +54,24 @@ class Unavailable(UserError):
 def system(root: Path, name: str) -> System:
     """Find what a user named: TASK/RECIPE for its experiments, or revisions separated by commas; UserError if none."""
     if _commit(root, name) is None and layout.recipe_file(*_parts(name)).is_file():
-        return System(name, of_recipe(experiments(root), name, _settings(name)))
-    return System(name, [_run(root, one.strip()) for one in name.split(",")])
+        return System(name, by_seed(name, of_recipe(experiments(root), name, _settings(name))))
+    return System(name, by_seed(name, [_run(root, one.strip()) for one in name.split(",")]))
+
+
+def by_seed(name: str, runs: list[Run]) -> list[Run]:
+    """Return one run of each seed: of equal runs, such as an experiment and its commit, the first.
+
+    UserError where two runs of one seed differ: which of them stands for the system, only the user knows.
+    """
+    found: dict[int, Run] = {}
+    for run in runs:
+        first = found.setdefault(run.record["seed"], run)
+        if first.record != run.record:
+            raise UserError(
+                f"{name}: {first.name} and {run.name} both have the seed {run.record['seed']}, and their "
+                f"{layout.METRICS} differ; expected one run of a seed: name the runs, with commas between them"
+            )
+    return list(found.values())
 
 
 def experiments(root: Path) -> list[Run]:

@@ -32,11 +32,12 @@ def model_card(
     usage: str,
     onnx_usage: str,
     hub_repo: str | None,
+    folders: list[str],
 ) -> str:
     """Return the card; the records are the JSON files of the stages, as read, and usage and onnx_usage Python code.
 
-    onnx_usage finds session, tokenizer and config. Both examples name the model by hub_repo, or by a folder where that
-    is None.
+    folders are those of the models of several heads inside this one. onnx_usage finds session, tokenizer and config.
+    Both examples name the model by hub_repo, or by a folder where that is None.
     """
     metadata = _metadata(corpus, base_model, evaluation, library, pipeline_tag, hub_repo)
     return (
@@ -66,6 +67,7 @@ def model_card(
             adapter=(training.get("lora") or {}).get("keep", False),
             confidence=f"{evaluation['confidence'] * 100:.4g}%",
             hub_repo=hub_repo,
+            folders=folders,
         )
     )
 

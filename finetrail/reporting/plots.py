@@ -4,6 +4,7 @@ They are the files of metrics/plots, and what a page shows where its script does
 """
 
 import io
+import math
 import re
 import unicodedata
 import warnings
@@ -292,6 +293,15 @@ def _tick(value: float, _: int | None = None) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return where a bar's axis begins and ends: at 0 and 1 for scores that come near it, else a little beyond."""
+    """Return where a bar's axis begins and ends: at 0 and 1 for scores, else at the next 1, 2 or 5 of a decimal place.
+
+    So runs with scores of one size have one axis, and their figures can stand side by side.
+    """
     low, high = min(values), max(values)
-    return 1.18 * min(low, 0), 1.0 if 0.7 < high <= 1 else 1.18 * high if high > 0 else 1.0
+    return -_beyond(-low) if low < 0 else 0.0, 1.0 if high <= 1 else _beyond(high)
+
+
+def _beyond(value: float) -> float:
+    """Return the smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, ... that leaves a bar of this value some room."""
+    place = 10.0 ** math.floor(math.log10(1.18 * value))
+    return next(step * place for step in (1, 2, 5, 10) if step * place >= 1.18 * value)

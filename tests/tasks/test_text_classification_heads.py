@@ -172,6 +172,12 @@ def test_cards_tell_of_their_part() -> None:
 
 
 @pytest.mark.usefixtures("exported")
+def test_the_whole_models_card_asks_head_by_head() -> None:
+    card = (layout.EXPORTED / "README.md").read_text(encoding="utf-8")
+    assert "python -m finetrail.predict path/to/this/folder/parts/length --input" in card
+
+
+@pytest.mark.usefixtures("exported")
 def test_a_head_goes_on_where_the_multi_task_training_ended() -> None:
     folder, target = layout.EXPORTED / "parts/topic", {"problem": "single_label", "label_names": LABELS["topic"]}
     settings = load_recipe("text_classification", "toy").train

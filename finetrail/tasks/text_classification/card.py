@@ -23,14 +23,17 @@ def labels(target: dict[str, Any]) -> list[str]:
     return list(target["label_names"])
 
 
+def folders(target: dict[str, Any] | None) -> list[str]:
+    """Return the folder of each head's model inside the exported one; none where the model has one head."""
+    return [f"parts/{name}" for name in heads_of(target or {})]
+
+
 def usage(model: str, target: Any) -> str:
     """Return Python code that runs the exported model, or that of its first head; model is a Hub id or a folder."""
-    if heads := heads_of(target or {}):
-        folders = [f"parts/{name}" for name in heads]
-        model = f"{model}/{folders[0]}"
-        note = f"# A model for each head, which finetrail.predict takes too: {', '.join(folders)}\n"
-    else:
-        note = ""
+    note = ""
+    if of_heads := folders(target):
+        model = f"{model}/{of_heads[0]}"
+        note = f"# A model for each head, which finetrail.predict takes too: {', '.join(of_heads)}\n"
     if "candidates" in (target or {}):
         return (
             "from sentence_transformers import CrossEncoder\n"

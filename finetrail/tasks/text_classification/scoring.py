@@ -273,8 +273,10 @@ def _is_right(row: dict[str, Any]) -> bool:
 
 
 def _as_text(value: str | list[str] | float) -> str:
-    """Return a label, labels or a number as text."""
-    return ", ".join(value) if isinstance(value, list) else value if isinstance(value, str) else f"{value:.4g}"
+    """Return a label, labels or a number as text; of a number all digits that a model's fp32 has."""
+    if isinstance(value, float):
+        return np.format_float_positional(np.float32(value), trim="-")
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _label_statistic(references: list[str], predicted: list[str], settings: Evaluate) -> Statistic:

@@ -17,7 +17,7 @@ def usage(model: str, target: Any) -> str:
     return (
         "from transformers import pipeline\n"
         "\n"
-        f'tagger = pipeline("token-classification", model="{model}", aggregation_strategy="simple")\n'
+        f'tagger = pipeline("token-classification", model="{model}", aggregation_strategy="first")\n'
         'print(tagger("Ada Lovelace was born in London."))'
     )
 

@@ -1,0 +1,63 @@
+"""Turns CSV and TSV with a header line into inputs of a model, and answers into such a table."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetrail.corpus.raw import lines
+from finetrail.corpus.tables import delimited
+from finetrail.errors import UserError
+from finetrail.schema import CsvReader
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+def inputs(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (file and line, the row's fields by the names of the header)."""
+    [header] = csv.reader([next(lines(path, str(path), None), (1, ""))[1]], delimiter=delimiter)
+    columns: dict[str, Any] = {name: name for name in header}
+    reader = CsvReader(format="csv", columns=columns, delimiter=delimiter, quoting="minimal", encoding="utf-8")
+    for name, place, values in delimited(path, str(path), reader):
+        yield place, values if name is None else {"id": name} | values
+
+
+def rows(answers: Iterable[dict[str, Any]], delimiter: str) -> Iterator[str]:
+    """Yield a header and a row for each answer; UserError where one has other keys than the first.
+
+    What is a mapping has a column for each of its keys, such as probabilities.sport; a list is JSON in its field.
+    """
+    header: list[str] = []
+    for answer in answers:
+        fields = dict(_fields(answer))
+        if not header:
+            header = list(fields)
+            yield _row(header, delimiter)
+        if fields.keys() != set(header):
+            raise UserError(
+                f"answer {answer['id']!r} has the keys {', '.join(fields)}, the first one {', '.join(header)}; "
+                "expected inputs of one kind in a table, or --format jsonl"
+            )
+        yield _row([fields[name] for name in header], delimiter)
+
+
+FORMATS: dict[str, Callable[[Iterable[dict[str, Any]]], Iterator[str]]] = {
+    name: partial(rows, delimiter=delimiter) for name, delimiter in DELIMITERS.items()
+}
+
+
+def _fields(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in answer.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", one) for inner, one in value.items())
+        else:
+            yield key, json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
+
+
+def _row(fields: list[Any], delimiter: str) -> str:
+    line = io.StringIO()
+    csv.writer(line, delimiter=delimiter, lineterminator="").writerow(fields)
+    return line.getvalue()
