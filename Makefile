@@ -37,7 +37,7 @@ lint: installed   ## ruff and mypy
 check: installed   ## validate params.yaml and every recipe, without running anything
 	@python -m finetrail.params
 
-results: installed   ## run every recipe that needs no network, and keep its metrics file in docs/results
+results: installed   ## run every recipe that needs no network, and keep its record in docs/results
 	@python docs/results.py
 	@python docs/tables.py
 

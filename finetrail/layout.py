@@ -35,7 +35,7 @@ EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
-# metrics/: what people look at. Only METRICS is in Git.
+# metrics/: what people look at. Only RECORD and METRICS are in Git.
 TRAIN_HISTORY = Path("metrics/train")
 EVALUATION = Path("metrics/evaluation")
 EVALUATION_METRICS = EVALUATION / "metrics.json"
@@ -43,6 +43,8 @@ EVALUATION_ERRORS = EVALUATION / "errors.json"
 EXPORT_METRICS = Path("metrics/export.json")
 # Of the last run on this machine; in neither cache, so that equal runs stay equal.
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
+# What ran, on what, and all scores; and of that what DVC shows as metrics.
+RECORD = Path("metrics/record.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")

@@ -62,7 +62,7 @@ def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[P
     folder, printed = finished
 
     assert sorted(ran(printed)) == sorted(ALL)
-    metrics = json.loads((folder / "metrics/metrics.json").read_text())
+    metrics = json.loads((folder / "metrics/record.json").read_text())
     assert metrics["recipe"] == "toy" and 0 <= metrics["test"]["f1_low"] <= metrics["test"]["f1"]
     for name in ("model.safetensors", "onnx/model.onnx", "README.md", "tokenizer.json", "finetrail.json"):
         assert (folder / "data/exported" / name).is_file()
@@ -147,7 +147,7 @@ def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:
     printed = run(copy, "dvc", "exp", "run", "-S", "limit=8", "-S", "epochs=1")
 
     assert ran(printed) == ["tokenize", "teach", "train", "evaluate", "export", "report"]
-    metrics = json.loads((copy / "metrics/metrics.json").read_text())
+    metrics = json.loads((copy / "metrics/record.json").read_text())
     assert metrics["corpus"]["examples"] == {"train": 8, "validation": 8, "test": 8}
 
 

@@ -54,7 +54,7 @@ def inputs(task: str) -> list[dict[str, Any]]:
 
 
 def test_the_headline_has_an_interval_and_baselines(task: str) -> None:
-    metrics = read(layout.METRICS)
+    metrics = read(layout.RECORD)
     name = metrics["headline"]
     for split in ("validation", "test"):
         scores = metrics[split]
@@ -99,7 +99,7 @@ def test_two_runs_can_be_compared(task: str) -> None:
 
 def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> None:
     page = layout.REPORT.read_text(encoding="utf-8")
-    assert read(layout.METRICS)["headline"] in page
+    assert read(layout.RECORD)["headline"] in page
     for path in layout.EVALUATION.glob("*.csv"):
         assert path.stem.replace("_", " ").capitalize() in page
         assert len(pd.read_csv(path))
