@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run paper test lint check results docs lock
+.PHONY: help run paper test lint check results table docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -40,6 +40,11 @@ check: installed   ## validate params.yaml and every recipe, without running any
 results: installed   ## run every recipe that needs no network, and keep its record in docs/results
 	@python docs/results.py
 	@python docs/tables.py
+
+# DVC (3.67) shows every dependency and every setting that a stage reads, and cannot be told otherwise by a file. A name with a
+# slash is a dependency, or a setting that two recipes share; another corpus or base model is another recipe, which is a column.
+table: installed   ## all experiments, their scores and the settings in which they differ; FLAGS go to dvc exp show
+	@dvc exp show --only-changed --keep test --drop '.*/|(corpus|model|evaluate|export)\.' $(FLAGS)
 
 docs: installed   ## write the results, benchmarks and keys into the documents
 	@python docs/tables.py

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from finetrail import layout, numerics, params, stage, tasks
 from finetrail.evaluation import bootstrap, inference, splits
 from finetrail.evaluation.splits import Encoded
+from finetrail.progress import working
 
 HELD_OUT = ("validation", "test")
 BEFORE = "before_training"
@@ -81,7 +82,8 @@ def scores(
     }
     baselines = {}
     for split, encoded in data.held_out.items():
-        guesses = scoring.baselines(data.train, encoded, shared, target, settings)
+        with working(f"{split}: baselines"):
+            guesses = scoring.baselines(data.train, encoded, shared, target, settings)
         guesses |= {BEFORE: data.before[split]} if data.before else {}
         baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
     return found | {"baselines": baselines}

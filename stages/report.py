@@ -1,4 +1,4 @@
-"""Turns the records of all stages into record.json and metrics.json, which Git keeps, and a page and figures for people."""
+"""Turns the records of all stages into record.json and metrics.json, which Git keeps, and a page and its figures."""
 
 import csv
 from pathlib import Path

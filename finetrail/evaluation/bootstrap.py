@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from finetrail.progress import Bar
 from finetrail.schema import Bootstrap
 
 # Weights of resampled examples, [samples, n]: how often each example counts; to scores of shape [samples].
@@ -16,7 +17,8 @@ def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tu
     """Return (low, high) of each score over resamplings of n examples."""
     generator = np.random.default_rng(settings.seed)
     parts = []
-    for start in range(0, settings.samples, SAMPLES_AT_ONCE):
+    starts = range(0, settings.samples, SAMPLES_AT_ONCE)
+    for start in Bar(starts, desc="resample", unit=f"times {SAMPLES_AT_ONCE} samples"):
         size = min(SAMPLES_AT_ONCE, settings.samples - start)
         drawn = generator.integers(n, size=(size, n))
         parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in drawn])))

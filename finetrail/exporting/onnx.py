@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import Forward
+from finetrail.progress import working
 
 
 def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
@@ -34,7 +35,7 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
     with torch.no_grad():
         outputs = list(model(**sample).keys())
     try:
-        with _quiet():
+        with _quiet(), working("convert to ONNX"):
             program: Any = torch.onnx.export(
                 model,
                 kwargs=sample,
@@ -65,7 +66,7 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
     model = onnx.load(fp32)
     # onnxruntime 1.31 transposes Gemm's weights in place, then refuses them for the shapes that torch noted here.
     model.graph.ClearField("value_info")
-    with _quiet():
+    with _quiet(), working("quantize to int8"):
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 

@@ -42,7 +42,9 @@ def _difference(committed: Record, now: Record) -> str | None:
             told += f", {'inside' if low <= value <= high else 'outside'} its interval"
     causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
     if len(causes) > MOST_CAUSES:
-        causes[MOST_CAUSES - 1 :] = [f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff)"]
+        causes[MOST_CAUSES - 1 :] = [
+            f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff --targets metrics/record.json)"
+        ]
     return f"{told}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
 
 

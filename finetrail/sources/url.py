@@ -13,10 +13,10 @@ import requests
 import urllib3
 from fsspec.callbacks import TqdmCallback  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 
 from finetrail import schema
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.sources import archives
 from finetrail.sources.local import below
 from finetrail.sources.provenance import Fetched, hash_file, record, verify
@@ -147,7 +147,7 @@ def _save(response: requests.Response, part: Path) -> None:
             validator.write_text(unchanged, encoding="utf-8")
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
+    bar = Bar(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem)
     with bar, part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             file.write(chunk)
@@ -175,8 +175,9 @@ def _open_elsewhere(url: str, part: Path) -> None:
     """Copy a file of another protocol (s3, gs, ftp, file ...) through fsspec."""
     try:
         system, path = fsspec.url_to_fs(url)
-        bar = {"unit": "B", "unit_scale": True, "desc": part.stem, "disable": None}
-        system.get_file(path, part, callback=TqdmCallback(tqdm_kwargs=bar))
+        bar = {"unit": "B", "unit_scale": True, "desc": part.stem}
+        with TqdmCallback(tqdm_kwargs=bar, tqdm_cls=Bar) as progress:
+            system.get_file(path, part, callback=progress)
     except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
         raise UserError(f"{url}: {error}") from None
     except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError) as error:

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from dvclive import Live
-from tqdm.auto import tqdm
 
 from finetrail import stage
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.training.run import HISTORY, Run
 
 
 class Journal:
-    """A bar over updates on a terminal, one line an epoch, and curves by update, without timings.
+    """A bar over updates, one line an epoch, and curves by update, without timings.
 
     Reports have the Trainer's names: loss, grad_norm, learning_rate, and those of validation behind eval_. Where this
     process is not the main one, nothing is told or written.
@@ -28,7 +28,7 @@ class Journal:
         if self.main:
             # dvcyaml: DVCLive would append its plots to the project's dvc.yaml.
             self.live = Live(str(self.run.scratch / HISTORY), dvcyaml=None, save_dvc_exp=False, report=None)
-            self.bar = tqdm(total=updates, desc="train", unit="update", disable=None, leave=False)
+            self.bar = Bar(total=updates, desc="train", unit="updates")
         update = 0
         for update, report in earlier:
             self.report(update, report)

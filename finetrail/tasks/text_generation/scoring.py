@@ -13,6 +13,7 @@ from finetrail.evaluation import generation, inference
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
+from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
 
@@ -64,7 +65,8 @@ def predict(
             [texts[token] for token in block[name]] for name in ("references", "predictions")
         )
     samples = [
-        _sample(example, target, forward, tokenizer, settings) for example in _continued(split.examples, settings)
+        _sample(example, target, forward, tokenizer, settings)
+        for example in Bar(_continued(split.examples, settings), desc="continue", unit="samples")
     ]
     return pa.Table.from_pylist(blocks + samples, PREDICTIONS)
 
