@@ -52,6 +52,10 @@ class Params(Settings):
     recipe: Name = Field(description="recipes/TASK/RECIPE.yaml, without the ending")
     seed: int = Field(ge=0, lt=2**32, description="initial weights, dropout, order of batches")
     launcher: str = Field(min_length=1, description="what starts the train stage: python, accelerate launch, torchrun")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = Field(
+        description="where train sends its curves, beside metrics/train; null: nowhere. It changes no output, so no "
+        "stage depends on it, and nothing runs again for it"
+    )
     threads: int | None = Field(
         ge=1,
         description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "

@@ -138,7 +138,7 @@ def write_project(folder: Path, results: Results) -> None:
     (folder / recipe).parent.mkdir(parents=True)
     shutil.copy(PROJECT / recipe, folder / recipe)
     (folder / layout.PARAMS).write_text(
-        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\nthreads:\n"
+        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\ntrackers:\nthreads:\n"
         "lr:\nepochs:\nbatch_size:\nlimit:\n"
     )
     (folder / layout.GRAPH).write_text("stages:\n  report:\n    cmd: python -m stages.report\n")
