@@ -156,6 +156,15 @@ def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:
     assert metrics["corpus"]["examples"] == {"train": 8, "validation": 8, "test": 8}
 
 
+def test_the_exported_model_is_an_artifact_of_a_registry(copy: Path) -> None:
+    for tag in ("model@v1.0.0", "model#prod#1"):  # as GTO writes versions and stages
+        run(copy, "git", "tag", "--annotate", tag, "--message=release")
+
+    for name, options in {"newest": [], "version": ["--rev", "v1.0.0"], "stage": ["--stage", "prod"]}.items():
+        run(copy, "dvc", "artifacts", "get", str(copy), "model", *options, "--out", str(copy.parent / name))
+        assert digests(copy.parent / name, ".") == digests(copy / "data/exported", ".")
+
+
 def test_mending_the_score_never_retrains(copy: Path) -> None:
     scoring = copy / "finetrail/tasks/token_classification/scoring.py"
     text = scoring.read_text()

@@ -4,7 +4,6 @@ Nothing of it is an output of a stage: their files have times and names of machi
 """
 
 import json
-import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,7 +108,6 @@ def callback(tracker: str, run: str) -> TrainerCallback:
         made = TensorBoardCallback()
         made.logging_dir = f"{made.logging_dir}/{run}"
         return made
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # MLflow's database tells of each table
     return WandbCallback() if tracker == "wandb" else MLflowCallback()
 
 
@@ -128,6 +126,7 @@ def set_defaults(folder: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "MLFLOW_EXPERIMENT_NAME": PROJECT,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
     }
     given = {name: value for name, value in defaults.items() if os.environ.get(name, value) == value}
     os.environ.update(given)
