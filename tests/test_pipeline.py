@@ -138,14 +138,14 @@ def test_another_learning_rate_reruns_train_and_what_follows(copy: Path) -> None
 
     assert ran(printed) == ["train", "evaluate", "export", "report"]
     diff = json.loads(run(copy, "dvc", "metrics", "diff", "--all", "--json"))["metrics/metrics.json"]
-    assert list(diff) == ["best_baseline", "test.f1", "test.f1_high", "test.f1_low", "validation.f1"]
+    assert sorted(diff) == ["best_baseline", "test.f1", "test.f1_high", "test.f1_low", "validation.f1"]
     shown = [*shlex.split(re.findall(r"(dvc exp show .*) \$\(FLAGS\)", (ROOT / "Makefile").read_text())[0]), "--md"]
     columns = [name.strip() for name in run(copy, *shown).splitlines()[0].strip("|").split("|")]
     assert columns[:5] == ["Experiment", "Created", "test.f1", "test.f1_low", "test.f1_high"]
     assert "lr" in columns and len(columns) <= 12 and not any("/" in name for name in columns)
     assert run(copy, "git", "diff", "--stat", "--", "dvc.yaml") == ""
-    # Going back needs no run: DVC remembers.
-    assert ran(run(copy, "dvc", "exp", "run", "-S", "lr=null")) == []
+    # Going back needs no run but the report, which takes a second: DVC remembers no stage with an uncached record.json.
+    assert ran(run(copy, "dvc", "exp", "run", "-S", "lr=null")) == ["report"]
 
 
 def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:

@@ -5,9 +5,11 @@ Nothing of it is an output of a stage: their files have times and names of machi
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ class Arguments:
 class Trackers:
     """The trackers of params.yaml for one run; none is the default, and does nothing."""
 
-    def __init__(self, names: list[str], task: str, recipe: str, settings: dict[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], task: str, recipe: str, settings: dict[str, Any]) -> None:
         self.names, self.recipe = names, f"{task}/{recipe}"
         self.settings = {"task": task, "recipe": recipe} | settings
         self.callbacks: dict[str, TrainerCallback] = {}
@@ -137,9 +139,7 @@ def set_defaults(folder: Path) -> dict[str, str]:
 def close(tracker: str) -> None:
     """End what a callback leaves open until the process ends: another training may follow."""
     if tracker == "wandb":
-        import wandb
-
-        wandb.finish()
+        import_module("wandb").finish()
 
 
 def logs() -> Path:
