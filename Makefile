@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run join paper try test lint check results docs lock
+.PHONY: help run join paper try test lint check results table docs lock
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -44,9 +44,14 @@ lint: installed   ## ruff and mypy
 check: installed   ## validate params.yaml, every recipe and the DVC remotes, without running anything
 	@python -m finetrail.check
 
-results: installed   ## run every recipe that needs no network, and keep its metrics file in docs/results
+results: installed   ## run every recipe that needs no network, and keep its record in docs/results
 	@python docs/results.py
 	@python docs/tables.py
+
+# DVC (3.67) shows every dependency and every setting that a stage reads, and cannot be told otherwise by a file. A name with a
+# slash is a dependency, or a setting that two recipes share; another corpus or base model is another recipe, which is a column.
+table: installed   ## all experiments, their scores and the settings in which they differ; FLAGS go to dvc exp show
+	@dvc exp show --only-changed --keep test --drop '.*/|(corpus|model|evaluate|export)\.' $(FLAGS)
 
 docs: installed   ## write the results, benchmarks and keys into the documents, and the schemas for editors
 	@python docs/tables.py

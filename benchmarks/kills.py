@@ -83,8 +83,8 @@ def killed_in(stage: str, after: float, how: signal.Signals, project: Path, log:
 
 
 def results(project: Path) -> dict[str, str]:
-    """Return the hashes of all outputs, and the metrics in Git."""
-    return {name: (project / name).read_text() for name in ("dvc.lock", "metrics/metrics.json")}
+    """Return the hashes of all outputs, and the record in Git."""
+    return {name: (project / name).read_text() for name in ("dvc.lock", "metrics/record.json")}
 
 
 def survive(project: Path, seconds: dict[str, float], generator: random.Random, stages: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs recipes and keeps their metrics files in docs/results, from which docs/tables.py makes the tables.
+"""Runs recipes and keeps their records in docs/results, from which docs/tables.py makes the tables.
 
 python docs/results.py [TASK/RECIPE ...]    (or `make results`: every recipe whose corpus and model need no network)
 
@@ -52,7 +52,7 @@ def is_here(source: dict[str, str]) -> bool:
 
 
 def run(name: str, clone: Path) -> Path:
-    """Run one recipe in a clone of the last commit, and return its metrics file."""
+    """Run one recipe in a clone of the last commit, and return its record."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     shown = subprocess.run(["dvc", "cache", "dir"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     cache = (ROOT / shown.strip()).resolve()
@@ -65,7 +65,7 @@ def run(name: str, clone: Path) -> Path:
     params.update(task=task, recipe=recipe)
     yaml.dump(params, clone / "params.yaml")
     subprocess.run(["dvc", "repro"], cwd=clone, check=True)
-    return clone / "metrics/metrics.json"
+    return clone / "metrics/record.json"
 
 
 if __name__ == "__main__":

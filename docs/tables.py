@@ -20,7 +20,7 @@ from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
 from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
-# Copies of metrics.json: what stands in metrics/ changes with every experiment of whoever works here.
+# Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md")
 
@@ -32,7 +32,7 @@ def graph() -> str:
 
 
 def results() -> str:
-    """Return a row for each metrics file: the headline with its interval, and what it has to beat."""
+    """Return a row for each record: the headline with its interval, and what it has to beat."""
     rows = ["| recipe | base model | test examples | headline | best baseline | ONNX int8 | learning rate, epochs |",
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for path in RESULTS:
@@ -53,7 +53,7 @@ def results() -> str:
 
 
 def details() -> str:
-    """Return all scores of each metrics file on both held-out splits."""
+    """Return all scores of each record on both held-out splits."""
     parts = []
     for path in RESULTS:
         record = json.loads(path.read_text())

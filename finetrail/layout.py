@@ -41,7 +41,7 @@ EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
-# metrics/: what people look at. Only METRICS is in Git.
+# metrics/: what people look at. Only RECORD and METRICS are in Git.
 TRAIN_HISTORY = Path("metrics/train")
 CURVES = TRAIN_HISTORY / "plots/metrics"
 EVALUATION = Path("metrics/evaluation")
@@ -52,6 +52,8 @@ EXPORT_METRICS = Path("metrics/export.json")
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
 EXPORT_TIMINGS = Path("metrics/export_timings.json")
 TIMED_REPORT = Path("metrics/report_with_timings.html")
+# What ran, on what, and all scores; and of that what DVC shows as metrics.
+RECORD = Path("metrics/record.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")

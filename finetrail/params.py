@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,9 @@ OVERRIDES = {
     "batch_size": ("train", "batch_size"),
     "limit": ("tokenize", "limit"),
 }
+
+# Of each tracker. The package mlflow (3.17) is also its server, and refuses the pyarrow of this project.
+TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
 class Declared:
@@ -64,6 +68,10 @@ def validate() -> None:
             recipe = recipe.model_copy(update={section: changed})
     if problems := list(_contradictions(recipe, params.task)):
         raise UserError(f"{layout.PARAMS}: {'; '.join(problems)}")
+    for name in params.trackers or []:
+        if find_spec(name) is None:
+            install = f"pip install {TRACKER_PACKAGES[name]}"
+            raise UserError(f"{layout.PARAMS}: trackers: {name} is not installed; expected `{install}`, or none")
     environment.check(recipe.numerics, layout.recipe_file(params.task, params.recipe))
 
 

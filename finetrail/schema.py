@@ -63,6 +63,10 @@ class Params(Settings):
         description="what starts the train stage: python, accelerate launch, torchrun. A shell runs it: whoever may "
         "write params.yaml may run any program",
     )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = Field(
+        description="where train sends its curves, beside metrics/train; null: nowhere. It changes no output, so no "
+        "stage depends on it, and nothing runs again for it"
+    )
     threads: int | None = Field(
         ge=1,
         description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "

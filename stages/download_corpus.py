@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from finetrail import layout, schema, tasks
 from finetrail.corpus import readers, splits
 from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
+from finetrail.progress import Bar
 from finetrail.sources import Fetched, fetch, find, moving
 from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
@@ -40,7 +40,7 @@ def canonical_rows(
         return task.records(again, corpus) if hasattr(task, "records") else again()
 
     records = splits.assemble(corpus.splits, read)
-    for table, record in tqdm(records, desc="read", unit=" examples", disable=None, leave=False):
+    for table, record in Bar(records, desc="read", unit="examples"):
         renamed[table] += record.id in new_ids
         kept = slices(record, corpus)
         for of_table, row in task.rows(table, record, corpus, counts):

@@ -15,6 +15,7 @@ from finetrail import layout, numerics, params, stage, tasks
 from finetrail.evaluation import bootstrap, inference, slices, splits
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
+from finetrail.progress import working
 
 HELD_OUT = ("validation", "test")
 FINAL_SPLIT = "test"
@@ -86,7 +87,8 @@ def scores(
     }
     baselines = {}
     for split, encoded in data.held_out.items():
-        guesses = scoring.baselines(data.train, encoded, shared, target, settings)
+        with working(f"{split}: baselines"):
+            guesses = scoring.baselines(data.train, encoded, shared, target, settings)
         guesses |= {BEFORE: data.before[split]} if data.before else {}
         baselines[split] = {name: scoring.score(guess, target, settings) for name, guess in guesses.items()}
     return found | {"baselines": baselines}

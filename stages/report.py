@@ -1,4 +1,4 @@
-"""Turns the records of all stages into metrics/metrics.json, which Git keeps, and a page and figures for people."""
+"""Turns the records of all stages into record.json and metrics.json, which Git keeps, and a page and its figures."""
 
 from finetrail import layout
 from finetrail.params import load
@@ -11,8 +11,9 @@ def main() -> None:
     """Assemble the record, the page, and its figures as files."""
     params = load("report")
     results = read_results()
-    with outputs(layout.METRICS, layout.REPORT, layout.PLOTS) as [metrics, html, plots]:
-        write_json(metrics, summary.summarize(params.task, params.recipe, results))
+    with outputs(layout.RECORD, layout.METRICS, layout.REPORT, layout.PLOTS) as [record, metrics, html, plots]:
+        write_json(record, summary.summarize(params.task, params.recipe, results))
+        write_json(metrics, summary.metrics(results.evaluation))
         html.write_text(page.render(params.task, params.recipe, results), encoding="utf-8")
         plots.mkdir()
         for name, svg in page.figures(results).items():

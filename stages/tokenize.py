@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
 from finetrail import layout, params, stage, tasks
 from finetrail.encoding.engines import Batch, Features, OrderedMap, ordered_map
 from finetrail.errors import UserError
+from finetrail.progress import Bar, working
 from finetrail.schema import Tokenize
 
 EXAMPLES_A_BATCH = 4096  # bounds memory, whatever the size of the corpus
@@ -26,11 +26,12 @@ def main() -> None:
     """Encode every table with the base model's tokenizer, and keep that as it was used."""
     declared = params.load("tokenize")
     task, settings = tasks.module(declared.task, "encoding"), declared.tokenize
-    tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
-    target = task.target(train(), settings)
-    encoder = task.Encoder(tokenizer, target, settings)
-    if hasattr(encoder, "survey"):
-        encoder.survey(lambda table: pq.read_table(layout.table_file(layout.CORPUS, table)))
+    with working("look through train"):
+        tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
+        target = task.target(train(), settings)
+        encoder = task.Encoder(tokenizer, target, settings)
+        if hasattr(encoder, "survey"):
+            encoder.survey(lambda table: pq.read_table(layout.table_file(layout.CORPUS, table)))
     engine = ordered_map(settings.engine, settings.num_proc)
     with stage.outputs(layout.TOKENIZED) as [folder], engine as mapped:
         folder.mkdir()
@@ -41,7 +42,8 @@ def main() -> None:
             parts = part_rows(path, rows)
             features = encoded(encoder, table, Batches(path, rows, EXAMPLES_A_BATCH), parts, mapped)
             columns = schema.append(pa.field(layout.PART, pa.string())) if parts else schema
-            counts[table] = write(features, columns, folder / layout.features_file(table).name)
+            examples = row_count(path) if rows is None else len(rows)
+            counts[table] = write(features, columns, folder / layout.features_file(table).name, examples)
             if table not in layout.SPLITS and rows is not None and (left_out := row_count(path) - len(rows)):
                 counts[table]["left_out_by_limit"] = left_out
             log_counts(table, counts[table])
@@ -87,13 +89,15 @@ def encoded(
             raise UserError(f"tokenize: {table} of {part}: {encoder.nothing(counts)}")
 
 
-def write(features: Iterable[Features], schema: pa.Schema, path: Path) -> dict[str, int]:
-    """Write the features of one table as an Arrow stream, batch by batch, and return the sum of their counts."""
+def write(features: Iterable[Features], schema: pa.Schema, path: Path, examples: int) -> dict[str, int]:
+    """Write the features of so many examples as an Arrow stream, batch by batch, and return the sum of their counts."""
     counts: Counter[str] = Counter()
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch, of_batch in tqdm(features, desc=path.stem, unit="batch", disable=None, leave=False):
+    bar = Bar(total=examples, desc=path.stem, unit="examples")
+    with bar, pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for batch, of_batch in features:
             writer.write_table(batch)
             counts.update(of_batch)
+            bar.update(of_batch["examples"])
     return dict(counts)
 
 

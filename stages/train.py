@@ -32,6 +32,7 @@ from finetrail.training import (
     memory,
     mixing,
     packing,
+    trackers,
     trainer,
 )
 from finetrail.training.determinism import make_deterministic
@@ -69,6 +70,7 @@ def main() -> None:
         scratch=scratch(declared),
         piece_size=settings.piece_size,
         mixture=mixture(train, settings, declared.seed),
+        trackers=tracked(declared),
     )
     started = time.perf_counter()
     model, record = fit(lambda: build_model(task, target, settings, train, declared.seed), run)
@@ -84,6 +86,13 @@ def main() -> None:
             f"train: {record['updates']} updates in {record['precision']} on {used}, kept update "
             f"{record['best_update']} with {record['best_metric']} {record['best_value']:.4f} on validation"
         )
+
+
+def tracked(declared: params.Declared) -> trackers.Trackers:
+    """Return what curves are sent to, which no stage depends on: it changes no output."""
+    names = params.load_params().trackers or []
+    settings = {"seed": declared.seed, "numerics": declared.numerics} | declared.train.model_dump(mode="json")
+    return trackers.Trackers(names, declared.task, declared.recipe, settings)
 
 
 def mixture(train: Dataset, settings: Any, seed: int) -> mixing.Mixture | None:

@@ -58,7 +58,7 @@ def changed(**changes: Any) -> dict[str, Any]:
             "other numerics of the evaluation (not recorded there, fast here), "
             "other CPU of the evaluation (not recorded there, one here), "
             "other CPU instructions of the evaluation (not recorded there, avx512_bf16 here), "
-            "and 3 more (dvc metrics diff)",
+            "and 3 more (dvc metrics diff --targets metrics/record.json)",
         ),
         ({"recipe": "mine"}, None),
         ({"headline": "accuracy"}, None),

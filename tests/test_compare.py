@@ -94,7 +94,7 @@ def test_equal_runs_of_a_seed_count_once_and_others_are_refused() -> None:
 
 
 def test_a_run_is_of_its_recipe_whatever_auto_became() -> None:
-    committed = json.loads(Path("metrics/metrics.json").read_text())
+    committed = json.loads(Path("metrics/record.json").read_text())
     name = f"{committed['task']}/{committed['recipe']}"
     assert committed["train"]["execution"] != "auto"
     assert runs.of_recipe([Run("HEAD", None, committed)], name, runs._settings(name))
@@ -107,7 +107,7 @@ def test_experiments_are_read_from_their_commits(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(content: dict[str, Any] | None) -> str:
-        file = tmp_path / "metrics/metrics.json"
+        file = tmp_path / "metrics/record.json"
         file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
         if content is not None:

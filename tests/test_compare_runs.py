@@ -72,7 +72,7 @@ class Project:
         self.write("data/corpus/train.parquet", pa.table({"id": [name], "text": ["text"], "label": ["bad"]}))
         self.write("data/tokenized/target.json", {"problem": "single_label", "label_names": LABELS})
         score = accuracy_score(TRUE, predictions)
-        self.write("metrics/metrics.json", record(seed, float(score)))
+        self.write("metrics/record.json", record(seed, float(score)))
         self.write("metrics/train/plots/metrics/validation/accuracy.tsv", f"step\taccuracy\n10\t0.1\n20\t{score}\n")
         with Repo(str(self.root)) as repo:
             repo.add(str(self.root / "metrics" / "train"))
@@ -242,9 +242,9 @@ def test_what_cannot_be_had_is_told(project: Project, told: Callable[..., str]) 
     message = refused(told, "one", "two")
     assert message.startswith("one: data/predictions.parquet: ") and "in a remote" in message
     assert "nobody: no such revision" in refused(told, "one", "nobody")
-    project.git("rm", "--quiet", "metrics/metrics.json")
+    project.git("rm", "--quiet", "metrics/record.json")
     project.git("commit", "--quiet", "--message", "none")
-    assert "HEAD: metrics/metrics.json is missing in it" in refused(told, "one", "HEAD")
+    assert "HEAD: metrics/record.json is missing in it" in refused(told, "one", "HEAD")
 
 
 def test_seeds_alone_are_compared_where_predictions_are_missing(project: Project, told: Callable[..., str]) -> None:

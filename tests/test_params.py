@@ -47,7 +47,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> None:
     (folder / "params.yaml").write_text(
-        "task: retrieval\nrecipe: bbc-headlines\nseed: 1\nlauncher: python\nthreads:\n"
+        "task: retrieval\nrecipe: bbc-headlines\nseed: 1\nlauncher: python\ntrackers:\nthreads:\n"
         "lr:\nepochs:\nbatch_size: 1\nlimit:\n"
     )
     with pytest.raises(UserError, match=r"^params.yaml: train.batch_size: 1 leaves a query without other documents"):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[P
     folder, printed = finished
 
     assert sorted(ran(printed)) == sorted(ALL)
-    metrics = json.loads((folder / "metrics/metrics.json").read_text())
+    metrics = json.loads((folder / "metrics/record.json").read_text())
     assert metrics["recipe"] == "toy" and 0 <= metrics["test"]["f1_low"] <= metrics["test"]["f1"]
     for name in ("model.safetensors", "onnx/model.onnx", "README.md", "tokenizer.json", "finetrail.json"):
         assert (folder / "data/exported" / name).is_file()
@@ -137,19 +138,32 @@ def test_another_learning_rate_reruns_train_and_what_follows(copy: Path) -> None
     printed = run(copy, "dvc", "exp", "run", "-S", "lr=2e-3")
 
     assert ran(printed) == ["train", "evaluate", "export", "report"]
-    diff = json.loads(run(copy, "dvc", "metrics", "diff", "--json"))["metrics/metrics.json"]
-    assert diff["train.lr"] == {"old": 0.01, "new": 0.002, "diff": -0.008}
+    diff = json.loads(run(copy, "dvc", "metrics", "diff", "--all", "--json"))["metrics/metrics.json"]
+    assert sorted(diff) == ["best_baseline", "test.f1", "test.f1_high", "test.f1_low", "validation.f1"]
+    shown = [*shlex.split(re.findall(r"(dvc exp show .*) \$\(FLAGS\)", (ROOT / "Makefile").read_text())[0]), "--md"]
+    columns = [name.strip() for name in run(copy, *shown).splitlines()[0].strip("|").split("|")]
+    assert columns[:5] == ["Experiment", "Created", "test.f1", "test.f1_low", "test.f1_high"]
+    assert "lr" in columns and len(columns) <= 12 and not any("/" in name for name in columns)
     assert run(copy, "git", "diff", "--stat", "--", "dvc.yaml") == ""
-    # Going back needs no run: DVC remembers.
-    assert ran(run(copy, "dvc", "exp", "run", "-S", "lr=null")) == []
+    # Going back needs no run but the report, which takes a second: DVC remembers no stage with an uncached record.json.
+    assert ran(run(copy, "dvc", "exp", "run", "-S", "lr=null")) == ["report"]
 
 
 def test_a_quick_look_reruns_from_tokenize(copy: Path) -> None:
     printed = run(copy, "dvc", "exp", "run", "-S", "limit=8", "-S", "epochs=1")
 
     assert ran(printed) == ["tokenize", "teach", "train", "evaluate", "export", "report"]
-    metrics = json.loads((copy / "metrics/metrics.json").read_text())
+    metrics = json.loads((copy / "metrics/record.json").read_text())
     assert metrics["corpus"]["examples"] == {"train": 8, "validation": 8, "test": 8}
+
+
+def test_the_exported_model_is_an_artifact_of_a_registry(copy: Path) -> None:
+    for tag in ("model@v1.0.0", "model#prod#1"):  # as GTO writes versions and stages
+        run(copy, "git", "tag", "--annotate", tag, "--message=release")
+
+    for name, options in {"newest": [], "version": ["--rev", "v1.0.0"], "stage": ["--stage", "prod"]}.items():
+        run(copy, "dvc", "artifacts", "get", str(copy), "model", *options, "--out", str(copy.parent / name))
+        assert digests(copy.parent / name, ".") == digests(copy / "data/exported", ".")
 
 
 def test_mending_the_score_never_retrains(copy: Path) -> None:

@@ -669,7 +669,7 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
 
     assert sizes(folder) == [40, 10, 15]
     assert scheme(folder) == "none" and labels(folder) == NEWS_LABELS["pos_tags"]
-    metrics = read_json(folder / "metrics/metrics.json")
+    metrics = read_json(folder / "metrics/record.json")
     assert (metrics["recipe"], metrics["headline"], metrics["train"]["epochs"]) == ("conll2003-pos", "accuracy", 1)
     test = metrics["test"]
     assert set(test) == {f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")}

@@ -140,7 +140,7 @@ def write_project(folder: Path, results: Results) -> None:
     (folder / recipe).parent.mkdir(parents=True)
     shutil.copy(PROJECT / recipe, folder / recipe)
     (folder / layout.PARAMS).write_text(
-        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\nthreads:\n"
+        "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\ntrackers:\nthreads:\n"
         "lr:\nepochs:\nbatch_size:\nlimit:\n"
     )
     (folder / layout.GRAPH).write_text("stages:\n  report:\n    cmd: python -m stages.report\n")
@@ -216,7 +216,7 @@ def html() -> str:
     return render(make_results())
 
 
-# --- metrics.json -------------------------------------------------------------------------------------------------
+# --- record.json and metrics.json ---------------------------------------------------------------------------------
 
 
 def test_summary_tells_what_ran_on_what_and_how_well() -> None:
@@ -264,6 +264,22 @@ def test_summary_leaves_out_what_a_task_does_not_have() -> None:
     results.export.clear()
     got = summary.summarize("t", "r", results)
     assert not {"baselines", "validation", "export"} & set(got)
+
+
+def test_metrics_are_the_few_scores_that_tell_runs_apart_the_headline_first() -> None:
+    evaluation = make_results().evaluation
+    got = summary.metrics(evaluation)
+    assert list(got) == ["test", "validation", "best_baseline"]
+    assert list(got["test"].items()) == [("f1", 0.402136), ("f1_low", 0.361936), ("f1_high", 0.441036)]
+    assert got["validation"] == {"f1": float(f"{evaluation['validation']['f1']:.6g}")}
+    assert got["best_baseline"] == 0.1134
+    evaluation["beside"] = ["precision"]
+    evaluation["parts"] = {"bbc": evaluation | {"test": {"f1": 0.25, "precision": 1.0}}}
+    del evaluation["baselines"], evaluation["validation"]
+    got = summary.metrics(evaluation)
+    assert list(got) == ["test", "parts"]
+    assert list(got["test"]) == ["f1", "f1_low", "f1_high", "precision"]
+    assert got["parts"] == {"bbc": {"test": {"f1": 0.25}}}
 
 
 @pytest.mark.parametrize(
@@ -745,7 +761,8 @@ def test_stage_writes_record_page_and_figures_and_the_last_words_are_three_lines
     monkeypatch.chdir(tmp_path)
     assert records.read_results() == results
     report.main()
-    assert json.loads(layout.METRICS.read_text()) == summary.summarize("token_classification", "wnut16", results)
+    assert json.loads(layout.RECORD.read_text()) == summary.summarize("token_classification", "wnut16", results)
+    assert json.loads(layout.METRICS.read_text()) == summary.metrics(results.evaluation)
     assert layout.REPORT.read_text(encoding="utf-8") == render(results)
     drawn = {f"{name}.svg": f"{svg}\n" for name, svg in page.figures(results).items()}
     assert {path.name: path.read_text(encoding="utf-8") for path in layout.PLOTS.iterdir()} == drawn
@@ -765,14 +782,14 @@ def test_the_last_words_compare_with_git(
     monkeypatch.chdir(tmp_path)
     report.main()
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for command in (["init", "--quiet"], ["add", "metrics/metrics.json"], ["commit", "--quiet", "--message=x"]):
+    for command in (["init", "--quiet"], ["add", "metrics/record.json"], ["commit", "--quiet", "--message=x"]):
         subprocess.run([*git, *command], check=True)
     capsys.readouterr()
     last_words.main()
     assert "\nIn Git:  the same scores, in every digit\n" in capsys.readouterr().err
-    metrics = json.loads(layout.METRICS.read_text())
-    metrics["test"]["f1"] += 0.01
-    layout.METRICS.write_text(json.dumps(metrics))
+    record = json.loads(layout.RECORD.read_text())
+    record["test"]["f1"] += 0.01
+    layout.RECORD.write_text(json.dumps(record))
     last_words.main()
     assert "\nIn Git:  f1 differs from Git's 0.402 by +0.010, inside its interval: " in capsys.readouterr().err
 
@@ -785,6 +802,7 @@ def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONHASHSEED": hash_seed}
         subprocess.run([sys.executable, "-m", "stages.report"], cwd=folder, env=environment, check=True, timeout=60)
         files = (
+            layout.RECORD,
             layout.METRICS,
             layout.REPORT,
             *(layout.PLOTS / name for name in sorted(os.listdir(folder / layout.PLOTS))),
@@ -828,7 +846,7 @@ def test_a_missing_record_is_told_in_one_line(tmp_path: Path, monkeypatch: pytes
     layout.EVALUATION_METRICS.unlink()
     with pytest.raises(UserError, match=r"metrics/evaluation/metrics\.json is missing; .* `dvc repro`"):
         report.main()
-    assert not any(path.exists() for path in (layout.METRICS, layout.REPORT, layout.PLOTS))
+    assert not any(path.exists() for path in (layout.RECORD, layout.METRICS, layout.REPORT, layout.PLOTS))
 
 
 def test_the_figures_of_an_earlier_run_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

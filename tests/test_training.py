@@ -1,6 +1,7 @@
 """Training a tiny model: the same bytes from the same seed, the best checkpoint, honest curves, errors in one line."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from finetrail.tasks.token_classification import encoding, modeling
 from finetrail.tasks.token_classification.settings import Tokenize, Train
 from finetrail.training import batching, journal
 from finetrail.training.determinism import make_deterministic
+from finetrail.training.trackers import Trackers
 from stages import download_corpus, download_model, evaluate, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
@@ -60,7 +62,12 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
     """Return the function that trains with the toy settings and changes to them, in tmp_path / "scratch"."""
 
     def go(
-        seed: int = 0, validation: Any = None, reduce: Any = modeling.reduce, dropout: bool = True, **changes: Any
+        seed: int = 0,
+        validation: Any = None,
+        reduce: Any = modeling.reduce,
+        dropout: bool = True,
+        tracked: tuple[str, ...] = (),
+        **changes: Any,
     ) -> tuple[Any, dict[str, Any]]:
         shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
         AcceleratorState._reset_state(reset_partial_state=True)  # of the last run, in another precision
@@ -93,6 +100,7 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
                 seed=seed,
                 scratch=tmp_path / "scratch",
                 piece_size=settings.batch_size,
+                trackers=Trackers(list(tracked), "task", "recipe", settings.model_dump(mode="json")),
             ),
         )
 
@@ -264,6 +272,24 @@ def test_curves_have_global_updates_and_no_timings(run: Run, curve: Any, tmp_pat
     assert list(curve("train/loss")) == [1, 5, UPDATES, 10, 2 * UPDATES]  # at the end of an epoch too
     assert list(curve("validation/loss")) == [UPDATES, 2 * UPDATES]
     assert json.loads((history / "metrics.json").read_text()).keys() == {"train", "validation", "step"}
+
+
+def test_tensorboard_gets_the_same_curves_and_changes_nothing(
+    run: Run, curve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="an extra")
+    plain = weights(run(log_steps=5)[0])
+    monkeypatch.setattr(os, "environ", {**os.environ, "TENSORBOARD_LOGGING_DIR": str(tmp_path / "events")})
+    assert equal(plain, weights(run(log_steps=5, tracked=("tensorboard",))[0]))
+    [folder] = {path.parent for path in tmp_path.glob("events/task/recipe/*/events*")}
+    events = reader.EventAccumulator(str(folder)).Reload()
+    names = {"train/loss": "train/loss", "train/learning_rate": "train/lr", "train/grad_norm": "train/grad_norm"}
+    scores = {
+        f"eval/{name}": f"validation/{name}" for name in ("accuracy", "f1", "loss", "macro_f1", "precision", "recall")
+    }
+    assert sorted(events.Tags()["scalars"]) == sorted(names | scores)
+    for theirs, ours in (names | scores).items():
+        assert {event.step: event.value for event in events.Scalars(theirs)} == pytest.approx(curve(ours), rel=1e-6)
 
 
 def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> None:

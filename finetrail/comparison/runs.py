@@ -26,13 +26,13 @@ EXPERIMENTS = "refs/exps"
 # Where DVC keeps what is queued or running; no finished run is there.
 UNFINISHED = ("refs/exps/exec", "refs/exps/stash", "refs/exps/celery")
 
-# Content of a metrics.json.
+# Content of a record.json.
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its metrics.json, and the Git commit that has it (None: the workspace)."""
+    """A finished run: its record.json, and the Git commit that has it (None: the workspace)."""
 
     name: str
     revision: str | None
@@ -69,7 +69,7 @@ def by_seed(name: str, runs: list[Run]) -> list[Run]:
         if first.record != run.record:
             raise UserError(
                 f"{name}: {first.name} and {run.name} both have the seed {run.record['seed']}, and their "
-                f"{layout.METRICS} differ; expected one run of a seed: name the runs, with commas between them"
+                f"{layout.RECORD} differ; expected one run of a seed: name the runs, with commas between them"
             )
     return list(found.values())
 
@@ -157,9 +157,9 @@ def opened(root: Path, run: Run) -> Iterator[Files]:
 
 def _run(root: Path, name: str) -> Run:
     if name == WORKSPACE:
-        if not (root / layout.METRICS).is_file():
-            raise UserError(f"{WORKSPACE}: {layout.METRICS} is missing; expected a finished run: `dvc repro`")
-        return Run(name, None, json.loads((root / layout.METRICS).read_text(encoding="utf-8")))
+        if not (root / layout.RECORD).is_file():
+            raise UserError(f"{WORKSPACE}: {layout.RECORD} is missing; expected a finished run: `dvc repro`")
+        return Run(name, None, json.loads((root / layout.RECORD).read_text(encoding="utf-8")))
     commit = _commit(root, name)
     if commit is None:
         raise UserError(
@@ -168,7 +168,7 @@ def _run(root: Path, name: str) -> Run:
         )
     record = _committed(root, commit)
     if record is None:
-        raise UserError(f"{name}: {layout.METRICS} is missing in it; expected a revision whose run is finished")
+        raise UserError(f"{name}: {layout.RECORD} is missing in it; expected a revision whose run is finished")
     return Run(name, commit, record)
 
 
@@ -185,9 +185,9 @@ def _commit(root: Path, name: str) -> str | None:
 
 
 def _committed(root: Path, revision: str) -> Record | None:
-    """Return metrics.json of a commit; None where it has none, or one that is no JSON."""
+    """Return record.json of a commit; None where it has none, or one that is no JSON."""
     try:
-        return dict(json.loads(_git(root, "show", f"{revision}:./{layout.METRICS.as_posix()}")))
+        return dict(json.loads(_git(root, "show", f"{revision}:./{layout.RECORD.as_posix()}")))
     except (subprocess.CalledProcessError, ValueError):
         return None
 

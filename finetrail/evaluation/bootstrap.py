@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from finetrail.progress import Bar
 from finetrail.schema import Bootstrap
 
 # Weights of resampled examples, [samples, n]: how often each example counts; to scores of shape [samples].
@@ -25,7 +26,8 @@ def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int 
     """Return each score [samples] of so many examples that are drawn out of n with replacement; of n, by default."""
     generator = np.random.default_rng(seed)
     parts = []
-    for start in range(0, samples, SAMPLES_AT_ONCE):
+    starts = range(0, samples, SAMPLES_AT_ONCE)
+    for start in Bar(starts, desc="resample", unit=f"times {SAMPLES_AT_ONCE} samples", delay=1):
         rows = generator.integers(n, size=(min(SAMPLES_AT_ONCE, samples - start), n if drawn is None else drawn))
         parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

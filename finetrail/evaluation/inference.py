@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from finetrail.encoding import padding, ragged
+from finetrail.progress import Bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,9 +163,7 @@ def batches(
     starts = ragged.bounds(lengths)[:-1]
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
-    for start in tqdm(
-        range(0, len(order), batch_size), desc="predict", unit="batch", delay=1, disable=None, leave=False
-    ):
+    for start in Bar(range(0, len(order), batch_size), desc="predict", unit="batches", delay=1):
         rows = order[start : start + batch_size]
         sizes = lengths[rows]
         inputs = {"attention_mask": padding.filled(np.ones(sizes.sum(), dtype=np.int64), sizes, 0)}

@@ -5,6 +5,7 @@ from pathlib import Path
 import huggingface_hub
 
 from finetrail.hub_errors import told
+from finetrail.progress import working
 
 
 def push(folder: Path, repo: str, private: bool) -> str:
@@ -13,7 +14,7 @@ def push(folder: Path, repo: str, private: bool) -> str:
     A push of what is already there makes no new commit. UserError where the Hub refuses or cannot be reached.
     """
     huggingface_hub.logging.set_verbosity_error()
-    with told(f"push to {repo}"):
+    with told(f"push to {repo}"), working(f"push to {repo}", has_bar=True):
         api = huggingface_hub.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         return api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export from finetrail").commit_url

@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import PAST, POSITIONS, PRESENT
+from finetrail.progress import working
 
 BATCH, LENGTH, PAST_LENGTH, TOTAL_LENGTH = (
     torch.export.Dim(name)
@@ -51,7 +52,7 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
     past = _keys_and_values(model)
     traced = _with_past(model, past) if past else _without_past(model, inputs)
     try:
-        with _quiet():
+        with _quiet(), working("convert to ONNX"):
             program: Any = torch.onnx.export(
                 traced.module,
                 kwargs=traced.sample,
@@ -157,7 +158,7 @@ def quantize_int8(fp32: Path, int8: Path) -> None:
     model = onnx.load(fp32)
     # onnxruntime 1.31 transposes Gemm's weights in place, then refuses them for the shapes that torch noted here.
     model.graph.ClearField("value_info")
-    with _quiet():
+    with _quiet(), working("quantize to int8"):
         quantize_dynamic(model, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 

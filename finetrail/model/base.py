@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from finetrail import json_errors
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
 from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
@@ -35,7 +36,7 @@ def copy_verified(fetched: Fetched, target: Path) -> None:
     _check_configs(source, tokenizer, where)
     weights = _check_weights(source, [name for name in names if name.endswith(".safetensors")], where)
     others = [name for name in names if name not in tokenizer and not name.endswith(".safetensors")]
-    for name in (*others, *weights):
+    for name in Bar([*others, *weights], desc="copy", unit="files"):
         _copy(source / name, target / "weights" / name)
     for name in (CONFIG, *tokenizer):
         _copy(source / name, target / "tokenizer" / name)

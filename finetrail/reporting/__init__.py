@@ -1,1 +1,1 @@
-"""What people read of a run: metrics.json, the figures and the page."""
+"""What people read of a run: record.json, metrics.json, the figures and the page."""

@@ -16,7 +16,7 @@ def main() -> None:
     """Log the lines."""
     stage.log(f"\nResult:  {summary.sentence(stage.read_json(layout.EVALUATION_METRICS))}")
     committed = read_committed()
-    compared = difference(committed, stage.read_json(layout.METRICS)) if committed else None
+    compared = difference(committed, stage.read_json(layout.RECORD)) if committed else None
     if compared:
         stage.log(f"In Git:  {compared}")
     stage.log(f"Look at: {layout.REPORT} in a browser; the model is in {layout.EXPORTED}, with a README.md")
@@ -24,8 +24,8 @@ def main() -> None:
 
 
 def read_committed() -> dict[str, Any] | None:
-    """Return metrics.json of the last commit; None where there is none."""
-    show = ["git", "show", f"HEAD:./{layout.METRICS.as_posix()}"]
+    """Return record.json of the last commit; None where there is none."""
+    show = ["git", "show", f"HEAD:./{layout.RECORD.as_posix()}"]
     done = subprocess.run(show, capture_output=True, check=False)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None

@@ -1,12 +1,12 @@
-"""Turns the metrics.json of Git and that of a run into one sentence that says how they differ, and why."""
+"""Turns the record.json of Git and that of a run into one sentence that says how they differ, and why."""
 
 from typing import Any
 
 from finetrail.reporting.summary import FINAL_SPLIT
 
-Metrics = dict[str, Any]
+Record = dict[str, Any]
 
-# Parts of metrics.json that say what was computed and with what; the others are scores.
+# Parts of record.json that say what was computed and with what; the others are scores.
 SETTINGS = ("seed", "model", "corpus", "tokenize", "train")
 MACHINES = ("machine", "machine_of_evaluation")
 # Of the train part: what came out of training.
@@ -15,7 +15,7 @@ MOST_CAUSES = 4  # of a line that people read
 WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU", "cuda": "CUDA"}
 
 
-def difference(committed: Metrics, now: Metrics) -> str | None:
+def difference(committed: Record, now: Record) -> str | None:
     """Return how a run's scores differ from the committed ones of the same recipe, and what may be the cause.
 
     None where they are of different recipes, or Git's is of an earlier form.
@@ -26,7 +26,7 @@ def difference(committed: Metrics, now: Metrics) -> str | None:
         return None
 
 
-def _difference(committed: Metrics, now: Metrics) -> str | None:
+def _difference(committed: Record, now: Record) -> str | None:
     if any(committed.get(key) != now[key] for key in ("task", "recipe", "headline")):
         return None
     if committed == now:
@@ -42,18 +42,20 @@ def _difference(committed: Metrics, now: Metrics) -> str | None:
             told += f", {'inside' if low <= value <= high else 'outside'} its interval"
     causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
     if len(causes) > MOST_CAUSES:
-        causes[MOST_CAUSES - 1 :] = [f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff)"]
+        causes[MOST_CAUSES - 1 :] = [
+            f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff --targets metrics/record.json)"
+        ]
     return f"{told}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
 
 
-def _changes(committed: Metrics, now: Metrics, parts: tuple[str, ...]) -> list[str]:
+def _changes(committed: Record, now: Record, parts: tuple[str, ...]) -> list[str]:
     """Return "other KEY (A there, B here)" for each value of these parts that is not the same."""
     there, here = _flat(committed, parts), _flat(now, parts)
     keys = [key for key in here | there if there.get(key) != here.get(key) and key.rpartition(".")[2] not in RESULTS]
     return [f"other {_words(key)} ({_shown(there, key)} there, {_shown(here, key)} here)" for key in keys]
 
 
-def _flat(metrics: Metrics, parts: tuple[str, ...]) -> dict[str, Any]:
+def _flat(metrics: Record, parts: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in parts:
         value = metrics.get(part)

@@ -1,4 +1,4 @@
-"""Turns the records of all stages into the content of metrics.json, and the headline into words."""
+"""Turns the records of all stages into the content of record.json and metrics.json, and the headline into words."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class Headline:
 
 
 def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
-    """Assemble metrics.json: what ran, on what, and how well; floats with six significant digits."""
+    """Assemble record.json: what ran, on what, and how well; floats with six significant digits."""
     evaluation = results.evaluation
     metric = evaluation["headline"]
     examples = {split: counts["examples"] for split, counts in results.counts["splits"].items()}
@@ -59,11 +59,32 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
             name: {split: scores[split] for split in layout.SPLITS if split in scores}
             for name, scores in evaluation.get("parts", {}).items()
         },
-        # All scores of the baselines stand in the page; here they would bury the run's own in `dvc metrics diff`.
+        # All scores of the baselines stand in metrics/evaluation; here they would bury the run's own.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,
     }
     return _without_empty(_rounded(summary))
+
+
+def metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Assemble metrics.json: the few scores by which runs are told apart, those that matter most first.
+
+    Each is a column of `dvc exp show` and a row of `dvc metrics diff`; record.json has all.
+    """
+    name = evaluation["headline"]
+    best = next(iter(baselines(evaluation).values()), None)
+    shown = {
+        FINAL_SPLIT: {key: evaluation[FINAL_SPLIT].get(key) for key in (name, f"{name}_low", f"{name}_high")}
+        | {key: evaluation[FINAL_SPLIT][key] for key in evaluation.get("beside", [])},
+        "validation": {name: evaluation.get("validation", {}).get(name)},
+        "best_baseline": best,
+        "parts": {
+            part: {FINAL_SPLIT: {name: scores[FINAL_SPLIT][name]}}
+            for part, scores in evaluation.get("parts", {}).items()
+        },
+    }
+    kept = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in shown.items()}
+    return _without_empty(_rounded(kept))
 
 
 def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:

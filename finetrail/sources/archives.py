@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from finetrail.errors import UserError
+from finetrail.progress import working
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 1_000_000
@@ -49,7 +50,8 @@ def unpack(path: Path, root: Path, limit_mib: int) -> None:
     name = path.name.lower()
     unpack_kind = _unpack_tar if name.endswith(TARS) else _unpack_zip if name.endswith(".zip") else _unpack_gzip
     try:
-        unpack_kind(path, root, limit_mib)
+        with working(f"unpack {path.name}"):
+            unpack_kind(path, root, limit_mib)
     except (UserError, NotImplementedError) as error:  # the latter from zipfile, of a compression it does not know
         raise UserError(f"{path.name}: {error}") from None
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError):

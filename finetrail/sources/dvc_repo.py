@@ -12,6 +12,7 @@ from dvc_data.index import DataIndexDirError
 
 from finetrail import schema
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.sources import local
 from finetrail.sources.provenance import Fetched, record
 from finetrail.stage import FULL, remove
@@ -48,7 +49,7 @@ def _copy(source: schema.DvcSource, target: Path) -> tuple[dict[str, Any], bool]
     try:
         info = system.info(source.path)
         is_folder = info["type"] == "directory"
-        with TqdmCallback(desc=source.path, unit="file", disable=None) as progress:
+        with TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress:
             system.get(source.path, str(target), recursive=is_folder, callback=progress)
         # A local repository without a revision is its working directory, which no commit stands for.
         commit = system.repo.get_rev() if isinstance(system.repo.fs, GitFileSystem) else None

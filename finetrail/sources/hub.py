@@ -10,6 +10,7 @@ import huggingface_hub
 from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.hub_errors import told
+from finetrail.progress import working
 from finetrail.sources.local import below
 from finetrail.sources.model_files import choose
 from finetrail.sources.provenance import Fetched, record
@@ -29,7 +30,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     huggingface_hub.logging.set_verbosity_error()
     if not sys.stderr.isatty():  # the libraries draw their bars into logs too
         huggingface_hub.utils.disable_progress_bars()
-    with told(f"{repo_type} {source.repo} at {source.revision}"):
+    with told(f"{repo_type} {source.repo} at {source.revision}"), working(source.repo, has_bar=True):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
         info = ask(source.repo, revision=source.revision)

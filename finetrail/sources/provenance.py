@@ -8,6 +8,7 @@ from typing import Any
 
 from finetrail import schema
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def record(
     `resolved` is what the source's moving parts were at this moment: a commit, a DVC hash.
     """
     files = sorted(files)
-    hashed = served if served is not None else [hash_file(root, name) for name in files]
+    to_hash = Bar(files if served is None else [], desc="hash", unit="files")
+    hashed = [*(served or []), *(hash_file(root, name) for name in to_hash)]
     provenance = {
         "kind": source.kind,
         "source": {key: _portable(value) for key, value in source.model_dump(exclude={"kind"}).items()},

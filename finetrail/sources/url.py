@@ -13,10 +13,10 @@ import requests
 import urllib3
 from fsspec.callbacks import TqdmCallback  # type: ignore[import-untyped]
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 
 from finetrail import schema
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.sources import archives
 from finetrail.sources.local import below
 from finetrail.sources.provenance import Fetched, hash_file, record, shown, verify
@@ -153,7 +153,7 @@ def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> 
     total = start + int(length) if length else None
     if (total or 0) > limit_mib << 20:
         raise _too_large(url, limit_mib)
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
+    bar = Bar(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem)
     with bar, part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             if file.tell() + len(chunk) > limit_mib << 20:
@@ -190,8 +190,9 @@ def _open_elsewhere(url: str, part: Path, limit_mib: int) -> None:
         system, path = fsspec.url_to_fs(url)
         if (system.size(path) or 0) > limit_mib << 20:
             raise _too_large(url, limit_mib)
-        bar = {"unit": "B", "unit_scale": True, "desc": part.stem, "disable": None}
-        system.get_file(path, part, callback=TqdmCallback(tqdm_kwargs=bar))
+        bar = {"unit": "B", "unit_scale": True, "desc": part.stem}
+        with TqdmCallback(tqdm_kwargs=bar, tqdm_cls=Bar) as progress:
+            system.get_file(path, part, callback=progress)
     except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
         raise UserError(f"{shown(url)}: {error}") from None
     except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError) as error:

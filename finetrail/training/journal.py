@@ -1,26 +1,28 @@
-"""Turns what an engine reports while it trains into lines for people and into DVCLive's curves."""
+"""Turns what an engine reports while it trains into lines for people, DVCLive's curves and those of trackers."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from dvclive import Live
-from tqdm.auto import tqdm
 
 from finetrail import stage
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.training.run import HISTORY, Run
+
+NAMES = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
 
 
 class Journal:
-    """A bar over updates on a terminal, one line an epoch, and curves by update, without timings.
+    """A bar over updates, one line an epoch, and curves by update, without timings.
 
     Reports have the Trainer's names: loss, grad_norm, learning_rate, and those of validation behind eval_. Where this
     process is not the main one, nothing is told or written.
     """
 
-    def __init__(self, run: Run, main: bool) -> None:
-        self.run, self.main = run, main
+    def __init__(self, run: Run, model: Any, main: bool) -> None:
+        self.run, self.model, self.main = run, model, main
         self.loss = math.nan  # until the first update, which is always reported
 
     def start(self, updates: int, earlier: Iterable[tuple[int, dict[str, float]]]) -> None:
@@ -28,7 +30,8 @@ class Journal:
         if self.main:
             # dvcyaml: DVCLive would append its plots to the project's dvc.yaml.
             self.live = Live(str(self.run.scratch / HISTORY), dvcyaml=None, save_dvc_exp=False, report=None)
-            self.bar = tqdm(total=updates, desc="train", unit="update", disable=None, leave=False)
+            self.run.trackers.start(self.model, updates)
+            self.bar = Bar(total=updates, desc="train", unit="updates")
         update = 0
         for update, report in earlier:
             self.report(update, report)
@@ -50,6 +53,7 @@ class Journal:
                 )
         self.loss = report.get("loss", self.loss)
         if self.main:
+            self.run.trackers.report(update, curves(report))
             self.live.step = update
             # In one order: the Trainer sorts what it keeps in a checkpoint.
             for name, value in sorted(curve_points(report).items()):
@@ -74,12 +78,14 @@ class Journal:
         if self.main:
             self.bar.close()
             self.live.end()
+            self.run.trackers.end()
+
+
+def curves(report: dict[str, Any]) -> dict[str, float]:
+    """Return what belongs on the curves of a report, which are the same with both engines."""
+    return {key: value for key, value in report.items() if key in NAMES or key.startswith("eval_")}
 
 
 def curve_points(report: dict[str, Any]) -> dict[str, float]:
-    """Return what belongs on the curves of a report, under our names."""
-    names = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
-    points = {names[key]: value for key, value in report.items() if key in names}
-    return points | {
-        "validation/" + key.removeprefix("eval_"): value for key, value in report.items() if key.startswith("eval_")
-    }
+    """Return the curves of a report under our names."""
+    return {NAMES.get(key, f"validation/{key.removeprefix('eval_')}"): value for key, value in curves(report).items()}

@@ -87,7 +87,7 @@ class Loop:
         # The weights are ours to save: Accelerate would save those of what it wraps the model in, under other names.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
-        self.journal = Journal(run, main=accelerator.is_main_process)
+        self.journal = Journal(run, model, main=accelerator.is_main_process)
         self.due = checkpoints.Due(settings.checkpoint_every, settings.log_steps)
         self.losses: list[torch.Tensor] = []  # since the last point of the curve
 

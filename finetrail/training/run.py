@@ -28,6 +28,7 @@ from finetrail.training.batching import (
 )
 from finetrail.training.execution import Execution
 from finetrail.training.mixing import Mixture
+from finetrail.training.trackers import Trackers
 from finetrail.transfers import send
 
 HISTORY = "history"
@@ -48,6 +49,7 @@ class Run:
     piece_size: int  # at most so many features go through the model at once
     execution: Execution = Execution()
     mixture: Mixture | None = None  # where the parts of train have other shares of an epoch than by their sizes
+    trackers: Trackers = Trackers([], "", "", {})  # where curves go beside DVCLive's
 
     @property
     def best_is_highest(self) -> bool:

@@ -59,7 +59,7 @@ class PieceTrainer(Trainer):
         )
         self.run = run
         self.run_pass: graphs.Pass | None = None
-        self.journal = Journal(run, main=self.accelerator.is_main_process)
+        self.journal = Journal(run, model, main=self.accelerator.is_main_process)
         self.remove_callback(PrinterCallback)
         self.add_callback(Reporting(self))
 

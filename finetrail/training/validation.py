@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, pad_across_processes
 
 from finetrail.errors import UserError
+from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import shards
 from finetrail.training.run import Run
@@ -27,7 +28,8 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
     losses, items = [torch.zeros((), device=accelerator.device)], [0]
     kept: list[tuple[np.ndarray, ...]] = []
     fetched: list[Callable[[], list[np.ndarray]]] = []  # of the batch before, by process: a device has the next one now
-    for start, counted in turns(len(features), size, accelerator):
+    batches = list(turns(len(features), size, accelerator))
+    for start, counted in Bar(batches, desc="validate", unit="batches"):
         rows = features[start : start + size]
         collated = run.collator(rows)
         batch = send(collated, accelerator.device)

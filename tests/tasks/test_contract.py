@@ -65,7 +65,7 @@ def inputs(task: str) -> list[dict[str, Any]]:
 
 
 def test_the_headline_has_an_interval_and_baselines(task: str) -> None:
-    metrics = read(layout.METRICS)
+    metrics = read(layout.RECORD)
     name = metrics["headline"]
     for split in ("validation", "test"):
         scores = metrics[split]
@@ -131,7 +131,7 @@ def test_predictions_have_the_columns_of_the_corpus_that_the_recipe_names(task: 
 
 def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> None:
     page = layout.REPORT.read_text(encoding="utf-8")
-    assert read(layout.METRICS)["headline"] in page
+    assert read(layout.RECORD)["headline"] in page
     for path in layout.EVALUATION.glob("*.csv"):
         assert path.stem.replace("_", " ").capitalize() in page
         assert len(pd.read_csv(path))

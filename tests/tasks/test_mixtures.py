@@ -155,12 +155,12 @@ def test_checks_provenance_card_and_report_tell_of_the_parts(mixed: str) -> None
     provenance = read(layout.CORPUS_PROVENANCE)
     assert provenance["kind"] == "parts" and provenance["license"] == "CC0-1.0"
     assert {name: part["name"] for name, part in provenance["parts"].items()} == {n: f"Toy {n}" for n in PARTS}
-    headline = read(layout.METRICS)["headline"]
+    headline = read(layout.RECORD)["headline"]
     table = pd.read_csv(layout.EVALUATION / "parts.csv")
     assert list(table["part"]) == [*PARTS, *PARTS]
     card, page = (path.read_text(encoding="utf-8") for path in (layout.EXPORTED / "README.md", layout.REPORT))
     for name in PARTS:
-        test = read(layout.METRICS)["parts"][name]["test"][headline]
+        test = read(layout.RECORD)["parts"][name]["test"][headline]
         assert f"| {name} | {read(layout.EVALUATION_METRICS)['parts'][name]['test'][headline]:.4f} |" in card
         assert test == pytest.approx(read(layout.EVALUATION_METRICS)["parts"][name]["test"][headline], rel=1e-5)
         assert f"Toy {name}" in card and name in page

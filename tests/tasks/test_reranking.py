@@ -296,7 +296,7 @@ def test_candidates_are_the_best_documents_and_to_learn_from_all_relevant_ones(f
 @pytest.mark.usefixtures("restored_torch")
 def test_the_reranker_has_the_first_stages_score_to_beat(first_stage: Path, reranked: Path) -> None:
     first = json.loads((first_stage / layout.EVALUATION_METRICS).read_text(encoding="utf-8"))
-    metrics = json.loads((reranked / layout.METRICS).read_text(encoding="utf-8"))
+    metrics = json.loads((reranked / layout.RECORD).read_text(encoding="utf-8"))
     assert metrics["headline"] == "ndcg@10" and metrics["export"]["onnx_fp32"]["disagreements"] == 0
     for split in ("validation", "test"):
         # Five candidates are all that the order of both runs has in common.

@@ -84,7 +84,7 @@ def test_labels_are_those_of_their_part() -> None:
 
 @pytest.mark.usefixtures("exported")
 def test_both_parts_are_learned_though_the_texts_are_the_same() -> None:
-    metrics = read(layout.METRICS)
+    metrics = read(layout.RECORD)
     for part in LABELS:
         majority = read(layout.EVALUATION_METRICS)["parts"][part]["baselines"]["test"]["majority"]["accuracy"]
         assert metrics["parts"][part]["test"]["accuracy"] > majority

@@ -86,7 +86,7 @@ def test_it_is_learned_exported_and_answered(
     monkeypatch.chdir(project)
     for one in STAGES:
         one.main()
-    metrics = stage.read_json(layout.METRICS)
+    metrics = stage.read_json(layout.RECORD)
     headline = {"multi_label": "micro_f1", "regression": "pearson"}[problem]
     assert metrics["headline"] == headline and metrics["export"]["onnx_fp32"]["disagreements"] == 0
     weakest = min(metrics["baselines"]["test"].values())

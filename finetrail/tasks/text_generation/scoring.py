@@ -15,6 +15,7 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
+from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
 
@@ -68,7 +69,7 @@ def predict(
         )
     samples = [
         _sample(example, target, forward, tokenizer, settings) | {name: example[name] for name in more}
-        for example in _continued(split.examples, settings)
+        for example in Bar(_continued(split.examples, settings), desc="continue", unit="samples")
     ]
     return pa.Table.from_pylist(blocks + samples, pa.schema([*PREDICTIONS, *((name, pa.string()) for name in more)]))
 

@@ -1,0 +1,153 @@
+"""Sends what an engine reports to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
+
+Nothing of it is an output of a stage: their files have times and names of machines in them.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from finetrail import stage
+from finetrail.errors import UserError
+
+FOLDER = Path("logs")  # in the project's root; Git ignores it
+PROJECT = "finetrail"
+# Where DVC copies the project to for a queued experiment; it removes the copy.
+COPIES = (".dvc", "tmp", "exps")
+# Of each tracker: the variable that says where its data goes, and what shows them where it is not set.
+LOOK = {
+    "tensorboard": ("TENSORBOARD_LOGGING_DIR", "tensorboard --logdir {folder}/tensorboard"),
+    "wandb": ("WANDB_MODE", "wandb sync {folder}/wandb/offline-run-*"),
+    "mlflow": ("MLFLOW_TRACKING_URI", "mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the callbacks take of TrainingArguments: a run's name, and its settings as JSON values."""
+
+    run_name: str
+    settings: dict[str, Any]
+    output_dir: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.settings)
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.settings, indent=2)
+
+
+class Trackers:
+    """The trackers of params.yaml for one run; none is the default, and does nothing."""
+
+    def __init__(self, names: Sequence[str], task: str, recipe: str, settings: dict[str, Any]) -> None:
+        self.names, self.recipe = names, f"{task}/{recipe}"
+        self.settings = {"task": task, "recipe": recipe} | settings
+        self.callbacks: dict[str, TrainerCallback] = {}
+
+    def start(self, model: Any, updates: int) -> None:
+        """Begin a run of each tracker, in place of one that is open; UserError where one does not answer."""
+        if not self.names:
+            return
+        self.end()
+        self.model, self.control = model, TrainerControl()
+        self.state = TrainerState(max_steps=updates)
+        name = os.environ.get("DVC_EXP_NAME") or datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+        self.arguments = Arguments(f"{self.recipe}/{name}", self.settings)
+        folder = logs()
+        defaults = set_defaults(folder)
+        for tracker in self.names:
+            folder.mkdir(exist_ok=True)
+            try:
+                self.callbacks[tracker] = callback(tracker, self.arguments.run_name)
+                self._tell(tracker, "on_train_begin")
+            except Exception as error:  # a server that does not answer, a key that is missing: each has its own classes
+                expected = "a tracker that answers, or none"
+                raise UserError(f"train: {tracker}: {_reason(error)}; expected {expected}") from None
+            variable, command = LOOK[tracker]
+            where = f"`{command.format(folder=folder)}`" if variable in defaults else f"as {variable} says"
+            stage.log(f"train: {tracker}: {where}")
+
+    def report(self, update: int, report: dict[str, float]) -> None:
+        """Put values onto the curves, under the Trainer's names."""
+        for tracker in list(self.callbacks):
+            self.state.global_step = update
+            self._try(tracker, "on_log", logs=dict(report))
+
+    def end(self) -> None:
+        """Close the runs."""
+        for tracker in list(self.callbacks):
+            self._try(tracker, "on_train_end")
+            with suppress(Exception):  # what it has to say was told of above
+                close(tracker)
+        self.callbacks = {}
+
+    def _try(self, tracker: str, event: str, **known: Any) -> None:
+        """Tell a tracker; leave it out where it fails, for hours of training are worth more than their curves."""
+        try:
+            self._tell(tracker, event, **known)
+        except Exception as error:
+            del self.callbacks[tracker]
+            stage.log(f"train: warning: {tracker}: {_reason(error)}: training goes on without it")
+
+    def _tell(self, tracker: str, event: str, **known: Any) -> None:
+        getattr(self.callbacks[tracker], event)(self.arguments, self.state, self.control, model=self.model, **known)
+
+
+def callback(tracker: str, run: str) -> TrainerCallback:
+    """Make the Trainer's callback of a tracker."""
+    from transformers.integrations import MLflowCallback, TensorBoardCallback, WandbCallback
+
+    if tracker == "tensorboard":
+        made = TensorBoardCallback()
+        made.logging_dir = f"{made.logging_dir}/{run}"
+        return made
+    return WandbCallback() if tracker == "wandb" else MLflowCallback()
+
+
+def set_defaults(folder: Path) -> dict[str, str]:
+    """Let trackers write below a folder, and stay off the network; return what the environment had no word on.
+
+    Whoever sets WANDB_MODE or MLFLOW_TRACKING_URI wants to be on it.
+    """
+    defaults = {
+        "TENSORBOARD_LOGGING_DIR": f"{folder}/tensorboard",
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(folder),
+        "WANDB_PROJECT": PROJECT,
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_EXPERIMENT_NAME": PROJECT,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }
+    given = {name: value for name, value in defaults.items() if os.environ.get(name, value) == value}
+    os.environ.update(given)
+    os.environ["WANDB_LOG_MODEL"] = "false"  # the model goes to DVC's cache, and the callback would make a Trainer
+    return given
+
+
+def close(tracker: str) -> None:
+    """End what a callback leaves open until the process ends: another training may follow."""
+    if tracker == "wandb":
+        import_module("wandb").finish()
+
+
+def logs() -> Path:
+    """Return FOLDER of the project, also where this runs in a copy of it."""
+    here = Path.cwd()
+    copies = next((parent for parent in here.parents if parent.parts[-len(COPIES) :] == COPIES), None)
+    return (copies.parents[len(COPIES) - 1] if copies else here) / FOLDER
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
