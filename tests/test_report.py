@@ -564,7 +564,7 @@ def test_headline_figure_has_room_for_any_score(values: list[float]) -> None:
     ("values", "end"), [([0.04], 1), ([0.51, 0.2], 1), ([1.0], 1), ([112.3, 200.9], 500), ([18.0], 50), ([1.6], 2)]
 )
 def test_headline_figures_of_similar_scores_have_one_axis(values: list[float], end: float) -> None:
-    assert plots._limits(values) == plots._limits([0.98 * value for value in values]) == (0, end)
+    assert plots.limits(values) == plots.limits([0.98 * value for value in values]) == (0, end)
 
 
 def test_top_confusions_are_errors_by_count() -> None:

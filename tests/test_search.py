@@ -627,7 +627,7 @@ def alive(pid: int) -> bool:
 
 def compared(p: float, low: float = -0.1, high: float = 0.2) -> Compared:
     one = Difference(first=0.7, second=0.75, difference=0.05, low=low, high=high, p=p, detectable=0.1)
-    return Compared("x-0000", "x-0002", "accuracy", 40, [], {"accuracy": one}, [])
+    return Compared("x-0000", "x-0002", "accuracy", 40, [], {"accuracy": one}, [], [])
 
 
 FIRST = Trial(0, "finished", {}, True, 0.7, 3, "x-0000")

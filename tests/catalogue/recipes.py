@@ -510,7 +510,7 @@ CASES += [
         "params: nothing",
         b"",
         "params.yaml",
-        says="params.yaml: expected a mapping with the keys task, recipe, seed, launcher, threads, lr, epochs, batch_size, limit",
+        says="params.yaml: expected a mapping with the keys task, recipe, seed, launcher",
     ),
     file(
         "params: a recipe that leads out",
