@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -23,6 +24,7 @@ UMASK = os.umask(0o077)
 os.umask(UMASK)
 # Held until the process ends, however it does.
 RUNNING = FileLock(layout.SCRATCH / "running")
+COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
@@ -41,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {plain(' '.join(str(error).split()))}")
     except OSError as error:
         if error.errno in FULL:
             sys.exit(f"error: no space left on a disk; {RESTORE}")
@@ -91,10 +93,18 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def plain(text: str) -> str:
+    """Return a line without what commands a terminal, or turns the direction of what follows: as escapes.
+
+    Corpora, file names and labels of other people stand in our lines.
+    """
+    return COMMANDING.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 def log(message: str) -> None:
     """Print one line for people, once for all processes; flushed, so that it stands in order with DVC's."""
     if is_first_process():
-        print(message, file=sys.stderr, flush=True)
+        print(plain(message), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The model card: what the Hub reads of it, and what people do."""
 
+import re
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from markdown_it import MarkdownIt
 
 from finetrail.exporting.card import model_card
 
@@ -228,3 +230,20 @@ def test_a_card_of_a_limited_run_says_so() -> None:
     limited = records(tokenized={"settings": {"max_length": 128, "limit": 200}})
     assert "at most 200 examples of each split" in model_card(**limited)
     assert "examples of each split" not in model_card(**records())
+
+
+HOSTILE = "<script>alert(1)</script> [link](http://x) ![image](http://x) `code` # title | cell\n# heading"
+
+
+def test_names_are_text_and_no_markup() -> None:
+    given = records()
+    for record in ("corpus", "base_model"):
+        given[record] = given[record] | {"name": HOSTILE, "license": HOSTILE}
+    text = model_card(**given)
+    html = MarkdownIt("commonmark").enable("table").render(text.split("---", 2)[2])
+    assert not re.search("<(script|a|img)|<h1>heading", html)
+    assert html.count("<h1>") == 1
+    assert (
+        "&lt;script&gt;alert(1)&lt;/script&gt; [link](http://x) ![image](http://x) `code` # title | cell # heading"
+        in html
+    )

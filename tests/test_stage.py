@@ -91,3 +91,8 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(OSError, match="Input/output error"):
         stage.run(main)
+
+
+def test_lines_command_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    stage.log("label \x1b[31mred\x9b \u202egnol\u2066 \tkept é 한")
+    assert capfd.readouterr().err == "label \\x1b[31mred\\x9b \\u202egnol\\u2066 \tkept é 한\n"

@@ -17,6 +17,8 @@ SPDX_ID = re.compile(r"[A-Za-z0-9.+-]+")
 
 Record = dict[str, Any]
 
+MARKUP = re.compile(r"([\\`*|\[\]])")
+
 
 def model_card(
     *,
@@ -80,7 +82,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "code": _code, "score": "{:.4f}".format}
+    environment.filters |= {"cell": _cell, "code": _code, "prose": _prose, "score": "{:.4f}".format}
     return environment
 
 
@@ -186,8 +188,12 @@ def _cell(value: Any) -> str:
     """Format a value for a cell of a Markdown table."""
     if value is None:
         return ""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+    return _prose(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _prose(text: str) -> str:
+    """Return a name as text of Markdown: without markup, links, images, HTML or line ends of its own."""
+    return MARKUP.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _code(value: str) -> str:

@@ -152,19 +152,21 @@ def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> 
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
     if (total or 0) > limit_mib << 20:
-        raise _too_large(url, limit_mib)
+        raise _too_large(url, limit_mib, part, validator)
     bar = Bar(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem)
     with bar, part.open("ab" if start else "wb") as file:
         for chunk in response.raw.stream(CHUNK, decode_content=False):
             if file.tell() + len(chunk) > limit_mib << 20:
-                part.unlink()
-                raise _too_large(url, limit_mib)
+                raise _too_large(url, limit_mib, part, validator)
             file.write(chunk)
             bar.update(len(chunk))
     validator.unlink(missing_ok=True)
 
 
-def _too_large(url: str, limit_mib: int) -> UserError:
+def _too_large(url: str, limit_mib: int, *arrived: Path) -> UserError:
+    """Remove what has arrived, and return the error."""
+    for path in arrived:
+        path.unlink(missing_ok=True)
     return UserError(f"{shown(url)}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected less")
 
 
