@@ -39,6 +39,7 @@ def runnable() -> list[str]:
         recipe = YAML(typ="safe").load(path)
         corpus = recipe["corpus"]
         sources = [one["source"] for one in (*corpus.get("parts", {"": corpus}).values(), recipe["model"])]
+        sources += [corpus["rankings"]["source"]] if corpus.get("rankings") else []
         if all(is_here(source) for source in sources) and not path.stem.startswith("bring-your-own"):
             found.append(f"{path.parent.name}/{path.stem}")
     return found

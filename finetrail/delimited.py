@@ -3,26 +3,30 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetrail.corpus.raw import lines
-from finetrail.corpus.tables import delimited
+from finetrail.corpus.tables import delimited, quoted
 from finetrail.errors import UserError
 from finetrail.schema import CsvReader
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+RECIPES_KEY = re.compile("[,;] or reader[.]quoting: .*$")  # of which there is none here
 
 
 def inputs(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (file and line, the row's fields by the names of the header)."""
-    [header] = csv.reader([next(lines(path, str(path), None), (1, ""))[1]], delimiter=delimiter)
-    columns: dict[str, Any] = {name: name for name in header}
-    reader = CsvReader(format="csv", columns=columns, delimiter=delimiter, quoting="minimal", encoding="utf-8")
-    for name, place, values in delimited(path, str(path), reader):
-        yield place, values if name is None else {"id": name} | values
+    reader = CsvReader(format="csv", columns={}, delimiter=delimiter, quoting="minimal", encoding="utf-8")
+    try:
+        _, header = next(quoted(path, str(path), reader), (1, []))
+        reader = reader.model_copy(update={"columns": {name: name for name in header}})
+        for name, place, values in delimited(path, str(path), reader):
+            yield place, values if name is None else {"id": name} | values
+    except UserError as error:
+        raise UserError(RECIPES_KEY.sub("", str(error))) from None
 
 
 def rows(answers: Iterable[dict[str, Any]], delimiter: str) -> Iterator[str]:

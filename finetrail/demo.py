@@ -56,6 +56,7 @@ def loaded(folder: Path, settings: inference.Exported, demo: ModuleType, documen
         asked = dict(zip(keys, texts, strict=True))
         return list(demo.shown(asked, answer([asked])[0], settings.target))
 
+    answer([tasks.module(settings.task, "serving").probe(settings.target)])  # what it refuses is told before the page
     return show, about
 
 
@@ -186,7 +187,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetrail.demo", description="A page to try an exported model.")
     parser.add_argument("folder", type=Path, nargs="?", default=layout.EXPORTED, help="what the export stage wrote")
     parser.add_argument("--port", type=int, help="without it: the first that is free from 7860 on")
-    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
+    parser.add_argument("--documents", type=Path, help="for retrieval: what to search; JSON Lines, .csv or .tsv")
     return parser.parse_args()
 
 

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from finetrail import json_errors, layout, saved_tokenizer, tasks
 from finetrail.errors import UserError
@@ -105,6 +106,9 @@ def read_settings(folder: Path) -> Exported:
     if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
         found["tokenize"] |= {"engine": "local", "num_proc": 1}
     sections = {"tokenize": settings.Tokenize, "evaluate": settings.Evaluate}
+    for key, model in sections.items():  # an earlier export has nothing of what came later
+        later = [name for name, field in model.model_fields.items() if _may_be_null(field)]
+        found[key] = dict.fromkeys(later) | found[key] if isinstance(found[key], dict) else found[key]
     try:
         read = {key: model.model_validate_json(json.dumps(found[key])) for key, model in sections.items()}
     except ValidationError as error:
@@ -112,6 +116,10 @@ def read_settings(folder: Path) -> Exported:
         key = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: {error.title}: {key}: {problem['msg']}; expected what export writes") from None
     return Exported(found["task"], found["target"], **read)
+
+
+def _may_be_null(field: FieldInfo) -> bool:
+    return type(None) in get_args(field.annotation)
 
 
 def _refuse_code(folder: Path) -> None:

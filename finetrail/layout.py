@@ -52,7 +52,7 @@ EXPORT_METRICS = Path("metrics/export.json")
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
 EXPORT_TIMINGS = Path("metrics/export_timings.json")
 TIMED_REPORT = Path("metrics/report_with_timings.html")
-# What ran, on what, and all scores; and of that what DVC shows as metrics.
+# What ran, on what, and all scores. METRICS: the few scores of it that DVC shows.
 RECORD = Path("metrics/record.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")

@@ -239,7 +239,7 @@ def read_yaml(path: Path) -> Any:
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
     except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module
-        said = "a number of thousands of digits" if "digits" in str(error) else str(error)
+        said = "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
         raise UserError(f"{path}: not a recipe's YAML: {said}") from None
 
 

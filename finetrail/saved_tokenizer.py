@@ -46,7 +46,7 @@ class SavedTokenizer:
 
 
 def is_enough(folder: Path) -> bool:
-    """Tell whether a SavedTokenizer does for a folder: a chat template is for transformers to render."""
+    """Tell whether a SavedTokenizer suffices for a folder; it does not where there is a chat template to render."""
     return not (folder / "chat_template.jinja").is_file()
 
 

@@ -64,8 +64,7 @@ class Params(Settings):
         "write params.yaml may run any program",
     )
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = Field(
-        description="where train sends its curves, beside metrics/train; null: nowhere. It changes no output, so no "
-        "stage depends on it, and nothing runs again for it"
+        description="where train sends its curves, beside metrics/train; null: nowhere. Switching it reruns no stage"
     )
     threads: int | None = Field(
         ge=1,

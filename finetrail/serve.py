@@ -19,7 +19,8 @@ def main() -> None:
     """Serve the folder that the command line names, until SIGTERM or Ctrl-C."""
     started = time.perf_counter()
     options = arguments()
-    task = inference.read_settings(options.folder).task
+    settings = inference.read_settings(options.folder)
+    task = settings.task
     serving = tasks.module(task, "serving")
     runtime = options.runtime or inference.preferred_runtime(options.folder)
     listening = bound(options.host, options.port)
@@ -27,7 +28,7 @@ def main() -> None:
 
     def load() -> inference.Predict:
         answer = loaded(options, runtime)
-        answer([serving.PROBE])  # what is made at the first use is made now
+        answer([serving.probe(settings.target)])  # what is made at the first use is made now
         return answer
 
     def tell() -> None:
@@ -100,20 +101,25 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: at all of the machine")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
     parser.add_argument("--port", type=port, default=8000, help="0: one that is free")
     parser.add_argument(
-        "--runtime", choices=get_args(inference.Runtime), help="None: onnx, or torch where there is no ONNX file"
+        "--runtime", choices=get_args(inference.Runtime), help="without it: onnx, or torch where there is no ONNX file"
     )
-    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, a JSON object a line")
-    parser.add_argument("--threads", type=predict.positive, help="of the model on a CPU; None: as the runtime has it")
+    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, JSON Lines, .csv or .tsv")
+    parser.add_argument("--threads", type=predict.positive, help="of the model; without it: as the runtime has it")
     parser.add_argument(
         "--batch-size", type=predict.positive, default=STEP, help="features that the model takes at once"
     )
     parser.add_argument("--max-batch", type=predict.positive, default=64, help="inputs that are answered together")
-    parser.add_argument("--max-inputs", type=predict.positive, default=256, help="inputs of one request")
-    parser.add_argument("--max-bytes", type=predict.positive, default=2**20, help="of one request")
-    parser.add_argument("--max-waiting", type=predict.positive, default=1024, help="inputs that may wait; more: 429")
+    parser.add_argument("--max-inputs", type=predict.positive, default=256, help="most inputs of one request")
+    parser.add_argument("--max-bytes", type=predict.positive, default=2**20, help="most bytes of one request")
+    parser.add_argument(
+        "--max-waiting",
+        type=predict.positive,
+        default=1024,
+        help="inputs that may wait; a request beyond that gets 429",
+    )
     return parser.parse_args()
 
 

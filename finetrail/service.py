@@ -68,6 +68,8 @@ class Service:
                 requests = self._next()
                 found = await loop.run_in_executor(thread, together, predict, [one.inputs for one in requests])
                 for one, result in zip(requests, found, strict=True):
+                    if one.answers.done():  # whoever asked waits no longer
+                        continue
                     if isinstance(result, Exception):
                         one.answers.set_exception(result)
                     else:

@@ -226,6 +226,8 @@ def write(
     """Write predictions and candidates as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
     with stage.outputs(layout.PREDICTIONS, layout.CANDIDATES, layout.EVALUATION) as [file, folder, evaluation]:
         folder.mkdir()
+        # Also where there are none: DVC warns of an empty folder.
+        stage.write_json(folder / "counts.json", {split: len(table) for split, table in behind.items()})
         for split, table in behind.items():
             pq.write_table(table, layout.table_file(folder, split), compression="zstd")
         evaluation.mkdir()

@@ -235,6 +235,11 @@ def check_memory(model: PreTrainedModel, path: Path, features: pa.Table, threads
     """
     forward = onnx_forward(path, threads)
     if not hasattr(forward, "read"):
+        if model.can_generate():
+            raise UserError(
+                f"export: {model.config.model_type} keeps what it has read in another form than keys and values, which "
+                "the ONNX file has no place for; expected another architecture as the base model"
+            )
         return {}
     beginnings = [ids[: max(len(ids) // 2, 1)] for ids in features["input_ids"][:PROMPTS].to_pylist()]
     longest = max(map(len, beginnings))  # as many tokens again are within what the model was trained on

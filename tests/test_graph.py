@@ -175,7 +175,7 @@ CONTRACT = {
     "scoring": {
         "predict", "score", "statistics", "headline", "tables", "worst_errors", "baselines"
     },
-    "serving": {"PROBE", "examples", "answers", "text_input"},
+    "serving": {"probe", "examples", "answers", "text_input"},
     "card": {"usage", "LIBRARY", "labels"},
     "demo": {"fields", "asked", "views", "shown"},
 }  # fmt: skip

@@ -20,7 +20,7 @@ Curves = Mapping[str, Mapping[str, Series]]
 
 
 class Scored(NamedTuple):
-    """The headline of a system; one run has the interval that its own metrics.json has."""
+    """The headline of a system; one run has the interval that its own record.json has."""
 
     name: str
     score: float

@@ -15,12 +15,14 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
+from ruamel.yaml import YAML
 
 from finetrail import layout, params
 from finetrail.errors import UserError
 from finetrail.reporting.records import parsed
 from finetrail.reporting.summary import Series
 
+LOCK = "dvc.lock"
 WORKSPACE = "workspace"
 EXPERIMENTS = "refs/exps"
 # Where DVC keeps what is queued or running; no finished run is there.
@@ -159,6 +161,9 @@ def _run(root: Path, name: str) -> Run:
     if name == WORKSPACE:
         if not (root / layout.RECORD).is_file():
             raise UserError(f"{WORKSPACE}: {layout.RECORD} is missing; expected a finished run: `dvc repro`")
+        lock = root / LOCK
+        if not _is_finished(lock.read_text(encoding="utf-8") if lock.is_file() else None):
+            raise UserError(f"{WORKSPACE}: {layout.RECORD} is of an earlier run; expected a finished one: `dvc repro`")
         return Run(name, None, json.loads((root / layout.RECORD).read_text(encoding="utf-8")))
     commit = _commit(root, name)
     if commit is None:
@@ -169,7 +174,32 @@ def _run(root: Path, name: str) -> Run:
     record = _committed(root, commit)
     if record is None:
         raise UserError(f"{name}: {layout.RECORD} is missing in it; expected a revision whose run is finished")
+    if not _is_finished(_shown(root, commit, LOCK)):
+        raise UserError(f"{name}: {layout.RECORD} in it is of an earlier run; expected a run that is finished")
     return Run(name, commit, record)
+
+
+def _shown(root: Path, commit: str, name: str) -> str | None:
+    """Return a file of a commit; None where it has none."""
+    try:
+        return _git(root, "show", f"{commit}:./{name}")
+    except subprocess.CalledProcessError:
+        return None
+
+
+def _is_finished(lock: str | None) -> bool:
+    """Tell by dvc.lock whether the report is of the last evaluation, and not of the run that an experiment began with.
+
+    Without a lock nothing says that it is not.
+    """
+    if lock is None:
+        return True
+    stages = YAML(typ="safe", pure=True).load(lock)["stages"]
+    evaluated, reported = (
+        [one["md5"] for one in stages.get(name, {}).get(kind, []) if one["path"] == layout.EVALUATION.as_posix()]
+        for name, kind in (("evaluate", "outs"), ("report", "deps"))
+    )
+    return bool(evaluated == reported)
 
 
 def _commit(root: Path, name: str) -> str | None:

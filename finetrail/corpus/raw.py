@@ -77,7 +77,7 @@ def loads(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except ValueError as error:
-        if "digits" not in str(error):
+        if "integer string conversion" not in str(error):
             raise
         raise ValueError("a number of thousands of digits; expected a smaller one, or a text in quotes") from None
 

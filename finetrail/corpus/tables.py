@@ -74,7 +74,7 @@ def _of_object(example: dict[str, Any], where: str, reader: JsonLinesReader | Js
 
 def delimited(path: Path, name: str, reader: CsvReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names, as strings."""
-    rows = _quoted(path, name, reader) if reader.quoting == "minimal" else _unquoted(path, name, reader)
+    rows = quoted(path, name, reader) if reader.quoting == "minimal" else _unquoted(path, name, reader)
     number, first = next(rows, (0, None))
     if first is None:
         raise UserError(f"{name}: an empty file; expected a row for each example, in most files below a header line")
@@ -132,7 +132,7 @@ def _unquoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, l
             yield number, line.split(reader.delimiter)
 
 
-def _quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list[str]]]:
+def quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list[str]]]:
     """Yield (line where the row begins, fields); a quoted field may hold line ends."""
     csv.field_size_limit(CSV_FIELD)
     with_ends = (line + "\n" for _, line in lines(path, name, reader.encoding))

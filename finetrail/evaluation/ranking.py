@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.evaluation.splits import slice_columns
+
 CUTOFF = 10  # of mrr and ndcg
 RECALL_CUTOFFS = (1, 10, 100)
 DEPTH = 100  # of a ranking
@@ -64,6 +66,7 @@ def reordered(predictions: pa.Table, scores: np.ndarray) -> pa.Table:
             "references": pc.struct_field(predictions["candidate"], "judged").take(starts),
             "ranked": [list(dict.fromkeys(documents[row] for row in rows_of[query])) for query in order],
             "best": predictions["text_pair"].take(pa.array([rows_of[query][0] for query in order])),
+            **{name: column.take(starts) for name, column in slice_columns(predictions).items()},
         }
     )
 

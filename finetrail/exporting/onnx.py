@@ -133,7 +133,7 @@ class Decoder(torch.nn.Module):
 def _keys_and_values(model: PreTrainedModel) -> list[torch.Tensor]:
     """Return what a model remembers of 3 tokens in 2 texts; nothing of one that does not continue texts.
 
-    Or that remembers otherwise, as state space models do: its ONNX model reads all tokens anew.
+    Or of one that remembers otherwise, as state space models do.
     """
     if not model.can_generate():
         return []

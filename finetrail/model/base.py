@@ -14,8 +14,9 @@ from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
 from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
 
+ATTENTION_KEYS = ("attn_implementation", "attn_implementation_internal")
 # What a configuration may name as its attention; other names are repositories of kernels on the Hub.
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def copy_verified(fetched: Fetched, target: Path) -> None:
@@ -61,11 +62,13 @@ def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
     """Raise UserError where a configuration, or one inside it, chooses code that transformers would fetch."""
     for key, value in config.items():
         place = f"{CONFIG}: {inside}{key}"
-        if key.lstrip("_").startswith("attn_implementation") and value not in (None, *ATTENTION):
-            raise UserError(
-                f"{where}: {place} is {value!r:.60}, which transformers would fetch as code; expected one of "
-                f"{', '.join(ATTENTION)}, or none"
-            )
+        if key.lstrip("_") in ATTENTION_KEYS:
+            named = value.values() if isinstance(value, dict) else [value]  # of each model inside
+            if foreign := [one for one in named if one not in (None, *ATTENTION)]:
+                raise UserError(
+                    f"{where}: {place} is {foreign[0]!r:.60}, which transformers would fetch as code; expected one of "
+                    f"{', '.join(ATTENTION)}, or none"
+                )
         if key == "quantization_config" and value:
             raise UserError(f"{where}: {place}: its weights are quantized; expected those in fp32, fp16 or bf16")
         if isinstance(value, dict):

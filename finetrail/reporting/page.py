@@ -159,7 +159,10 @@ def _tables(results: Results) -> tuple[list[dict[str, Any]], list[str | None]]:
         match kind:
             case "labels":
                 table["metric"] = _of_labels(rows, metric)
-                table["final"] = sorted(final, key=lambda row: (-row["support"], row["label"]))
+                # Tables by_... have an order of their own, such as ranges.
+                table["in_order"] = name.startswith("by_")
+                by_support = sorted(final, key=lambda row: (-row["support"], row["label"]))
+                table["final"] = final if table["in_order"] else by_support
             case "confusion":
                 errors = results.errors if name == CONFUSION else []
                 table["matrix"], found = views.matrix(final, errors)

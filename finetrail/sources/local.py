@@ -81,7 +81,7 @@ def below(root: Path) -> list[str]:
             folders.remove("__pycache__")
         for name in (name for name in folders if os.path.islink(os.path.join(folder, name))):
             if Path(folder).resolve().is_relative_to(Path(folder, name).resolve()):
-                raise UserError(f"{Path(folder, name)}: a link to a folder that it is in; expected folders that end")
+                raise UserError(f"{Path(folder, name)}: a link to a folder that it is in; expected no such link")
         found += [_regular(Path(folder, name)).relative_to(root).as_posix() for name in names]
     return sorted(found)
 
@@ -102,5 +102,6 @@ def _regular(path: Path) -> Path:
 def _refuse_system(folder: Path) -> None:
     """Raise UserError for the root, and where files are the kernel's: reading them all takes hours, or never ends."""
     found = folder.resolve()
-    if found == Path(found.anchor) or any(found.is_relative_to(system) for system in SYSTEM):
+    in_memory = found.is_relative_to("/dev/shm")
+    if found == Path(found.anchor) or any(found.is_relative_to(system) and not in_memory for system in SYSTEM):
         raise UserError(f"{folder}: a folder of the system; expected a folder of data, or a glob below one")

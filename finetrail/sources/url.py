@@ -167,7 +167,10 @@ def _too_large(url: str, limit_mib: int, *arrived: Path) -> UserError:
     """Remove what has arrived, and return the error."""
     for path in arrived:
         path.unlink(missing_ok=True)
-    return UserError(f"{shown(url)}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected less")
+    return UserError(
+        f"{shown(url)}: larger than {limit_mib} MiB, the recipe's max_unpacked_mib; expected a smaller file, or a "
+        "higher limit"
+    )
 
 
 def _validator(response: requests.Response) -> str | None:

@@ -20,8 +20,8 @@ from finetrail.errors import UserError
 
 FOLDER = Path("logs")  # in the project's root; Git ignores it
 PROJECT = "finetrail"
-# Where DVC copies the project to for a queued experiment; it removes the copy.
-COPIES = (".dvc", "tmp", "exps")
+# Where DVC copies the project to for a queued experiment, and a search for its trials; they remove the copies.
+COPIES = ((".dvc", "tmp", "exps"), (".scratch", "search"))
 # Of each tracker: the variable that says where its data goes, and what shows them where it is not set.
 LOOK = {
     "tensorboard": ("TENSORBOARD_LOGGING_DIR", "tensorboard --logdir {folder}/tensorboard"),
@@ -89,6 +89,7 @@ class Trackers:
             with suppress(Exception):  # what it has to say was told of above
                 close(tracker)
         self.callbacks = {}
+        self.model = None  # else it would stay on the device while another one trains
 
     def _try(self, tracker: str, event: str, **known: Any) -> None:
         """Tell a tracker; leave it out where it fails, for hours of training are worth more than their curves."""
@@ -145,8 +146,11 @@ def close(tracker: str) -> None:
 def logs() -> Path:
     """Return FOLDER of the project, also where this runs in a copy of it."""
     here = Path.cwd()
-    copies = next((parent for parent in here.parents if parent.parts[-len(COPIES) :] == COPIES), None)
-    return (copies.parents[len(COPIES) - 1] if copies else here) / FOLDER
+    for parent in here.parents:
+        for copies in COPIES:
+            if parent.parts[-len(copies) :] == copies:
+                return parent.parents[len(copies) - 1] / FOLDER
+    return here / FOLDER
 
 
 def _reason(error: Exception) -> str:

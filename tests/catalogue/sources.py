@@ -127,7 +127,7 @@ CASES = [
         "file: a folder that links to itself",
         {"a.csv": GOOD, "loop": link(".")},
         source("../corpus"),
-        says="../corpus/loop: a link to a folder that it is in; expected folders that end",
+        says="../corpus/loop: a link to a folder that it is in; expected no such link",
     ),
     Case(
         "file: /proc",

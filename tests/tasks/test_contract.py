@@ -309,8 +309,8 @@ def test_requests_that_are_answered_together_are_answered_as_if_alone(task: str,
 
 
 def test_the_probe_is_answered_by_every_model(task: str) -> None:
-    serving = tasks.module(task, "serving")
-    assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([serving.PROBE]))
+    probe = tasks.module(task, "serving").probe(inference.read_settings(layout.EXPORTED).target)
+    assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([probe]))
 
 
 def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callable[[str], Path]) -> None:

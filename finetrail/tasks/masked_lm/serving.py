@@ -8,7 +8,6 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 
 KEYS = ("text", "input_ids", "positions")
-PROBE = {"input_ids": [0, 1, 2], "positions": [1]}  # an input that every model answers
 QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
@@ -17,6 +16,11 @@ QUESTIONS = pa.schema(
         ("positions", pa.list_(pa.int32())),  # in input_ids, what to predict; null: their mask tokens
     ]
 )
+
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return {"input_ids": [0, 1, 2], "positions": [1]}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:

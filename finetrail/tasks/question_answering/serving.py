@@ -9,8 +9,12 @@ from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
 
 KEYS = ("question", "context")
-PROBE = {"question": "What is it?", "context": "It is a probe."}  # an input that every model answers
 EXPECTED = 'expected {"question": "...", "context": "..."}'
+
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return {"question": "What is it?", "context": "It is a probe."}
 
 
 def text_input(text: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
 
-PROBE = {"query": "A probe"}  # an input that every model answers
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return {"query": "A probe"}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:

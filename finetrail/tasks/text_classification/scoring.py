@@ -234,7 +234,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     texts = list(map(slicing.words, _joined(units)))
     known = {word for text in _joined(train) for word in slicing.words(text)}
     found = [slicing.by_length("length in words", texts), slicing.by_unseen(texts, known)]
-    if target["problem"] != "regression":
+    if target["problem"] != "regression" and "candidates" not in target:
         found.append(_by_label(units, train[TARGETS[target["problem"]]].to_pylist()))
     return [*found, *slicing.by_columns(units)]
 
@@ -262,7 +262,7 @@ def _by_label(units: pa.Table, train: list[Any]) -> Slicing:
 
 def counted(units: pa.Table, target: dict[str, Any]) -> np.ndarray:
     """Return which texts change the headline: bool [texts]. Of several labels, one without any does not change F1."""
-    if target["problem"] != "multi_label":
+    if target["problem"] != "multi_label" or "candidates" in target:
         return np.ones(len(units), dtype=bool)
     return np.array([bool(expected or found) for expected, found in zip(*_lists(units), strict=True)], dtype=bool)
 

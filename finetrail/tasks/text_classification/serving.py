@@ -7,7 +7,11 @@ import pyarrow as pa
 from finetrail.tasks.inputs import identified, text_of
 
 KEYS = ("text", "text_pair")
-PROBE = {"text": "A probe."}  # an input that every model answers
+
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return dict.fromkeys(target.get("texts", ["text"]), "A probe.")
 
 
 def text_input(text: str) -> dict[str, Any]:

@@ -12,8 +12,12 @@ from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
 
 KEYS = ("prompt", "text", "messages")
-PROBE = {"text": "A probe."}  # an input that every model answers
 INPUTS = SCHEMA.append(MESSAGES)
+
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return {"text": "A probe."}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:

@@ -17,8 +17,12 @@ from finetrail.tasks.token_classification.corpus import OF_TEXTS
 from finetrail.tasks.token_classification.settings import OFFSETS, Target, has_entities, is_without_scheme
 
 KEYS = ("tokens", "text")
-PROBE = {"text": "A probe."}  # an input that every model answers
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
+
+
+def probe(target: Any) -> dict[str, Any]:
+    """Return an input that a model of this target answers."""
+    return {"text": "A probe."}
 
 
 def text_input(text: str) -> dict[str, Any]:
