@@ -117,6 +117,7 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
     assert task.warnings(checks) == [
         "train: examples without tokens, left out: 1",
         "train: impossible tag transitions, repaired: 1",
+        "train: tokens without a character, which no model sees: 1",
         "test: impossible tag transitions, repaired: 1",
         "validation: sentences that also stand in train: 1",
         "test: sentences that also stand in validation: 1",

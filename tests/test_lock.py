@@ -19,6 +19,10 @@ NOTHING = "six==1.17.0 ; python_version < '3'\n"
 SOURCE_ONLY = ("antlr4-python3-runtime", "seqeval")  # pure Python: they build anywhere
 
 
+# peft imports it wherever it is: only who trains with it installs it.
+LEFT_OUT = ("bitsandbytes",)
+
+
 def wanted() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
@@ -62,6 +66,8 @@ def test_the_lock_file_satisfies_every_requirement(python: str) -> None:
 
     assert len(versions) == len(rows), "two versions of a package"
     for need in wanted():
+        if need.name in LEFT_OUT:
+            continue
         assert versions.get(canonicalize_name(need.name)) in need.specifier, f"requirements.lock lacks {need}"
     assert versions["torch"] == "2.13.0"
 

@@ -27,6 +27,7 @@ def squad(path: Path, name: str, _: SquadReader) -> Iterator[Raw]:
                     "question": _get(question, "question", str, where),
                     "context": context,
                     "answers": _answers(question, where),
+                    **_ignored(question),
                 }
                 require_text(values, where)
                 yield as_id(question.get("id"), where), where, values
@@ -36,15 +37,19 @@ def _answers(question: dict[str, Any], where: str) -> list[dict[str, Any]]:
     impossible = question.get("is_impossible", False)
     if not isinstance(impossible, bool):
         raise UserError(f"{where}: is_impossible is {impossible!r:.60}; expected true or false")
-    answers = [
+    if impossible:
+        return []
+    return [
         {"text": _get(answer, "text", str, place), "start": _get(answer, "answer_start", int, place)}
-        for place, answer in (
-            [] if impossible and "answers" not in question else _items(question, "answers", f"{where}.")
-        )
+        for place, answer in _items(question, "answers", f"{where}.")
     ]
-    if impossible and answers:
-        raise UserError(f"{where}: is_impossible is true, and there are answers; expected one or the other")
-    return answers
+
+
+def _ignored(question: dict[str, Any]) -> dict[str, int]:
+    """Return how many answers stand at a question that is marked as impossible; nothing where there are none."""
+    answers = question.get("answers")
+    count = len(answers) if question.get("is_impossible") is True and isinstance(answers, list) else 0
+    return {"answers_ignored": count} if count else {}
 
 
 def _items(parent: Any, key: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,6 +26,7 @@ CONCERNS = {
     "repaired_transitions": "labels stood where their scheme does not allow them, and were repaired",
     "bad_conversations": "cannot be used (the log has the first), and were left out",
     "conversations_left_out": "are refused by the chat template, and were left out",
+    "answers_ignored": "answers of questions that are marked as impossible were left out",
     "answers_in_no_window": "are longer than a window: the model cannot give them",
     "answers_within_tokens": "begin or end inside a token: no span of tokens gives them exactly",
     "completions_truncated": "are longer than a block leaves them: the model neither learns nor is scored on their end",

@@ -89,7 +89,7 @@ def encoded(task: str, mapped: OrderedMap, folder: Path) -> dict[str, Any]:
     found = {}
     for table, schema in encoder.tables.items():
         batches = tokenize.Batches(layout.table_file(layout.CORPUS, table).absolute(), None, BATCH)
-        counts = tokenize.write(encoder.encode_table(table, batches, mapped), schema, folder / table)
+        counts = tokenize.write(encoder.encode_table(table, batches, mapped), schema, folder / table, 1)
         found[table] = ((folder / table).read_bytes(), counts)
     return found
 

@@ -258,7 +258,7 @@ def test_unseen_labels_can_be_refused() -> None:
     [
         (
             {"reader": columns("text", "labels")},
-            "a single_label corpus needs label and text, and may have text_pair, id, candidate and that of splits",
+            "a single_label corpus needs label and text, and may have text_pair, id, candidate, that of splits",
         ),
         ({"reader": columns("text", "label", "date")}, "reader.columns has date, label, text; a single_label"),
         ({"problem": "regression"}, "a regression corpus needs score and text"),

@@ -60,6 +60,7 @@ class Counts:
     unanswerable: int = 0
     empty_examples: int = 0
     mended: Counter[str] = field(default_factory=Counter)  # answers, by MENDED
+    answers_ignored: int = 0  # of questions that are marked as impossible
     answers_dropped: int = 0
     examples_dropped: int = 0  # whose answers were all dropped
     digests: "array[int]" = field(default_factory=_digests)  # of each question with its context
@@ -101,6 +102,7 @@ def rows(
     if given and not answers:
         of_table.examples_dropped += 1
         return
+    of_table.answers_ignored += record.values.get("answers_ignored", 0)
     of_table.questions += 1
     of_table.answers += len(answers)
     of_table.unanswerable += not answers
@@ -140,6 +142,7 @@ def warnings(checks: dict[str, Any]) -> list[str]:
         "answers_in_utf16_units": "answers whose start counts UTF-16 units, converted to characters",
         "answers_with_blanks": "answers with white space around them that their context lacks, repaired",
         "answers_in_another_form": "answers in another Unicode form than their context, repaired",
+        "answers_ignored": "answers of questions that are marked as impossible, ignored",
         "answers_dropped": "answers that do not stand where they should in the context, left out",
         "examples_dropped": "questions left out, as none of their answers was left",
     }
@@ -256,6 +259,7 @@ def _of_split(counts: Counts, met: set[str]) -> dict[str, Any]:
         "duplicates": duplicates(counts.digests),
         "answers_repaired": counts.mended[places.MOVED],
         **{MENDED[kind]: counts.mended[kind] for kind in MENDED if kind in met},
+        **({"answers_ignored": counts.answers_ignored} if counts.answers_ignored else {}),
         "answers_dropped": counts.answers_dropped,
         "examples_dropped": counts.examples_dropped,
     }
