@@ -5,6 +5,7 @@ python -m benchmarks.kills [ROUNDS]    (3 rounds are 21 kills; clones of the las
 Every second kill is SIGKILL to dvc and all that it started, the others are SIGTERM.
 """
 
+import json
 import os
 import random
 import signal
@@ -33,7 +34,14 @@ def repro(project: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def mend_lock(project: Path) -> None:
-    """Take dvc.lock back from Git where a kill has cut it off, as the guide says: DVC (3.67) writes it in place."""
+    """Take dvc.lock back from Git where a kill has cut it off, and remove DVC's record of who reads and writes.
+
+    As the guide says: DVC (3.67) writes both in place.
+    """
+    record = project / ".dvc/tmp/rwlock"
+    if record.is_file() and not _is_json(record):
+        print(".dvc/tmp/rwlock was cut off: removed", flush=True)
+        record.unlink()
     lock = project / "dvc.lock"
     try:
         whole = not lock.exists() or all("cmd" in stage for stage in YAML(typ="safe").load(lock)["stages"].values())
@@ -45,6 +53,14 @@ def mend_lock(project: Path) -> None:
             ["git", "checkout", "--quiet", "--", "dvc.lock"], cwd=project, stderr=subprocess.DEVNULL
         ).returncode:
             lock.unlink()  # it was not in Git yet
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def undisturbed(project: Path, log: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ import io
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
@@ -27,6 +28,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr("tqdm.std.time", found)
+    monkeypatch.setattr(Bar, "_instances", WeakSet())  # bars that other tests left open would move these
     return found
 
 
