@@ -17,6 +17,7 @@ from dvc.repo import Repo
 from sklearn.metrics import accuracy_score
 
 from finetrail import compare
+from finetrail.comparison import runs
 from finetrail.errors import UserError
 
 # DVC 3.67, as it adds files in this process.
@@ -313,3 +314,18 @@ def test_control_characters_do_not_reach_the_terminal(project: Project, told: Ca
     project.run("two", wrong_at(2), texts=texts)
     text = told("one", "two")
     assert "\x1b" not in text and "\u202e" not in text and "[2Jtext 1" in text
+
+
+def locked(evaluated: str, reported: str | None) -> str:
+    """A dvc.lock whose evaluation and report have these hashes of metrics/evaluation."""
+    entry = "- path: metrics/evaluation\n      md5: {}\n"
+    lines = f"stages:\n  evaluate:\n    outs:\n    {entry.format(evaluated)}"
+    return lines if reported is None else f"{lines}  report:\n    deps:\n    {entry.format(reported)}"
+
+
+@pytest.mark.parametrize(
+    ("lock", "finished"),
+    [(None, True), (locked("a", "a"), True), (locked("b", "a"), False), (locked("a", None), False)],
+)
+def test_a_run_that_stopped_before_its_report_is_not_taken_for_the_one_before(lock: str | None, finished: bool) -> None:
+    assert runs._is_finished(lock) == finished

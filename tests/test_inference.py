@@ -223,6 +223,13 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))
 
 
+def test_an_earlier_export_loads_without_what_came_later(folder: Path) -> None:
+    settings = json.loads((folder / "finetrail.json").read_text())
+    del settings["tokenize"]["limit"]
+    edit(folder / "finetrail.json", **settings)
+    assert inference.read_settings(folder).tokenize.limit is None
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no settings": (
         lambda folder: (folder / "finetrail.json").unlink(),
@@ -468,13 +475,14 @@ def test_a_table_has_a_column_for_each_probability_and_answers_of_one_kind() -> 
         ("text\n", "in.csv: there is nothing in it"),
         ("text,text\na,b\n", "in.csv:1: more than one column 'text'"),
         ("text,when\na,b\n", "in.csv:2: input '0': unknown key 'when'; expected id, "),
-        ('text\na\n"b\n', "in.csv:"),
+        ('text\na\n"b\n', "in.csv:3: not CSV: a field in quotes never ends; expected its quote before the delimiter"),
     ],
 )
 def test_a_damaged_table_is_told_with_its_place(command, tmp_path, content, message):
     (tmp_path / "in.csv").write_text(content)
     code, _, error = command("--input", tmp_path / "in.csv")
     assert code == 1 and message in error and error.startswith("error: ") and "\n" not in error
+    assert "reader." not in error  # a key of a corpus's recipe
 
 
 def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, monkeypatch):
@@ -546,3 +554,15 @@ def test_the_module_runs_and_prints_nothing_but_answers_also_into_a_pipe_that_cl
     assert done.stderr == ""
     assert json.loads(done.stdout)["tokens"] == ["Anna", "lives", "in", "Paris", "."]
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("content", ["\ntext\na\n", '"text",id\na,1\n', 'text,"two\nlines"\na,b\n'])
+def test_a_table_has_its_header_in_the_first_row_that_is_not_blank(tmp_path: Path, content: str) -> None:
+    (tmp_path / "in.csv").write_text(content)
+    [(_, values)] = delimited.inputs(tmp_path / "in.csv", ",")
+    assert values["text"] == "a"
+
+
+def test_the_probe_of_pairs_has_both_texts() -> None:
+    serving = tasks.module("text_classification", "serving")
+    assert serving.probe({"texts": ["text", "text_pair"]}).keys() == {"text", "text_pair"}

@@ -43,11 +43,9 @@ def test_none_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) 
     assert list(project.iterdir()) == [] and capsys.readouterr() == ("", "")
 
 
-def test_logs_of_a_copy_that_dvc_removes_are_kept_in_the_project(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logs_of_a_copy_that_is_removed_are_kept_in_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trackers.logs() == project / "logs"
-    for copy in (".dvc/tmp/exps/tmp123", ".dvc/tmp/exps/standalone/tmp123"):
+    for copy in (".dvc/tmp/exps/tmp123", ".dvc/tmp/exps/standalone/tmp123", ".scratch/search/lr/0/project"):
         (project / copy).mkdir(parents=True)
         monkeypatch.chdir(project / copy)
         assert trackers.logs() == project / "logs"

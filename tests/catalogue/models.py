@@ -212,4 +212,19 @@ CASES = [
         ),
         "7 is missing; expected every shard that model.safetensors.index.json names",
     ),
+    case(
+        "an attention chosen by itself, as transformers 4 wrote",
+        configured(_attn_implementation_autoset=True),
+        "download@model: tiny-bert",
+    )._replace(ends_well=True),
+    case(
+        "an attention of each model inside",
+        configured(attn_implementation={"text_config": "sdpa"}),
+        "download@model: tiny-bert",
+    )._replace(ends_well=True),
+    case(
+        "a foreign attention of a model inside",
+        configured(attn_implementation={"text_config": "owner/kernel"}),
+        "config.json: attn_implementation is 'owner/kernel', which transformers would fetch as code",
+    ),
 ]
