@@ -60,6 +60,20 @@ TEMPLATES = (
     "ask {PER} , {PER} or {PER} about it",
 )
 
+LONGEST = (
+    "test_engines.py",
+    "test_launchers.py",
+    "test_pipeline.py",
+    "test_shards.py",
+    "test_taught.py",
+    "test_training.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: one of them would else run alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
