@@ -211,6 +211,24 @@ def test_what_loading_raises_ends_the_service() -> None:
     assert str(causes[0]) == "no such folder"
 
 
+def test_an_answer_does_not_wait_for_the_delayed_acknowledgement_of_its_head() -> None:
+    async def option() -> int:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = serve.bound("127.0.0.1", 0)
+        async with await asyncio.start_server(connected, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return await asyncio.wait_for(accepted, 10)
+
+    assert asyncio.run(option())
+
+
 def test_an_address_that_cannot_be_is_told_in_one_line() -> None:
     with serve.bound("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
