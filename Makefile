@@ -58,10 +58,15 @@ docs: installed   ## write the results, benchmarks and keys into the documents, 
 	@python docs/schemas.py
 
 # Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
-# FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the file, and why.
-lock: installed   ## write requirements.lock from pyproject.toml, one file for every Python
-	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate $(FLAGS) \
-	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+# FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the first file, and why: the second
+# has what torch needs beyond it. Hashes are those of every file that the index has of a version.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
+  --custom-compile-command 'make lock' $(FLAGS)
+lock: installed   ## write requirements*.lock from pyproject.toml, with hashes, one file for every Python
+	@$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
+	@echo torch | $(COMPILE) --no-config --constraint requirements.lock --output-file requirements-cuda.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) -
+	@$(COMPILE) --no-config --constraint requirements.lock --output-file requirements-audit.lock --group audit
 
 # .venv as requirements.lock says, with the newest Python that is supported and here, or with PYTHON.
 .PHONY: installed
