@@ -1,6 +1,7 @@
 """The lock files are right for every Python that is supported, and setup.sh makes .venv what they say."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,8 +10,12 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from packaging.markers import default_environment
@@ -35,11 +40,10 @@ def wanted() -> list[Requirement]:
 
 
 def entries(lock: str) -> dict[str, list[str]]:
-    """Return the hashes of a lock file by requirement."""
-    text = re.sub("(?m)^#.*\n", "", (ROOT / lock).read_text())
-    found = {need.removesuffix(" \\"): hashes.split() for need, hashes in re.findall(r"(\S.*)\n((?: {4}.+\n)*)", text)}
-    assert sum(len(hashes) + 1 for hashes in found.values()) == len(re.sub(r"(?m) \\$", "", text).splitlines())
-    return found
+    """Return what stands behind each requirement of a lock file: its hashes."""
+    lines = (ROOT / lock).read_text().replace(" \\\n    ", " ").splitlines()
+    found = (line.split(" --hash=") for line in lines if not line.startswith("#"))
+    return {need: [f"--hash={value}" for value in hashes] for need, *hashes in found}
 
 
 def locked(python: str) -> list[Requirement]:
@@ -98,9 +102,22 @@ def test_torchs_cuda_libraries_have_a_lock_file_of_their_own() -> None:
 def test_every_package_has_hashes_and_no_file_an_index(lock: str) -> None:
     for need, hashes in entries(lock).items():
         assert re.fullmatch(r"[a-z0-9-]+==[^\s;]+( ; .+)?", need)
-        assert hashes and all(
-            re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", value) for value in hashes if value != "\\"
-        ), need
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", value) for value in hashes), need
+
+
+def test_the_licenses_are_those_that_the_locked_packages_state() -> None:
+    spec = spec_from_file_location("licenses", ROOT / "docs/licenses.py")
+    assert spec is not None and spec.loader is not None
+    licenses = module_from_spec(spec)
+    spec.loader.exec_module(licenses)
+    rows = re.findall(r"(?m)^\| ([a-z0-9-]+) \| (\S+) \| (.+) \|$", licenses.FILE.read_text())[2:]
+
+    assert [f"{name}=={version}" for name, version, _ in rows] == [
+        need.split(" ")[0] for need in entries("requirements.lock")
+    ], "run make docs"
+    # Another system or Python has other packages.
+    told = [(name, license) for name, _, license in rows if "not installed" not in (license, licenses.stated(name))]
+    assert len(told) > 150 and told == [(name, licenses.stated(name)) for name, _ in told], "run make docs"
 
 
 @pytest.mark.usefixtures("index")
@@ -278,3 +295,67 @@ def test_setup_checks_every_hash_and_takes_a_build_of_torch_that_the_machine_nam
     done = install()
     assert (done.returncode, installed()) == (0, ["tool-1.0", "torch-2.13.0+cpu"]), done.stderr
     assert "torch 2.13.0+cpu: not from the public index, so without a hash" in done.stdout
+
+
+class Osv(BaseHTTPRequestHandler):
+    """Answers as https://google.github.io/osv.dev/post-v1-query/ says; one package is vulnerable."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        package = asked["package"]
+        assert self.path == "/v1/query" and package["ecosystem"] == "PyPI" and asked["version"]
+        affected = {
+            "package": package,
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99"}]}],
+        }
+        found = {"id": "GHSA-test", "published": "2026-01-01T00:00:00Z", "modified": "2026-01-01T00:00:00Z"}
+        found |= {"summary": "", "details": "", "affected": [affected | {"versions": [asked["version"]]}]}
+        body = json.dumps({"vulns": [found]} if package["name"] == "jinja2" else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def osv() -> Iterator[str]:
+    """Give the URL of a service of vulnerabilities."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Osv) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1/query"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="their tools are installed for it: only where CI is set")
+@pytest.mark.usefixtures("index")
+def test_audit_and_sbom_see_every_locked_package(tmp_path: Path, osv: str) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "setup.sh").touch()  # nothing else is installed there
+
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return call("make", "--directory", str(tmp_path), *arguments, PATH=path)
+
+    vulnerable = make("audit", f"FLAGS=--osv-url {osv}")
+    assert vulnerable.returncode != 0 and re.search(r"(?m)^jinja2 +\S+ +GHSA-test +99 *$", vulnerable.stdout)
+    assert "Found 1 known vulnerability in 1 package" in vulnerable.stderr
+    assert make("audit", f"FLAGS=--osv-url {osv} --ignore-vuln GHSA-test").returncode == 0
+    cut_off = make("audit", "FLAGS=--osv-url http://127.0.0.1:9/v1/query")
+    assert cut_off.returncode != 0 and cut_off.stderr.startswith(
+        "error: nothing was audited: the service did not answer"
+    )
+
+    written = []
+    for _ in range(2):
+        assert make("sbom").returncode == 0
+        written.append((tmp_path / "sbom.json").read_bytes())
+    bom = json.loads(written[0])
+    found = {f"{component['name']}=={component['version']}" for component in bom["components"]}
+    assert written[0] == written[1] and bom["bomFormat"] == "CycloneDX"
+    assert found == {need.split(" ")[0] for lock in LOCKS[:2] for need in entries(lock)}
