@@ -45,11 +45,13 @@ rm -f $venv/installed
 if [ -n "$uv" ]; then
   install() {
     "$uv" pip install --python $venv/bin/python --no-deps "$@" || {
-      echo 'error: uv could not install requirements.lock; after "Hash mismatch": that file is not the one that was locked' >&2
+      echo 'error: uv could not install requirements.lock; "Hash mismatch": that file is not the one that was locked' >&2
       exit 1
     }
   }
-  torch_to_come() { "$uv" pip install --python $venv/bin/python --no-deps --dry-run "$1" 2>&1 | sed -nE 's/^ \+ torch==//p'; }
+  torch_to_come() {
+    "$uv" pip install --python $venv/bin/python --no-deps --dry-run "$1" 2>&1 | sed -nE 's/^ \+ torch==//p'
+  }
 else
   pip="$venv/bin/python -m pip --disable-pip-version-check install --no-deps"
   install() {
@@ -62,8 +64,8 @@ else
     }
   }
   torch_to_come() {
-    $pip --quiet --dry-run --report - "$1" 2>> $log \
-      | $venv/bin/python -c 'import json, sys; print(*(new["metadata"]["version"] for new in json.load(sys.stdin)["install"]))' 2>> $log
+    local version='import json, sys; print(*(new["metadata"]["version"] for new in json.load(sys.stdin)["install"]))'
+    $pip --quiet --dry-run --report - "$1" 2>> $log | $venv/bin/python -c "$version" 2>> $log
   }
   progress() {
     while sleep 5 > /dev/null 2>&1; do
@@ -80,13 +82,13 @@ fi
 cuda='--requirement requirements-cuda.lock'
 torch=$(grep -oE '^torch==[0-9.]+' requirements.lock) || cuda=
 build=$([ -z "$torch" ] || torch_to_come "$torch") || build=
+there='from importlib.metadata import version; print(version("torch"))'
+[ -n "$build" ] || build=$($venv/bin/python -c "$there" 2> /dev/null) || build=
 case $build in *+*)
   echo "  torch $build: not from the public index, so without a hash in requirements.lock"
-  install "$torch" ;;
+  install "$torch"
+  cuda= ;;
 esac
-if $venv/bin/python -c 'import importlib.metadata, sys; sys.exit("+" not in importlib.metadata.version("torch"))' 2> /dev/null; then
-  cuda=
-fi
 
 # Two packages have no wheels. They are built with setuptools of the lock, since a build that is isolated fetches it unhashed.
 part() { awk "!/^ /{keep = $1/^(antlr4-python3-runtime|seqeval)==/} keep" requirements.lock; }
