@@ -20,7 +20,7 @@ WORKDIR /opt/setup
 
 # cpu: the build of PyTorch's own index. cuda: the build that the lock file brings on Linux.
 ARG TORCH=cpu
-COPY requirements.lock setup.sh ./
+COPY requirements.lock requirements-cuda.lock setup.sh ./
 ENV PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv \
     && case "$TORCH" in \

@@ -4,7 +4,7 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run join paper try test lint check results table docs lock
+.PHONY: help run join paper try test lint check results table docs lock audit sbom
 help:   ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
@@ -53,15 +53,40 @@ results: installed   ## run every recipe that needs no network, and keep its rec
 table: installed   ## all experiments, their scores and the settings in which they differ; FLAGS go to dvc exp show
 	@dvc exp show --only-changed --keep test --drop '.*/|(corpus|model|evaluate|export)\.' $(FLAGS)
 
-docs: installed   ## write the results, benchmarks and keys into the documents, and the schemas for editors
+docs: installed   ## write the results, benchmarks, keys and licences into the documents, and the schemas for editors
 	@python docs/tables.py
 	@python docs/schemas.py
+	@python docs/licenses.py
 
 # Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
-# FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the file, and why.
-lock: installed   ## write requirements.lock from pyproject.toml, one file for every Python
-	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate $(FLAGS) \
-	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+# FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the first file, and why: the second
+# has what torch needs beyond it. Hashes are those of every file that the index has of a version.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
+  --custom-compile-command 'make lock' $(FLAGS)
+lock: installed   ## write requirements*.lock from pyproject.toml, with hashes, one file for every Python
+	@$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
+	@echo torch | $(COMPILE) --no-config --constraint requirements.lock --output-file requirements-cuda.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) -
+	@$(COMPILE) --no-config --constraint requirements.lock --output-file requirements-audit.lock --group audit
+
+# In an environment of their own: nothing that trains needs them. Both read the lock files, and not what is installed.
+AUDIT = .scratch/audit
+LOCKED = requirements.lock requirements-cuda.lock
+.PHONY: tools
+tools: installed
+	@mkdir -p .scratch
+	@uv venv --quiet --allow-existing $(AUDIT)
+	@uv pip sync --quiet --require-hashes --python $(AUDIT)/bin/python requirements-audit.lock
+
+audit: tools   ## ask OSV for known vulnerabilities of all locked packages; it needs a network, FLAGS go to pip-audit
+	@$(AUDIT)/bin/pip-audit --disable-pip --progress-spinner off --vulnerability-service osv $(FLAGS) \
+	  $(LOCKED:%=--requirement %) 2> $(AUDIT)/log || { if grep --quiet '^Traceback' $(AUDIT)/log; then \
+	  echo 'error: nothing was audited: the service did not answer, or not as OSV does:' "$$(tail -n 1 $(AUDIT)/log)" >&2; \
+	  else cat $(AUDIT)/log >&2; fi; exit 1; }
+
+sbom: tools   ## write sbom.json (CycloneDX) from the lock files; equal lock files give equal bytes
+	@cat $(LOCKED) | PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file sbom.json -
 
 # .venv as requirements.lock says, with the newest Python that is supported and here, or with PYTHON.
 .PHONY: installed

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv, or the folder that VENV names, what requirements.lock says; where it is that already, do nothing.
+# Each file that is installed has a hash in the lock files, or is refused.
 # `make` calls this first. PYTHON names a Python.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -7,11 +8,12 @@ venv=${VENV:-.venv} log=${VENV:-.venv}/install.log
 
 # The Python of .venv, or else the newest. Each is started: pyenv has names for versions that are not there.
 candidates=${PYTHON:-$venv/bin/python python3.14 python3.13 python3.12 python3.11 python3}
-# What the environment must be: the hash of the lock file (its time changes with every checkout), and the Python.
+# What the environment must be: the hash of the lock files (their time changes with every checkout), and the Python.
 state='import hashlib, sys
 if not (3, 11) <= sys.version_info[:2] <= (3, 14):
     sys.exit(1)
-print(hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest(), "%d.%d" % sys.version_info[:2])'
+locks = b"".join(open(name, "rb").read() for name in ("requirements.lock", "requirements-cuda.lock"))
+print(hashlib.sha256(locks).hexdigest(), "%d.%d" % sys.version_info[:2])'
 state_of() { "$1" -c "$state" 2>/dev/null; }
 
 wanted=
@@ -25,9 +27,9 @@ fi
 now=$(state_of $venv/bin/python) || now=
 [ "$now" != "$wanted" ] || [ "$(cat $venv/installed 2>/dev/null)" != "$wanted" ] || exit 0
 
-total=$(grep -cv -e '^#' -e '; sys_platform ==' requirements.lock)
 # Not the one in the environment itself, which `make lock` has.
 uv=$(type -aP uv | grep -v -e "^$venv/" -e "^$PWD/$venv/" | head -n 1) || uv=
+total=$(grep -E '^[a-z0-9-]+==' requirements.lock | grep -cv '; sys_platform ==')
 echo "Installing about $total packages into $venv, once: Python ${wanted#* }, with ${uv:-pip}"
 
 if [ "$now" != "$wanted" ]; then  # not there, broken, or of another Python
@@ -39,9 +41,32 @@ if [ "$now" != "$wanted" ]; then  # not there, broken, or of another Python
 fi
 rm -f $venv/installed
 
+# Nothing but what the files name: they are complete.
 if [ -n "$uv" ]; then
-  "$uv" pip install --python $venv/bin/python --requirement requirements.lock
+  install() {
+    "$uv" pip install --python $venv/bin/python --no-deps "$@" || {
+      echo 'error: uv could not install requirements.lock; "Hash mismatch": that file is not the one that was locked' >&2
+      exit 1
+    }
+  }
+  torch_to_come() {
+    "$uv" pip install --python $venv/bin/python --no-deps --dry-run "$1" 2>&1 | sed -nE 's/^ \+ torch==//p'
+  }
 else
+  pip="$venv/bin/python -m pip --disable-pip-version-check install --no-deps"
+  install() {
+    # PEP 517: pip's older way of building does not know what a build needs.
+    PYTHONUNBUFFERED=1 $pip --progress-bar off --use-pep517 "$@" >> $log 2>&1 || {
+      grep -i '^ERROR' $log >&2 || tail $log >&2
+      sed -nE '/DO NOT MATCH/,/^$/s/^ +([^ ]+) from .*/  the file of \1 is not the one that was locked/p' $log >&2
+      echo "error: pip could not install requirements.lock; all that it said is in $log" >&2
+      exit 1
+    }
+  }
+  torch_to_come() {
+    local version='import json, sys; print(*(new["metadata"]["version"] for new in json.load(sys.stdin)["install"]))'
+    $pip --quiet --dry-run --report - "$1" 2>> $log | $venv/bin/python -c "$version" 2>> $log
+  }
   progress() {
     while sleep 5 > /dev/null 2>&1; do
       echo "  fetched $(grep -cE '^(Collecting|Processing|Requirement already)' $log)," \
@@ -50,12 +75,24 @@ else
   }
   : > $log
   progress & trap "kill $!" EXIT
-  # PEP 517: seqeval is source only, and pip's older way does not get all that its build needs.
-  PYTHONUNBUFFERED=1 $venv/bin/python -m pip install --disable-pip-version-check --progress-bar off --use-pep517 \
-    --requirement requirements.lock > $log 2>&1 || {
-    grep -i '^ERROR' $log >&2 || tail $log >&2
-    echo "error: pip could not install requirements.lock; all that it said is in $log" >&2
-    exit 1
-  }
 fi
+
+# The lock has the hashes of the public index. A build of torch with a version of its own, such as 2.13.0+cpu, comes from an
+# index or a folder that this machine names, and none of them from the public one. It needs none of torch's CUDA libraries.
+cuda='--requirement requirements-cuda.lock'
+torch=$(grep -oE '^torch==[0-9.]+' requirements.lock) || cuda=
+build=$([ -z "$torch" ] || torch_to_come "$torch") || build=
+there='from importlib.metadata import version; print(version("torch"))'
+[ -n "$build" ] || build=$($venv/bin/python -c "$there" 2> /dev/null) || build=
+case $build in *+*)
+  echo "  torch $build: not from the public index, so without a hash in requirements.lock"
+  install "$torch"
+  cuda= ;;
+esac
+
+# Two packages have no wheels. They are built with setuptools of the lock, since a build that is isolated fetches it unhashed.
+part() { awk "!/^ /{keep = $1/^(antlr4-python3-runtime|seqeval)==/} keep" requirements.lock; }
+# shellcheck disable=SC2086  # $cuda is two words, or none
+install --require-hashes --requirement <(part !) $cuda
+install --require-hashes --no-build-isolation --requirement <(part '')
 echo "$wanted" > $venv/installed

@@ -11,21 +11,18 @@ packages="annotated-types bm25s datasets dill evaluate multiprocess pydantic pyd
 typing-inspection xxhash"
 platforms=$(printf -- '--platform manylinux_%s_x86_64 ' 2_28 2_27 2_26 2_24 2_17 2_12 2_5)
 
-pinned() {
-  grep -E "^$1==" requirements.lock | cut -d' ' -f1
+# The lock file's lines of some packages, with their hashes.
+locked() {
+  awk "!/^ /{keep = /^($(echo $* | tr ' ' '|'))==/} keep" requirements.lock
 }
 
 rm -rf "$folder"
 mkdir "$folder"
-wanted=()
-for package in $packages; do
-  wanted+=("$(pinned "$package")")
-done
 # shellcheck disable=SC2086
 python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-  $platforms --dest "$folder" "${wanted[@]}"
+  $platforms --dest "$folder" --require-hashes --requirement <(locked $packages)
 # Source only, but pure Python.
-python -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$(pinned seqeval)"
+python -m pip wheel --quiet --no-deps --wheel-dir "$folder" --require-hashes --requirement <(locked seqeval)
 
 mib=$(du -sm "$folder" | cut -f1)
 if [ "$mib" -gt "$most_mib" ]; then

@@ -180,7 +180,20 @@ def test_people_read_where_the_data_come_from_but_no_paths_or_urls() -> None:
 
 def test_an_unknown_license_is_told_and_a_known_one_is_not() -> None:
     assert "No license is known for WNUT-2016 tweets" in model_card(**records())
-    assert "No license is known" not in model_card(**records(corpus=hub_corpus()))
+    assert "| license | unknown |\n\nBase model" in model_card(**records())
+    known = model_card(**records(corpus=hub_corpus()))
+    assert "No license is known" not in known and "| license | mit |" in known and "unknown" not in known
+    new = records()["base_model"] | {"kind": "new", "license": None}
+    assert "No license is known" not in model_card(**records(corpus=hub_corpus(), base_model=new))
+
+
+def test_of_a_mixture_and_what_stands_beside_a_corpus_each_license_is_told() -> None:
+    parts = {"news": hub_corpus() | {"name": "News"}, "talk": hub_corpus() | {"name": "Talk", "license": None}}
+    rankings = {key: value for key, value in hub_corpus().items() if key != "name"}
+    corpus = hub_corpus() | {"kind": "parts", "source": {}, "resolved": {}, "license": None, "parts": parts}
+    text = model_card(**records(corpus=corpus | {"beside": {"candidates": rankings}}))
+    assert [text.count(f"No license is known for {name}") for name in ("WNUT-2016", "News", "Talk")] == [0, 0, 1]
+    assert "| license | mit |" in text.split("Beside it: candidates\n")[1]
 
 
 def test_int8_is_named_only_where_it_was_kept() -> None:

@@ -32,6 +32,11 @@ def run(folder: Path, *command: str, fails: bool = False, **env: str) -> str:
     return done.stdout
 
 
+def cut_off(hosts: Path) -> dict[str, str]:
+    """Return the variables that cut every Python off from the network; a file gets the hosts that it tried."""
+    return {"PYTHONPATH": str(ROOT / "tests/no_network"), "HOSTS_TRIED": str(hosts), "HF_HUB_OFFLINE": "0"}
+
+
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '(.+)'", output)
 
@@ -43,12 +48,13 @@ def digests(folder: Path, *parts: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, make_project: Callable[[Path], Path]) -> tuple[Path, str]:
-    """A project in Git that ran once, and what that printed; tests work on copies of it."""
+    """A project in Git that ran once without a network, and what that printed; tests work on copies of it."""
     folder = make_project(tmp_path_factory.mktemp("finished"))
+    (folder.parent / "hosts").touch()
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=before")
-    printed = run(folder, "dvc", "repro")
+    printed = run(folder, "dvc", "repro", **cut_off(folder.parent / "hosts"))
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=after")
     return folder, printed
@@ -71,6 +77,16 @@ def test_a_run_goes_through_every_stage_and_leaves_its_outputs(finished: tuple[P
     figures = sorted(path.name for path in (folder / "metrics/plots").iterdir())
     assert figures == ["confusion.svg", "headline.svg", "per_label.svg"]
     assert run(folder, "git", "status", "--porcelain") == ""
+
+
+def test_a_run_tries_to_reach_no_host(finished: tuple[Path, str], tmp_path: Path) -> None:
+    assert (finished[0].parent / "hosts").read_text() == ""
+
+    # As a stage would have been found out that tries.
+    ask = "import urllib.request; urllib.request.urlopen('http://hub.example.org')"
+    told = run(tmp_path, sys.executable, "-c", ask, fails=True, **cut_off(tmp_path / "hosts"))
+    assert "the network is cut off: hub.example.org" in told
+    assert (tmp_path / "hosts").read_text().startswith("hub.example.org (socket.getaddrinfo) by ")
 
 
 def test_a_stage_does_not_run_beside_another_in_the_same_folder(copy: Path) -> None:

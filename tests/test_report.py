@@ -443,6 +443,15 @@ def test_page_shows_provenance_settings_and_export(html: str) -> None:
     assert ">yes<" in html  # the int8 model was kept
 
 
+def test_page_shows_every_license_and_says_where_one_is_unknown() -> None:
+    results = make_results()
+    license = '<tr><th scope="row">license</th><td>{}</td></tr>'
+    assert render(results).count(license.format("unknown")) == render(results).count(license.format("apache-2.0")) == 1
+    results.corpus["license"] = "cc-by-4.0"
+    results.model.update(license=None, kind="new")
+    assert "unknown" not in render(results) and license.format("cc-by-4.0") in render(results)
+
+
 def _without_int8(results: Results) -> None:
     del results.export["onnx_int8"]
 

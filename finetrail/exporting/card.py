@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from finetrail import licenses
 from finetrail.exporting.forms import ONNX_FILES
 from finetrail.tasks import LOWER_IS_BETTER
 
@@ -53,7 +54,12 @@ def model_card(
             metadata=metadata.to_yaml(),
             corpus=corpus,
             base_model=base_model,
-            origins=_origins(corpus, base_model),
+            origins={title: _origin(provenance) for title, provenance in _origins(corpus, base_model).items()},
+            unlicensed=[
+                provenance["name"]
+                for provenance in _origins(corpus, base_model).values()
+                if licenses.shown(provenance) == licenses.UNKNOWN
+            ],
             parts=_parts(evaluation),
             training={key: value for key, value in training.items() if isinstance(value, (str, int, float))},
             machine=training["machine"],
@@ -127,15 +133,15 @@ def _hub_repo(provenance: Record) -> str | None:
 
 
 def _origins(corpus: Record, base_model: Record) -> dict[str, Record]:
-    """Return the origin of all that the model was made of, by what it is."""
-    kept = {"layers kept": ", ".join(map(str, base_model["layers"]))} if "layers" in base_model else {}
+    """Return the provenance of all that the model was made of, by what it is."""
     origins = {
-        f"Corpus: {corpus['name']}": _origin(corpus),
-        **{f"Its part {name}: {part['name']}": _origin(part) for name, part in corpus.get("parts", {}).items()},
-        f"Base model: {base_model['name']}": _origin(base_model) | kept,
+        f"Corpus: {corpus['name']}": corpus,
+        **{f"Its part {name}: {part['name']}": part for name, part in corpus.get("parts", {}).items()},
+        **{f"Beside it: {name}": more | {"name": name} for name, more in corpus.get("beside", {}).items()},
+        f"Base model: {base_model['name']}": base_model,
     }
     if teacher := base_model.get("teacher"):
-        origins[f"Teacher: {teacher['name']}"] = _origin(teacher)
+        origins[f"Teacher: {teacher['name']}"] = teacher
     return origins
 
 
@@ -143,7 +149,8 @@ def _origin(provenance: Record) -> Record:
     """Return what identifies a source; not its paths and URLs, which may name a machine or hold a token."""
     named = {key: provenance["source"].get(key) for key in ("package", "version", "config")}
     rows = {"source": provenance["kind"], "repository": _hub_repo(provenance), **named, **provenance["resolved"]}
-    rows |= {key: provenance[key] for key in ("sha256", "license")}
+    rows |= {"sha256": provenance["sha256"], "license": licenses.shown(provenance)}
+    rows |= {"layers kept": ", ".join(map(str, provenance["layers"]))} if "layers" in provenance else {}
     return {key: value for key, value in rows.items() if value is not None and not isinstance(value, dict)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from finetrail import layout
+from finetrail import layout, licenses
 from finetrail.reporting import plots, rendering, views
 from finetrail.reporting.rendering import words
 from finetrail.reporting.summary import FINAL_SPLIT, Headline, Results, Row, baselines, headline, machines, verdict
@@ -45,9 +45,8 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         max_rows=MAX_ROWS,
         concerns=concerns(results),
         training=without(results.training, "machine"),
-        # The list of their files is in their provenance.json; its one hash is enough for a reader.
-        corpus=without(results.corpus, "files"),
-        model=without(results.model, "files"),
+        corpus=origin(results.corpus),
+        model=origin(results.model),
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         charts=charts,
@@ -68,6 +67,13 @@ def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
         for name, value in record.items()
         if name != key
     }
+
+
+def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a provenance for readers: with its one hash instead of the list of files, and unknown licences said."""
+    told = {key: origin(value) if isinstance(value, Mapping) else value for key, value in provenance.items()}
+    told.pop("files", None)
+    return told | ({"license": licenses.shown(told)} if "license" in told else {})
 
 
 def concerns(results: Results) -> list[str]:

@@ -24,7 +24,7 @@ def fetch(source: schema.PackageSource) -> Fetched:
     for name in files:
         if not (root / name).is_file():
             raise UserError(f"package {source.package}: {name} is missing; expected by pip's record: reinstall it")
-    return record(source, root, files, pinned=source.sha256, license=_license(dist))
+    return record(source, root, files, pinned=source.sha256, license=license_of(dist))
 
 
 def _installed(source: schema.PackageSource) -> Distribution:
@@ -38,7 +38,7 @@ def _installed(source: schema.PackageSource) -> Distribution:
     return dist
 
 
-def _license(dist: Distribution) -> str | None:
+def license_of(dist: Distribution) -> str | None:
     """Return the licence that METADATA states in a word; some packages put the whole text there."""
     for key in ("License-Expression", "License"):
         value = (dist.metadata.get_all(key) or [""])[0]
