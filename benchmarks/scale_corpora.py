@@ -1,4 +1,4 @@
-"""Corpora of any size, drawn from a seed: words by Zipf's law, sentences with labels, documents, queries; and a tiny model.
+"""Corpora of any size, drawn from a seed, with words by Zipf's law: sentences, documents, queries; and a tiny model.
 
 Nothing is copied from a real corpus, so that they can have any size; the same arguments give the same bytes.
 """

@@ -1,7 +1,7 @@
 """Turns the records of all stages into one self-contained HTML page: no network, no path, no timing but a given one."""
 
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from finetrail.reporting.summary import FINAL_SPLIT, Headline, Results, Row, bas
 
 MAX_ROWS = 200  # of a table that no figure stands for; the file has them all
 TOP_CONFUSIONS = 10
+NAMED_LABELS = 50  # in a sentence
 CONFUSION = "confusion"  # the table whose cells the worst errors are of
 KINDS = ("labels", "confusion", "reliability", "slices", "plain")  # in the order in which the page has them
 
@@ -54,6 +55,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
     best = results.training.get("best_update")
     charts, told = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)
+    shares = views.shares(results.checks)
     rendered = environment.get_template("page.html.j2").render(
         task=task,
         recipe=recipe,
@@ -74,7 +76,8 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         history=views.history_rows(results.history),
         tables=tables,
         errors=list(zip(results.errors, cells, strict=True)),
-        shares=views.shares(results.checks),
+        shares=dict(islice(shares.items(), MAX_ROWS)),
+        labels=len(shares),
         axis=views.axis,
     )
     return rendered.lstrip()  # of what the macros leave
@@ -107,7 +110,8 @@ def concerns(results: Results) -> list[str]:
             found.append(f"Leakage: {count:,} of {second} also in {first}; scores on {second} are flattered by that.")
     for split, labels in results.checks.get("unseen_labels", {}).items():
         if labels:
-            named = ", ".join(f"{label} ({count:,})" for label, count in labels.items())
+            named = ", ".join(f"{label} ({count:,})" for label, count in islice(labels.items(), NAMED_LABELS))
+            named += f" and {len(labels) - NAMED_LABELS:,} others" if len(labels) > NAMED_LABELS else ""
             found.append(f"{split}: labels that train lacks can never be predicted: {named}.")
     return found
 

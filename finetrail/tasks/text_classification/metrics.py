@@ -5,10 +5,12 @@ Labels are scored by scikit-learn, numbers by scipy and scikit-learn, each set o
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_array
 
 from finetrail import layout
 
@@ -69,12 +71,14 @@ def chosen(decisions: np.ndarray, names: Sequence[str]) -> list[list[str]]:
 
 def hot(
     references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the labels that stand in either, sorted, and both as zeros and ones: int64 [texts, labels]."""
+) -> tuple[list[str], csr_array, csr_array]:
+    """Return the labels that stand in either, sorted, and both as zeros and ones: sparse float64 [texts, labels]."""
     names = sorted({label for texts in (references, predictions) for labels in texts for label in labels})
     column = {name: index for index, name in enumerate(names)}
-    matrices = np.zeros((2, len(references), len(names)), dtype=np.int64)
-    for matrix, texts in zip(matrices, (references, predictions), strict=True):
-        for row, labels in zip(matrix, texts, strict=True):
-            row[[column[label] for label in labels]] = 1
+    matrices = []
+    for texts in (references, predictions):
+        columns = [sorted({column[label] for label in labels}) for labels in texts]
+        bounds = np.cumsum([0, *map(len, columns)])
+        ones, indices = np.ones(bounds[-1]), np.fromiter(chain.from_iterable(columns), np.int64, bounds[-1])
+        matrices.append(csr_array((ones, indices, bounds), shape=(len(texts), len(names))))
     return names, matrices[0], matrices[1]
