@@ -69,6 +69,12 @@ CASES = {
         "documents", (10**4, 10**5, 10**6),
         lambda folder, size: scale_corpora.collection(folder, size, QUERIES, mean=50),
     ),
+    "files": Case(
+        "text_classification", "bring-your-own-folders",
+        {"corpus.source": {"kind": "archive", "path": "corpus/corpus.tar.gz", "sha256": None, "max_unpacked_mib": 4096}},
+        "files in an archive", (6_000, 60_000),
+        lambda folder, size: scale_corpora.archive(folder, size, labels=20, mean=50),
+    ),
     "long_line": Case(
         "masked_lm", "bring-your-own-text", WHOLE | {"tokenize.block_size": 64, "tokenize.remainder": "keep"},
         "characters in one line", (10**6, 10**7), scale_corpora.long_text,

@@ -3,7 +3,9 @@
 Nothing is copied from a real corpus, so that they can have any size; the same arguments give the same bytes.
 """
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +112,17 @@ def long_text(folder: Path, characters: int) -> None:
     for name in ("validation", "test"):
         lines = (" ".join(words) for words in source.texts(500, 20))
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def archive(folder: Path, number: int, labels: int, mean: int) -> None:
+    """Write a .tar.gz of so many files, a document each, in a folder for each label."""
+    source = Words(number)
+    with tarfile.open(folder / "corpus.tar.gz", "w:gz", compresslevel=1) as tar:
+        for row, text in enumerate(source.texts(number, mean)):
+            content = " ".join(text).encode()
+            member = tarfile.TarInfo(f"L{row % labels}/{row}.txt")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def model(folder: Path) -> None:

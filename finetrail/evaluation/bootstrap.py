@@ -27,9 +27,11 @@ def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int 
     """Return each score [samples] of so many examples that are drawn out of n with replacement; of n, by default."""
     generator = np.random.default_rng(seed)
     parts = []
-    for size in Bar(list(sizes(samples, n)), desc="resample", unit="times some samples", delay=1):
-        rows = (generator.integers(n, size=n if drawn is None else drawn) for _ in range(size))
-        parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
+    with Bar(total=samples, desc="resample", unit="samples", delay=1) as bar:
+        for size in sizes(samples, n):
+            rows = (generator.integers(n, size=n if drawn is None else drawn) for _ in range(size))
+            parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
+            bar.update(size)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
