@@ -71,7 +71,7 @@ CASES = {
     ),
     "files": Case(
         "text_classification", "bring-your-own-folders",
-        {"corpus.source": {"kind": "archive", "path": "corpus/corpus.tar.gz", "sha256": None, "max_unpacked_mib": 4096}},
+        {"corpus.source": {"kind": "archive", "path": "corpus/corpus.tar.gz", "sha256": None, "max_unpacked_mib": 999}},
         "files in an archive", (6_000, 60_000),
         lambda folder, size: scale_corpora.archive(folder, size, labels=20, mean=50),
     ),

@@ -23,7 +23,8 @@ from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md",
+             "docs/scale.md")  # fmt: skip
 
 
 def graph() -> str:
@@ -173,7 +174,7 @@ def scale() -> str:
 
 
 def step(found: dict[str, Any] | None, before: dict[str, Any] | None, size: int, size_before: int | None) -> str:
-    """Return the cell of one stage: seconds of CPU, the exponent of their growth, and peak memory, private in brackets."""
+    """Return the cell of one stage: seconds of CPU, the exponent of their growth, and peak memory."""
     if found is None:
         return "not run"
     if "failed" in found:

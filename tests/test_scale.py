@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
@@ -22,6 +23,7 @@ from finetrail.tasks.text_classification import scoring as texts
 from finetrail.tasks.text_classification import serving
 from finetrail.tasks.text_classification.settings import Evaluate
 from finetrail.tasks.token_classification import scoring as words
+from stages import download_corpus, tokenize
 from tests.test_report import make_results
 
 SETTINGS = Evaluate(
@@ -222,6 +224,23 @@ def test_a_text_is_gone_through_once_for_all_of_its_spans() -> None:
     tags, misfits = spans.tag(text, cut, found, rules)
     assert tags == ["B-X", "O"] * 50 and len(misfits) >= 50
     assert spans._borders.cache_info().misses == 3 and spans._others.cache_info().misses == 1
+
+
+def test_long_texts_wait_and_are_encoded_in_fewer_rows(monkeypatch: Any, tmp_path: Any) -> None:
+    rows = [("train", {"id": str(row), "text": "x" * (5 if row < 4 else 500)}) for row in range(8)]
+    columns = pa.schema([("id", pa.string()), ("text", pa.string())])
+    monkeypatch.setattr(download_corpus, "VALUES_WAITING", 1000)
+    download_corpus.write_tables(rows, {"train": columns}, tmp_path)
+    file = tmp_path / "train.parquet"
+    groups = pq.read_metadata(file)
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [6, 2]
+    assert pq.read_table(file).to_pylist() == [row for _, row in rows]
+    assert tokenize.batch_size(file) == tokenize.EXAMPLES_A_BATCH
+    monkeypatch.setattr(tokenize, "BYTES_A_BATCH", 600)
+    assert 1 <= tokenize.batch_size(file) <= 2
+    assert [len(part) for _, part in tokenize.read(file, None)] == [tokenize.batch_size(file)] * (
+        8 // tokenize.batch_size(file)
+    )
 
 
 # --- report -------------------------------------------------------------------------------------------------------

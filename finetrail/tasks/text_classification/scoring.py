@@ -30,7 +30,7 @@ SHOWN_CHARACTERS = 300  # of a text among the worst errors
 MOST_FITTED = 50_000
 ROWS_AT_ONCE = 10_000  # of predictions, as Python's objects
 MOST_CLASSES = 200  # of a bag of words: beyond it fitting takes hours, and gigabytes
-NUMBERS_AT_ONCE = 1 << 24  # bounds the memory of a block of texts by all labels
+NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of texts by all labels
 MOST_LABELS, LISTED = 1_000, 10  # of more labels, the probabilities of the best are kept
 # Where the first relevant document of a query stands among its candidates; 0: not among them.
 FIRST_RELEVANT = (("first", 1, 1), ("2 to 3", 2, 3), ("4 to 10", 4, 10), ("below 10", 11, math.inf), ("nowhere", 0, 0))
