@@ -1,9 +1,10 @@
-"""Time and memory of the stages on corpora that grow: `python -m benchmarks.scale CASE [SIZE ...]`.
+"""Time and memory of the stages on corpora that grow: `python -m benchmarks.scale CASE [SIZE ...] [--until STAGE]`.
 
 Each stage is a process of its own, as DVC starts it, without DVC. Training has one update, on 200 examples, and is not
 measured. All sizes of a case, where none is named; results/scale.json keeps what was measured before.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -67,7 +68,7 @@ CASES = {
         {"corpus.splits.train": "train.tsv", "corpus.splits.validation": "validation.tsv",
          "corpus.splits.test": "test.tsv", "tokenize.max_query_length": 32, "evaluate.candidates": None},
         "documents", (10**4, 10**5, 10**6),
-        lambda folder, size: scale_corpora.collection(folder, size, QUERIES, mean=50),
+        lambda folder, size: scale_corpora.collection(folder, size, QUERIES, mean=20),
     ),
     "files": Case(
         "text_classification", "bring-your-own-folders",
@@ -161,14 +162,15 @@ def status(pid: int, *names: str) -> dict[str, int]:
     return {name: int(lines[name].split()[0]) for name in names if name in lines}
 
 
-def run(case: Case, size: int, folder: Path) -> dict[str, Any]:
-    """Run all stages on a corpus of one size, and return what each took; up to the first that fails."""
+def run(case: Case, size: int, folder: Path, until: str) -> dict[str, Any]:
+    """Run the stages on a corpus of one size, and return what each took; up to the named one, or one that fails."""
     project(folder, case, size)
     corpus = sum(path.stat().st_size for path in (folder / "corpus").iterdir())
     print(f"{case.unit} {size:,}: {corpus / 1e6:,.1f} MB", flush=True)
     found: dict[str, Any] = {"corpus_mb": round(corpus / 1e6, 1)}
     steps = [("download_model", None), ("download_corpus", None), ("tokenize", LIMIT), ("teach", LIMIT),
              ("train", LIMIT), *((stage, None) for stage in MEASURED[1:])]  # fmt: skip
+    steps = steps[: steps.index((until, None)) + 1]
     for stage, limit in steps:
         write_params(folder, case.task, limit)
         taken = measured(stage, folder)
@@ -181,15 +183,20 @@ def run(case: Case, size: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def main(name: str, sizes: list[int]) -> None:
+def main(name: str, sizes: list[int], until: str) -> None:
     file = RESULTS / "scale.json"
     for size in sizes or CASES[name].sizes:
         with tempfile.TemporaryDirectory(prefix="scale-", dir=os.environ.get("SCALE_FOLDER")) as folder:
-            found = run(CASES[name], size, Path(folder))
+            found = run(CASES[name], size, Path(folder), until)
         known = json.loads(file.read_text()) if file.is_file() else {"machine": machine(), "cases": {}}
         known["cases"].setdefault(name, {"unit": CASES[name].unit, "sizes": {}})["sizes"][str(size)] = found
         keep("scale", known)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(size) for size in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("sizes", nargs="*", type=int)
+    parser.add_argument("--until", choices=MEASURED, default=MEASURED[-1])
+    given = parser.parse_args()
+    main(given.case, given.sizes, given.until)

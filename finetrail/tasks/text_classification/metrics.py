@@ -51,6 +51,8 @@ def pool(logits: np.ndarray, text: np.ndarray, texts: int, how: str) -> np.ndarr
 
     text: the number of the text of each row of logits.
     """
+    if len(logits) == texts and (text == np.arange(texts)).all():
+        return logits + np.float32(0)  # which makes 0 of -0, as summing does
     if how == "max":
         pooled = np.full((texts, logits.shape[1]), -np.inf, dtype=np.float32)
         np.maximum.at(pooled, text, logits)

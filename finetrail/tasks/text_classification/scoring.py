@@ -157,7 +157,7 @@ def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Arra
     order = np.lexsort((best, -values), axis=-1)
     best, values = (np.take_along_axis(of, order, axis=-1) for of in (best, values))
     bounds = np.arange(len(best) + 1, dtype=np.int32) * LISTED
-    return pa.MapArray.from_arrays(bounds, pa.array(names).take(pa.array(best.ravel())), pa.array(values.ravel()))
+    return pa.MapArray.from_arrays(bounds, pa.array([names[label] for label in best.ravel()]), pa.array(values.ravel()))
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
