@@ -6,13 +6,15 @@ Labels are scored by scikit-learn, numbers by scipy and scikit-learn, each set o
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array
 
 from finetrail import layout
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 THRESHOLD = 0.5  # of validation; the recipe's is in evaluate, which training does not see
 
@@ -73,8 +75,10 @@ def chosen(decisions: np.ndarray, names: Sequence[str]) -> list[list[str]]:
 
 def hot(
     references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
-) -> tuple[list[str], csr_array, csr_array]:
+) -> "tuple[list[str], csr_array, csr_array]":
     """Return the labels that stand in either, sorted, and both as zeros and ones: sparse float64 [texts, labels]."""
+    from scipy.sparse import csr_array  # not for who only predicts
+
     names = sorted({label for texts in (references, predictions) for labels in texts for label in labels})
     column = {name: index for index, name in enumerate(names)}
     matrices = []

@@ -6,15 +6,17 @@ IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array
 
 from finetrail import layout
 from finetrail.tasks.token_classification.settings import Target, label_names
 from finetrail.tasks.token_classification.settings import has_entities as has_entities
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Labels = Sequence[Sequence[str]]  # sentences of labels
 UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
@@ -37,12 +39,14 @@ def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
     return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 
 
-def count(references: Labels, predictions: Labels, target: Target) -> csr_array:
+def count(references: Labels, predictions: Labels, target: Target) -> "csr_array":
     """Return what each sentence adds to the scores: sparse int64 [sentences, 3 * units + 2].
 
     For each unit of units(): right, predicted, expected; then words right and words in all. Scores of any set of
     sentences come from the sum of their rows.
     """
+    from scipy.sparse import csr_array  # not for who only predicts
+
     names = units(references, predictions, target)
     column = {name: 3 * index for index, name in enumerate(names)}
     entities = has_entities(target)
