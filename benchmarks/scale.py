@@ -56,8 +56,8 @@ CASES = {
         lambda folder, size: scale_corpora.documents(folder, size, labels=20, mean=50),
     ),
     "labels": Case(
-        "text_classification", "bring-your-own-csv", TEXTS, "labels of 300,000 documents", (10**2, 10**3, 10**5),
-        lambda folder, size: scale_corpora.documents(folder, 300_000, labels=size, mean=8),
+        "text_classification", "bring-your-own-csv", TEXTS, "labels of 150,000 documents", (10**3, 10**5),
+        lambda folder, size: scale_corpora.documents(folder, 150_000, labels=size, mean=8),
     ),
     "entity_types": Case(
         "token_classification", "bring-your-own-conll", {"corpus.splits.test": 0.1}, "entity types in 10^6 words",

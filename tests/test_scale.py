@@ -194,6 +194,7 @@ def test_terms_as_numbers_are_ranked_as_words_are() -> None:
     index = ranking.Bm25(iter(documents), "words")
     for query in (["cat", "ran"], ["dog"], ["cat", "unknown"]):
         assert index.scores(" ".join(query)).tolist() == plain.get_scores(query).tolist()
+    assert ranking.Bm25(["?!", "..."], "words").scores("cat").tolist() == [0, 0]
 
 
 def test_tables_are_compared_alike_in_blocks(monkeypatch: Any) -> None:

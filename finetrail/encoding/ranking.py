@@ -24,13 +24,15 @@ class Bm25:
 
         collection = Numbered(terms(document, kind) for document in documents)
         self.kind, self.size = kind, len(collection)
-        self.index: Any = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        tokenized = bm25s.tokenization.Tokenized(ids=collection, vocab=collection.vocabulary)
-        self.index.index(tokenized, show_progress=False)
+        self.index: Any = None  # of a collection without any term, which bm25s refuses
+        if collection.vocabulary:
+            self.index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+            tokenized = bm25s.tokenization.Tokenized(ids=collection, vocab=collection.vocabulary)
+            self.index.index(tokenized, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
         """Return the score of each document for a query: float32 [documents], 0 where they share no term."""
-        words = terms(query, self.kind)
+        words = terms(query, self.kind) if self.index else []
         # bm25s 0.3 refuses a query without terms.
         scores: np.ndarray = self.index.get_scores(words) if words else np.zeros(self.size, dtype=np.float32)
         return scores
