@@ -4,6 +4,7 @@ python docs/tables.py    (or `make docs`; a test holds the documents against it)
 """
 
 import json
+import math
 import subprocess
 import sys
 import types
@@ -22,7 +23,8 @@ from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md",
+             "docs/scale.md")  # fmt: skip
 
 
 def graph() -> str:
@@ -154,6 +156,34 @@ def accelerator() -> str:
             lines += [f"| {name} | {what} | {found} |" for what, found in rows]
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def scale() -> str:
+    """Return a row for each size of each corpus, and how CPU time grew from the size before: its exponent."""
+    record = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
+    stages = ("download_corpus", "tokenize", "evaluate", "export", "report")
+    rows = [f"| corpus | MB | {' | '.join(name.replace('_', '@') for name in stages)} |", "| --- |" + " --- |" * 6]
+    for name, case in record["cases"].items():
+        known: dict[str, Any] = {}
+        for size, found in sorted(case["sizes"].items(), key=lambda item: int(item[0])):
+            cells = (step(found.get(stage), known.get(stage), int(size), known.get("size")) for stage in stages)
+            rows.append(f"| {name.replace('_', ' ')}: {int(size):,} {case['unit']} | {found['corpus_mb']} "
+                        f"| {' | '.join(cells)} |")  # fmt: skip
+            known = found | {"size": int(size)}
+    return "\n".join([f"On {record['machine'].replace('1 threads', '1 thread')}:", "", *rows])
+
+
+def step(found: dict[str, Any] | None, before: dict[str, Any] | None, size: int, size_before: int | None) -> str:
+    """Return the cell of one stage: seconds of CPU, the exponent of their growth, and peak memory."""
+    if found is None:
+        return "not run"
+    if "failed" in found:
+        return "failed"
+    power = ""
+    if before and size_before and "failed" not in before:
+        grown = math.log(found["cpu_seconds"] / before["cpu_seconds"]) / math.log(size / size_before)
+        power = f" ({grown:.2f})"
+    return f"{found['cpu_seconds']:,} s{power}, {found['peak_mib']:,} [{found['anonymous_mib']:,}] MiB"
 
 
 def sped(found: dict[str, Any], sides: dict[str, Any]) -> str:
@@ -292,6 +322,7 @@ def filled(text: str) -> str:
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     makers["benchmark opens"] = opens
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
+    makers["benchmark scale"] = scale
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:

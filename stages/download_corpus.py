@@ -23,7 +23,9 @@ from finetrail.sources import Fetched, fetch, find, moving
 from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
 
+# So much waits to be written, as Python's objects.
 ROW_GROUP = 10_000
+VALUES_WAITING = 1 << 26  # characters of texts, and items of lists
 
 
 def canonical_rows(
@@ -73,8 +75,9 @@ def beside_rows(
 
 
 def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
-    """Write one Parquet file a table, ROW_GROUP rows at a time; UserError where a table gets none."""
+    """Write one Parquet file a table, ROW_GROUP rows at a time, or fewer long ones; UserError where it gets none."""
     waiting: dict[str, list[Any]] = {table: [] for table in tables}
+    size = dict.fromkeys(tables, 0)
     written = dict.fromkeys(tables, 0)
     with ExitStack() as files:
         writers = {
@@ -85,11 +88,12 @@ def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], 
         def write(table: str) -> None:
             writers[table].write_table(pa.Table.from_pylist(waiting[table], tables[table]))
             written[table] += len(waiting[table])
-            waiting[table] = []
+            waiting[table], size[table] = [], 0
 
         for table, row in rows:
             waiting[table].append(row)
-            if len(waiting[table]) == ROW_GROUP:
+            size[table] += sum(len(value) for value in row.values() if isinstance(value, str | list))
+            if len(waiting[table]) == ROW_GROUP or size[table] >= VALUES_WAITING:
                 write(table)
         for table in tables:
             if waiting[table]:

@@ -19,7 +19,9 @@ from finetrail.errors import UserError
 from finetrail.progress import Bar, working
 from finetrail.schema import Tokenize
 
-EXAMPLES_A_BATCH = 4096  # bounds memory, whatever the size of the corpus
+# They bound memory, whatever the size of the corpus and of its texts.
+EXAMPLES_A_BATCH = 4096
+BYTES_A_BATCH = 1 << 26
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
             path = layout.table_file(layout.CORPUS, table).absolute()
             rows = kept_rows(table, settings.limit, task)
             parts = part_rows(path, rows)
-            features = encoded(encoder, table, Batches(path, rows, EXAMPLES_A_BATCH), parts, mapped)
+            features = encoded(encoder, table, Batches(path, rows, batch_size(path)), parts, mapped)
             columns = schema.append(pa.field(layout.PART, pa.string())) if parts else schema
             examples = row_count(path) if rows is None else len(rows)
             counts[table] = write(features, columns, folder / layout.features_file(table).name, examples)
@@ -164,9 +166,16 @@ def row_count(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def read(path: Path, kept: np.ndarray | None, size: int = EXAMPLES_A_BATCH) -> Iterator[Batch]:
+def batch_size(path: Path) -> int:
+    """Return how many examples of a table are encoded together: fewer where they are long."""
+    file = pq.read_metadata(path)
+    size = sum(file.row_group(number).total_byte_size for number in range(file.num_row_groups))
+    return max(1, min(EXAMPLES_A_BATCH, BYTES_A_BATCH * file.num_rows // max(size, 1)))
+
+
+def read(path: Path, kept: np.ndarray | None, size: int | None = None) -> Iterator[Batch]:
     """Yield (row numbers, examples) of a table in batches: all of it, or the kept rows, which are in order."""
-    file = pq.ParquetFile(path)
+    file, size = pq.ParquetFile(path), size or batch_size(path)
     kept = np.arange(file.metadata.num_rows) if kept is None else kept
     start = 0
     for batch in file.iter_batches(size):

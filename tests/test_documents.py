@@ -22,7 +22,9 @@ def tables() -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", *(f"docs/{name}.md" for name in ("results", "performance", "recipes", "scale"))]
+)
 def test_made_parts_are_current(tables: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing the graph needs `dvc` on the PATH, as in an activated environment.
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")

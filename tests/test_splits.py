@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetrail.corpus.readers import Record
-from finetrail.corpus.splits import assemble, carve, carve_groups
+from finetrail.corpus.splits import _rounded, assemble, carve, carve_groups
 from finetrail.errors import UserError
 from finetrail.schema import Splits
 
@@ -50,6 +50,30 @@ def test_every_row_is_in_one_split_and_sizes_are_exact(n, validation, test, seed
     assert len(parts["test"]) == round(n * test)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(n))
     assert all((np.diff(rows) > 0).all() for rows in parts.values())
+
+
+def rounded_one_by_one(quotas, most, total):
+    counts = np.minimum(np.floor(quotas).astype(np.int64), most)
+    for _ in range(total - counts.sum()):
+        counts[np.argmax(np.where(counts < most, quotas - counts, -np.inf))] += 1
+    return counts
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.integers(0, 12)), min_size=1, max_size=9), st.floats(0, 1))
+def test_rounding_takes_the_largest_remainders_one_by_one(strata, share):
+    quotas, most = np.array([quota for quota, _ in strata]), np.array([most for _, most in strata])
+    total = round(share * int(most.sum()))
+    assert _rounded(quotas, most, total).tolist() == rounded_one_by_one(quotas, most, total).tolist()
+
+
+def test_many_strata_are_carved_in_few_steps(monkeypatch):
+    calls = []
+    for name in ("argsort", "argmax"):  # each looks at all strata
+        real = getattr(np, name)
+        monkeypatch.setattr(np, name, lambda *given, real=real, **more: calls.append(real) or real(*given, **more))
+    strata = np.concatenate([np.arange(20_000), np.zeros(80_000, dtype=np.int64)])
+    parts = carve(100_000, {"validation": 0.1, "test": 0.1}, 0, strata)
+    assert len(parts["validation"]) == len(parts["test"]) == 10_000 and len(calls) <= 6
 
 
 def test_the_draw_of_a_seed_never_changes():

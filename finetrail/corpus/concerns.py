@@ -6,12 +6,14 @@ the counts wherever they are shown, so that a better sentence reruns no training
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from finetrail.corpus.labels import shown
 
 # The counts of the stage itself, for every task's words.
 OF_FILES = {"ids_with_file_name": "ids that occur in an earlier file too, and got their file's name"}
+NAMED_LABELS = 20
 ALIKE = "that differ in blanks, case or Unicode form alone"  # labels that corpus.labels.alike finds
 
 
@@ -59,5 +61,7 @@ def unseen(labels: Mapping[str, Mapping[str, int]]) -> list[Concern]:
 
 
 def listed(labels: Mapping[str, int]) -> str:
-    """Return labels with their counts in one line."""
-    return ", ".join(f"{shown(label)} ({count:,})" for label, count in labels.items())
+    """Return labels with their counts in one line, the first of them where there are many."""
+    named = [f"{shown(label)} ({count:,})" for label, count in islice(labels.items(), NAMED_LABELS)]
+    more = [f"and {len(labels) - NAMED_LABELS:,} others"] if len(labels) > NAMED_LABELS else []
+    return ", ".join(named + more)

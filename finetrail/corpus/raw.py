@@ -180,19 +180,24 @@ def lines(path: Path, name: str, encoding: str | None) -> Iterator[tuple[int, st
 
     In a file that begins with a chunk without any \n, \r ends one, as classic Mac OS wrote it.
     """
-    number, rest, end = 0, "", ""
+    number, end = 0, ""
+    rest: list[str] = []  # pieces of a line: one of many pieces is joined once
     for text in decoded(path, name, encoding):
         end = end or ("\r" if "\r" in text[:-1] and "\n" not in text else "\n")
         if end == "\r" and "\n" in text:
             raise UserError(
                 f"{name}: the first lines end with \\r alone, and later ones with \\n; expected one of them"
             )
-        *whole, rest = (rest + text).split(end)
-        for line in whole:
-            number += 1
-            yield number, line.removesuffix("\r")
-    if rest:
-        yield number + 1, rest.removesuffix("\r")
+        first, *others = text.split(end)
+        rest.append(first)
+        if others:
+            *whole, last = ["".join(rest), *others]
+            rest = [last]
+            for line in whole:
+                number += 1
+                yield number, line.removesuffix("\r")
+    if left := "".join(rest):
+        yield number + 1, left.removesuffix("\r")
 
 
 def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:

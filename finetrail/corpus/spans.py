@@ -5,6 +5,9 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetrail.corpus.words import CHARACTER
 from finetrail.schema import SpanRules
 
@@ -68,20 +71,31 @@ def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tu
     return tags, misfits
 
 
+class Borders(NamedTuple):
+    """Where units end that end where characters do: so many units, and as many characters, stand before; in order."""
+
+    units: NDArray[np.int64]
+    characters: NDArray[np.int64]
+
+    def get(self, unit: int) -> int | None:
+        """Return how many characters stand before so many units; None inside a character, and outside the text."""
+        if not 0 <= unit <= self.units[-1]:
+            return None
+        place = np.searchsorted(self.units, unit)
+        return int(self.characters[place]) if self.units[place] == unit else None
+
+
 # Of the text at hand, for each of its spans.
 @lru_cache(maxsize=len(UNITS))
-def _borders(text: str, units: str) -> dict[int, int]:
-    """Return how many characters stand before each unit, and behind the last one; units end where characters do."""
+def _borders(text: str, units: str) -> Borders:
+    places = np.arange(len(text) + 1)
     if units == "characters":
-        return {position: position for position in range(len(text) + 1)}
+        return Borders(places, places)
     if units == "graphemes":
-        starts = [match.start() for match in CHARACTER.finditer(text)]
-        return dict(enumerate([*starts, len(text)]))
-    borders, count = {}, 0
-    for position, character in enumerate(text):
-        borders[count] = position
-        count += 1 + (character > "\uffff")
-    return borders | {count: len(text)}
+        starts = np.array([*(match.start() for match in CHARACTER.finditer(text)), len(text)])
+        return Borders(np.arange(len(starts)), starts)
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return Borders(np.append(0, np.cumsum(1 + (codes > 0xFFFF))), places)
 
 
 def _in_characters(text: str, span: Span, units: str) -> tuple[int, int]:
@@ -89,7 +103,7 @@ def _in_characters(text: str, span: Span, units: str) -> tuple[int, int]:
     start, end = borders.get(span.start), borders.get(span.end)
     if start is None or end is None or start > end:
         raise ValueError(
-            f"the span [{span.start}, {span.end}] {span.label} is not in its text, of {max(borders)} in {units}; "
+            f"the span [{span.start}, {span.end}] {span.label} is not in its text, of {borders.units[-1]} in {units}; "
             f"expected 0 <= start <= end{_hint(text, span, units)}"
         )
     if span.text is not None and not _same(span.text, text[start:end]):
@@ -103,18 +117,20 @@ def _in_characters(text: str, span: Span, units: str) -> tuple[int, int]:
 def _hint(text: str, span: Span, declared: str) -> str:
     """Return what to write into the recipe where a span is right in other units."""
     for units, known in _others(text, declared):
-        if span.start in known and span.end in known:
-            there = text[known[span.start] : known[span.end]]
+        start, end = known.get(span.start), known.get(span.end)
+        if start is not None and end is not None:
+            there = text[start:end]
             if span.text is None or _same(span.text, there):
                 return f"; in {units} it is {there!r:.60}: perhaps reader.spans.units: {units}"
     return ""
 
 
-def _others(text: str, declared: str) -> list[tuple[str, dict[int, int]]]:
+@lru_cache(maxsize=1)
+def _others(text: str, declared: str) -> list[tuple[str, Borders]]:
     """Return the borders by all other units that count this text in another way."""
     known = _borders(text, declared)
     found = [(units, _borders(text, units)) for units in UNITS if units != declared]
-    return [(units, borders) for units, borders in found if borders != known]
+    return [(units, borders) for units, borders in found if not all(map(np.array_equal, borders, known))]
 
 
 def _same(stated: str, there: str) -> bool:
@@ -125,9 +141,12 @@ def _same(stated: str, there: str) -> bool:
 
 def _other_units(text: str, span: Span, words: list[Word], declared: str) -> str | None:
     """Return the units in which a span would be whole words."""
-    starts, ends = ({word[side] for word in words} for side in (0, 1))
     for units, known in _others(text, declared):
-        if known.get(span.start) in starts and known.get(span.end) in ends:
+        start, end = known.get(span.start), known.get(span.end)
+        if start is None or end is None:
+            continue
+        first, last = (bisect_left(words, place, key=itemgetter(side)) for side, place in ((0, start), (1, end)))
+        if max(first, last) < len(words) and words[first][0] == start and words[last][1] == end:
             return units
     return None
 

@@ -114,9 +114,14 @@ def carve_groups(groups: NDArray[np.int64], fractions: dict[str, float], seed: i
 def _rounded(quotas: NDArray[np.floating], most: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Round quotas to whole numbers that sum to `total`, none above its `most`: up where the largest remainders are."""
     counts = np.minimum(np.floor(quotas).astype(np.int64), most)
-    for _ in range(total - counts.sum()):
-        remainders = np.where(counts < most, quotas - counts, -np.inf)
-        counts[np.argmax(remainders)] += 1
+    while (missing := int(total - counts.sum())) > 0:
+        growing = np.flatnonzero(counts < most)
+        # A count that is rounded up has the smallest remainder of all, so that all others come before it again.
+        rounds = missing // len(growing)
+        if rounds:
+            counts[growing] += min(rounds, int((most - counts)[growing].min()))
+        else:
+            counts[growing[np.argsort(-(quotas - counts)[growing], kind="stable")[:missing]]] += 1
     return counts
 
 

@@ -1,12 +1,16 @@
 """Ranks texts for a query by the words that they share (BM25), and finds the best of many scores."""
 
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 WORD = re.compile(r"\w+")
+DOCUMENTS_AT_ONCE = 10_000  # as Python's strings
 
 
 class Bm25:
@@ -15,19 +19,50 @@ class Bm25:
     kind: what texts are compared by, as in terms().
     """
 
-    def __init__(self, documents: Sequence[str], kind: str) -> None:
+    def __init__(self, documents: Iterable[str], kind: str) -> None:
         import bm25s  # nothing that predicts for people needs it
 
-        self.kind, self.size = kind, len(documents)
-        self.index: Any = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-        self.index.index([terms(document, kind) for document in documents], show_progress=False)
+        collection = Numbered(terms(document, kind) for document in documents)
+        self.kind, self.size = kind, len(collection)
+        self.index: Any = None  # of a collection without any term, which bm25s refuses
+        if collection.vocabulary:
+            self.index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+            tokenized = bm25s.tokenization.Tokenized(ids=collection, vocab=collection.vocabulary)
+            self.index.index(tokenized, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
         """Return the score of each document for a query: float32 [documents], 0 where they share no term."""
-        words = terms(query, self.kind)
+        words = terms(query, self.kind) if self.index else []
         # bm25s 0.3 refuses a query without terms.
         scores: np.ndarray = self.index.get_scores(words) if words else np.zeros(self.size, dtype=np.float32)
         return scores
+
+
+class Numbered:
+    """The terms of documents as numbers in a flat array, 4 bytes each; going through it gives a list a document.
+
+    bm25s (0.3) asks for no more than that, and for lists of words 60 bytes each.
+    """
+
+    def __init__(self, documents: Iterable[list[str]]) -> None:
+        self.vocabulary: dict[str, int] = {}
+        self.flat, self.ends = array("i"), array("q", [0])
+        for document in documents:
+            self.flat.extend(self.vocabulary.setdefault(term, len(self.vocabulary)) for term in document)
+            self.ends.append(len(self.flat))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self.flat[start:end].tolist() for start, end in pairwise(self.ends))
+
+
+def texts_of(documents: pa.Table) -> Iterator[str]:
+    """Yield title and text of each document as one text."""
+    for batch in documents.select(["title", "text"]).to_batches(max_chunksize=DOCUMENTS_AT_ONCE):
+        for title, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield f"{title} {text}"
 
 
 class Given:

@@ -1,6 +1,6 @@
 """Turns the weights of resampled examples into percentile intervals of the scores (Efron 1979)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from finetrail.schema import Bootstrap
 # Weights of resampled examples, [samples, n]: how often each example counts; to scores of shape [samples].
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-SAMPLES_AT_ONCE = 50  # bounds the memory of the weights: so many rows of one number an example
+SAMPLES_AT_ONCE = 50
+WEIGHTS_AT_ONCE = 1 << 23  # bounds the memory of the weights, a number an example and sample: fewer samples of many
 
 
 def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tuple[float, float]]:
@@ -26,8 +27,16 @@ def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int 
     """Return each score [samples] of so many examples that are drawn out of n with replacement; of n, by default."""
     generator = np.random.default_rng(seed)
     parts = []
-    starts = range(0, samples, SAMPLES_AT_ONCE)
-    for start in Bar(starts, desc="resample", unit=f"times {SAMPLES_AT_ONCE} samples", delay=1):
-        rows = generator.integers(n, size=(min(SAMPLES_AT_ONCE, samples - start), n if drawn is None else drawn))
-        parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
+    with Bar(total=samples, desc="resample", unit="samples", delay=1) as bar:
+        for size in sizes(samples, n):
+            rows = (generator.integers(n, size=n if drawn is None else drawn) for _ in range(size))
+            parts.append(to_scores(np.stack([np.bincount(row, minlength=n) for row in rows])))
+            bar.update(size)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def sizes(samples: int, n: int) -> Iterator[int]:
+    """Yield how many of the samples of n examples are drawn at once; the draws are the same for all sizes."""
+    step = max(1, min(SAMPLES_AT_ONCE, WEIGHTS_AT_ONCE // max(n, 1)))
+    for start in range(0, samples, step):
+        yield min(step, samples - start)

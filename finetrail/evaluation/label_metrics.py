@@ -3,6 +3,8 @@
 Apart from the tasks' metrics.py, because these libraries take seconds to import, and predicting needs none of them.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,6 @@ from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.metrics import (
     accuracy_score,
     f1_score,
-    matthews_corrcoef,
     mean_absolute_error,
     root_mean_squared_error,
 )
@@ -82,12 +83,23 @@ class LabelMetric(evaluate.Metric):
         return _info("Accuracy, macro F1 and MCC (Gorodkin 2004) of single labels, by scikit-learn.", STRING)
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        is_constant = len({*references, *predictions}) == 1  # scikit-learn warns, and gives 0 too
         return {
             "accuracy": float(accuracy_score(references, predictions)),
             "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
-            "mcc": 0.0 if is_constant else float(matthews_corrcoef(references, predictions)),
+            "mcc": matthews(references, predictions),
         }
+
+
+def matthews(references: Sequence[str], predictions: Sequence[str]) -> float:
+    """Return the correlation of two assignments of labels (Gorodkin 2004); 0 where one of them has a single label.
+
+    To the last digit what scikit-learn's matthews_corrcoef gives, whose matrix has a number for each two labels.
+    """
+    expected, found, n = Counter(references), Counter(predictions), len(references)
+    right = sum(map(str.__eq__, references, predictions))
+    covariance = right * n - sum(count * found[label] for label, count in expected.items())
+    spreads = [n**2 - sum(count**2 for count in counts.values()) for counts in (expected, found)]
+    return covariance / math.sqrt(spreads[0] * spreads[1]) if all(spreads) else 0.0
 
 
 class LabelsMetric(evaluate.Metric):

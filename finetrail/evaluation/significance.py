@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from finetrail.evaluation.bootstrap import SAMPLES_AT_ONCE, Statistic
+from finetrail.evaluation.bootstrap import Statistic, sizes
 
 POWER = 0.8
 ROUNDING = 1e-12  # equal sums that were added in another order differ by less
@@ -130,7 +130,7 @@ def _apply(pair: Statistic, weights: Iterable[tuple[np.ndarray, np.ndarray]]) ->
 def _resampled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Draw n examples with replacement, the same for both systems."""
     generator = np.random.default_rng([settings.seed, 0])
-    for size in _sizes(settings.samples):
+    for size in sizes(settings.samples, 2 * n):
         drawn = np.stack([np.bincount(row, minlength=n) for row in generator.integers(n, size=(size, n))])
         yield _halves(drawn.astype(np.float64), np.zeros((size, n)))
 
@@ -138,7 +138,7 @@ def _resampled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndar
 def _shuffled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give each example's two predictions to the systems by a coin."""
     generator = np.random.default_rng([settings.seed, 1])
-    for size in _sizes(settings.samples):
+    for size in sizes(settings.samples, 2 * n):
         kept = generator.integers(2, size=(size, n)).astype(np.float64)
         yield _halves(kept, 1 - kept)
 
@@ -146,8 +146,3 @@ def _shuffled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarr
 def _halves(own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights [samples, 2 n] of both systems: `own` of its own examples, and `other` of the other's."""
     return np.concatenate([own, other], axis=1), np.concatenate([other, own], axis=1)
-
-
-def _sizes(samples: int) -> Iterator[int]:
-    for start in range(0, samples, SAMPLES_AT_ONCE):
-        yield min(SAMPLES_AT_ONCE, samples - start)

@@ -57,12 +57,12 @@ def by_number(name: str, values: Sequence[Any], shown: Shown) -> Slicing:
     return by_name(name, names, [names[row] for row in sorted(range(len(names)), key=lambda row: values[row])])
 
 
-def by_length(name: str, texts: Sequence[Sequence[Any]]) -> Slicing:
+def by_length(name: str, texts: Iterable[Sequence[Any]]) -> Slicing:
     """Part units by the number of their words."""
     return by_number(name, [len(of_one) for of_one in texts], lambda size: f"{size:,}")
 
 
-def by_unseen(texts: Sequence[Sequence[str]], known: Collection[str]) -> Slicing:
+def by_unseen(texts: Iterable[Sequence[str]], known: Collection[str]) -> Slicing:
     """Part units by the share of their words that train lacks, in percent."""
     shares = [sum(word not in known for word in of_one) / max(len(of_one), 1) for of_one in texts]
     return by_number("unseen words in %", shares, lambda share: f"{100 * share:.1f}".removesuffix(".0"))

@@ -25,6 +25,8 @@ def load(table: str) -> Encoded:
     examples = pq.read_table(layout.table_file(layout.CORPUS, table))
     encoded = np.zeros(len(examples), dtype=bool)
     encoded[features["example"].to_numpy()] = True
+    if encoded.all():
+        return Encoded(examples, features)
     # Not take(), which would join the chunks of a column: more than 2 GiB of text do not fit into one.
     return Encoded(examples.filter(pa.array(encoded)), features)
 

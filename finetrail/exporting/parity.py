@@ -14,6 +14,7 @@ TIE = 1e-4
 MOST_TIES = 1e-3  # of all predictions; more of them are no accident
 # Two that exclude each other cannot both have more: where both tables are surer than that, they contradict each other.
 SUREST_TIE = 0.5 + TIE
+ROWS_AT_ONCE = 10_000  # of tables, as Python's objects
 
 
 class Compared(NamedTuple):
@@ -31,18 +32,19 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
     same confidence, a probability, or the same score, by which they are ranked and which may be any number. Where
     several labels may be right, each label is a prediction: that its probability reaches the threshold, or not.
     """
-    ids = expected["id"].to_pylist()
-    if found["id"].to_pylist() != ids:
+    if not expected["id"].equals(found["id"]):
         raise ValueError("the two tables hold different examples; expected the same ids in the same order")
     excluding = "scores" not in expected.column_names and not _has_several_labels(expected)
     surest = SUREST_TIE if excluding else float("inf")
     total = 0
     differ: list[tuple[str, bool]] = []  # example, whether it is a near tie
-    for example, left, right in zip(ids, _pairs(expected), _pairs(found), strict=True):
-        for (a, sure), (b, other_sure) in zip_longest(left, right, fillvalue=(None, None)):
-            total += 1
-            if not _equal(a, b):
-                differ.append((str(example), _is_tie(sure, other_sure, surest)))
+    for start in range(0, len(expected), ROWS_AT_ONCE):
+        parts = [table.slice(start, ROWS_AT_ONCE) for table in (expected, found)]
+        for example, left, right in zip(parts[0]["id"].to_pylist(), *map(_pairs, parts), strict=True):
+            for (a, sure), (b, other_sure) in zip_longest(left, right, fillvalue=(None, None)):
+                total += 1
+                if not _equal(a, b):
+                    differ.append((str(example), _is_tie(sure, other_sure, surest)))
     return _compared(total, differ)
 
 

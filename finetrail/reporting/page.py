@@ -1,7 +1,7 @@
 """Turns the records of all stages into one self-contained HTML page: no network, no path, no timing but a given one."""
 
 from collections.abc import Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
     best = results.training.get("best_update")
     charts, told = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)
+    shares = views.shares(results.checks)
     rendered = environment.get_template("page.html.j2").render(
         task=task,
         recipe=recipe,
@@ -54,7 +55,8 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         history=views.history_rows(results.history),
         tables=tables,
         errors=list(zip(results.errors, cells, strict=True)),
-        shares=views.shares(results.checks),
+        shares=dict(islice(shares.items(), MAX_ROWS)),
+        labels=len(shares),
         axis=views.axis,
     )
     return rendered.lstrip()  # of what the macros leave

@@ -16,7 +16,7 @@ from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
-from finetrail.encoding.ranking import Bm25, Given, hard_negatives
+from finetrail.encoding.ranking import Bm25, Given, hard_negatives, texts_of
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Negatives, Tokenize
 
@@ -100,9 +100,7 @@ class Encoder:
         if mining is not None:
             train, documents = read("train"), read("documents")
             if mining.terms is not None:
-                columns = (documents[name].to_pylist() for name in ("title", "text"))
-                texts = [f"{title} {text}" for title, text in zip(*columns, strict=True)]
-                ranker: Bm25 | Given = Bm25(texts, mining.terms)
+                ranker: Bm25 | Given = Bm25(texts_of(documents), mining.terms)
             else:
                 ranker = given_ranker(train, documents, read(layout.RANKINGS))
             self.miner = Miner(train, documents, mining, ranker)

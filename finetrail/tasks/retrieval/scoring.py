@@ -1,6 +1,6 @@
 """Turns features and a model's outputs into rankings of documents, and those into scores, tables and baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetrail.corpus.candidates import CANDIDATE, GRADES
-from finetrail.encoding.ranking import Bm25, top
+from finetrail.encoding.ranking import Bm25, texts_of, top
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
@@ -151,10 +151,10 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     relevant = pc.list_flatten(train["relevant"])
     documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
     known = {word for text in chain(train["query"].to_pylist(), *documents) for word in slicing.words(text or "")}
-    queries = list(map(slicing.words, units["query"].to_pylist()))
+    queries = units["query"].to_pylist()
     return [
-        slicing.by_length("length in words", queries),
-        slicing.by_unseen(queries, known),
+        slicing.by_length("length in words", map(slicing.words, queries)),
+        slicing.by_unseen(map(slicing.words, queries), known),
         *slicing.by_columns(units),
     ]
 
@@ -198,10 +198,9 @@ def baselines(
 ) -> dict[str, pa.Table]:
     """Return what BM25 finds in the whole texts: what a model cuts off is there for words to match."""
     documents = shared["documents"].examples
-    pairs = zip(documents["title"].to_pylist(), documents["text"].to_pylist(), strict=True)
-    texts = [f"{title} {text}" for title, text in pairs]
     left_out = not_to_be_found(split.examples, documents)
-    found = bm25(split.examples["query"].to_pylist(), texts, settings.bm25_terms, _depth(left_out))
+    queries = split.examples["query"].to_pylist()
+    found = bm25(queries, texts_of(documents), settings.bm25_terms, _depth(left_out))
     return {"bm25": _rankings(split.examples, documents, found, left_out)}
 
 
@@ -273,7 +272,7 @@ def shortened(vectors: np.ndarray, width: int) -> np.ndarray:
     return found
 
 
-def bm25(queries: Sequence[str], documents: Sequence[str], kind: str, k: int) -> Found:
+def bm25(queries: Sequence[str], documents: Iterable[str], kind: str, k: int) -> Found:
     """Score each document for each query by BM25."""
     index = Bm25(documents, kind)
     return [top(index.scores(query), k) for query in queries]
@@ -342,7 +341,7 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
     """Return a row for each document that was found for each query."""
     sizes = [len(rows) for rows, _ in found]
     query, rows = pa.array(np.repeat(np.arange(len(found)), sizes)), np.concatenate([rows for rows, _ in found])
-    texts, blank = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(rows), pa.scalar(" ", pa.large_string())
+    texts, blank = _texts(documents, rows), pa.scalar(" ", pa.large_string())
     joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(texts["title"], texts["text"], blank))
     names = documents["id"].take(rows)
     is_relevant = [name in judged[of] for of, name in zip(query.to_pylist(), names.to_pylist(), strict=True)]
@@ -369,7 +368,7 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
     ids = documents["id"].to_numpy()
     found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]
-    texts = documents.select(["title", "text"]).cast(LARGE_TEXTS).take(np.concatenate(shown)).to_pylist()
+    texts = _texts(documents, np.concatenate(shown)).to_pylist()
     ends = np.cumsum([0, *map(len, shown)])
     relevant = examples["relevant"].to_pylist()
     columns: dict[str, Any] = {
@@ -382,6 +381,15 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
     }
     arrays = {name: pa.array(values, kind) for name, (values, kind) in columns.items()}
     return pa.table({"id": examples["id"], "query": examples["query"], **arrays, **slice_columns(examples)})
+
+
+def _texts(documents: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Return title and text of documents by their rows, of which some stand there several times."""
+    distinct, place = np.unique(rows, return_inverse=True)
+    wanted = np.zeros(len(documents), dtype=bool)
+    wanted[distinct] = True
+    # Not take() of the whole, which would need all of it in one chunk.
+    return documents.select(["title", "text"]).filter(pa.array(wanted)).cast(LARGE_TEXTS).take(place)
 
 
 def _ranked(documents: pa.Table, found: Found, left_out: list[set[str]], most: int) -> list[np.ndarray]:

@@ -3,8 +3,9 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ BINS = 15  # of the calibration error, as in Guo et al. 2017
 SHOWN_CHARACTERS = 300  # of a text among the worst errors
 # The bag of words is fit to at most so many texts, spread evenly over train: minutes, whatever the corpus.
 MOST_FITTED = 50_000
+ROWS_AT_ONCE = 10_000  # of predictions, as Python's objects
+MOST_CLASSES = 200  # of a bag of words: beyond it fitting takes hours, and gigabytes
+NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of texts by all labels
+MOST_LABELS, LISTED = 1_000, 10  # of more labels, the probabilities of the best are kept
 # Where the first relevant document of a query stands among its candidates; 0: not among them.
 FIRST_RELEVANT = (("first", 1, 1), ("2 to 3", 2, 3), ("4 to 10", 4, 10), ("below 10", 11, math.inf), ("nowhere", 0, 0))
 WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
@@ -43,35 +48,58 @@ def predict(
     """Predict each text once, from the pooled logits of its features.
 
     Columns: id, text, text_pair (of pairs), candidate (of those of a first stage), references, predictions; of labels
-    also confidences (of what is predicted) and probabilities (a struct of all labels).
+    also confidences (of what is predicted) and probabilities (a struct of all labels; of more than MOST_LABELS single
+    ones a map of the LISTED most probable).
     """
     examples, features = split
     text = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
-    logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
-        logits[rows] = outputs["logits"]
-    pooled = metrics.pool(logits, text, len(examples), settings.pool)
-    pooled = np.where(own_outputs(examples, target), pooled, -np.inf)
+    columns: dict[str, list[pa.Array]] = {}
+    step = texts_at_once(target)
+    for start in range(0, max(len(examples), 1), step):
+        some = examples.slice(start, step)
+        first, behind = np.searchsorted(text, [start, start + step])  # features of a text stand together
+        logits = _logits(features.slice(first, behind - first), target, forward, tokenizer, settings)
+        pooled = metrics.pool(logits, text[first:behind] - start, len(some), settings.pool)
+        pooled = np.where(own_outputs(some, target), pooled, -np.inf)
+        for name, values in decide(pooled, target, settings).items():
+            columns.setdefault(name, []).append(values)
+    decided = {name: pa.chunked_array(parts) for name, parts in columns.items()}
     column = TARGETS[target["problem"]]
     references = examples[column] if column in examples.column_names else pa.nulls(len(examples))
     inputs = {name: examples[name] for name in ("id", *TEXTS, "candidate") if name in examples.column_names}
     inputs |= slice_columns(examples)
-    return pa.table(inputs | {"references": references} | decide(pooled, target, settings))
+    return pa.table(inputs | {"references": references} | decided)
+
+
+def texts_at_once(target: dict[str, Any]) -> int:
+    """Return for how many texts the numbers of all labels are in memory together."""
+    return max(1, NUMBERS_AT_ONCE // max(len(target["label_names"]), 1))
+
+
+def _logits(
+    features: pa.Table, target: dict[str, Any], forward: inference.Forward, tokenizer: Any, settings: Evaluate
+) -> np.ndarray:
+    """Return the model's output for each feature: float32 [features, labels]."""
+    logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
+    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        logits[rows] = outputs["logits"]
+    return logits
 
 
 def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
-    """Return which outputs are a text's: those of its part's head, or all where there is one; bool [texts, labels].
+    """Return which outputs are a text's, those of its part's head: bool [texts, labels]; all, [1, 1], of one head.
 
     UserError where nothing says which part a text belongs to.
     """
-    found = np.ones((len(examples), max(len(target["label_names"]), 1)), dtype=bool)
-    if heads := heads_of(target):
-        if layout.PART not in examples.column_names:
-            first = next(iter(heads))
-            raise UserError(f"the model has heads for {', '.join(heads)}; expected the folder of one: parts/{first}")
-        found[:] = False
-        for row, part in zip(found, examples[layout.PART].to_pylist(), strict=True):
-            row[heads[part]] = True
+    heads = heads_of(target)
+    if not heads:
+        return np.ones((1, 1), dtype=bool)
+    if layout.PART not in examples.column_names:
+        first = next(iter(heads))
+        raise UserError(f"the model has heads for {', '.join(heads)}; expected the folder of one: parts/{first}")
+    found = np.zeros((len(examples), len(target["label_names"])), dtype=bool)
+    for row, part in zip(found, examples[layout.PART].to_pylist(), strict=True):
+        row[heads[part]] = True
     return found
 
 
@@ -103,8 +131,7 @@ def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> di
 def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
     """Choose the label, or the labels, of each text by probabilities [texts, labels]."""
     names = target["label_names"]
-    by_label = [pa.array(column) for column in probabilities.astype(np.float32).T]
-    columns = {"probabilities": pa.StructArray.from_arrays(by_label, names)}
+    columns = {"probabilities": _by_label_name(probabilities.astype(np.float32), target)}
     if target["problem"] == "single_label":
         best = probabilities.argmax(-1)
         confidences = probabilities[np.arange(len(best)), best].astype(np.float32)
@@ -118,6 +145,19 @@ def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evalua
         "predictions": pa.array(metrics.chosen(decisions, names), pa.list_(pa.string())),
         "confidences": pa.array(confidences, pa.list_(pa.float32())),
     } | columns
+
+
+def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Array:
+    """Return a struct of the probabilities of all labels; of very many single ones, a map of the highest."""
+    names = target["label_names"]
+    if len(names) <= MOST_LABELS or target["problem"] != "single_label" or heads_of(target):
+        return pa.StructArray.from_arrays([pa.array(column) for column in probabilities.T], names)
+    best = np.argpartition(-probabilities, LISTED, axis=-1)[:, :LISTED]
+    values = np.take_along_axis(probabilities, best, axis=-1)
+    order = np.lexsort((best, -values), axis=-1)
+    best, values = (np.take_along_axis(of, order, axis=-1) for of in (best, values))
+    bounds = np.arange(len(best) + 1, dtype=np.int32) * LISTED
+    return pa.MapArray.from_arrays(bounds, pa.array([names[label] for label in best.ravel()]), pa.array(values.ravel()))
 
 
 def headline(target: dict[str, Any], settings: Evaluate) -> str:
@@ -231,25 +271,31 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> lis
 
 def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
     """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
-    texts = list(map(slicing.words, _joined(units)))
     known = {word for text in _joined(train) for word in slicing.words(text)}
-    found = [slicing.by_length("length in words", texts), slicing.by_unseen(texts, known)]
+    found = [
+        slicing.by_length("length in words", map(slicing.words, _joined(units))),
+        slicing.by_unseen(map(slicing.words, _joined(units)), known),
+    ]
     if target["problem"] != "regression" and "candidates" not in target:
-        found.append(_by_label(units, train[TARGETS[target["problem"]]].to_pylist()))
+        found.append(_by_label(units, counted_labels(train[TARGETS[target["problem"]]])))
     return [*found, *slicing.by_columns(units)]
 
 
-def _by_label(units: pa.Table, train: list[Any]) -> Slicing:
+def counted_labels(column: pa.ChunkedArray) -> Counter[str]:
+    """Return how often each label stands in a column of labels, or of lists of labels."""
+    flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    values = flat.value_counts()
+    return Counter(dict(zip(*(values.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
+
+
+def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
     """Part texts by their label; of those with several, keep in references and predictions the labels of a slice."""
     references, predicted = _lists(units)
     several = pa.types.is_list(units.schema.field("references").type)
     if not several:
-        of_label = slicing.by_frequency(references, Counter(train))
+        of_label = slicing.by_frequency(references, train)
         return slicing.by_name("label", [of_label[label] for label in references], of_label.values())
-    of_label = slicing.by_frequency(
-        {label for labels in references + predicted for label in labels},
-        Counter(label for labels in train for label in labels),
-    )
+    of_label = slicing.by_frequency({label for labels in references + predicted for label in labels}, train)
 
     def take(table: pa.Table, names: Collection[str]) -> pa.Table:
         for name in ("references", "predictions"):
@@ -282,12 +328,16 @@ def _as_text(value: str | list[str] | float) -> str:
 def _label_statistic(references: list[str], predicted: list[str], settings: Evaluate) -> Statistic:
     names = sorted({*references, *predicted})
     number = {name: index for index, name in enumerate(names)}
-    cells = np.array([number[a] * len(names) + number[b] for a, b in zip(references, predicted, strict=True)])
+    columns = [np.array([number[label] for label in labels]) for labels in (references, predicted)]
+    is_right = columns[0] == columns[1]
+
+    def counts(column: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(column, row, minlength=len(names)) for row in weights])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        counts = np.stack([np.bincount(cells, row, minlength=len(names) ** 2) for row in weights])
-        confusion = counts.reshape(-1, len(names), len(names))
-        right, expected, found = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+        # Not the whole confusion matrix: it has a number for each two labels.
+        expected, found = (counts(column, weights) for column in columns)
+        right = counts(columns[0][is_right], weights[:, is_right])
         total, all_right = expected.sum(-1), right.sum(-1)
         # Gorodkin 2004: the correlation of the two assignments.
         spread = (total**2 - (expected**2).sum(-1)) * (total**2 - (found**2).sum(-1))
@@ -307,8 +357,8 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
 
 def _labels_statistic(references: list[list[str]], predicted: list[list[str]], settings: Evaluate) -> Statistic:
     _, expected, found = metrics.hot(references, predicted)
-    counts = np.stack([expected & found, expected, found]).astype(np.float64)
-    exact = (expected == found).all(-1)
+    counts = [expected.multiply(found).tocsr(), expected, found]
+    exact = np.array([set(labels) == set(others) for labels, others in zip(references, predicted, strict=True)])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         right, wanted, given = (weights @ part for part in counts)
@@ -356,6 +406,9 @@ def _bins(predictions: pa.Table, target: dict[str, Any]) -> np.ndarray:
 
     Of a single label: how sure the model is of it. Of several: the probability of each label, and whether it is there.
     """
+    if len(predictions) > (step := texts_at_once(target)):
+        parts = (predictions.slice(start, step) for start in range(0, len(predictions), step))
+        return np.concatenate([_bins(part, target) for part in parts])
     references, predicted = _lists(predictions)
     if target["problem"] == "single_label":
         confidences = predictions["confidences"].to_numpy()[:, None].astype(np.float64)
@@ -404,10 +457,13 @@ def _of_predictions(predictions: pa.Table, target: dict[str, Any]) -> dict[str, 
         if count
     ]
     if target["problem"] == "multi_label":
-        return {"per_label": _per_label(references, predicted), "reliability": reliability}
+        common = (set(labels) & set(found) for labels, found in zip(references, predicted, strict=True))
+        per_label = _per_label(*(Counter(chain.from_iterable(of)) for of in (references, predicted, common)))
+        return {"per_label": per_label, "reliability": reliability}
     pairs = Counter(zip(references, predicted, strict=True))
     confusion = [{"reference": a, "prediction": b, "count": count} for (a, b), count in sorted(pairs.items())]
-    per_label = _per_label([[label] for label in references], [[label] for label in predicted])
+    right = Counter({label: count for (label, found), count in pairs.items() if label == found})
+    per_label = _per_label(Counter(references), Counter(predicted), right)
     return {"per_label": per_label, "confusion": confusion, "reliability": reliability}
 
 
@@ -431,9 +487,9 @@ def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
     return {"by_first_stage": rows}
 
 
-def _per_label(references: list[list[str]], predicted: list[list[str]]) -> list[dict[str, Any]]:
-    names, expected, found = metrics.hot(references, predicted)
-    right, wanted, given = (expected & found).sum(0), expected.sum(0), found.sum(0)
+def _per_label(expected: Counter[str], found: Counter[str], both: Counter[str]) -> list[dict[str, Any]]:
+    names = sorted({*expected, *found})
+    wanted, given, right = (np.array([counts[name] for name in names]) for counts in (expected, found, both))
     columns = _ratio(right, given), _ratio(right, wanted), _ratio(2 * right, wanted + given)
     return [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
@@ -461,21 +517,25 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
 
     Of single labels, each confusion has one, as far as there is room.
     """
-    errors = []
-    for row in predictions.to_pylist():
-        reference, prediction = row["references"], row["predictions"]
-        if reference != prediction:
-            sure = _certainty(row, target)
-            errors.append((-sure, row["id"], row))
+    single, errors = target["problem"] == "single_label", []
+    read = [name for name in predictions.column_names if name not in TEXTS and not (single and name == "probabilities")]
+    place = 0
+    for batch in predictions.select(read).to_batches(max_chunksize=ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            reference, prediction = row["references"], row["predictions"]
+            if reference != prediction:
+                kind = (reference, prediction) if single else None
+                errors.append((-_certainty(row, target), row["id"], place, kind))
+            place += 1
     errors.sort(key=lambda error: error[:2])
-    single = target["problem"] == "single_label"
-    kinds = [(row["references"], row["predictions"]) if single else None for *_, row in errors]
+    taken = [errors[place] for place in chosen([kind for *_, kind in errors], most)]
+    rows = predictions.take(pa.array([place for _, _, place, _ in taken], pa.int64())).to_pylist()
     name = "difference" if target["problem"] == "regression" else "confidence"
     return [
         {"id": row["id"]}
         | {column: _shortened(row[column]) for column in TEXTS if column in row}
         | {"reference": _shown(row["references"]), "prediction": _shown(row["predictions"]), name: round(-key, 4)}
-        for key, _, row in (errors[place] for place in chosen(kinds, most))
+        for (key, *_), row in zip(taken, rows, strict=True)
     ]
 
 
@@ -509,15 +569,22 @@ def baselines(
     """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
 
     The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
-    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat. Of candidates the order
-    of the first stage, which a reranker has to beat.
+    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat; not for more than
+    MOST_CLASSES labels. Of candidates the order of the first stage, which a reranker has to beat.
     """
     if "candidates" in target:
         return {"first_stage": split.examples.select(["id", *TEXTS, "candidate"])}
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
-    column, problem = TARGETS[target["problem"]], target["problem"]
+    column, problem, names = TARGETS[target["problem"]], target["problem"], target["label_names"]
+    guesses: dict[str, np.ndarray] = {}
+    if problem != "regression":
+        found = counted_labels(train.examples[column])
+        shares = np.array([found[name] for name in names]) / len(train.examples)
+        guesses = {"majority": shares[None]}
+        if len(names) > MOST_CLASSES:
+            return _guessed(guesses, split.examples, target, settings)
     kept = (
         np.arange(min(len(train.examples), MOST_FITTED)) * len(train.examples) // min(len(train.examples), MOST_FITTED)
     )
@@ -526,21 +593,29 @@ def baselines(
     known, asked = words.fit_transform(_joined(fitted)), words.transform(_joined(split.examples))
     if problem == "regression":
         scores = fitted[column].to_numpy()
-        guesses = {
+        means = {
             "train_mean": np.full(len(split.examples), train.examples[column].to_numpy().mean()),
             "tfidf_ridge": Ridge().fit(known, scores).predict(asked),
         }
-        columns = {name: {"predictions": pa.array(values)} for name, values in guesses.items()}
-    else:
-        names = target["label_names"]
-        shares = _hot(train.examples[column].to_pylist(), names).mean(0)
-        guesses = {
-            "majority": np.tile(shares, (len(split.examples), 1)),
-            "tfidf_logistic_regression": _logistic(known, _hot(fitted[column].to_pylist(), names), asked, problem),
-        }
-        own = own_outputs(split.examples, target)
-        columns = {name: labelled(restricted(values, own), target, settings) for name, values in guesses.items()}
-    return {name: pa.table({"references": split.examples[column]} | predicted) for name, predicted in columns.items()}
+        references = split.examples[column]
+        return {name: pa.table({"references": references, "predictions": values}) for name, values in means.items()}
+    labels = _hot(fitted[column].to_pylist(), names)
+    guesses["tfidf_logistic_regression"] = _logistic(known, labels, asked, problem)
+    return _guessed(guesses, split.examples, target, settings)
+
+
+def _guessed(
+    guesses: dict[str, np.ndarray], examples: pa.Table, target: dict[str, Any], settings: Evaluate
+) -> dict[str, pa.Table]:
+    """Return predictions by the probabilities [texts, labels] of each name; [1, labels] are those of every text."""
+    own, references = own_outputs(examples, target), examples[TARGETS[target["problem"]]]
+    tables = {}
+    for name, values in guesses.items():
+        predicted = pa.table(labelled(restricted(values, own), target, settings))
+        if len(predicted) < len(examples):
+            predicted = predicted.take(pa.array(np.zeros(len(examples), dtype=np.int64)))
+        tables[name] = predicted.add_column(0, "references", references)
+    return tables
 
 
 def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -574,9 +649,10 @@ def _regression() -> Any:
     return LogisticRegression(C=10, max_iter=1000)
 
 
-def _joined(examples: pa.Table) -> list[str]:
-    columns = (examples[name].to_pylist() for name in TEXTS if name in examples.column_names)
-    return [" ".join(texts) for texts in zip(*columns, strict=True)]
+def _joined(examples: pa.Table) -> Iterator[str]:
+    names = [name for name in TEXTS if name in examples.column_names]
+    for batch in examples.select(names).to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from (" ".join(texts) for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def _hot(labels: list[Any], names: list[str]) -> np.ndarray:

@@ -44,4 +44,6 @@ def _answer(row: dict[str, Any]) -> dict[str, Any]:
         return answer | {"score": prediction}
     if isinstance(prediction, list):
         return answer | {"labels": prediction, "probabilities": row["probabilities"]}
-    return answer | {"label": prediction, "confidence": row["confidences"], "probabilities": row["probabilities"]}
+    # Of very many labels the best stand in a map, which Arrow gives as pairs.
+    probabilities = dict(row["probabilities"])
+    return answer | {"label": prediction, "confidence": row["confidences"], "probabilities": probabilities}

@@ -3,8 +3,10 @@
 IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (parts of speech) word by word.
 """
 
+from array import array
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,9 @@ import pyarrow as pa
 from finetrail import layout
 from finetrail.tasks.token_classification.settings import Target, label_names
 from finetrail.tasks.token_classification.settings import has_entities as has_entities
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Labels = Sequence[Sequence[str]]  # sentences of labels
 UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
@@ -34,24 +39,29 @@ def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
     return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 
 
-def count(references: Labels, predictions: Labels, target: Target) -> np.ndarray:
-    """Return what each sentence adds to the scores: int64 [sentences, 3 * units + 2].
+def count(references: Labels, predictions: Labels, target: Target) -> "csr_array":
+    """Return what each sentence adds to the scores: sparse int64 [sentences, 3 * units + 2].
 
     For each unit of units(): right, predicted, expected; then words right and words in all. Scores of any set of
     sentences come from the sum of their rows.
     """
+    from scipy.sparse import csr_array  # not for who only predicts
+
     names = units(references, predictions, target)
     column = {name: 3 * index for index, name in enumerate(names)}
     entities = has_entities(target)
-    counts = np.zeros((len(references), 3 * len(names) + 2), dtype=np.int64)
-    for row, expected, predicted in zip(counts, references, predictions, strict=True):
+    rows, columns, values = array("q"), array("q"), array("q")
+    for row, (expected, predicted) in enumerate(zip(references, predictions, strict=True)):
         right = [a == b for a, b in zip(expected, predicted, strict=True)]
-        row[-2:] = sum(right), len(right)
+        counted = Counter({3 * len(names): sum(right), 3 * len(names) + 1: len(right)})
         wanted, found = _chunks(expected, entities), _chunks(predicted, entities)
         for offset, chunks in ((0, wanted & found), (1, found), (2, wanted)):
-            for chunk in chunks:
-                row[column[chunk[0]] + offset] += 1
-    return counts
+            counted.update(column[chunk[0]] + offset for chunk in chunks)
+        rows.extend([row] * len(counted))
+        columns.extend(counted)
+        values.extend(counted.values())
+    shape = len(references), 3 * len(names) + 2
+    return csr_array((np.array(values), (np.array(rows), np.array(columns))), shape=shape, dtype=np.int64)
 
 
 def scores(sums: np.ndarray, target: Target) -> dict[str, np.ndarray]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from finetrail.encoding import padding, ragged
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.errors import chosen
@@ -43,18 +45,19 @@ def predict(
     its I-.
     """
     examples, features = split
-    lengths = np.array([len(tokens) for tokens in examples["tokens"].to_pylist()])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts = ragged.bounds(pc.list_value_length(examples["tokens"]).to_numpy())
     names = label_names(target)
     label_ids = np.full(starts[-1], names.index("O") if "O" in names else 0)
     confidences = np.zeros(starts[-1], dtype=np.float32)
     seen = np.zeros(starts[-1], dtype=bool)
     sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
-    words, positions = features["words"].to_pylist(), features["positions"].to_pylist()
+    (words, counts), (positions, _) = (padding.runs(features[name]) for name in ("words", "positions"))
+    bounds = ragged.bounds(counts)
     for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
         probabilities = _softmax(outputs["logits"])
         for row, feature in zip(rows, probabilities, strict=True):
-            scored, word = feature[positions[row]], starts[sentence[row]] + np.array(words[row], dtype=np.int64)
+            own = slice(bounds[row], bounds[row + 1])
+            scored, word = feature[positions[own]], starts[sentence[row]] + words[own]
             label_ids[word], confidences[word], seen[word] = scored.argmax(-1), scored.max(-1, initial=0), True
     labels = np.array(names, dtype=object)[label_ids]
     if metrics.has_entities(target):
@@ -111,15 +114,15 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[s
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     """Return how sentences are parted: by length and columns; and entities, or single words, by label and novelty."""
-    known = {token.lower() for tokens in train["tokens"].to_pylist() for token in tokens}
-    lists = [labels for name in ("references", "predictions") for labels in units[name].to_pylist()]
+    known = {token.lower() for token in _distinct(train["tokens"])}
+    counts = _counted(train["labels"])
     if metrics.has_entities(target):
-        counts = Counter(kind for labels in train["labels"].to_pylist() for kind, *_ in get_entities(labels))
-        kinds = {label[2:] for labels in lists for label in labels if label != "O"}
+        # In the corpus, which is IOB2, each entity has one B-.
+        counts = Counter({label[2:]: count for label, count in counts.items() if label.startswith("B-")})
+        kinds = {label[2:] for name in ("references", "predictions") for label in _distinct(units[name])} - {""}
         name, unseen, take = "entity type", ("all words in train", "a word that train lacks"), _of_entities
     else:
-        counts = Counter(label for labels in train["labels"].to_pylist() for label in labels)
-        kinds = {label for labels in units["references"].to_pylist() for label in labels}
+        kinds = set(_distinct(units["references"]))
         name, unseen, take = "label", ("in train", "not in train"), _of_words
     by_kind = slicing.by_frequency(kinds, counts)
     by_novelty = take(lambda kind, words: unseen[any(word.lower() not in known for word in words)])
@@ -196,16 +199,20 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 
     Each confusion has one, as far as there is room.
     """
-    errors = []
-    for row in predictions.to_pylist():
-        for position, (expected, found) in enumerate(zip(row["references"], row["predictions"], strict=True)):
-            if expected != found:
-                errors.append((-row["confidences"][position], row["id"], position, row))
-    errors.sort(key=lambda error: error[:3])
     entities = metrics.has_entities(target)
-    kinds = [tuple(_kind(row[of][at], entities) for of in ("references", "predictions")) for *_, at, row in errors]
-    taken = [errors[place] for place in chosen(kinds, most)]
-    return [_in_context(row, position, entities) for _, _, position, row in taken]
+    labels = [pc.list_flatten(predictions[name]) for name in ("references", "predictions")]
+    wrong = np.flatnonzero(pc.not_equal(*labels).to_numpy())
+    starts = ragged.bounds(pc.list_value_length(predictions["references"]).to_numpy())
+    rows = np.searchsorted(starts, wrong, side="right") - 1
+    sure = pc.list_flatten(predictions["confidences"]).take(pa.array(wrong))
+    found = pa.table({"sure": sure, "id": predictions["id"].take(pa.array(rows)), "position": wrong - starts[rows]})
+    order = pc.sort_indices(found, [("sure", "descending"), ("id", "ascending"), ("position", "ascending")]).to_numpy()
+    pairs = zip(*(column.take(pa.array(wrong[order])).to_pylist() for column in labels), strict=True)
+    kinds = [tuple(_kind(label, entities) for label in pair) for pair in pairs]
+    taken = order[chosen(kinds, most)]
+    errors = predictions.take(pa.array(rows[taken])).to_pylist()
+    positions = found["position"].take(pa.array(taken)).to_pylist()
+    return [_in_context(row, position, entities) for row, position in zip(errors, positions, strict=True)]
 
 
 def baselines(
@@ -215,21 +222,23 @@ def baselines(
 
     A word that train lacks gets the label that is most frequent in all, which is O for entities.
     """
-    by_word: dict[str, Counter[str]] = {}
-    total: Counter[str] = Counter()
-    for tokens, labels in zip(*(train.examples[name].to_pylist() for name in ("tokens", "labels")), strict=True):
-        total.update(labels)
-        for token, label in zip(tokens, labels, strict=True):
-            by_word.setdefault(token, Counter())[label] += 1
-    common = "O" if metrics.has_entities(target) else _most_common(total)
-    best = {word: _most_common(counts) for word, counts in by_word.items()}
-    tokens = split.examples["tokens"].to_pylist()
+    common = "O" if metrics.has_entities(target) else _most_common(_counted(train.examples["labels"]))
+    pairs = pa.table([pc.list_flatten(train.examples[name]) for name in ("tokens", "labels")], ["token", "label"])
+    # The most frequent label of a token stands first; of several, the first in the alphabet.
+    keys = [("token", "ascending"), ("count_all", "descending"), ("label", "ascending")]
+    ranked = pairs.group_by(["token", "label"]).aggregate([([], "count_all")]).sort_by(keys).combine_chunks()
+    tokens, references = split.examples["tokens"].combine_chunks(), split.examples["labels"]
+    known = ranked["token"].combine_chunks()
+    first = np.append(True, pc.not_equal(known[1:], known[:-1]).to_numpy(zero_copy_only=False))
+    known, labels = (ranked[name].combine_chunks().filter(pa.array(first)) for name in ("token", "label"))
+    best = pc.fill_null(labels.take(pc.index_in(tokens.flatten(), value_set=known)), common)
     guesses = {
-        "most_frequent_label_of_word": [[best.get(token, common) for token in sentence] for sentence in tokens],
-        f"everything_{common}": [[common] * len(sentence) for sentence in tokens],
+        "most_frequent_label_of_word": best,
+        f"everything_{common}": pa.array(np.full(len(best), common, dtype=object), pa.string()),
     }
+    bounds = pa.array(ragged.bounds(pc.list_value_length(tokens).to_numpy()), pa.int32())
     return {
-        name: pa.table({"references": split.examples["labels"], "predictions": pa.array(labels, pa.list_(pa.string()))})
+        name: pa.table({"references": references, "predictions": pa.ListArray.from_arrays(bounds, labels)})
         for name, labels in guesses.items()
     }
 
@@ -252,6 +261,15 @@ def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
     if not entities:
         return " ".join(labels)
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
+
+
+def _distinct(lists: pa.ChunkedArray) -> list[str]:
+    return pc.unique(pc.list_flatten(lists)).to_pylist()
+
+
+def _counted(lists: pa.ChunkedArray) -> Counter[str]:
+    values = pc.value_counts(pc.list_flatten(lists))
+    return Counter(dict(zip(*(values.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
 
 def _lists(predictions: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
