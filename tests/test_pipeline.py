@@ -246,6 +246,7 @@ def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tup
     recipe = yaml.load(copy / RECIPE)
     recipe["model"]["source"] = {
         "kind": "dvc", "repo": str(finished[0]), "rev": "main", "path": "data/exported", "sha256": None,
+        "max_mib": None,
     }  # fmt: skip
     yaml.dump(recipe, copy / RECIPE)
 

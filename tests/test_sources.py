@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources import Fetched, archives, fetch, find, moving, url
+from finetrail.sources import Fetched, archives, fetch, find, limits, moving, url
 from finetrail.sources import hub as hub_source
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
@@ -664,7 +664,7 @@ def hub(tmp_path):
 
 def hub_fetch(hub, tmp_path, repo_type, environment=None, **changes):
     """Fetch in a process of its own, because HF_ENDPOINT is read at import; raise its one line as UserError."""
-    fields = {"kind": "hub", "repo": "me/data", "config": None, "revision": "main"} | changes
+    fields = {"kind": "hub", "repo": "me/data", "config": None, "revision": "main", "max_mib": None} | changes
     command = [sys.executable, "-W", "error", "-c", FETCH, json.dumps(fields), repo_type, str(tmp_path / "scratch")]
     environment = hub.env(tmp_path / "home") | (environment or {})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -700,7 +700,7 @@ def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tm
 def test_a_folder_of_a_datasets_name_is_not_taken_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "me/data", {"train.jsonl": '{"text": "local", "label": 0}\n'})
-    source = schema.HubSource(kind="hub", repo="me/data", config=None, revision="main")
+    source = schema.HubSource(kind="hub", repo="me/data", config=None, revision="main", max_mib=None)
     with pytest.raises(UserError, match="me/data is a folder here too, and would be read instead of the Hub's"):
         hub_source.fetch(source, "dataset", tmp_path / "scratch")
 
@@ -741,6 +741,26 @@ def test_a_hub_model_with_pickled_weights_alone_is_refused_before_they_are_fetch
     with pytest.raises(UserError, match=r"pytorch_model.bin.*can run code when loaded; expected model.safetensors"):
         hub_fetch(hub, tmp_path, "model", repo="me/model")
     assert not [request for request in hub.requests if "resolve" in request]
+
+
+@pytest.mark.parametrize("understated", [False, True])
+def test_a_hub_model_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+    write(tmp_path / "hub/models/me/model", {"model.safetensors": bytes((1 << 20) + 1)})
+    hub.understated = understated
+    message = "model me/model at main: larger than 1 MiB, the recipe's max_mib; expected a smaller one"
+    with pytest.raises(UserError, match=message):
+        hub_fetch(hub, tmp_path, "model", repo="me/model", max_mib=1)
+    assert understated or not [request for request in hub.requests if "resolve" in request]
+
+
+@pytest.mark.parametrize("understated", [False, True])
+def test_a_hub_dataset_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+    row = json.dumps({"text": "a" * 1000, "label": 0}) + "\n"
+    write(tmp_path / "hub/datasets/me/data", {"train.jsonl": row * 1100})
+    hub.understated = understated
+    with pytest.raises(UserError, match="larger than 1 MiB, the recipe's max_mib"):
+        hub_fetch(hub, tmp_path, "dataset", max_mib=1)
+    assert not (tmp_path / "scratch/hub").is_dir() or not list((tmp_path / "scratch/hub").glob("*/splits/*"))
 
 
 # --- dvc
@@ -803,8 +823,9 @@ def dvc_repo(tmp_path_factory, dvc_settings):
     return repo
 
 
-def from_dvc(scratch, path, repo=None, rev=None, sha256=None):
-    return fetch(source(kind="dvc", repo=repo, rev=rev, path=path, sha256=sha256), "dataset", scratch)
+def from_dvc(scratch, path, repo=None, rev=None, sha256=None, max_mib=None):
+    given = source(kind="dvc", repo=repo, rev=rev, path=path, sha256=sha256, max_mib=max_mib)
+    return fetch(given, "dataset", scratch)
 
 
 def revision(repo, name):
@@ -855,6 +876,23 @@ def test_a_file_that_git_keeps_has_a_commit_and_no_dvc_hash(dvc_repo, tmp_path):
 def test_what_a_dvc_repository_lacks_is_told_in_one_line(dvc_repo, tmp_path, path, rev, message):
     with pytest.raises(UserError, match=message):
         from_dvc(tmp_path, path, str(dvc_repo), rev)
+
+
+def test_an_output_larger_than_its_limit_is_refused_before_and_where_its_size_is_not_known(
+    dvc_repo, tmp_path, monkeypatch
+):
+    repo = write(tmp_path / "other", {"large.bin": bytes((1 << 20) + 1)})
+    git(repo, "init", "-b", "main")
+    dvc(repo, "init")
+    dvc(repo, "add", "large.bin")
+    message = "dvc source large.bin at its default revision of .*: larger than 1 MiB, the recipe's max_mib"
+    with pytest.raises(UserError, match=message):
+        from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=1)
+    monkeypatch.setattr(limits, "check", lambda *_: None)
+    with pytest.raises(UserError, match=message):
+        from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=1)
+    monkeypatch.undo()
+    assert contents(from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=2))["large.bin"]
 
 
 def test_no_repository_and_no_workspace_file_are_told_in_one_line(dvc_settings, tmp_path, monkeypatch):

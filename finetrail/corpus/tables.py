@@ -168,8 +168,10 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names; ClassLabels as their names."""
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):  # the former also of types that nobody writes
         raise UserError(f"{name}: not a Parquet file, or only a part of one; expected PAR1 at both ends") from None
+    except UnicodeDecodeError:  # of a column's name
+        raise UserError(f"{name}: a damaged schema, whose names are not UTF-8; expected Parquet") from None
     wanted = parts(reader.columns)
     for column in wanted:
         _require_column(file.schema_arrow, column, name)

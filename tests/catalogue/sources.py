@@ -325,13 +325,33 @@ CASES = [
     Case(
         "dvc: a repository that is none",
         {},
-        CORPUS | {"corpus.source": {"kind": "dvc", "repo": "../corpus", "rev": None, "path": "a.csv", "sha256": None}},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "dvc",
+                "repo": "../corpus",
+                "rev": None,
+                "path": "a.csv",
+                "sha256": None,
+                "max_mib": None,
+            }
+        },
         says="dvc source a.csv at its default revision of ../corpus: No such file or directory; expected an output whose data is in th",
     ),
     Case(
         "dvc: this repository, which has no commit",
         {},
-        CORPUS | {"corpus.source": {"kind": "dvc", "repo": None, "rev": "HEAD", "path": "a.csv", "sha256": None}},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "dvc",
+                "repo": None,
+                "rev": "HEAD",
+                "path": "a.csv",
+                "sha256": None,
+                "max_mib": None,
+            }
+        },
         says="dvc source a.csv at HEAD of this repository: FOLDER/project is not a git repository",
     ),
     Case(
@@ -456,6 +476,7 @@ CASES = [
                 "rev": None,
                 "path": "a.csv",
                 "sha256": None,
+                "max_mib": None,
             }
         },
         says="corpus.source: a URL to 127.0.0.1 has a user name in it; expected it in ~/.netrc",
@@ -477,7 +498,8 @@ CASES = [
     Case(
         "hub: no name",
         {},
-        CORPUS | {"corpus.source": {"kind": "hub", "repo": "../x", "config": None, "revision": "main"}},
+        CORPUS
+        | {"corpus.source": {"kind": "hub", "repo": "../x", "config": None, "revision": "main", "max_mib": None}},
         says="recipes/text_classification/toy.yaml: corpus.reader.format: csv, and datasets of the Hub come as Parquet; expected parqu",
     ),
 ]
