@@ -1,6 +1,7 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -161,6 +162,12 @@ class DvcSource(Settings):
     path: str = Field(min_length=1, description="the output, or a file in it, relative to the repository's root")
     sha256: Sha256 | None = Field(description=SHA256_HELP)
     max_mib: int | None = Field(ge=1, lt=MOST_MIB, description=MAX_MIB_HELP)
+
+    @model_validator(mode="after")
+    def _stays_in_the_repository(self) -> "DvcSource":
+        if PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
+            raise ValueError(f"path {self.path!r} leads out of the repository; expected one in it, or kind: file")
+        return self
 
     @model_validator(mode="after")
     def _no_credentials(self) -> "DvcSource":

@@ -24,7 +24,7 @@ UMASK = os.umask(0o077)
 os.umask(UMASK)
 # Held until the process ends, however it does.
 RUNNING = FileLock(layout.SCRATCH / "running")
-COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731

@@ -51,6 +51,7 @@ NUMBERED = {"text": TWENTY["text"], "label": [0, 1] * 10}
 TWO_OF_A_NAME = pa.Table.from_arrays(
     [pa.array(TWENTY["text"])] * 2 + [pa.array(TWENTY["label"])], ["text", "text", "label"]
 )
+TWO_FIELDS_OF_A_NAME = pa.StructArray.from_arrays([pa.array(TWENTY["text"])] * 2, ["a", "a"])
 
 
 def features(text: str) -> dict[str, str]:
@@ -567,5 +568,35 @@ CASES = [
         "text: a column that it does not have",
         *of("a.txt", b"a\n", TEXT | {"columns": {"text": "text", "label": "title"}}),
         says="recipes/text_classification/toy.yaml: corpus.reader.columns.label: should be 'text', 'first_line', 'rest', 'folder' or '",
+    ),
+    Case(
+        "parquet: a date beyond the year 9999",
+        *table({"text": pa.array([2**30] * 20, pa.date32()), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a moment beyond the year 9999",
+        *table({"text": pa.array([2**62] * 20, pa.timestamp("us")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a duration of more seconds than there are",
+        *table({"text": pa.array([2**62] * 20, pa.duration("s")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a time zone that is none",
+        *table({"text": pa.array([1] * 20, pa.timestamp("us", tz="Mars/Base")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold ('Mars/Base'); expected texts, numbers and lists of them",
+    ),
+    Case(
+        "parquet: a struct with two fields of one name",
+        *table({"text": TWO_FIELDS_OF_A_NAME, "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: the name of a column is not UTF-8",
+        *of("a.parquet", parquet(TWENTY, plain=True).replace(b"text", b"te\xe0t"), PARQUET),
+        says="a.parquet: a damaged schema, whose names are not UTF-8; expected Parquet",
     ),
 ]
