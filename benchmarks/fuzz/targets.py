@@ -61,7 +61,7 @@ def outcome(target: Target, data: bytes, folder: Path) -> UserError | None:
     try:
         target.run(data, folder)
     except UserError as error:
-        line = stage.plain(" ".join(str(error).split()))  # as stage.run says it
+        line = stage.one_line(error)
         assert 0 < len(line) < LONGEST, f"nothing, or more than somebody reads: {line[:300]!r}"
         return error
     return None
@@ -99,8 +99,8 @@ def cases() -> Iterator[tuple[Any, dict[str, Any]]]:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/tasks")]
     import catalogue
     import toys
+    from catalogue.case import changed
     from conftest import toy_recipe
-    from test_catalogue import changed
 
     with tempfile.TemporaryDirectory() as folder:
         for module in pkgutil.iter_modules(catalogue.__path__):

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def alike(labels: Mapping[str, int]) -> list[str]:
