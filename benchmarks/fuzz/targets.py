@@ -77,6 +77,27 @@ def empty_folder() -> Iterator[Path]:
 # --- corpora ------------------------------------------------------------------------------------------------------
 
 
+def as_lines(objects: list[Any]) -> bytes:
+    return "".join(f"{json.dumps(one)}\n" for one in objects).encode()
+
+
+TEXTS = [{"text": f"Ada{n} sat here {n}", "label": "xy"[n % 2]} for n in range(20)]
+PERSON = {"start": 0, "end": 4, "label": "PER"}
+SPANS = [{"text": f"Ada{n % 10} sat here {n}", "spans": [PERSON]} for n in range(20)]
+REGION = [{"type": "labels", "value": {"start": 0, "end": 4, "labels": ["PER"]}}]
+# Good files of formats of which the catalogue has bad ones alone: the content of each by its name.
+GOOD: dict[str, Callable[[str], bytes]] = {
+    "json": lambda name: json.dumps(TEXTS).encode(),
+    "text": lambda name: b"".join(b"a line of text %d\n" % n for n in range(20)),
+    "doccano": lambda name: as_lines([{"text": one["text"], "label": [[0, 4, "PER"]]} for one in SPANS]),
+    "label_studio": lambda name: json.dumps(
+        [{"id": n, "data": {"text": one["text"]}, "annotations": [{"result": REGION}]} for n, one in enumerate(SPANS)]
+    ).encode(),
+    "brat": lambda name: b"Ada sat here" if name.endswith(".txt") else b"T1\tPER 0 3\tAda\n#1\tNote T1\ta note\n",
+    "prodigy": lambda name: as_lines([one | {"answer": "accept"} for one in SPANS]),
+}
+
+
 @cache
 def corpora(name: str) -> list[tuple[Corpus, bytes]]:
     """Return the corpus sections of a format in the catalogue, each with the bytes of its files."""
@@ -91,6 +112,13 @@ def corpora(name: str) -> list[tuple[Corpus, bytes]]:
         if section is not None and section.reader.format == name:
             names, contents = zip(*case.files.items(), strict=True)
             found.append((Corpus(case.task, section, names), SEPARATOR.join(contents)))
+    if name in GOOD and found:  # what the catalogue has of these is all refused
+        corpus, _ = found[0]
+        if name == "brat":  # whose examples are files, and a case has one of them
+            splits = corpus.section.splits.model_copy(update={"train": "*.txt"})
+            names = tuple(f"{number}.{kind}" for number in range(9) for kind in ("ann", "txt"))
+            corpus = Corpus(corpus.task, corpus.section.model_copy(update={"splits": splits}), names)
+        found.insert(0, (corpus, SEPARATOR.join(GOOD[name](file) for file in corpus.names)))
     return found[:256]  # which one byte tells apart
 
 

@@ -1,5 +1,6 @@
 """An archive (.gz, .zip, .tar, .tar.gz, .tgz) -> its files, and none outside the folder or beyond the limit."""
 
+import errno
 import gzip
 import lzma
 import os
@@ -67,9 +68,9 @@ def unpack(path: Path, root: Path, limit_mib: int) -> None:
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error):
         raise _damaged(path) from None
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise _damaged(path) from None  # gzip's, and that of bz2
+        raise _damaged(path) from None  # of gzip and bz2, and of a zip whose member begins before the file
 
 
 def _damaged(path: Path) -> UserError:
