@@ -207,12 +207,15 @@ YAML_PROBLEMS = {
 }
 
 
+NO_MEANING = "something that YAML has no meaning for there"
+
+
 def _yaml_problem(error: YAMLError) -> str:
     said = getattr(error, "problem", None) or str(error)
     for pattern, words in YAML_PROBLEMS.items():
         if match := re.search(pattern, said):
             return match.expand(words)
-    return "something that YAML has no meaning for there"
+    return NO_MEANING
 
 
 # Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
@@ -236,6 +239,9 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
+    except (LookupError, TypeError, OverflowError, AttributeError) as error:
+        # What ruamel.yaml (0.19) meets in tags that are none of their values, list as keys, and unknown versions.
+        raise UserError(f"{path}: not valid YAML: {NO_MEANING} ({error!s:.60})") from None
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
     except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module

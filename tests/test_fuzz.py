@@ -19,6 +19,7 @@ PIECES = (
     b"", b"\0", b"\n", b"\r", b"\t", b" ", b'"', b"'", b",", b":", b"-", b"{", b"}", b"[", b"]", b"&a", b"*a", b"\\",
     b"\\ud83d", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xa8", b"\x1b[2J", b"NaN", b"1e999", b"-1", b"null",
     b"true", b"9" * 5000, b"9" * 11, b"9" * 20, b"[" * 2000, b"0" * 9, b"\x7f" * 8, "\u0130\u202e\u0301".encode(),
+    b"!!int ''", b"!!bool x", b"!!set {", b"? [[]]", b"<<: ", b"%YAML 3.0\n", b"2001-99-99", b'"\\UFFFFFFFF"',
 )  # fmt: skip
 
 
