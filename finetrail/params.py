@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -221,6 +222,8 @@ def _yaml_problem(error: YAMLError) -> str:
 # Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
 MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
 LARGEST = 2**63
+# Open at once, those in texts too.
+BRACKETS, MOST_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}, 200
 
 
 def read_yaml(path: Path) -> Any:
@@ -228,7 +231,10 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"larger than {LARGEST_FILE >> 20} MiB; expected a recipe")
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if max(accumulate(BRACKETS.get(character, 0) for character in text), default=0) > MOST_BRACKETS:
+            raise RecursionError  # ruamel.yaml (0.19) takes seconds to find out
+        content = YAML(typ="safe", pure=True).load(text)
         _check_sizes(content)
         return content
     except FileNotFoundError:

@@ -116,8 +116,9 @@ def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
                 raise UserError(f"member {member.filename!r} is a link; expected files and folders")
             if member.flag_bits & 1:
                 raise UserError(f"member {member.filename!r} is encrypted; expected an archive without a password")
-            _check_name(member.filename, root, member.is_dir())
-            if member.is_dir():
+            is_folder = member.filename.endswith("/")  # is_dir() raises IndexError for an empty name
+            _check_name(member.filename, root, is_folder)
+            if is_folder:
                 _write(None, root / member.filename)
                 continue
             with archive.open(member) as stream:

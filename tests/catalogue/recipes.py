@@ -567,4 +567,9 @@ CASES += [
         b"[[]]: 1\n",
         says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
     ),
+    file(
+        "braces 2,000 deep",
+        b"corpus: " + b"{" * 2000 + b"\n",
+        says="recipes/text_classification/toy.yaml: nested more than 50 deep; expected sections of a recipe",
+    ),
 ]

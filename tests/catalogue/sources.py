@@ -650,6 +650,12 @@ CASES = [
         says="nothing matches 'a.csv'; the files there: A.csv, ",
     ),
     archive(
+        "a zip with an empty name",
+        zipped(("x", GOOD)).replace(b"x", b"\0"),
+        "a.zip",
+        says="a.zip: member '' has no name; expected files and folders",
+    ),
+    archive(
         "slashes that are none",
         zipped(("..\uff0fa.csv", GOOD), ("\u2215etc\u2044passwd", GOOD)),
         "a.zip",
