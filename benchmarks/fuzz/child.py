@@ -26,7 +26,7 @@ def main() -> None:
     for path in (found, seeds):
         path.mkdir(parents=True, exist_ok=True)
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from benchmarks.fuzz import targets
+        from benchmarks.fuzz import mutators, targets
 
         target = targets.TARGETS[name]
         for seed in target.seeds():
@@ -46,7 +46,11 @@ def main() -> None:
                     place.with_suffix(".txt").write_text(f"{told}\n{''.join(traceback.format_exception(error))}")
                     print(f"FOUND {told}: {str(error)[:200]}", file=sys.stderr, flush=True)
 
-    atheris.Setup([name, *options, str(seeds)], one)
+    def mutated(data: bytes, most: int, seed: int) -> bytes:
+        return mutators.MUTATORS[name](data, most, seed, atheris.Mutate)
+
+    given = {"custom_mutator": mutated} if name in mutators.MUTATORS else {}
+    atheris.Setup([name, *options, str(seeds)], one, **given)
     atheris.Fuzz()
 
 
