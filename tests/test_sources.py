@@ -682,6 +682,10 @@ def test_a_hub_model_gives_only_the_files_that_a_model_needs(hub, tmp_path):
     assert fetched.provenance["resolved"] == {"commit": hub.commit("model", "me/model")}
     assert fetched.provenance["license"] == "mit"
     assert not [request for request in hub.requests if "pytorch_model.bin" in request or "onnx" in request]
+    # The same as a folder, whose files are links into the Hub's cache.
+    assert all((fetched.root / name).is_symlink() for name in fetched.files)
+    folder = fetch(source(kind="file", path=str(fetched.root), sha256=None), "model", tmp_path)
+    assert folder.files == fetched.files
 
 
 def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tmp_path):
@@ -853,6 +857,16 @@ def test_the_workspace_of_this_repository(dvc_repo, tmp_path, monkeypatch):
     fetched = from_dvc(tmp_path, "out.txt", sha256=sha(b"lr: 1\n"))
     assert contents(fetched) == {"out.txt": b"lr: 1\n"}
     assert fetched.provenance["resolved"] == {}
+
+
+def test_links_lead_into_the_cache_of_dvc_and_the_recipe_s_own_anywhere(dvc_repo, tmp_path):
+    cached = next(path for path in sorted((dvc_repo / ".dvc/cache").rglob("*")) if path.is_file())
+    write(tmp_path, {"corpus/a.txt": "a"})
+    (tmp_path / "corpus/b.txt").symlink_to(cached)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "corpus", target_is_directory=True)
+    for name in ("corpus", "elsewhere"):
+        fetched = fetch(source(kind="file", path=str(tmp_path / name), sha256=None), "dataset", tmp_path)
+        assert contents(fetched) == {"a.txt": b"a", "b.txt": cached.read_bytes()}
 
 
 def test_this_repository_at_a_revision(dvc_repo, tmp_path, monkeypatch):
