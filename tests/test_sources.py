@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hub_server import StandInHub
 from pydantic import TypeAdapter
 
@@ -395,6 +396,19 @@ def test_other_protocols_go_through_fsspec(tmp_path):
     urls = [(tmp_path / "data.txt").as_uri()]
     fetched = fetch(source(kind="url", urls=urls, sha256=None, max_unpacked_mib=1), "dataset", tmp_path / "scratch")
     assert contents(fetched) == {"data.txt": b"hello"}
+
+
+@pytest.mark.parametrize("told", [(2 << 20) + 1, None])
+def test_a_file_of_another_protocol_beyond_the_limit_is_refused_whether_its_size_is_told_or_not(
+    tmp_path, monkeypatch, told
+):
+    path = write(tmp_path, {"data.txt": bytes((2 << 20) + 1)}) / "data.txt"
+    monkeypatch.setattr(LocalFileSystem, "size", lambda *_: told)
+    with pytest.raises(UserError, match="data.txt: larger than 2 MiB, the recipe's max_unpacked_mib"):
+        fetch(
+            source(kind="url", urls=[path.as_uri()], sha256=None, max_unpacked_mib=2), "dataset", tmp_path / "scratch"
+        )
+    assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(

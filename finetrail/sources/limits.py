@@ -1,4 +1,4 @@
-"""Refuses downloads by other libraries that are larger than the recipe's max_mib."""
+"""Refuses downloads by other libraries that are larger than a recipe allows."""
 
 import errno
 import resource
@@ -11,14 +11,15 @@ from finetrail.errors import UserError
 def check(what: str, size: int, max_mib: int | None) -> None:
     """Raise UserError where so many bytes are more than the limit, which null leaves out."""
     if max_mib is not None and size > max_mib << 20:
-        raise _too_large(what, max_mib)
+        raise _too_large(what, max_mib, "max_mib")
 
 
 @contextmanager
-def within(what: str, max_mib: int | None) -> Iterator[None]:
+def within(what: str, max_mib: int | None, key: str = "max_mib") -> Iterator[None]:
     """Let no file grow beyond the limit meanwhile, whatever a server said of its size; UserError where one would.
 
-    The kernel enforces it for the whole process, because the libraries that download have no limit of their own.
+    `key` is what the recipe calls it. The kernel enforces it for the whole process, because the libraries that download
+    have no limit of their own.
     """
     if max_mib is None:
         yield
@@ -30,7 +31,7 @@ def within(what: str, max_mib: int | None) -> Iterator[None]:
         yield
     except Exception as error:
         if _is_of_size(error):
-            raise _too_large(what, max_mib) from None
+            raise _too_large(what, max_mib, key) from None
         raise
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -44,7 +45,7 @@ def _is_of_size(error: BaseException | None) -> bool:
     return False
 
 
-def _too_large(what: str, max_mib: int) -> UserError:
+def _too_large(what: str, max_mib: int, key: str) -> UserError:
     return UserError(
-        f"{what}: larger than {max_mib:,} MiB, the recipe's max_mib; expected a smaller one, or a higher limit"
+        f"{what}: larger than {max_mib:,} MiB, the recipe's {key}; expected a smaller one, or a higher limit"
     )
