@@ -5,7 +5,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
-from finetrail.corpus.words import CHARACTER
+from finetrail.corpus.words import characters
 from finetrail.schema import SpanRules
 
 # What may be wrong with a span; all but REPEATED are keys of the recipe, which say what is done.
@@ -75,7 +75,7 @@ def _borders(text: str, units: str) -> dict[int, int]:
     if units == "characters":
         return {position: position for position in range(len(text) + 1)}
     if units == "graphemes":
-        starts = [match.start() for match in CHARACTER.finditer(text)]
+        starts = [start for start, _ in characters(text)]
         return dict(enumerate([*starts, len(text)]))
     borders, count = {}, 0
     for position, character in enumerate(text):
