@@ -54,13 +54,14 @@ def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tu
     """
     misfits: list[Misfit] = []
     placed = []
+    edges = {word[0] for word in words}, {word[1] for word in words}
     for span in spans:
         start, end = _in_characters(text, span, rules.units)
         known = len(misfits)
         if found := _place(text, words, Span(start, end, span.label), rules, misfits):
             placed.append(found)
         is_inside = any(misfit.kind == INSIDE for misfit in misfits[known:])
-        if is_inside and (units := _other_units(text, span, words, rules.units)):
+        if is_inside and (units := _other_units(text, span, edges, rules.units)):
             misfits.append(Misfit(OTHER_UNITS, f"{_shown(text, start, end, span.label)}, a word by {units}"))
     tags = ["O"] * len(words)
     for first, behind, label in _apart(text, words, placed, rules, misfits):
@@ -110,6 +111,7 @@ def _hint(text: str, span: Span, declared: str) -> str:
     return ""
 
 
+@lru_cache(maxsize=len(UNITS))
 def _others(text: str, declared: str) -> list[tuple[str, dict[int, int]]]:
     """Return the borders by all other units that count this text in another way."""
     known = _borders(text, declared)
@@ -123,9 +125,9 @@ def _same(stated: str, there: str) -> bool:
     return bare[0] == bare[1]
 
 
-def _other_units(text: str, span: Span, words: list[Word], declared: str) -> str | None:
-    """Return the units in which a span would be whole words."""
-    starts, ends = ({word[side] for word in words} for side in (0, 1))
+def _other_units(text: str, span: Span, edges: tuple[set[int], set[int]], declared: str) -> str | None:
+    """Return the units in which a span would be whole words, which begin and end at the edges."""
+    starts, ends = edges
     for units, known in _others(text, declared):
         if known.get(span.start) in starts and known.get(span.end) in ends:
             return units
