@@ -123,6 +123,17 @@ def portable() -> str:
     return "\n".join(rows)
 
 
+def fuzzing() -> str:
+    """Return a row for each target of the fuzzer."""
+    record = json.loads((ROOT / "benchmarks/results/fuzz.json").read_text())
+    rows = ["| target | executions | edges reached | seconds | open findings |", "| --- | --- | --- | --- | --- |"]
+    rows += [
+        f"| {name} | {found['executions']:,} | {found['edges']:,} | {found['seconds']} | {len(found['findings'])} |"
+        for name, found in record.items()
+    ]
+    return "\n".join(rows)
+
+
 def opens() -> str:
     """Return which tool opens the exported folder of which task; what failed stands below."""
     record = json.loads((ROOT / "benchmarks/results/opens.json").read_text())
@@ -320,7 +331,7 @@ def filled(text: str) -> str:
     makers["chaining"] = chaining
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
-    makers["benchmark opens"] = opens
+    makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing}
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
     makers["benchmark scale"] = scale
     for name, make in makers.items():

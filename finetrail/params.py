@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -207,17 +208,22 @@ YAML_PROBLEMS = {
 }
 
 
+NO_MEANING = "something that YAML has no meaning for there"
+
+
 def _yaml_problem(error: YAMLError) -> str:
     said = getattr(error, "problem", None) or str(error)
     for pattern, words in YAML_PROBLEMS.items():
         if match := re.search(pattern, said):
             return match.expand(words)
-    return "something that YAML has no meaning for there"
+    return NO_MEANING
 
 
 # Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
 MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
 LARGEST = 2**63
+# Open at once, those in texts too.
+BRACKETS, MOST_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}, 200
 
 
 def read_yaml(path: Path) -> Any:
@@ -225,7 +231,10 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"larger than {LARGEST_FILE >> 20} MiB; expected a recipe")
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if max(accumulate(BRACKETS.get(character, 0) for character in text), default=0) > MOST_BRACKETS:
+            raise RecursionError  # ruamel.yaml (0.19) takes seconds to find out
+        content = YAML(typ="safe", pure=True).load(text)
         _check_sizes(content)
         return content
     except FileNotFoundError:
@@ -236,6 +245,9 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
+    except (LookupError, TypeError, OverflowError, AttributeError) as error:
+        # What ruamel.yaml (0.19) meets in tags that are none of their values, list as keys, and unknown versions.
+        raise UserError(f"{path}: not valid YAML: {NO_MEANING} ({error!s:.60})") from None
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
     except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module

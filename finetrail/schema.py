@@ -1,6 +1,7 @@
 """The schema of params.yaml and of the recipe sections that all tasks share: strict, frozen, every field required."""
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -43,6 +44,8 @@ Sha256 = Annotated[str, Field(pattern=SHA256)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 
+MOST_MIB = 1 << 43  # whose bytes are 2**63, which no file has
+MAX_MIB_HELP = "a download that is larger, or a single file of it that is, is refused; null: no limit"
 SHA256_HELP = "sha256 of the file; of a folder or glob: of its sorted 'SHA256  PATH' lines; null is not verified"
 
 
@@ -147,6 +150,7 @@ class HubSource(Settings):
     repo: str = Field(pattern=HUB_ID, description="OWNER/NAME")
     config: str | None = Field(description="a dataset's configuration; null for its only one, and for models")
     revision: str = Field(min_length=1, description="commit, tag, branch or ref; resolved to its commit and recorded")
+    max_mib: int | None = Field(ge=1, lt=MOST_MIB, description=MAX_MIB_HELP)
 
 
 class DvcSource(Settings):
@@ -157,6 +161,13 @@ class DvcSource(Settings):
     rev: str | None = Field(description="Git revision or experiment name; null is the workspace")
     path: str = Field(min_length=1, description="the output, or a file in it, relative to the repository's root")
     sha256: Sha256 | None = Field(description=SHA256_HELP)
+    max_mib: int | None = Field(ge=1, lt=MOST_MIB, description=MAX_MIB_HELP)
+
+    @model_validator(mode="after")
+    def _stays_in_the_repository(self) -> "DvcSource":
+        if PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
+            raise ValueError(f"path {self.path!r} leads out of the repository; expected one in it, or kind: file")
+        return self
 
     @model_validator(mode="after")
     def _no_credentials(self) -> "DvcSource":

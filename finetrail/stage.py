@@ -24,7 +24,8 @@ UMASK = os.umask(0o077)
 os.umask(UMASK)
 # Held until the process ends, however it does.
 RUNNING = FileLock(layout.SCRATCH / "running")
-COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
@@ -43,13 +44,19 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {plain(' '.join(str(error).split()))}")
+        sys.exit(f"error: {one_line(error)}")
     except OSError as error:
         if error.errno in FULL:
             sys.exit(f"error: no space left on a disk; {RESTORE}")
         if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
             sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
         raise
+
+
+def one_line(error: UserError) -> str:
+    """Return what is wrong as a line that somebody reads; of one that a file's names or ids make long, both ends."""
+    line = plain(" ".join(str(error).split()))
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 3 :]}"
 
 
 def silence_transformers() -> None:

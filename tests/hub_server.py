@@ -36,6 +36,7 @@ class StandInHub:
         self.refs = refs
         self.gated = gated
         self.token = token
+        self.understated = False  # whether it says of each file that it has no bytes, and sends them all
         self.failing = ""  # a regular expression: what matches it is answered 501, after which no client tries again
         self.requests: list[str] = []
         self.private: dict[str, bool] = {}
@@ -200,7 +201,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "likes": 0,
                 "tags": [],
                 "cardData": yaml.safe_load(card[1]) if card else {},
-                "siblings": [{"rfilename": name} for name in files],
+                "siblings": [
+                    {"rfilename": name, "size": 0 if self.hub.understated else path.stat().st_size}
+                    for name, path in files.items()
+                ],
             }
         )
 

@@ -294,7 +294,7 @@ print(sorted({"torch", "transformers", "datasets", "dvc"} & set(sys.modules)))
 def test_a_hub_model_is_kept_with_its_commit_and_without_heavy_imports(tmp_path, folder):
     (tmp_path / "hub/models/me").mkdir(parents=True)
     folder.rename(tmp_path / "hub/models/me/model")
-    source = {"kind": "hub", "repo": "me/model", "config": None, "revision": "main"}
+    source = {"kind": "hub", "repo": "me/model", "config": None, "revision": "main", "max_mib": None}
     model = json.dumps({"name": "me/model", "source": source, "license": None})
     with StandInHub(tmp_path / "hub") as hub:
         command = [sys.executable, "-W", "error", "-c", STAGE, model]

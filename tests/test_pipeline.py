@@ -18,6 +18,15 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 ALL = ["download@corpus", "download@model", "tokenize", "teach", "train", "evaluate", "export", "report"]
 RECIPE = "recipes/token_classification/toy.yaml"
+# What a user's environment holds, and no output may.
+MARKER = "c0ffee5ec2e7"
+SECRETS = {
+    name: f"hf_{MARKER}_{name}"
+    for name in (
+        "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_API_KEY", "WANDB_API_KEY",
+        "MLFLOW_TRACKING_TOKEN", "GH_TOKEN", "DVC_STUDIO_TOKEN",
+    )
+}  # fmt: skip
 
 
 def run(folder: Path, *command: str, fails: bool = False, **env: str) -> str:
@@ -54,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, make_project: Callable[[P
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=before")
-    printed = run(folder, "dvc", "repro", **cut_off(folder.parent / "hosts"))
+    printed = run(folder, "dvc", "repro", **cut_off(folder.parent / "hosts"), **SECRETS)
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=after")
     return folder, printed
@@ -118,6 +127,14 @@ def test_no_output_holds_a_path_of_this_machine(finished: tuple[Path, str]) -> N
         if file.is_file() and file.name != "dvc.lock":
             found = [place for place in places if place in file.read_bytes()]
             assert not found, f"{file} holds {found}"
+
+
+def test_no_output_and_no_line_holds_what_is_secret_in_the_environment(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    held = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert any(b"Toy people and places" in content for content in held.values())
+    assert [path for path, content in held.items() if MARKER.encode() in content] == [] and MARKER not in printed
 
 
 def test_a_second_repro_does_nothing(copy: Path) -> None:
@@ -262,6 +279,7 @@ def test_an_exported_model_is_the_next_runs_base_model(copy: Path, finished: tup
     recipe = yaml.load(copy / RECIPE)
     recipe["model"]["source"] = {
         "kind": "dvc", "repo": str(finished[0]), "rev": "main", "path": "data/exported", "sha256": None,
+        "max_mib": None,
     }  # fmt: skip
     yaml.dump(recipe, copy / RECIPE)
 

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hub_server import StandInHub
 from pydantic import TypeAdapter
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources import Fetched, archives, fetch, find, moving, url
+from finetrail.sources import Fetched, archives, fetch, find, limits, moving, url
 from finetrail.sources import hub as hub_source
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
@@ -397,6 +398,19 @@ def test_other_protocols_go_through_fsspec(tmp_path):
     assert contents(fetched) == {"data.txt": b"hello"}
 
 
+@pytest.mark.parametrize("told", [(2 << 20) + 1, None])
+def test_a_file_of_another_protocol_beyond_the_limit_is_refused_whether_its_size_is_told_or_not(
+    tmp_path, monkeypatch, told
+):
+    path = write(tmp_path, {"data.txt": bytes((2 << 20) + 1)}) / "data.txt"
+    monkeypatch.setattr(LocalFileSystem, "size", lambda *_: told)
+    with pytest.raises(UserError, match="data.txt: larger than 2 MiB, the recipe's max_unpacked_mib"):
+        fetch(
+            source(kind="url", urls=[path.as_uri()], sha256=None, max_unpacked_mib=2), "dataset", tmp_path / "scratch"
+        )
+    assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [("file:///none/data.txt", "FileNotFoundError"), ("nope://x/data.txt", "Protocol not known: nope")],
@@ -664,7 +678,7 @@ def hub(tmp_path):
 
 def hub_fetch(hub, tmp_path, repo_type, environment=None, **changes):
     """Fetch in a process of its own, because HF_ENDPOINT is read at import; raise its one line as UserError."""
-    fields = {"kind": "hub", "repo": "me/data", "config": None, "revision": "main"} | changes
+    fields = {"kind": "hub", "repo": "me/data", "config": None, "revision": "main", "max_mib": None} | changes
     command = [sys.executable, "-W", "error", "-c", FETCH, json.dumps(fields), repo_type, str(tmp_path / "scratch")]
     environment = hub.env(tmp_path / "home") | (environment or {})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -682,6 +696,10 @@ def test_a_hub_model_gives_only_the_files_that_a_model_needs(hub, tmp_path):
     assert fetched.provenance["resolved"] == {"commit": hub.commit("model", "me/model")}
     assert fetched.provenance["license"] == "mit"
     assert not [request for request in hub.requests if "pytorch_model.bin" in request or "onnx" in request]
+    # The same as a folder, whose files are links into the Hub's cache.
+    assert all((fetched.root / name).is_symlink() for name in fetched.files)
+    folder = fetch(source(kind="file", path=str(fetched.root), sha256=None), "model", tmp_path)
+    assert folder.files == fetched.files
 
 
 def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tmp_path):
@@ -700,7 +718,7 @@ def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tm
 def test_a_folder_of_a_datasets_name_is_not_taken_for_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "me/data", {"train.jsonl": '{"text": "local", "label": 0}\n'})
-    source = schema.HubSource(kind="hub", repo="me/data", config=None, revision="main")
+    source = schema.HubSource(kind="hub", repo="me/data", config=None, revision="main", max_mib=None)
     with pytest.raises(UserError, match="me/data is a folder here too, and would be read instead of the Hub's"):
         hub_source.fetch(source, "dataset", tmp_path / "scratch")
 
@@ -741,6 +759,26 @@ def test_a_hub_model_with_pickled_weights_alone_is_refused_before_they_are_fetch
     with pytest.raises(UserError, match=r"pytorch_model.bin.*can run code when loaded; expected model.safetensors"):
         hub_fetch(hub, tmp_path, "model", repo="me/model")
     assert not [request for request in hub.requests if "resolve" in request]
+
+
+@pytest.mark.parametrize("understated", [False, True])
+def test_a_hub_model_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+    write(tmp_path / "hub/models/me/model", {"model.safetensors": bytes((1 << 20) + 1)})
+    hub.understated = understated
+    message = "model me/model at main: larger than 1 MiB, the recipe's max_mib; expected a smaller one"
+    with pytest.raises(UserError, match=message):
+        hub_fetch(hub, tmp_path, "model", repo="me/model", max_mib=1)
+    assert understated or not [request for request in hub.requests if "resolve" in request]
+
+
+@pytest.mark.parametrize("understated", [False, True])
+def test_a_hub_dataset_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+    row = json.dumps({"text": "a" * 1000, "label": 0}) + "\n"
+    write(tmp_path / "hub/datasets/me/data", {"train.jsonl": row * 1100})
+    hub.understated = understated
+    with pytest.raises(UserError, match="larger than 1 MiB, the recipe's max_mib"):
+        hub_fetch(hub, tmp_path, "dataset", max_mib=1)
+    assert not (tmp_path / "scratch/hub").is_dir() or not list((tmp_path / "scratch/hub").glob("*/splits/*"))
 
 
 # --- dvc
@@ -803,8 +841,9 @@ def dvc_repo(tmp_path_factory, dvc_settings):
     return repo
 
 
-def from_dvc(scratch, path, repo=None, rev=None, sha256=None):
-    return fetch(source(kind="dvc", repo=repo, rev=rev, path=path, sha256=sha256), "dataset", scratch)
+def from_dvc(scratch, path, repo=None, rev=None, sha256=None, max_mib=None):
+    given = source(kind="dvc", repo=repo, rev=rev, path=path, sha256=sha256, max_mib=max_mib)
+    return fetch(given, "dataset", scratch)
 
 
 def revision(repo, name):
@@ -834,6 +873,16 @@ def test_the_workspace_of_this_repository(dvc_repo, tmp_path, monkeypatch):
     assert fetched.provenance["resolved"] == {}
 
 
+def test_links_lead_into_the_cache_of_dvc_and_the_recipe_s_own_anywhere(dvc_repo, tmp_path):
+    cached = next(path for path in sorted((dvc_repo / ".dvc/cache").rglob("*")) if path.is_file())
+    write(tmp_path, {"corpus/a.txt": "a"})
+    (tmp_path / "corpus/b.txt").symlink_to(cached)
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "corpus", target_is_directory=True)
+    for name in ("corpus", "elsewhere"):
+        fetched = fetch(source(kind="file", path=str(tmp_path / name), sha256=None), "dataset", tmp_path)
+        assert contents(fetched) == {"a.txt": b"a", "b.txt": cached.read_bytes()}
+
+
 def test_this_repository_at_a_revision(dvc_repo, tmp_path, monkeypatch):
     monkeypatch.chdir(dvc_repo)
     fetched = from_dvc(tmp_path, "out.txt", rev="brave-exp")
@@ -855,6 +904,23 @@ def test_a_file_that_git_keeps_has_a_commit_and_no_dvc_hash(dvc_repo, tmp_path):
 def test_what_a_dvc_repository_lacks_is_told_in_one_line(dvc_repo, tmp_path, path, rev, message):
     with pytest.raises(UserError, match=message):
         from_dvc(tmp_path, path, str(dvc_repo), rev)
+
+
+def test_an_output_larger_than_its_limit_is_refused_before_and_where_its_size_is_not_known(
+    dvc_repo, tmp_path, monkeypatch
+):
+    repo = write(tmp_path / "other", {"large.bin": bytes((1 << 20) + 1)})
+    git(repo, "init", "-b", "main")
+    dvc(repo, "init")
+    dvc(repo, "add", "large.bin")
+    message = "dvc source large.bin at its default revision of .*: larger than 1 MiB, the recipe's max_mib"
+    with pytest.raises(UserError, match=message):
+        from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=1)
+    monkeypatch.setattr(limits, "check", lambda *_: None)
+    with pytest.raises(UserError, match=message):
+        from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=1)
+    monkeypatch.undo()
+    assert contents(from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=2))["large.bin"]
 
 
 def test_no_repository_and_no_workspace_file_are_told_in_one_line(dvc_settings, tmp_path, monkeypatch):

@@ -96,3 +96,10 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 def test_lines_command_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     stage.log("label \x1b[31mred\x9b \u202egnol\u2066 \tkept é 한")
     assert capfd.readouterr().err == "label \\x1b[31mred\\x9b \\u202egnol\\u2066 \tkept é 한\n"
+
+
+def test_a_line_that_an_id_makes_long_keeps_both_ends() -> None:
+    line = stage.one_line(UserError(f"a.csv:3: the id {'x' * 50_000} stands here a second time; expected it once"))
+    assert line.startswith("a.csv:3: the id xxx") and line.endswith("xxx stands here a second time; expected it once")
+    assert " ... " in line and len(line) < 2000
+    assert stage.one_line(UserError("a\n b\x1b[2J\u2028c")) == "a b\\x1b[2J c"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetrail.corpus.labels import shown
 from finetrail.corpus.raw import Raw, as_id, document, listed, objects, require_text
 from finetrail.corpus.spans import Misfit, Span
 from finetrail.errors import UserError
@@ -74,7 +75,7 @@ def prodigy(path: Path, name: str, reader: ProdigyReader) -> Iterator[Raw]:
     for where, example in objects(path, name, reader.encoding):
         text, answer = _text(example, "text", where), example.get("answer", "accept")
         if answer != "accept":
-            yield None, where, annotated(text, [], {}, skipped=f"answered {answer!s:.20}")
+            yield None, where, annotated(text, [], {}, skipped=f"answered {shown(str(answer)):.20}")
             continue
         given = _items(example, "spans", where) if "spans" in example else []
         labelled = [(place, value) for place, value in given if not isinstance(value, dict) or "label" in value]
@@ -174,7 +175,7 @@ def _results(annotation: dict[str, Any], where: str, left_out: Counter[str]) -> 
         if kind in NOT_IN_TEXTS:
             raise UserError(f"{place} is of type {kind}, which counts no characters of a text; expected labels")
         if kind != "labels":
-            left_out[RESULTS.get(str(kind), f"results of type {kind}")] += 1
+            left_out[RESULTS.get(str(kind), f"results of type {shown(str(kind)):.40}")] += 1
             continue
         value = result.get("value")
         if not isinstance(value, dict) or not isinstance(value.get("labels") or [], list):

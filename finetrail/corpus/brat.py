@@ -11,7 +11,7 @@ from finetrail.corpus.spans import Misfit, Span
 from finetrail.errors import UserError
 from finetrail.schema import BratReader
 
-TEXT_BOUND = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
+TEXT_BOUND = re.compile(r"T\S*\t(\S+) ([0-9]{1,18} [0-9]{1,18}(?:;[0-9]{1,18} [0-9]{1,18})*)(?:\t(.*))?")
 # An id is a letter and a number; a line without one may be the rest of a text with a line end in it.
 OTHER = re.compile(r"(?:[REAMN]\d\S*|\*)\t.*|#.*")
 OTHER_LINES = {

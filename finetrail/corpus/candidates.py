@@ -1,6 +1,7 @@
 """What a first stage of retrieval found: a document for a query, its score, and the judgements of that query."""
 
 import math
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -8,6 +9,10 @@ import pyarrow as pa
 from finetrail.errors import UserError
 
 GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
+# Of texts; float() alone also takes 1_000 and digits of other scripts.
+NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
+# What 32 bits hold, in which models compute and candidates are kept.
+LARGEST, HIGHEST_GRADE = 3.4e38, 2**31 - 1
 # query, document: their ids. judged: all relevant documents of the query, found or not, with their grades.
 CANDIDATE = pa.struct(
     [("query", pa.string()), ("document", pa.string()), ("score", pa.float32()), ("judged", pa.list_(GRADES))]
@@ -34,12 +39,13 @@ def candidate(value: Any, where: str) -> dict[str, Any]:
 
 
 def number(value: Any, where: str) -> float:
-    """Return a number that a file holds, as a number or as text; UserError where it is no finite one."""
+    """Return a number that a file holds, as a number or as text; UserError where it is none, or none of 32 bits."""
+    is_none = isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value))
     try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        found = math.nan if is_none else float(value)
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
-    if not math.isfinite(found):
+    if not abs(found) <= LARGEST:
         raise UserError(f"{where} is {value!r:.60}; expected a finite number")
     return found
 
@@ -47,7 +53,8 @@ def number(value: Any, where: str) -> float:
 def _grade(value: Any, where: str) -> dict[str, Any]:
     given = value if isinstance(value, dict) else {}
     name, relevance = given.get("id"), given.get("relevance")
-    if not isinstance(name, str) or not isinstance(relevance, int) or isinstance(relevance, bool) or relevance < 1:
+    is_grade = isinstance(relevance, int) and not isinstance(relevance, bool) and 1 <= relevance <= HIGHEST_GRADE
+    if not isinstance(name, str) or not is_grade:
         raise UserError(
             f"{where}: candidate.judged has {value!r:.60}; expected id and relevance, a whole number from 1"
         )

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+from finetrail.corpus.raw import listed
+
 # The names of OpenAI's messages, and those of ShareGPT's.
 KEYS = (("role", "content"), ("from", "value"))
 ROLES = {
@@ -40,8 +42,7 @@ def _message(message: Any, where: str) -> dict[str, str]:
         raise BadConversation(f"{where} is {message!r:.60}; expected an object with role and content")
     role, content = next((keys for keys in KEYS if set(keys) <= set(message)), (None, None))
     if role is None or content is None:
-        keys = ", ".join(map(repr, message)) or "none"
-        raise BadConversation(f"{where} has the keys {keys}; expected role and content, or from and value")
+        raise BadConversation(f"{where} has the keys {listed(message)}; expected role and content, or from and value")
     if not isinstance(message[role], str) or message[role] not in ROLES:
         raise BadConversation(f"{where} has the role {message[role]!r:.40}; expected one of {', '.join(ROLES)}")
     if said := [key for key in SAYING if message.get(key)]:

@@ -4,7 +4,9 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+from finetrail.corpus.forms import normalized
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def alike(labels: Mapping[str, int]) -> list[str]:
@@ -40,4 +42,4 @@ def _visible(text: str) -> str:
 
 
 def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return normalized("NFC", text)

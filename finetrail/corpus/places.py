@@ -8,6 +8,8 @@ import unicodedata
 from bisect import bisect_left
 from typing import NamedTuple
 
+from finetrail.corpus.forms import normalized
+
 
 class Place(NamedTuple):
     """Where an answer stands, and what was mended: MOVED, UNITS, BLANKS or FORM."""
@@ -65,12 +67,12 @@ def _same_form(text: str, context: str) -> list[tuple[int, int]]:
     if any(all(unicodedata.is_normalized(form, part) for part in (text, context)) for form in ("NFC", "NFD")):
         return []
     parts = _clusters(context)
-    decomposed = [unicodedata.normalize("NFD", part) for part in parts]
+    decomposed = [normalized("NFD", part) for part in parts]
     borders, characters = [0], [0]  # of the clusters: in the decomposed context, and in the context
     for part, whole in zip(decomposed, parts, strict=True):
         borders.append(borders[-1] + len(part))
         characters.append(characters[-1] + len(whole))
-    wanted, found = unicodedata.normalize("NFD", text), []
+    wanted, found = normalized("NFD", text), []
     for begin in _all(wanted, "".join(decomposed)):
         first, behind = bisect_left(borders, begin), bisect_left(borders, begin + len(wanted))
         if borders[first] == begin and borders[behind] == begin + len(wanted):

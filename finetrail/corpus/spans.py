@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetrail.corpus.words import CHARACTER
+from finetrail.corpus.words import characters
 from finetrail.schema import SpanRules
 
 # What may be wrong with a span; all but REPEATED are keys of the recipe, which say what is done.
@@ -92,7 +92,7 @@ def _borders(text: str, units: str) -> Borders:
     if units == "characters":
         return Borders(places, places)
     if units == "graphemes":
-        starts = np.array([*(match.start() for match in CHARACTER.finditer(text)), len(text)])
+        starts = np.array([*(start for start, _ in characters(text)), len(text)])
         return Borders(np.arange(len(starts)), starts)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     return Borders(np.append(0, np.cumsum(1 + (codes > 0xFFFF))), places)

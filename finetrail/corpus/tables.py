@@ -168,12 +168,15 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
     """Yield the columns of each row that the recipe names; ClassLabels as their names."""
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
+        columns = file.schema_arrow
+    except (pa.ArrowException, OSError):  # the former also of types that nobody writes
         raise UserError(f"{name}: not a Parquet file, or only a part of one; expected PAR1 at both ends") from None
+    except UnicodeDecodeError:  # of a column's name
+        raise UserError(f"{name}: a damaged schema, whose names are not UTF-8; expected Parquet") from None
     wanted = parts(reader.columns)
     for column in wanted:
-        _require_column(file.schema_arrow, column, name)
-    class_names = _class_names(file.schema_arrow.metadata or {}, wanted, name)
+        _require_column(columns, column, name)
+    class_names = _class_names(columns.metadata or {}, wanted, name)
     row = 0
     for batch in _batches(file, sorted(wanted), name):
         for example in _as_python(batch, name):
@@ -208,7 +211,7 @@ def _batches(file: pq.ParquetFile, columns: list[str], name: str) -> Iterator[pa
     while True:
         try:
             batch = next(batches, None)
-        except (pa.ArrowInvalid, OSError):  # a damaged page; the footer was whole
+        except (pa.ArrowException, OSError, ValueError):  # a damaged page; the footer was whole
             raise UserError(f"{name}: damaged Parquet; expected the file as it was written: fetch it again") from None
         if batch is None:
             return
@@ -220,6 +223,11 @@ def _as_python(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
         return batch.to_pylist()
     except UnicodeDecodeError:  # Arrow takes the file's word for it
         raise UserError(f"{name}: a column of texts has bytes that are not UTF-8; expected a binary column") from None
+    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
+        raise UserError(
+            f"{name}: a value that Python cannot hold ({error!s:.60}); expected texts, numbers and lists of them, no "
+            "dates beyond the year 9999, time zones that are none, or structs with two fields of one name"
+        ) from None
 
 
 def _class_names(metadata: dict[bytes, bytes], wanted: list[str], name: str) -> dict[str, list[str]]:

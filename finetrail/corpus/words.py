@@ -23,17 +23,40 @@ MARK = regex.compile(r"\p{P}|[$+<=>^`|~]")
 CHARACTER = regex.compile(r"\X")
 
 
+# regex (2026.11) counts all regional indicators before each one, so that 100,000 of them take minutes. Two are a flag.
+FLAGS, MOST_FLAGS = regex.compile("[\U0001f1e6-\U0001f1ff]{256,}"), 128
+
+
+def characters(text: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of what people see as one character (CHARACTER)."""
+    return (
+        (first + match.start(), first + match.end())
+        for first, part in _parts(text)
+        for match in CHARACTER.finditer(part)
+    )
+
+
 def cut(text: str, rule: Rule) -> list[tuple[int, int]]:
     """Return (start, end) of each word in a text, in characters; white space is in none."""
     pieces: Iterator[tuple[int, int]]
     if rule == "characters":
-        pieces = (match.span() for match in CHARACTER.finditer(text))
+        pieces = characters(text)
     else:
-        borders = [match.start() for match in BOUNDARY.finditer(text)]
+        borders = [first + match.start() for first, part in _parts(text) for match in BOUNDARY.finditer(part)]
         pieces = _between(text, [*borders, *(border + 1 for border in borders if QUOTE.match(text, border))])
         if rule == "punctuation":
             pieces = (part for start, end in pieces for part in _without_marks(text, start, end))
     return [(start, end) for start, end in pieces if not text[start:end].isspace()]
+
+
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (start, part) of a text that is parted between flags where there are very many in a row."""
+    start = 0
+    for run in FLAGS.finditer(text):
+        for border in range(run.start() + MOST_FLAGS, run.end(), MOST_FLAGS):
+            yield start, text[start:border]
+            start = border
+    yield start, text[start:]
 
 
 def _between(text: str, borders: list[int]) -> Iterator[tuple[int, int]]:

@@ -1,12 +1,16 @@
 """An archive (.gz, .zip, .tar, .tar.gz, .tgz) -> its files, and none outside the folder or beyond the limit."""
 
+import errno
 import gzip
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
@@ -15,7 +19,10 @@ from finetrail.progress import working
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 1_000_000
-LONGEST_NAME, SHOWN = 255, 60  # bytes that common file systems take, and characters in a message
+# Bytes that common systems take for a name and for a path, and characters in a message.
+LONGEST_NAME, LONGEST_PATH, SHOWN = 255, 1023, 60
+# Of what stands before one member of a tar, such as its attributes: tarfile reads it into memory.
+MOST_HEADER_MIB = 4
 TARS = (".tar", ".tar.gz", ".tgz")
 ENDINGS = (*TARS, ".zip", ".gz")
 
@@ -27,6 +34,7 @@ class _Limited:
         self.stream = stream
         self.limit_mib = limit_mib
         self.used = used
+        self.header_ends: int | None = None  # at most, while tarfile reads a header
 
     def read(self, size: int = CHUNK, /) -> bytes:
         left = (self.limit_mib << 20) - self.used
@@ -34,6 +42,8 @@ class _Limited:
         self.used += len(data)
         if len(data) > left:
             raise UserError(f"unpacks to more than {self.limit_mib} MiB, the recipe's max_unpacked_mib")
+        if self.header_ends is not None and self.used > self.header_ends:
+            raise UserError(f"a header of more than {MOST_HEADER_MIB} MiB before a member; expected names and dates")
         return data
 
 
@@ -54,18 +64,26 @@ def unpack(path: Path, root: Path, limit_mib: int) -> None:
             unpack_kind(path, root, limit_mib)
     except (UserError, NotImplementedError) as error:  # the latter from zipfile, of a compression it does not know
         raise UserError(f"{path.name}: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError):
-        raise UserError(
-            f"{path.name}: a damaged or truncated archive, or none; expected what its ending says"
-        ) from None
+    # ValueError: of tarfile, for an attribute that should be a number; struct.error, for a zip's sizes.
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error):
+        raise _damaged(path) from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise _damaged(path) from None  # of gzip and bz2, and of a zip whose member begins before the file
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path.name}: a damaged or truncated archive, or none; expected what its ending says")
 
 
 def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
     with path.open("rb") if path.name.lower().endswith(".tar") else gzip.open(path) as plain:
         # A stream (r|) is read once, from front to end; seeking would go around the limit.
         limited = _Limited(plain, limit_mib)
+        limited.header_ends = MOST_HEADER_MIB << 20  # open() reads the first one
         with tarfile.open(fileobj=limited, mode="r|") as tar:  # type: ignore[call-overload]  # it calls read() only
-            for number, member in enumerate(tar):
+            for number, member in enumerate(_members(tar, limited)):
                 _check_number(number)
                 if member.issparse() or not (member.isdir() or member.isreg()):
                     raise UserError(f"member {member.name!r} is a link or a special file; expected files and folders")
@@ -77,6 +95,18 @@ def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
                     raise tarfile.ReadError("a header cannot be read")
 
 
+def _members(tar: tarfile.TarFile, stream: _Limited) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar, of which it keeps none."""
+    while True:
+        stream.header_ends = stream.used + (MOST_HEADER_MIB << 20)
+        member = tar.next()
+        stream.header_ends = None
+        if member is None:
+            return
+        yield member
+        tar.members.clear()  # type: ignore[attr-defined]  # else a million of them are a gigabyte
+
+
 def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
     used = 0
     with zipfile.ZipFile(path) as archive:
@@ -86,8 +116,9 @@ def _unpack_zip(path: Path, root: Path, limit_mib: int) -> None:
                 raise UserError(f"member {member.filename!r} is a link; expected files and folders")
             if member.flag_bits & 1:
                 raise UserError(f"member {member.filename!r} is encrypted; expected an archive without a password")
-            _check_name(member.filename, root, member.is_dir())
-            if member.is_dir():
+            is_folder = member.filename.endswith("/")  # is_dir() raises IndexError for an empty name
+            _check_name(member.filename, root, is_folder)
+            if is_folder:
                 _write(None, root / member.filename)
                 continue
             with archive.open(member) as stream:
@@ -123,9 +154,12 @@ def _check_name(name: str, root: Path, is_folder: bool) -> None:
             raise UserError(f"member {name!r} would be written outside the folder; nothing of the archive is used")
     if not PurePosixPath(name).parts:
         raise UserError(f"member {name!r} has no name; expected files and folders")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
+    parts = PurePosixPath(name).parts
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
         raise UserError(f"member {name[:SHOWN]!r}...: a name of more than {LONGEST_NAME} bytes; expected a shorter one")
+    if len(os.fsencode(name)) > LONGEST_PATH:
+        raise UserError(f"member {name[:SHOWN]!r}...: a path of more than {LONGEST_PATH} bytes; expected a shorter one")
     target = root / name
     taken = target.is_file() if is_folder else target.exists()
-    if taken or any(parent.is_file() for parent in target.parents):
+    if taken or any(root.joinpath(*parts[:depth]).is_file() for depth in range(1, len(parts))):
         raise UserError(f"member {name!r} is there twice; expected archives whose files do not replace each other")

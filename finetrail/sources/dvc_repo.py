@@ -13,7 +13,7 @@ from dvc_data.index import DataIndexDirError
 from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.progress import Bar
-from finetrail.sources import local
+from finetrail.sources import limits, local
 from finetrail.sources.provenance import Fetched, record
 from finetrail.stage import FULL, remove
 
@@ -31,7 +31,8 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     remove(root)
     root.mkdir(parents=True)
     try:
-        resolved, is_folder = _copy(source, root / PurePosixPath(source.path).name)
+        with limits.within(what, source.max_mib):
+            resolved, is_folder = _copy(source, what, root / PurePosixPath(source.path).name)
     except DvcException as error:
         raise UserError(f"{what}: {_reason(error)}") from None
     except (OSError, DataIndexDirError) as error:
@@ -40,15 +41,22 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{what}: {reason}; expected an output whose data is in the cache or remote") from None
     root = root / PurePosixPath(source.path).name if is_folder else root
-    return record(source, root, local.below(root), pinned=source.sha256, resolved=resolved)
+    fetched = record(source, root, local.below(root), pinned=source.sha256, resolved=resolved)
+    limits.check(what, fetched.provenance["bytes"], source.max_mib)
+    return fetched
 
 
-def _copy(source: schema.DvcSource, target: Path) -> tuple[dict[str, Any], bool]:
-    """Copy the output; return its Git commit and DVC hash (null where there is none), and whether it is a folder."""
+def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, Any], bool]:
+    """Copy the output; return its Git commit and DVC hash (null where there is none), and whether it is a folder.
+
+    UserError where what DVC knows of its files' sizes is more than the recipe allows.
+    """
     system = DVCFileSystem(repo=source.repo, rev=source.rev)
     try:
         info = system.info(source.path)
         is_folder = info["type"] == "directory"
+        files = system.find(source.path, detail=True).values() if is_folder else [info]
+        limits.check(what, sum(file["size"] or 0 for file in files), source.max_mib)
         with TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress:
             system.get(source.path, str(target), recursive=is_folder, callback=progress)
         # A local repository without a revision is its working directory, which no commit stands for.

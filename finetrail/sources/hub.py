@@ -11,6 +11,7 @@ from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.hub_errors import told
 from finetrail.progress import working
+from finetrail.sources import limits
 from finetrail.sources.local import below
 from finetrail.sources.model_files import choose
 from finetrail.sources.provenance import Fetched, record
@@ -30,23 +31,31 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     huggingface_hub.logging.set_verbosity_error()
     if not sys.stderr.isatty():  # the libraries draw their bars into logs too
         huggingface_hub.utils.disable_progress_bars()
-    with told(f"{repo_type} {source.repo} at {source.revision}"), working(source.repo, has_bar=True):
+    what = f"{repo_type} {source.repo} at {source.revision}"
+    with told(what), limits.within(what, source.max_mib), working(source.repo, has_bar=True):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
-        info = ask(source.repo, revision=source.revision)
+        info = ask(source.repo, revision=source.revision, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         if repo_type == "model":
-            wanted = choose([file.rfilename for file in info.siblings or []], f"model {source.repo}")
+            wanted = choose(list(sizes), f"model {source.repo}")
+            limits.check(what, sum(sizes[name] for name in wanted), source.max_mib)
             root = Path(huggingface_hub.snapshot_download(source.repo, revision=info.sha, allow_patterns=wanted))
             files = wanted
         else:
             key = hashlib.sha256(f"{source.repo} {source.config}".encode()).hexdigest()
-            root = _write_splits(source, str(info.sha), scratch / "hub" / key)
+            root = _write_splits(source, str(info.sha), sizes, scratch / "hub" / key)
             files = below(root)
-    return record(source, root, files, resolved={"commit": info.sha}, license=_license(info.card_data))
+    fetched = record(source, root, files, resolved={"commit": info.sha}, license=_license(info.card_data))
+    limits.check(what, fetched.provenance["bytes"], source.max_mib)
+    return fetched
 
 
-def _write_splits(source: schema.HubSource, commit: str, folder: Path) -> Path:
-    """Write each split as a Parquet file that is named as the split; label names stand in its schema's metadata."""
+def _write_splits(source: schema.HubSource, commit: str, sizes: dict[str, int], folder: Path) -> Path:
+    """Write each split as a Parquet file that is named as the split; label names stand in its schema's metadata.
+
+    UserError where the files of the configuration have more bytes (`sizes`, by their names) than the recipe allows.
+    """
     import datasets
 
     datasets.logging.set_verbosity_error()
@@ -56,7 +65,12 @@ def _write_splits(source: schema.HubSource, commit: str, folder: Path) -> Path:
     # Where the Hub fails midway, datasets (5.2) takes what it cached last, of any commit: this cache starts empty.
     cache = folder / "cache"
     try:
-        splits = datasets.load_dataset(source.repo, source.config, revision=commit, cache_dir=str(cache))
+        builder = datasets.load_dataset_builder(source.repo, source.config, revision=commit, cache_dir=str(cache))
+        chosen = {str(file) for files in (builder.config.data_files or {}).values() for file in files}
+        names = {file.partition(f"@{commit}/")[2] for file in chosen}
+        limits.check(f"dataset {source.repo}", sum(sizes.get(name, 0) for name in names), source.max_mib)
+        builder.download_and_prepare()
+        splits = builder.as_dataset()
     except datasets.exceptions.DatasetsError as error:  # of a damaged file, a full disk
         raise RuntimeError(f"the dataset cannot be read: {error}") from error
     root = folder / "splits"

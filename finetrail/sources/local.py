@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from finetrail.sources.provenance import Fetched, hash_file, record
 from finetrail.stage import remove
 
 SYSTEM = ("/proc", "/sys", "/dev")
+# Where links of a folder may lead besides the folder: to files that are named by their hashes, as DVC's cache and the
+# Hub's name them.
+CACHED = re.compile(r"/([0-9a-f]{2}/[0-9a-f]{30}|blobs/[0-9a-f]{40}([0-9a-f]{24})?)\Z")
 
 
 def fetch(source: schema.FileSource) -> Fetched:
@@ -65,24 +69,28 @@ def locate(pattern: str) -> tuple[Path, list[str]]:
         plain.append(part)
     root = Path(*plain)
     _refuse_system(root)
-    matches = (Path(match) for match in glob.glob(pattern, recursive=True))
-    return root, sorted(match.relative_to(root).as_posix() for match in matches if match.is_file())
+    matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
+    within = root.resolve()
+    found = [_inside(match, within) for match in matches if match.is_file()]
+    return root, sorted(match.relative_to(root).as_posix() for match in found)
 
 
 def below(root: Path) -> list[str]:
     """Return all files below a folder, sorted, without Python's bytecode; links to folders are followed.
 
-    UserError for what is no data: pipes and devices, whose end never comes, and links to a folder around them.
+    UserError for what is no data: pipes and devices, whose end never comes, and links to a folder around them; and for
+    links to files that are neither below the folder nor in a cache: whoever made the folder need not know of yours.
     """
     _refuse_system(root)
-    found = []
+    found, within = [], root.resolve()
     for folder, folders, names in os.walk(root, followlinks=True):
         if "__pycache__" in folders:
             folders.remove("__pycache__")
         for name in (name for name in folders if os.path.islink(os.path.join(folder, name))):
             if Path(folder).resolve().is_relative_to(Path(folder, name).resolve()):
                 raise UserError(f"{Path(folder, name)}: a link to a folder that it is in; expected no such link")
-        found += [_regular(Path(folder, name)).relative_to(root).as_posix() for name in names]
+        files = [_inside(_regular(Path(folder, name)), within) for name in names]
+        found += [file.relative_to(root).as_posix() for file in files]
     return sorted(found)
 
 
@@ -96,6 +104,17 @@ def _regular(path: Path) -> Path:
         raise UserError(f"{path}: {error.strerror}; expected a file that can be read") from None
     if not stat.S_ISREG(mode):
         raise UserError(f"{path}: a pipe, a socket or a device; expected files")
+    return path
+
+
+def _inside(path: Path, within: Path) -> Path:
+    """Return the path of a file; UserError where links lead to one that is neither below the folder nor in a cache."""
+    leads_to = os.path.realpath(path)
+    if not leads_to.startswith(os.path.join(within, "")) and not CACHED.search(leads_to):
+        raise UserError(
+            f"{path}: a link out of the folder; expected a file, or a link into the cache of DVC or of the Hub: "
+            "name the file itself as the source's path if you trust it"
+        )
     return path
 
 

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.progress import Bar
-from finetrail.sources import archives
+from finetrail.sources import archives, limits
 from finetrail.sources.local import below
 from finetrail.sources.provenance import Fetched, hash_file, record, shown, verify
 from finetrail.stage import remove
@@ -196,8 +196,12 @@ def _open_elsewhere(url: str, part: Path, limit_mib: int) -> None:
         if (system.size(path) or 0) > limit_mib << 20:
             raise _too_large(url, limit_mib)
         bar = {"unit": "B", "unit_scale": True, "desc": part.stem}
-        with TqdmCallback(tqdm_kwargs=bar, tqdm_cls=Bar) as progress:
+        within = limits.within(shown(url), limit_mib, "max_unpacked_mib")  # a server need not tell a size
+        with within, TqdmCallback(tqdm_kwargs=bar, tqdm_cls=Bar) as progress:
             system.get_file(path, part, callback=progress)
+    except UserError:
+        part.unlink(missing_ok=True)
+        raise
     except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
         raise UserError(f"{shown(url)}: {error}") from None
     except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError) as error:

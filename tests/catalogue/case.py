@@ -30,6 +30,17 @@ class Case(NamedTuple):
     model: Callable[[Path], object] | None = None  # what becomes of a copy of the tiny base model
 
 
+def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Change a recipe by the paths of its keys."""
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        section = recipe
+        for step in sections:
+            section = section[step]
+        section[name] = value
+    return recipe
+
+
 def parquet(columns: dict[str, Any] | pa.Table, metadata: dict[str, str] | None = None, plain: bool = False) -> bytes:
     table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     if metadata is not None:

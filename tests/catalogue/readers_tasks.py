@@ -785,4 +785,35 @@ CASES = [
         says="warning: validation: conversations left out: 1, the first: a.jsonl:21: example '20': no turn of the assistant; expected ",
         ends_well=True,
     ),
+    Case(
+        "chat: a key of 5,000 letters",
+        *chat([{"x" * 5000: "a"}]),
+        task=WRITING,
+        says="a.jsonl:21: example '20': messages[0] has the keys 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'; expected role and",
+    ),
+    Case(
+        "brat: an offset of 5,000 digits",
+        {"a.txt": b"Ada sat", "a.ann": b"T1\tPER 0 " + b"9" * 5000 + b"\tAda\n"},
+        BRATS,
+        task=TAGGING,
+        says="expected an id, a tab, 'LABEL START END', a tab and the text",
+    ),
+    Case(
+        "brat: an offset in Arabic digits",
+        {"a.txt": b"Ada sat", "a.ann": "T1\tPER \u0660 3\tAda\n".encode()},
+        BRATS,
+        task=TAGGING,
+        says="expected an id, a tab, 'LABEL START END', a tab and the text",
+    ),
+    Case(
+        "prodigy: an answer with a line end",
+        *of(
+            "a.jsonl",
+            lines(*TWENTY_SPANS, {"text": "Ada", "answer": "no\nerror: x"}),
+            PRODIGY,
+        ),
+        task=TAGGING,
+        says="'no\\nerror: x'",
+        ends_well=True,
+    ),
 ]

@@ -51,6 +51,28 @@ NUMBERED = {"text": TWENTY["text"], "label": [0, 1] * 10}
 TWO_OF_A_NAME = pa.Table.from_arrays(
     [pa.array(TWENTY["text"])] * 2 + [pa.array(TWENTY["label"])], ["text", "text", "label"]
 )
+TWO_FIELDS_OF_A_NAME = pa.StructArray.from_arrays([pa.array(TWENTY["text"])] * 2, ["a", "a"])
+
+
+SCORES = JSONL | {"columns": {"text": "text", "score": "score"}}
+SCORED = {
+    "corpus__problem": "regression",
+    "train__best_metric": "spearman",
+    "evaluate__pool": "mean",
+    "evaluate__positive_label": None,
+}
+RANKED = JSONL | {"columns": {"text": "text", "text_pair": "text", "score": "score", "candidate": "candidate"}}
+
+
+def scored(score: object) -> list[object]:
+    """Objects with scores, of which the first one has this."""
+    return [{"text": f"a text number {n}", "score": n if n else score} for n in range(20)]
+
+
+def judged(relevance: int) -> list[object]:
+    """Pairs of a query and a document, judged so."""
+    found = {"query": "q", "document": "d", "score": 1, "judged": [{"id": "d", "relevance": relevance}]}
+    return [{"text": f"a text number {n}", "score": n, "candidate": found} for n in range(20)]
 
 
 def features(text: str) -> dict[str, str]:
@@ -567,5 +589,68 @@ CASES = [
         "text: a column that it does not have",
         *of("a.txt", b"a\n", TEXT | {"columns": {"text": "text", "label": "title"}}),
         says="recipes/text_classification/toy.yaml: corpus.reader.columns.label: should be 'text', 'first_line', 'rest', 'folder' or '",
+    ),
+    Case(
+        "parquet: a date beyond the year 9999",
+        *table({"text": pa.array([2**30] * 20, pa.date32()), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a moment beyond the year 9999",
+        *table({"text": pa.array([2**62] * 20, pa.timestamp("us")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a duration of more seconds than there are",
+        *table({"text": pa.array([2**62] * 20, pa.duration("s")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: a time zone that is none",
+        *table({"text": pa.array([1] * 20, pa.timestamp("us", tz="Mars/Base")), "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold ('Mars/Base'); expected texts, numbers and lists of them",
+    ),
+    Case(
+        "parquet: a struct with two fields of one name",
+        *table({"text": TWO_FIELDS_OF_A_NAME, "label": TWENTY["label"]}),
+        says="a.parquet: a value that Python cannot hold (",
+    ),
+    Case(
+        "parquet: the name of a column is not UTF-8",
+        *of("a.parquet", parquet(TWENTY, plain=True).replace(b"text", b"te\xe0t"), PARQUET),
+        says="a.parquet: a damaged schema, whose names are not UTF-8; expected Parquet",
+    ),
+    Case(
+        "jsonl: a score of 400 digits",
+        *of("a.jsonl", lines(*scored(10**400)), SCORES, **SCORED),
+        says="a.jsonl:1: example '0': the score is 100000000000000000000000000000000000000000000000000000000000; expected a",
+    ),
+    Case(
+        "jsonl: a score beyond 32 bits",
+        *of("a.jsonl", lines(*scored(1e300)), SCORES, **SCORED),
+        says="a.jsonl:1: example '0': the score is 1e+300; expected a finite number",
+    ),
+    Case(
+        "jsonl: a score of 1_0",
+        *of("a.jsonl", lines(*scored("1_0")), SCORES, **SCORED),
+        says="a.jsonl:1: example '0': the score is '1_0'; expected a finite number",
+    ),
+    Case(
+        "jsonl: a score in Arabic digits",
+        *of("a.jsonl", lines(*scored("\u0663")), SCORES, **SCORED),
+        says="a.jsonl:1: example '0': the score is '\u0663'; expected a finite number",
+    ),
+    Case(
+        "jsonl: a relevance beyond 32 bits",
+        *of("a.jsonl", lines(*judged(2**31)), RANKED, **SCORED, tokenize__overflow="head", tokenize__stride=None),
+        says="candidate.judged has {'id': 'd', 'relevance': 2147483648}; expected id and relevance, a whole number from 1",
+    ),
+    Case(
+        "csv: an id of 50,000 letters twice",
+        *csv(
+            b"id,text,label\n" + (b"x" * 50_000 + b",a,x\n") * 2,
+            corpus__reader=CSV | {"columns": {"id": "id"} | CSV["columns"]},
+        ),
+        says="stands here a second time; expected an id once in a file",
     ),
 ]

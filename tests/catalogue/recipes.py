@@ -542,4 +542,34 @@ CASES += [
         "params.yaml",
         says="launcher: '$(true)'; expected one command without",
     ),
+    file(
+        "an empty number",
+        b"corpus: !!int ''\n",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+    ),
+    file(
+        "an empty number with a point",
+        b"corpus: !!float ''\n",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+    ),
+    file(
+        "a truth that is none",
+        b"corpus: !!bool x\n",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+    ),
+    file(
+        "a character beyond Unicode",
+        b'corpus: "\\UFFFFFFFF"\n',
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+    ),
+    file(
+        "a list as a key",
+        b"[[]]: 1\n",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+    ),
+    file(
+        "braces 2,000 deep",
+        b"corpus: " + b"{" * 2000 + b"\n",
+        says="recipes/text_classification/toy.yaml: nested more than 50 deep; expected sections of a recipe",
+    ),
 ]

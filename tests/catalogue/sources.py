@@ -1,6 +1,8 @@
 """Sources: what is no file, archives that are damaged or hostile, and names that no file has."""
 
+import io
 import os
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -47,6 +49,44 @@ def linked() -> bytes:
     member = zipfile.ZipInfo("a.csv")
     member.external_attr = 0o120777 << 16
     return zipped((member, b"/etc/passwd"))
+
+
+DVC = {"kind": "dvc", "repo": None, "rev": None, "path": "a.csv", "sha256": None, "max_mib": None}
+
+
+def attributes(**given: str) -> bytes:
+    """A tar whose member has more attributes, as POSIX writes them."""
+    sink, member = io.BytesIO(), tarfile.TarInfo("a.csv")
+    member.pax_headers = given
+    with tarfile.open(fileobj=sink, mode="w:gz", format=tarfile.PAX_FORMAT) as made:
+        made.addfile(member)
+    return sink.getvalue()
+
+
+def damaged(compression: int, place: int) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", compression) as made:
+        made.writestr("a.csv", GOOD * 100)
+    content = bytearray(sink.getvalue())
+    content[place] ^= 0xFF
+    return bytes(content)
+
+
+def overlapping() -> bytes:
+    """A zip whose second member begins where the first one does."""
+    content = bytearray(zipped(("a.csv", GOOD), ("b.csv", GOOD)))
+    offset = content.rindex(b"PK\x01\x02") + 42
+    content[offset : offset + 4] = bytes(4)
+    return bytes(content)
+
+
+def repeated(times: int) -> bytes:
+    """A zip whose directory names its one member several times."""
+    content = zipped(("a.csv", GOOD))
+    directory = content[content.index(b"PK\x01\x02") : content.index(b"PK\x05\x06")]
+    place = content.index(directory)
+    end = struct.pack("<4H2LH", 0, 0, times, times, len(directory) * times, place, 0)
+    return content[:place] + directory * times + b"PK\x05\x06" + end
 
 
 CASES = [
@@ -120,8 +160,7 @@ CASES = [
         "file: a link out of the folder",
         {"a.csv": link("../unused.csv"), "../unused.csv": GOOD},
         source("../corpus"),
-        says="train 12 texts, 2 labels: x 66.7%, y 33.3%",
-        ends_well=True,
+        says="../corpus/a.csv: a link out of the folder; expected a file, or a link into the cache of DVC or of the Hub",
     ),
     Case(
         "file: a folder that links to itself",
@@ -325,13 +364,33 @@ CASES = [
     Case(
         "dvc: a repository that is none",
         {},
-        CORPUS | {"corpus.source": {"kind": "dvc", "repo": "../corpus", "rev": None, "path": "a.csv", "sha256": None}},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "dvc",
+                "repo": "../corpus",
+                "rev": None,
+                "path": "a.csv",
+                "sha256": None,
+                "max_mib": None,
+            }
+        },
         says="dvc source a.csv at its default revision of ../corpus: No such file or directory; expected an output whose data is in th",
     ),
     Case(
         "dvc: this repository, which has no commit",
         {},
-        CORPUS | {"corpus.source": {"kind": "dvc", "repo": None, "rev": "HEAD", "path": "a.csv", "sha256": None}},
+        CORPUS
+        | {
+            "corpus.source": {
+                "kind": "dvc",
+                "repo": None,
+                "rev": "HEAD",
+                "path": "a.csv",
+                "sha256": None,
+                "max_mib": None,
+            }
+        },
         says="dvc source a.csv at HEAD of this repository: FOLDER/project is not a git repository",
     ),
     Case(
@@ -456,6 +515,7 @@ CASES = [
                 "rev": None,
                 "path": "a.csv",
                 "sha256": None,
+                "max_mib": None,
             }
         },
         says="corpus.source: a URL to 127.0.0.1 has a user name in it; expected it in ~/.netrc",
@@ -477,7 +537,139 @@ CASES = [
     Case(
         "hub: no name",
         {},
-        CORPUS | {"corpus.source": {"kind": "hub", "repo": "../x", "config": None, "revision": "main"}},
+        CORPUS
+        | {"corpus.source": {"kind": "hub", "repo": "../x", "config": None, "revision": "main", "max_mib": None}},
         says="recipes/text_classification/toy.yaml: corpus.reader.format: csv, and datasets of the Hub come as Parquet; expected parqu",
+    ),
+    Case(
+        "file: a link into DVC's cache",
+        {f"../cache/files/md5/89/{'9d' * 15}": GOOD, "a.csv": link(f"../cache/files/md5/89/{'9d' * 15}")},
+        source("../corpus"),
+        says="train 12 texts, 2 labels: x 66.7%, y 33.3%",
+        ends_well=True,
+    ),
+    Case(
+        "file: a link into the Hub's cache",
+        {f"../cache/blobs/{'9d' * 32}": GOOD, "a.csv": link(f"../cache/blobs/{'9d' * 32}")},
+        source("../corpus"),
+        says="train 12 texts, 2 labels: x 66.7%, y 33.3%",
+        ends_well=True,
+    ),
+    Case(
+        "file: a link out of the folder, which the recipe names itself",
+        {"a.csv": link("../unused.csv"), "../unused.csv": GOOD},
+        source("../corpus/a.csv"),
+        says="train 12 texts, 2 labels: x 66.7%, y 33.3%",
+        ends_well=True,
+    ),
+    Case(
+        "file: a link out of the folder, among those of a glob",
+        {"a.csv": link("../unused.csv"), "../unused.csv": GOOD},
+        source("../corpus/*.csv"),
+        says="../corpus/a.csv: a link out of the folder; expected a file, or a link into the cache of DVC or of the Hub",
+    ),
+    Case(
+        "file: a link to a folder elsewhere",
+        {"a.csv": GOOD, "etc": link("/etc")},
+        source("../corpus"),
+        says="a link out of the folder; expected a file, or a link into the cache of DVC or of the Hub",
+    ),
+    Case(
+        "dvc: a path out of the repository",
+        {},
+        CORPUS | {"corpus.source": DVC | {"path": "../../etc/passwd"}},
+        says="corpus.source: path '../../etc/passwd' leads out of the repository; expected one in it, or kind: file",
+    ),
+    Case(
+        "dvc: a path from the root",
+        {},
+        CORPUS | {"corpus.source": DVC | {"path": "/etc/passwd"}},
+        says="corpus.source: path '/etc/passwd' leads out of the repository; expected one in it, or kind: file",
+    ),
+    Case(
+        "dvc: a limit of nothing",
+        {},
+        CORPUS | {"corpus.source": DVC | {"max_mib": 0}},
+        says="corpus.source.max_mib: should be greater than or equal to 1, got 0",
+    ),
+    archive(
+        "a path of 5,000 letters in folders",
+        tar(("/".join(["d" * 250] * 20) + "/a.csv", FILE, GOOD)),
+        says="a.tar.gz: member 'dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd'...: a path of more than 1023 bytes",
+    ),
+    archive(
+        "a header of 8 MiB",
+        attributes(comment="x" * (8 << 20)),
+        **{"corpus.source.max_unpacked_mib": 1000},
+        says="a.tar.gz: a header of more than 4 MiB before a member; expected names and dates",
+    ),
+    archive(
+        "a sparse file whose map is no map",
+        attributes(**{"GNU.sparse.map": "a,b"}),
+        says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says",
+    ),
+    archive(
+        "a sparse file whose size is no number",
+        attributes(**{"GNU.sparse.size": "x"}),
+        says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says",
+    ),
+    archive(
+        "a zip with damaged LZMA",
+        damaged(zipfile.ZIP_LZMA, 60),
+        "a.zip",
+        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+    ),
+    archive(
+        "a zip with damaged bzip2",
+        damaged(zipfile.ZIP_BZIP2, 50),
+        "a.zip",
+        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+    ),
+    archive(
+        "a zip whose members overlap",
+        overlapping(),
+        "a.zip",
+        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+    ),
+    archive(
+        "a zip with one member 200 times",
+        repeated(200),
+        "a.zip",
+        says="a.zip: member 'a.csv' is there twice; expected archives whose files do not replace each other",
+    ),
+    archive(
+        "one file by two names, the second with a dot",
+        zipped(("x/a.csv", GOOD), ("x/./a.csv", GOOD)),
+        "a.zip",
+        says="a.zip: member 'x/./a.csv' is there twice; expected archives whose files do not replace each other",
+    ),
+    archive(
+        "names that differ in their Unicode form and in case",
+        zipped(("\u00e9", GOOD), ("e\u0301", GOOD), ("A.csv", GOOD)),
+        "a.zip",
+        says="nothing matches 'a.csv'; the files there: A.csv, ",
+    ),
+    archive(
+        "a zip with an empty name",
+        zipped(("x", GOOD)).replace(b"x", b"\0"),
+        "a.zip",
+        says="a.zip: member '' has no name; expected files and folders",
+    ),
+    archive(
+        "slashes that are none",
+        zipped(("..\uff0fa.csv", GOOD), ("\u2215etc\u2044passwd", GOOD)),
+        "a.zip",
+        says="archive source ../corpus/a.zip: nothing matches 'a.csv'; the files there: ..\uff0fa.csv, \u2215etc\u2044passwd",
+    ),
+    archive(
+        "an archive in an archive",
+        tar(("a.csv", FILE, zipped(("../../b.csv", GOOD)))),
+        says="a.csv: a zip archive, or a file of an office program; unpack it, or name it in a source of kind: archive or url",
+    ),
+    archive(
+        "a name with a line end",
+        zipped(("b\nerror: c.csv", GOOD)),
+        "a.zip",
+        says="archive source ../corpus/a.zip: nothing matches 'a.csv'; the files there: b error: c.csv",
     ),
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import catalogue
 import pytest
 import toys
-from catalogue.case import Case
+from catalogue.case import Case, changed
 from conftest import toy_recipe
 
 from finetrail import stage
@@ -37,16 +37,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     request.getfixturevalue("make_project")(parent)
     shutil.copy(parent / "project/params.yaml", parent / "params.yaml")
     yield parent
-
-
-def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        section = recipe
-        for step in sections:
-            section = section[step]
-        section[name] = value
-    return recipe
 
 
 def write(case: Case, folder: Path, checkpoint: Path, sentences: list[str]) -> None:

@@ -291,6 +291,8 @@ def test_inputs_may_share_an_id(tokenizer: Any, model: PreTrainedModel) -> None:
         ({"text": 1}, "input '0': text is 1; expected a string"),
         ({"input_ids": "a"}, "input '0': input_ids is 'a'; expected a list of whole numbers"),
         ({"input_ids": [1, True]}, "input '0': input_ids is .* expected a list of whole numbers"),
+        ({"input_ids": [2**31]}, r"input '0': input_ids is \[2147483648\]; expected a list of whole numbers below"),
+        ({"input_ids": [1], "positions": [2**63]}, "input '0': positions is .* expected a list of whole numbers"),
         ({"input_ids": [1], "positions": [0.5]}, "input '0': positions is .* expected a list of whole numbers"),
         ({"text": "a", "txt": 1}, "input '0': unknown key 'txt'; expected id, text, input_ids, positions"),
     ],

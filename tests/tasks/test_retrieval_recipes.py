@@ -141,7 +141,7 @@ def test_negatives_of_an_earlier_run_are_all_that_sets_a_recipe_apart() -> None:
     )
 
     source = {"kind": "dvc", "repo": None, "rev": "first-stage", "path": "data/candidates/train.parquet"}
-    assert mined["corpus"].pop("rankings")["source"] == source | {"sha256": None}
+    assert mined["corpus"].pop("rankings")["source"] == source | {"sha256": None, "max_mib": 10_000}
     assert plain["corpus"].pop("rankings") is None and plain["evaluate"]["candidates"] == 10
     assert mined["tokenize"].pop("negatives")["ranker"] == "given" and plain["tokenize"].pop("negatives") is None
     assert mined == plain

@@ -402,7 +402,7 @@ def as_declared(task: str, name: str) -> Any:
 
 
 def chained(rev: str) -> dict[str, Any]:
-    return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None}
+    return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": None}
 
 
 def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
@@ -468,6 +468,7 @@ def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -
         "rev": "adapted",
         "path": "data/trained",
         "sha256": None,
+        "max_mib": 10_000,
     }
     plain.pop("model")
     assert adapted == plain
@@ -480,6 +481,7 @@ def test_a_reranker_reads_the_candidates_of_the_first_stage(enter: Enter, tmp_pa
         "rev": "first-stage",
         "path": "data/candidates",
         "sha256": None,
+        "max_mib": 10_000,
     }
     given = {"query": "q", "document": "d", "score": 0.5, "judged": [{"id": "d", "relevance": 1}]}
     rows = [{"id": "q/1", "query": "headline", "document": "article", "labels": ["relevant"], "candidate": given}]

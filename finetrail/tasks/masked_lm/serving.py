@@ -40,9 +40,13 @@ def _example(given: dict[str, Any], number: int) -> dict[str, Any]:
         text_of(given, "text", where)
     for key in ("input_ids", "positions"):
         value = given.get(key)
-        if value is not None and not (isinstance(value, list) and all(type(item) is int for item in value)):
-            raise UserError(f"{where}: {key} is {value!r:.60}; expected a list of whole numbers")
+        if value is not None and not (isinstance(value, list) and all(_is_number(item) for item in value)):
+            raise UserError(f"{where}: {key} is {value!r:.60}; expected a list of whole numbers below 2^31")
     return {key: given.get(key) for key in KEYS} | {"id": name}
+
+
+def _is_number(item: Any) -> bool:
+    return type(item) is int and -(2**31) <= item < 2**31
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:

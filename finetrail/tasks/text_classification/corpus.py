@@ -2,7 +2,6 @@
 
 import json
 import math
-import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from finetrail.corpus.candidates import CANDIDATE, candidate, number
 from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.forms import normalized
 from finetrail.corpus.labels import by_frequency, shown
 from finetrail.corpus.raw import listed
 from finetrail.corpus.readers import Record
@@ -123,7 +123,7 @@ def _text(value: Any, column: str, settings: Corpus, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return unicodedata.normalize("NFC", value) if settings.normalize == "nfc" else value
+    return normalized("NFC", value) if settings.normalize == "nfc" else value
 
 
 def _label(value: Any, settings: Corpus, where: str) -> str:

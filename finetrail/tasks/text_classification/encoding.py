@@ -4,7 +4,6 @@ Texts are tokenized without special tokens; what is kept of each and its frame o
 numpy, exactly as the tokenizers library truncates and its template frames them, and what is lost is counted.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.corpus.forms import normalized
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as base_tokenizer
 from finetrail.encoding.engines import Batch, Features, OrderedMap
@@ -173,7 +173,7 @@ class Encoder:
         """Return the subword ids of all texts, one behind the other, and the bounds of each."""
         strings = texts.to_pylist()
         if self.target.get("normalize") == "nfc":  # what people ask has to be as the corpus, which is so already
-            strings = [unicodedata.normalize("NFC", string) for string in strings]
+            strings = [normalized("NFC", string) for string in strings]
         ids, lengths = [np.empty(0, dtype=np.int64)], []
         for start in range(0, len(strings), TEXTS_A_CALL):
             encodings = self.backend.encode_batch_fast(strings[start : start + TEXTS_A_CALL], add_special_tokens=False)
