@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from catalogue.case import Case, Changes
+from catalogue.case import Case, Changes, zipped
+
+DAMAGED = "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again"
 
 # What becomes of a copy of the tiny checkpoint.
 Edit = Callable[[Path], object]
@@ -42,6 +44,20 @@ def weights(change: Callable[[bytes], bytes]) -> Edit:
 def header(text: bytes) -> Callable[[bytes], bytes]:
     """Weights whose header is this text."""
     return lambda content: len(text).to_bytes(8, "little") + text + content[-100:]
+
+
+def relabelled(change: dict[str, Any]) -> Callable[[bytes], bytes]:
+    """Weights whose first tensor has other fields in the header; None takes one away."""
+
+    def edit(content: bytes) -> bytes:
+        size = int.from_bytes(content[:8], "little")
+        tensors = json.loads(content[8 : 8 + size])
+        first = min(name for name in tensors if name != "__metadata__")
+        tensors[first] = {key: value for key, value in (tensors[first] | change).items() if value is not None}
+        text = json.dumps(tensors).encode()
+        return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+    return edit
 
 
 def case(name: str, edit: Edit, says: str) -> Case:
@@ -226,5 +242,159 @@ CASES = [
         "a foreign attention of a model inside",
         configured(attn_implementation={"text_config": "owner/kernel"}),
         "config.json: attn_implementation is 'owner/kernel', which transformers would fetch as code",
+    ),
+    # Configurations that make no model.
+    *(
+        case(f"{key} {value!r}", configured(**{key: value}), f"config.json makes no model: {says}")
+        for key, value, says in (
+            ("hidden_size", 0, "ZeroDivisionError: 0.0 cannot be raised"),
+            ("hidden_size", -16, "RuntimeError: Trying to create tensor with negative dimension -16"),
+            (
+                "hidden_size",
+                "32",
+                "StrictDataclassFieldValidationError: Validation error for field 'hidden_size': TypeError",
+            ),
+            ("hidden_size", 10**12, "RuntimeError: Storage size calculation overflowed"),
+            ("num_attention_heads", 3, "ValueError: The hidden size (32) is not a multiple of"),
+            ("num_attention_heads", 0, "ZeroDivisionError"),
+            ("num_hidden_layers", 0, "it has 0 layers; expected 1 to 2,000"),
+            ("num_hidden_layers", 10**7, "it has 10,000,000 layers; expected 1 to 2,000"),
+            ("hidden_act", "no-such", "hidden_act is 'no-such', which it has not"),
+            ("hidden_dropout_prob", float("nan"), "hidden_dropout_prob is no number"),
+            ("hidden_dropout_prob", 2.0, "hidden_dropout_prob is 2.0; expected 0 to 1"),
+            ("layer_norm_eps", float("nan"), "layer_norm_eps is no number"),
+            ("layer_norm_eps", -1.0, "layer_norm_eps is -1.0; expected 0 to 1"),
+            ("initializer_range", -0.5, "initializer_range is -0.5; expected 0 to 1e+06"),
+            ("pad_token_id", 10**6, "AssertionError: Padding_idx must be within num_embeddings"),
+            ("chunk_size_feed_forward", 3, "ValueError: The dimension to be chunked 7 has to be a multiple of"),
+            ("id2label", [1], "AttributeError: 'list' object has no attribute 'items'"),
+            ("dtype", "no-such", "AttributeError: module 'torch' has no attribute 'no-such'"),
+            ("add_cross_attention", True, "ValueError: BertLayer("),
+            ("model_type", "no-such", "ValueError: The checkpoint you are trying to load has model type `no-such`"),
+        )
+    ),
+    case(
+        "a model without the task's head",
+        configured(model_type="clip"),
+        "clip has no TokenClassification in transformers; expected a model that has",
+    ),
+    case(
+        "no positions",
+        configured(max_position_embeddings=0),
+        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.embeddings.position_embeddings.weight",
+    ),
+    case(
+        "more layers than weights",
+        configured(num_hidden_layers=3),
+        "16 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.encoder.layer.2",
+    ),
+    case(
+        "fewer words than weights",
+        configured(vocab_size=40),
+        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.embeddings.word_embeddings.weight",
+    ),
+    # Code by other keys.
+    case(
+        "code of its own, in a configuration inside",
+        configured(text_config={"auto_map": {"AutoModel": "m.M"}}),
+        "config.json has text_config.auto_map: it wants code of its own to run",
+    ),
+    case(
+        "a pipeline of its own",
+        configured(custom_pipelines={"x": {"impl": "x.Y"}}),
+        "config.json has custom_pipelines: it wants code of its own to run",
+    ),
+    case(
+        "generation of its own",
+        written("generation_config.json", b'{"custom_generate": "owner/code"}'),
+        "generation_config.json has custom_generate: it wants code of its own to run",
+    ),
+    case(
+        "experts from the Hub",
+        configured(_experts_implementation="owner/kernel"),
+        "config.json: _experts_implementation is 'owner/kernel', which transformers would fetch as code",
+    ),
+    case(
+        "generation_config.json that is a list",
+        written("generation_config.json", b"[]"),
+        "generation_config.json holds no JSON object",
+    ),
+    case(
+        "generation_config.json that is cut off",
+        written("generation_config.json", b"{"),
+        "generation_config.json is not JSON: it breaks off, column 2, line 1",
+    ),
+    case(
+        "a processor with code of its own, which is left where it is",
+        written("preprocessor_config.json", b'{"auto_map": {"AutoProcessor": "x.Y"}}'),
+        "download@model: tiny-bert",
+    )._replace(ends_well=True),
+    # Weights.
+    *(
+        case(f"weights with {name}", weights(relabelled(change)), says)
+        for name, change, says in (
+            ("a dtype that there is not", {"dtype": "F7"}, DAMAGED),
+            ("a shape that takes less than its bytes", {"shape": [1]}, DAMAGED),
+            ("a shape of fractions", {"shape": [1.5]}, DAMAGED),
+            ("a shape of 100,000 dimensions", {"shape": [1] * 100_000}, DAMAGED),
+            ("offsets in the wrong order", {"data_offsets": [8, 0]}, DAMAGED),
+            ("offsets below 0", {"data_offsets": [-8, 0]}, DAMAGED),
+            ("offsets of 30 digits", {"data_offsets": [0, 10**29]}, DAMAGED),
+            ("offsets that are texts", {"data_offsets": ["0", "8"]}, DAMAGED),
+            ("a tensor without a shape", {"shape": None}, DAMAGED),
+        )
+    ),
+    case(
+        "weights that name a tensor twice",
+        weights(
+            header(
+                b'{"a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}, "a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}}'
+            )
+        ),
+        "37 weights of the encoder are not in its safetensors",
+    ),
+    case(
+        "weights of another model",
+        weights(header(b'{"a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}}')),
+        "37 weights of the encoder are not in its safetensors",
+    ),
+    case(
+        "weights whose metadata is a number",
+        weights(header(b'{"__metadata__": 7, "a": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}}')),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "weights nested 100,000 deep",
+        weights(header(b"[" * 100_000)),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "a zip of pickles under the name of safetensors",
+        weights(lambda content: zipped(("archive/data.pkl", content[:99]))),
+        "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again",
+    ),
+    case(
+        "pickles in a folder below",
+        lambda folder: (
+            (folder / "weights").mkdir(),
+            (folder / "model.safetensors").rename(folder / "weights/model.bin"),
+        ),
+        "no weights; expected model.safetensors, or model.safetensors.index.json and its shards",
+    ),
+    case(
+        "pickles in shards",
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder / "pytorch_model-00001-of-00001.bin"),
+            written("pytorch_model.bin.index.json", b"{}")(folder),
+        ),
+        "its weights (pytorch_model-00001-of-00001.bin) are in a format that can run code when loaded",
+    ),
+    case(
+        "shards that are pickles",
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder / "model-1.bin"),
+            written("model.safetensors.index.json", b'{"weight_map": {"a": "model-1.bin"}}')(folder),
+        ),
+        "model-1.bin is missing; expected every shard that model.safetensors.index.json names",
     ),
 ]
