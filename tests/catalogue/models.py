@@ -1,6 +1,7 @@
 """Base models: folders that are none, configurations that choose code or fit no model, damaged weights."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from catalogue.case import Case, Changes, zipped
 
+GROWS = "may make a text more than 1,000 times as long; expected one that does not"
 DAMAGED = "model.safetensors is damaged or truncated; expected the file as it was written: fetch it again"
 
 # What becomes of a copy of the tiny checkpoint.
@@ -60,9 +62,68 @@ def relabelled(change: dict[str, Any]) -> Callable[[bytes], bytes]:
     return edit
 
 
+def tokenizer(**changes: Any) -> Edit:
+    """The checkpoint with other parts of its tokenizer.json."""
+
+    def edit(folder: Path) -> None:
+        file = folder / "tokenizer.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return edit
+
+
+def replacing(pattern: str | dict[str, str], content: str) -> dict[str, Any]:
+    found = {"String": pattern} if isinstance(pattern, str) else pattern
+    return {"type": "Replace", "pattern": found, "content": content}
+
+
+def splitting(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {"type": "NFC"}
+    for _ in range(depth):
+        inner = {"type": "Sequence", "normalizers": [inner]}
+    return inner
+
+
+def changed_model(folder: Path, **changes: Any) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    tokenizer(model=model | changes)(folder)
+
+
+def without_padding(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    config = {key: value for key, value in json.loads(file.read_text()).items() if key != "pad_token"}
+    file.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+
+
+def far_token(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"][max(content["model"]["vocab"])] = 10**6
+    file.write_text(json.dumps(content))
+
+
+def long_word(path: Path) -> None:
+    """A sentence of the toy corpus that is one word of 100 letters."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines.append(json.dumps(json.loads(lines[0]) | {"tokens": ["x" * 100], "labels": ["O"]}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def case(name: str, edit: Edit, says: str) -> Case:
     changes: Changes = {"model.source": {"kind": "file", "path": "../corpus/model", "sha256": None}}
     return Case(f"model: {name}", {}, changes, says, "token_classification", "download@model", model=edit)
+
+
+def new(name: str, config: dict[str, Any], says: str) -> Case:
+    tokenizer = {"kind": "byte_level_bpe", "vocab_size": 300, "min_frequency": 2}
+    sizes = {"model_type": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 32}
+    changes: Changes = {"model.source": {"kind": "new", "config": sizes | config, "tokenizer": tokenizer}}
+    return Case(f"new model: {name}", {}, changes, says, "text_generation", "download@model")
 
 
 def emptied(folder: Path) -> None:
@@ -397,4 +458,64 @@ CASES = [
         ),
         "model-1.bin is missing; expected every shard that model.safetensors.index.json names",
     ),
+    # Tokenizers.
+    case("a normalizer that grows", tokenizer(normalizer=replacing("a", "a" * 2000)), f"its normalizer {GROWS}"),
+    case(
+        "a normalizer that grows step by step",
+        tokenizer(normalizer={"type": "Sequence", "normalizers": [replacing("a", "aaaa")] * 40}),
+        f"tokenizer.json: its normalizer {GROWS}",
+    ),
+    case(
+        "a pattern that is found between all characters",
+        tokenizer(normalizer={"type": "Sequence", "normalizers": [replacing({"Regex": "x*"}, "y")] * 12}),
+        f"tokenizer.json: its normalizer {GROWS}",
+    ),
+    case("a decoder that grows", tokenizer(decoder=replacing("a", "a" * 2000)), f"its decoder {GROWS}"),
+    case(
+        "a normalizer nested 400 deep",
+        tokenizer(normalizer=nested(400)),
+        "does not load",
+    )._replace(through="tokenize"),
+    case(
+        "tokenizer.json nested 100,000 deep",
+        written("tokenizer.json", b"[" * 100_000),
+        "tokenizer.json is nested too deeply, or has a number of thousands of digits",
+    ),
+    case(
+        "tokenizer.json that is cut off", written("tokenizer.json", b'{"a'), "tokenizer.json is not JSON: it breaks off"
+    ),
+    case(
+        "tokenizer.json of more bytes than any",
+        lambda folder: os.truncate(folder / "tokenizer.json", 1 << 28),
+        "tokenizer.json has 268,435,456 bytes; expected at most 134,217,728 of a tokenizer's file",
+    ),
+    case(
+        "a normalizer as models have them, of many steps",
+        tokenizer(normalizer={"type": "Sequence", "normalizers": [replacing(" ", "▁"), replacing("``", '"')] * 50}),
+        "download@model: tiny-bert",
+    )._replace(ends_well=True),
+    case("a token beyond the model's vocabulary", far_token, "is token 1000000; expected one below")._replace(
+        through="tokenize"
+    ),
+    case(
+        "a pattern that goes back and forth",
+        tokenizer(pre_tokenizer=splitting("(x+x+)+y")),
+        "the tokenizer fails (Onig: Regex search error: retry-limit-in-match over); expected a tokenizer.json whose patterns and tokens",
+    )._replace(through="tokenize", files={"toy.jsonl": long_word}),
+    case("no token to fill batches with", without_padding, "X")._replace(through="tokenize"),
+    case(
+        "an unknown token that is not in the vocabulary",
+        lambda folder: changed_model(folder, unk_token="[NOT]"),
+        "X",
+    )._replace(through="tokenize"),
+    case(
+        "a normalizer that leaves nothing of any text",
+        tokenizer(normalizer=replacing({"Regex": "."}, "")),
+        "X",
+    )._replace(through="tokenize"),
+    # Models that are made from nothing.
+    new("of 10^7 layers", {"n_layer": 10**7}, "it has 10,000,000 layers; expected 1 to 2,000"),
+    new("of heads that do not part its width", {"n_head": 3}, "ValueError: `embed_dim` must be divisible by num_heads"),
+    new("without a width", {"n_embd": 0}, "ZeroDivisionError"),
+    new("whose dropout is 2", {"attn_pdrop": 2.0}, "attn_pdrop"),
 ]

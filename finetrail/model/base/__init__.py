@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from finetrail import json_errors
 from finetrail.errors import UserError
+from finetrail.model.base.growth import MOST, growth
 from finetrail.progress import Bar
 from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
@@ -21,7 +22,8 @@ ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_at
 IMPLEMENTATION = re.compile(r"\w*")  # of other parts of a model: a word, which transformers looks up, and no repository
 # Keys by which a repository has code of its own run: of models and tokenizers, of pipelines, of generate().
 CODE = ("auto_map", "custom_pipelines", "custom_generate")
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, TOKENIZER_JSON = "tokenizer_config.json", "tokenizer.json"
+LARGEST = 1 << 27  # bytes of a tokenizer's file; a million tokens are 60 MB
 # The files of a repository whose keys transformers acts on.
 WITH_KEYS = (*CONFIGS, TOKENIZER_CONFIG)
 
@@ -42,6 +44,7 @@ def copy_verified(fetched: Fetched, target: Path) -> None:
     names = [(fetched.root / name).relative_to(source).as_posix() for name in chosen]
     tokenizer = [name for name in names if is_any(name, TOKENIZER)]
     _check_configs(source, where)
+    _check_tokenizer(source, tokenizer, where)
     weights = _check_weights(source, [name for name in names if name.endswith(".safetensors")], where)
     others = [name for name in names if name not in tokenizer and not name.endswith(".safetensors")]
     for name in Bar([*others, *weights], desc="copy", unit="files"):
@@ -62,6 +65,25 @@ def _check_configs(folder: Path, where: str) -> None:
     for name in WITH_KEYS:
         if (folder / name).is_file():
             _refuse_code(_read_object(folder / name, where), f"{where}: {name}")
+
+
+def _check_tokenizer(folder: Path, names: list[str], where: str) -> None:
+    """Raise UserError where a tokenizer's files are too large, or its steps may make a text grow without end."""
+    for name in names:
+        if (size := (folder / name).stat().st_size) > LARGEST:
+            raise UserError(f"{where}: {name} has {size:,} bytes; expected at most {LARGEST:,} of a tokenizer's file")
+    if TOKENIZER_JSON in names:
+        content = _read_object(folder / TOKENIZER_JSON, where)
+        for step in ("normalizer", "pre_tokenizer", "decoder"):
+            try:
+                grows = growth(content.get(step)) > MOST
+            except RecursionError:
+                raise UserError(f"{where}: {TOKENIZER_JSON}: its {step} is nested too deeply") from None
+            if grows:
+                raise UserError(
+                    f"{where}: {TOKENIZER_JSON}: its {step} may make a text more than {MOST:,} times as long; expected "
+                    "one that does not"
+                )
 
 
 def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
