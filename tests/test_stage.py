@@ -1,6 +1,7 @@
 """What surrounds every stage: an output is there whole or not at all, and what a user can mend is one line."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from safetensors.numpy import save_file
 
 from finetrail import stage
@@ -155,6 +157,9 @@ with stage.output(Path("data/out")) as folder:
 
 
 def test_a_process_that_is_ended_leaves_one_line_and_nothing_half_written(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", END], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", END], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (1, "error: it takes too long\n")
     assert not list((tmp_path / "data").iterdir())
