@@ -502,16 +502,18 @@ CASES = [
         tokenizer(pre_tokenizer=splitting("(x+x+)+y")),
         "the tokenizer fails (Onig: Regex search error: retry-limit-in-match over); expected a tokenizer.json whose patterns and tokens",
     )._replace(through="tokenize", files={"toy.jsonl": long_word}),
-    case("no token to fill batches with", without_padding, "X")._replace(through="tokenize"),
+    case("no token to fill batches with", without_padding, "the tokenizer has no pad_token and no eos_token")._replace(
+        through="tokenize"
+    ),
     case(
         "an unknown token that is not in the vocabulary",
         lambda folder: changed_model(folder, unk_token="[NOT]"),
-        "X",
-    )._replace(through="tokenize"),
+        "the tokenizer fails (WordPiece error: Missing [UNK] token from the vocabulary); expected a tokenizer.json whose",
+    )._replace(through="tokenize", files={"toy.jsonl": long_word}),
     case(
         "a normalizer that leaves nothing of any text",
         tokenizer(normalizer=replacing({"Regex": "."}, "")),
-        "X",
+        "the base model's tokenizer makes no token of the letter a; expected one for each word",
     )._replace(through="tokenize"),
     # Models that are made from nothing.
     new("of 10^7 layers", {"n_layer": 10**7}, "it has 10,000,000 layers; expected 1 to 2,000"),
