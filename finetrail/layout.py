@@ -58,6 +58,9 @@ METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")
 
+# Where stages write what later ones read.
+OUTPUTS = (Path("data"), Path("metrics"))
+
 # Partial downloads and checkpoints: survives a failed stage, never in Git or in the DVC cache.
 SCRATCH = Path(".scratch")
 

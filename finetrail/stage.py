@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +29,8 @@ LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
+# What output() has given and not yet moved into place: end() removes it.
+PARTIAL: set[Path] = set()
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -45,11 +47,14 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {one_line(error)}")
-    except OSError as error:
-        if error.errno in FULL:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
             sys.exit(f"error: no space left on a disk; {RESTORE}")
-        if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
-            sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
+        if isinstance(error, PermissionError | NotADirectoryError) or getattr(error, "errno", None) == errno.EROFS:
+            filename, problem = getattr(error, "filename", None), getattr(error, "strerror", None)
+            sys.exit(f"error: {filename}: {problem}; expected a place that this user may write to")
+        if damage := damaged():  # whatever it has led to
+            sys.exit(f"error: {plain(damage)}")
         raise
 
 
@@ -57,6 +62,54 @@ def one_line(error: UserError) -> str:
     """Return what is wrong as a line that somebody reads; of one that a file's names or ids make long, both ends."""
     line = plain(" ".join(str(error).split()))
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 3 :]}"
+
+
+def damaged() -> str | None:
+    """Return what is wrong with the first file of earlier stages that cannot be read to its end; None: all can.
+
+    A stage that fails for no known reason asks for it: DVC compares no bytes before it runs a stage, and a file may be
+    cut off or overwritten in the cache that it is linked to.
+    """
+    for path in sorted(file for folder in layout.OUTPUTS for file in folder.rglob("*") if file.suffix in READERS):
+        try:
+            READERS[path.suffix](path)
+        except Exception as error:  # as each format says that a file is none
+            problem = " ".join(str(error).split())
+            return (
+                f"{path} is damaged ({problem:.150}); expected it as an earlier stage wrote it: remove it, also from "
+                "DVC's cache, then run `dvc repro`"
+            )
+    return None
+
+
+def _read_parquet(path: Path) -> None:
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(path).iter_batches():
+        batch.validate(full=True)
+
+
+def _read_arrow(path: Path) -> None:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
+        for batch in batches:
+            batch.validate(full=True)
+
+
+def _read_safetensors(path: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        file.keys()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    ".arrow": _read_arrow,
+    ".json": lambda path: json.loads(path.read_bytes()),
+    ".parquet": _read_parquet,
+    ".safetensors": _read_safetensors,
+}
 
 
 def silence_transformers() -> None:
@@ -120,6 +173,7 @@ def output(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     remove(beside)
+    PARTIAL.add(beside)
     try:
         yield beside
         _allow_by_umask(beside)
@@ -131,6 +185,15 @@ def output(path: Path) -> Iterator[Path]:
         raise
     finally:
         remove(beside)
+        PARTIAL.discard(beside)
+
+
+def end(message: str) -> NoReturn:
+    """End the process with one line, from a thread, while the others may be where no exception reaches them."""
+    for path in [*PARTIAL]:
+        remove(path)
+    print(plain(f"error: {message}"), file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager

@@ -6,17 +6,19 @@ Of a student, the layers that the recipe keeps, and its teacher beside it.
 from pathlib import Path
 from typing import Any
 
-from finetrail import layout, schema
-from finetrail.model.base import copy_verified
-from finetrail.model.layers import keep_layers
+from finetrail import layout, schema, tasks
+from finetrail.model.base import copy_verified, limits, probe
+from finetrail.model.base.layers import keep_layers
 from finetrail.params import load
-from finetrail.sources import Fetched, fetch, moving
+from finetrail.progress import working
+from finetrail.sources import Fetched, describe, fetch, moving
 from finetrail.stage import log, outputs, run, write_json
 
 
 def main() -> None:
     """Fetch the base model, and its teacher if it has one; verify and write them with their provenance."""
-    model = load("download@model").model
+    declared = load("download@model")
+    model, auto_class = declared.model, tasks.module(declared.task, "settings").AUTO_CLASS
     student = model if isinstance(model, schema.Student) else None
     teacher = student.teacher if student else None
     fetched = fetch(model.source, "model", layout.SCRATCH)
@@ -26,8 +28,10 @@ def main() -> None:
         if student and student.layers is not None:
             keep_layers(folder / layout.WEIGHTS.name, student.layers)
             provenance["layers"] = student.layers
+        probed(folder, fetched, auto_class)
         if teacher and of_teacher:
             provenance["teacher"] = copied(of_teacher, teacher, folder / layout.TEACHER.name)
+            probed(folder / layout.TEACHER.name, of_teacher, auto_class)
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
     tell(fetched, provenance)
     if of_teacher:
@@ -39,6 +43,14 @@ def copied(fetched: Fetched, model: schema.Model | schema.Teacher, folder: Path)
     copy_verified(fetched, folder)
     provenance = {"name": model.name, **fetched.provenance}
     return provenance | {"license": model.license or provenance["license"]}
+
+
+def probed(folder: Path, fetched: Fetched, auto_class: str) -> None:
+    """Build the model where that can do no harm; UserError if its configuration makes none, or not in time."""
+    where = describe(fetched.provenance)
+    with working("build the model"):
+        too_much = f"{where}: its model takes too much to build"
+        limits.call(probe.check, folder / layout.WEIGHTS.name, auto_class, where, what=too_much)
 
 
 def tell(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:

@@ -29,6 +29,7 @@ from transformers import (  # noqa: E402
 )
 
 from finetrail import stage  # noqa: E402
+from finetrail.model.base import limits  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 COPIED = (
@@ -80,6 +81,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+CALL_IN_A_PROCESS = limits.call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_a_process() -> Iterator[None]:
+    """Build base models here, where torch is imported: in each process that download@model starts, it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "call", lambda function, *args, what: function(*args))
+        yield
 
 
 # --- corpus -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Conversations to tokens and labels: over the families of chat templates, against marks, and what is refused."""
 
+import resource
 import signal
 from typing import Any
 
@@ -211,3 +212,17 @@ def test_what_is_refused_is_left_out_where_the_caller_takes_it() -> None:
     found = chats.Encoder(made("gemma")).encode(talks, lambda number, reason: told.append((number, reason)))
     assert [encoded is None for encoded in found] == [False, True, False]
     assert told == [(1, "the chat template refuses it: System role not supported")]
+
+
+@pytest.mark.parametrize("repeated", ["{{ 'x' * 3000000000 }}", "{{ ('x' * 30000) * 100000 }}"])
+def test_a_template_that_takes_all_memory_is_stopped(repeated: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(chats.Refused, match="the chat template refuses it: MemoryError"):
+        learned(tokenizer(repeated + CHATML, eos="<|im_end|>"), talk("a", "b"))
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_template_that_computes_a_huge_number_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chats, "SECONDS", 0.2)
+    with pytest.raises(chats.Refused, match="the chat template refuses it: it takes more than 0.2 seconds"):
+        learned(tokenizer("{% set n = 3 %}{% set m = n ** 99999999 %}" + CHATML, eos="<|im_end|>"), talk("a", "b"))

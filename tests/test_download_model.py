@@ -53,12 +53,14 @@ def download(tmp_path, monkeypatch, folder):
     """Run the stage in an empty project, on the folder or on another source."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr(download_model, "probed", lambda *_: None)  # these files make no model
 
     def call(license=None, **fields):
         fields = fields or {"kind": "file", "path": str(folder), "sha256": None}
         source = TypeAdapter(schema.ModelSource).validate_python(fields)
         model = schema.Model(name="me/model", source=source, license=license)
-        monkeypatch.setattr(download_model, "load", {"download@model": SimpleNamespace(model=model)}.__getitem__)
+        declared = SimpleNamespace(model=model, task="token_classification")
+        monkeypatch.setattr(download_model, "load", {"download@model": declared}.__getitem__)
         download_model.main()
         root = Path("data/model")
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -285,7 +287,8 @@ from finetrail import schema
 from finetrail.stage import run
 from stages import download_model
 model = schema.Model.model_validate_json(sys.argv[1])
-download_model.load = {"download@model": SimpleNamespace(model=model)}.__getitem__
+download_model.load = {"download@model": SimpleNamespace(model=model, task="masked_lm")}.__getitem__
+download_model.probed = lambda *_: None  # these files make no model
 run(download_model.main)
 print(sorted({"torch", "transformers", "datasets", "dvc"} & set(sys.modules)))
 """
@@ -323,7 +326,7 @@ def test_a_teacher_stands_beside_its_student_whose_layers_are_those_asked_for(do
     tensors = {f"encoder.layer.{layer}.bias": np.full(2, layer, dtype=np.float32) for layer in range(3)}
     save_file(tensors, folder / "model.safetensors")
     model = student(folder, folder, [0, 2])
-    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model))
+    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model, task="masked_lm"))
     download_model.main()
     of_teacher, of_student = (load_file(f"data/model/{place}weights/model.safetensors") for place in ("teacher/", ""))
     assert {name: int(tensor[0]) for name, tensor in of_student.items()} == {
@@ -350,7 +353,7 @@ def test_a_teacher_is_checked_as_a_base_model_is(download, folder, tmp_path, mon
     shutil.copytree(folder, tmp_path / "teacher")
     damage(tmp_path / "teacher")
     model = student(folder, tmp_path / "teacher", None)
-    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model))
+    monkeypatch.setattr(download_model, "load", lambda name: SimpleNamespace(model=model, task="masked_lm"))
     with pytest.raises(UserError, match=message):
         download_model.main()
     assert not Path("data/model").exists()

@@ -164,7 +164,7 @@ def test_stages_import_no_stage() -> None:
 # What the stages and finetrail.inference call of each task.
 CONTRACT = {
     "__init__": set(),
-    "settings": {"Corpus", "Tokenize", "Train", "Evaluate", "check"},
+    "settings": {"AUTO_CLASS", "Corpus", "Tokenize", "Train", "Evaluate", "check"},
     "corpus": {"tables", "Counts", "rows", "checks", "summary"},
     "concerns": {"of_corpus", "of_features"},
     "encoding": {"load_tokenizer", "target", "Encoder"},

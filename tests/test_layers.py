@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from finetrail.errors import UserError
-from finetrail.model.layers import keep_layers
+from finetrail.model.base.layers import keep_layers
 
 SIZES: dict[str, Any] = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
                          "intermediate_size": 32, "max_position_embeddings": 20, "num_labels": 3}  # fmt: skip

@@ -1,9 +1,18 @@
 """What surrounds every stage: an output is there whole or not at all, and what a user can mend is one line."""
 
 import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
+from safetensors.numpy import save_file
 
 from finetrail import stage
 from finetrail.errors import UserError
@@ -103,3 +112,61 @@ def test_a_line_that_an_id_makes_long_keeps_both_ends() -> None:
     assert line.startswith("a.csv:3: the id xxx") and line.endswith("xxx stands here a second time; expected it once")
     assert " ... " in line and len(line) < 2000
     assert stage.one_line(UserError("a\n b\x1b[2J\u2028c")) == "a b\\x1b[2J c"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flipped(path: Path) -> None:
+    path.write_bytes(bytes(4) + path.read_bytes()[4:-8] + bytes(8))
+
+
+def write_tables(folder: Path) -> None:
+    """Write a file of each format that stages leave for each other."""
+    table = pa.table({"text": ["one", "two"] * 50})
+    (folder / "data/sub").mkdir(parents=True)
+    pq.write_table(table, folder / "data/train.parquet")
+    with pa.OSFile(str(folder / "data/train.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    save_file({"a": np.ones(50)}, folder / "data/sub/model.safetensors")
+    stage.write_json(folder / "data/sub/target.json", ["O", "B-PER"] * 10)
+
+
+def fails() -> None:
+    raise IndexError("whatever a damaged file leads to")
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "train.arrow", "sub/model.safetensors", "sub/target.json"])
+@pytest.mark.parametrize("damage", [cut, flipped, lambda path: path.write_bytes(b"")])
+def test_a_stage_that_fails_names_the_damaged_file_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
+) -> None:
+    write_tables(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IndexError):
+        stage.run(fails)  # nothing is damaged: the fault is ours
+    damage(tmp_path / "data" / name)
+    with pytest.raises(SystemExit) as ended:
+        stage.run(fails)
+    said = str(ended.value)
+    assert said.startswith(f"error: data/{name} is damaged (") and said.isprintable()
+
+
+END = """
+from pathlib import Path
+from finetrail import stage
+with stage.output(Path("data/out")) as folder:
+    folder.mkdir()
+    (folder / "half").touch()
+    stage.end("it takes too long")
+"""
+
+
+def test_a_process_that_is_ended_leaves_one_line_and_nothing_half_written(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", END], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (1, "error: it takes too long\n")
+    assert not list((tmp_path / "data").iterdir())

@@ -5,11 +5,13 @@ once, as transformers' pipeline does it, so that special tokens in the template 
 """
 
 import re
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ Encoded = tuple[list[int], list[int]]  # ids, labels
 ASSISTANT = "assistant"
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers recognizes it
 SECONDS, CHARACTERS = 20, 10_000_000  # the most that a template may take, and write, for one conversation
+MEMORY = 1 << 30  # bytes that it may take
+IN_USE = Path("/proc/self/statm")  # of Linux; elsewhere memory has no limit
 # What finds the token that ends a turn.
 PROBE = [{"role": "user", "content": "Question"}, {"role": ASSISTANT, "content": "Answer"}]
 
@@ -202,10 +206,31 @@ def _any_of(tokens: Sequence[str]) -> str:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise TimeoutError after SECONDS: the sandbox bounds one loop, but not one inside the other."""
+    """Raise TimeoutError after SECONDS, and MemoryError after MEMORY.
+
+    The sandbox bounds one loop, but not one inside the other, and a range, but not how often a text is repeated.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
         yield
         return
+    with _in_little_memory(), _in_time():
+        yield
+
+
+@contextmanager
+def _in_little_memory() -> Iterator[None]:
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if IN_USE.exists() and soft == resource.RLIM_INFINITY:
+        data = int(IN_USE.read_text().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (data + MEMORY, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"it takes more than {SECONDS} seconds")

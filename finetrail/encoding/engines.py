@@ -5,17 +5,20 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from finetrail import stage
 from finetrail.errors import UserError
 
 Batch = tuple[np.ndarray, pa.Table]  # row numbers in data/corpus, examples
@@ -27,6 +30,11 @@ class OrderedMap(Protocol):
 
     def __call__(self, function: Callable[[Batch], Any], batches: Iterable[Batch], /) -> Iterator[Any]: ...
 
+
+# The computing that a batch may take: so many seconds, and one more for so many bytes. A tokenizer does a thirtieth of
+# that; one whose patterns go back and forth in a text takes hours, inside Rust, where no exception reaches it.
+SECONDS, BYTES_A_SECOND = 60.0, 50_000
+PANIC = "PanicException"  # of Rust; no module has the class. Errors of tokenizers are of the class Exception itself
 
 # How many batches a process has waiting for it, or for the reader of its results: no more are in memory.
 WAITING = 2
@@ -41,6 +49,12 @@ def ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
 
     For Ray, batches must pickle too. UserError where Ray or its cluster is missing, or a process was killed.
     """
+    with _ordered_map(engine, num_proc) as mapped:
+        yield lambda function, batches: mapped(Limited(function), batches)
+
+
+@contextmanager
+def _ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
     if engine == "ray":
         with _on_ray().ordered_map(num_proc) as mapped:
             yield mapped
@@ -51,6 +65,42 @@ def ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
             # One pool for all tables: its processes get the function, and so the tokenizer, once.
             pool = cache(lambda function: pools.enter_context(_pool(function, num_proc)))
             yield lambda function, batches: _in_order(pool(function), batches, WAITING * num_proc)
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A function of a batch that ends its process where a batch takes too long; UserError where a tokenizer fails."""
+
+    function: Callable[[Batch], Any]
+
+    def __call__(self, batch: Batch) -> Any:
+        rows, examples = batch
+        place = f"tokenize: examples {rows[0]:,} to {rows[-1]:,}" if len(rows) else "tokenize"
+        most = SECONDS + examples.nbytes / BYTES_A_SECOND
+        done = threading.Event()
+        threading.Thread(target=_end_after, args=(most, done, place), daemon=True).start()
+        try:
+            return self.function(batch)
+        except BaseException as error:
+            if type(error) is not Exception and type(error).__name__ != PANIC:
+                raise
+            raise UserError(
+                f"{place}: the tokenizer fails ({error}); expected a tokenizer.json whose patterns and tokens fit "
+                "these texts"
+            ) from None
+        finally:
+            done.set()
+
+
+def _end_after(seconds: float, done: threading.Event, place: str) -> None:
+    """End this process after so many seconds of computing, by all of its threads, unless it is done."""
+    start = time.process_time()
+    while not done.wait(min(1.0, seconds)):
+        if time.process_time() - start > seconds and not done.is_set():
+            stage.end(
+                f"{place}: more than {seconds:,.0f} seconds of computing; expected a tokenizer.json whose patterns "
+                "find their way through these texts, or shorter texts"
+            )
 
 
 def _on_ray() -> Any:
@@ -87,8 +137,8 @@ def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], most: int) ->
             yield begun.popleft().result()
     except BrokenProcessPool:
         raise UserError(
-            "tokenize: a process that encodes was killed, or ran out of memory; expected it to live: run it again, "
-            "with a lower tokenize.num_proc where memory is short"
+            "tokenize: a process that encodes was killed, ran out of memory or, as a line above says then, took too "
+            "long; expected it to live: run it again, with a lower tokenize.num_proc where memory is short"
         ) from None
 
 

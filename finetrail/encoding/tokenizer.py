@@ -28,9 +28,7 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
         raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{folder}: the tokenizer has special tokens alone; expected those of words, in tokenizer.json")
-    vocabulary = getattr(config, "vocab_size", None)
-    if vocabulary is not None and len(tokenizer) > vocabulary:
-        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
+    check_tokens(folder, tokenizer, getattr(config, "vocab_size", None))
     limit = model_positions(config)
     if limit is not None and max_length > limit:
         raise UserError(
@@ -38,6 +36,10 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
         )
     if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no pad_token and no eos_token; expected one, to fill batches with"
+        )
     tokenizer.padding_side = "right"  # positions of words count from the left
     # klue/roberta-base has BERT's tokenizer, whose second token type is out of range in a RoBERTa, which has one.
     if getattr(config, "type_vocab_size", 0) < 2:
@@ -46,6 +48,23 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     if pre_split:
         _space_before_words(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def check_tokens(folder: Path, tokenizer: Any, vocabulary: int | None) -> None:
+    """Raise UserError where a tokenizer fails at a letter, has more tokens than the model, or an id beyond them."""
+    try:
+        tokenizer.backend_tokenizer.encode("a")
+    except BaseException as error:  # a panic of Rust is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UserError(f"{folder}: the tokenizer fails at the letter a: {error}; expected one that does not") from None
+    if vocabulary is None:
+        return
+    if len(tokenizer) > vocabulary:
+        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {vocabulary}")
+    token, number = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if number >= vocabulary:
+        raise UserError(f"{folder}: the tokenizer's {token!r:.60} is token {number}; expected one below {vocabulary}")
 
 
 def _as_its_file_has_it(folder: Path, pre_split: bool) -> Any:
@@ -121,4 +140,6 @@ def special_tokens(backend: Any) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer puts before and behind a sentence."""
     encoding = backend.encode(["a"], is_pretokenized=True, add_special_tokens=True)
     inside = [index for index, word in enumerate(encoding.word_ids) if word is not None]
+    if not inside:
+        raise UserError("the base model's tokenizer makes no token of the letter a; expected one for each word")
     return encoding.ids[: inside[0]], encoding.ids[inside[-1] + 1 :]

@@ -16,7 +16,7 @@ from conftest import toy_recipe
 
 from finetrail import stage
 from finetrail.sources import url
-from stages import download_corpus, download_model, tokenize
+from stages import download_corpus, download_model, tokenize, train
 
 MODULES = [importlib.import_module(f"catalogue.{found.name}") for found in pkgutil.iter_modules(catalogue.__path__)]
 CASES = [case for module in MODULES for case in getattr(module, "CASES", [])]
@@ -92,6 +92,40 @@ def test_case(
     else:
         run(case)
         assert case.says in capfd.readouterr().err
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damaged", "module"),
+    [
+        ("data/corpus/train.parquet", tokenize),
+        ("data/tokenized/train.arrow", train),
+        ("data/tokenized/target.json", train),
+        ("data/model/weights/model.safetensors", train),
+    ],
+)
+def test_a_file_of_an_earlier_stage_that_is_cut_off_is_named_in_one_line(
+    damaged: str,
+    module: Any,
+    folder: Path,
+    tiny_checkpoint: Path,
+    toy_sentences: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case("whole", {}, {}, "", "token_classification")
+    write(case, folder, tiny_checkpoint, [" ".join(tokens) for tokens, _ in toy_sentences])
+    monkeypatch.chdir(folder / "project")
+    shutil.rmtree("data", ignore_errors=True)
+    for earlier in (download_corpus, download_model, tokenize):
+        earlier.main()
+    half(Path(damaged))
+    with pytest.raises(SystemExit) as ended:
+        stage.run(module.main)
+    assert str(ended.value).startswith(f"error: {damaged} is damaged (") and str(ended.value).isprintable()
+    assert not Path("data/trained").exists() and not list(Path("data").glob(".*"))
 
 
 def test_the_catalogue_has_as_many_cases_as_its_documents_say_and_each_once() -> None:

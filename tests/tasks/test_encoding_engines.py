@@ -303,3 +303,22 @@ def test_a_cluster_that_does_not_answer_is_told(address: str, message: str, monk
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match=message), ordered_map("ray", 2):
         pass
+
+
+ENDLESS = """
+import re
+import numpy as np
+import pyarrow as pa
+from finetrail.encoding import engines
+engines.SECONDS = 0.3
+batch = np.arange(7, 9), pa.table({"id": ["a", "b"]})
+with engines.ordered_map("local", 1) as mapped:
+    list(mapped(lambda batch: sum(1 for _ in iter(int, 1)), [batch]))
+"""
+
+
+def test_a_batch_that_takes_too_long_ends_the_stage_with_its_rows(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDLESS], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: tokenize: examples 7 to 8: more than 0 seconds of computing; expected a ")
+    assert done.stderr.count("\n") == 1

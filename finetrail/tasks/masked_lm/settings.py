@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 from finetrail import schema
 from finetrail.schema import CsvReader, Distillation, JsonLinesReader, JsonReader, ParquetReader, TextReader
 
-__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModelForMaskedLM"
 
 METRICS = ("loss", "perplexity", "accuracy")
 PROBABILITY = "share of the tokens that are to be predicted; 0.15 in BERT"

@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 from finetrail import schema
 from finetrail.schema import Distillation, JsonLinesReader, JsonReader, ParquetReader, SquadReader, Train
 
-__all__ = ["NULL_POSITION", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "NULL_POSITION", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModelForQuestionAnswering"
 
 # The first token of a feature stands for "no answer here": [CLS] where the tokenizer has one (Devlin et al. 2019).
 NULL_POSITION = 0

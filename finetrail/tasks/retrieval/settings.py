@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 from finetrail import layout, schema
 from finetrail.schema import BeirReader, CsvReader, JsonLinesReader, JsonReader, ParquetReader, Source, TextReader
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModel"
 
 BEST_METRICS = ("loss", "mrr@10")
 # The label that evaluate gives to candidates that are relevant, for a reranker to learn.

@@ -18,7 +18,10 @@ from finetrail.schema import (
     TextReader,
 )
 
-__all__ = ["Corpus", "Evaluate", "Mixture", "TaughtTrain", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Mixture", "TaughtTrain", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModelForSequenceClassification"
 
 # What is to be predicted -> the column of the corpus that holds it.
 TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}

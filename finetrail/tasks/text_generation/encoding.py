@@ -17,7 +17,7 @@ from finetrail import layout
 from finetrail.encoding import chats, new_model, ragged
 from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
-from finetrail.encoding.tokenizer import model_positions
+from finetrail.encoding.tokenizer import check_tokens, model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
@@ -50,8 +50,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"  # positions count from the left
     config = AutoConfig.from_pretrained(folder)
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(f"{folder}: {len(tokenizer)} tokens in the tokenizer; expected the model's {config.vocab_size}")
+    check_tokens(folder, tokenizer, config.vocab_size)
     limit = model_positions(config)
     if limit is not None and settings.block_size > limit:
         raise UserError(f"tokenize.block_size: {settings.block_size} is above the {limit} positions of the base model")

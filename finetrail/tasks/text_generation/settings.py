@@ -17,7 +17,10 @@ from finetrail.schema import (
     Train,
 )
 
-__all__ = ["Corpus", "Evaluate", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModelForCausalLM"
 
 DOCUMENTS = {"text"}
 COMPLETIONS = {"prompt", "completion"}

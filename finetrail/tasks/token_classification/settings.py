@@ -19,7 +19,10 @@ from finetrail.schema import (
     SpanReader,
 )
 
-__all__ = ["Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+
+# Of transformers: what a base model must be, or make with a new head.
+AUTO_CLASS = "AutoModelForTokenClassification"
 
 COLUMNS = {"tokens", "labels"}
 

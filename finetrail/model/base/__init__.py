@@ -1,6 +1,7 @@
 """The fetched files of a base model -> data/model: verified weights and configuration, and its tokenizer/."""
 
 import json
+import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,14 +10,22 @@ from safetensors import SafetensorError, safe_open
 
 from finetrail import json_errors
 from finetrail.errors import UserError
+from finetrail.model.base.growth import MOST, growth
 from finetrail.progress import Bar
 from finetrail.schema import TOKENIZER_TO_TRAIN
 from finetrail.sources import Fetched, describe
-from finetrail.sources.model_files import CONFIG, INDEX, TOKENIZER, choose, is_any
+from finetrail.sources.model_files import CONFIG, CONFIGS, INDEX, TOKENIZER, choose, is_any
 
 ATTENTION_KEYS = ("attn_implementation", "attn_implementation_internal")
 # What a configuration may name as its attention; other names are repositories of kernels on the Hub.
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+IMPLEMENTATION = re.compile(r"\w*")  # of other parts of a model: a word, which transformers looks up, and no repository
+# Keys by which a repository has code of its own run: of models and tokenizers, of pipelines, of generate().
+CODE = ("auto_map", "custom_pipelines", "custom_generate")
+TOKENIZER_CONFIG, TOKENIZER_JSON = "tokenizer_config.json", "tokenizer.json"
+LARGEST = 1 << 27  # bytes of a tokenizer's file; a million tokens are 60 MB
+# The files of a repository whose keys transformers acts on.
+WITH_KEYS = (*CONFIGS, TOKENIZER_CONFIG)
 
 
 def copy_verified(fetched: Fetched, target: Path) -> None:
@@ -34,7 +43,8 @@ def copy_verified(fetched: Fetched, target: Path) -> None:
     source = fetched.root / PurePosixPath(next(name for name in chosen if PurePosixPath(name).name == CONFIG)).parent
     names = [(fetched.root / name).relative_to(source).as_posix() for name in chosen]
     tokenizer = [name for name in names if is_any(name, TOKENIZER)]
-    _check_configs(source, tokenizer, where)
+    _check_configs(source, where)
+    _check_tokenizer(source, tokenizer, where)
     weights = _check_weights(source, [name for name in names if name.endswith(".safetensors")], where)
     others = [name for name in names if name not in tokenizer and not name.endswith(".safetensors")]
     for name in Bar([*others, *weights], desc="copy", unit="files"):
@@ -48,31 +58,58 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)  # the content alone: an installed package's files may be read-only
 
 
-def _check_configs(folder: Path, tokenizer: list[str], where: str) -> None:
+def _check_configs(folder: Path, where: str) -> None:
     config = _read_object(folder / CONFIG, where)
     if not isinstance(config.get("model_type"), str) or not config["model_type"]:
         raise UserError(f"{where}: {CONFIG} has no model_type; expected one that transformers knows, such as bert")
-    _refuse_code(config, where)
-    for name in (CONFIG, *tokenizer):
-        if name in (CONFIG, "tokenizer_config.json") and "auto_map" in _read_object(folder / name, where):
-            raise UserError(f"{where}: {name} has auto_map: it wants code of its own to run; expected a built-in model")
+    for name in WITH_KEYS:
+        if (folder / name).is_file():
+            _refuse_code(_read_object(folder / name, where), f"{where}: {name}")
+
+
+def _check_tokenizer(folder: Path, names: list[str], where: str) -> None:
+    """Raise UserError where a tokenizer's files are too large, or its steps may make a text grow without end."""
+    for name in names:
+        if (size := (folder / name).stat().st_size) > LARGEST:
+            raise UserError(f"{where}: {name} has {size:,} bytes; expected at most {LARGEST:,} of a tokenizer's file")
+    if TOKENIZER_JSON in names:
+        content = _read_object(folder / TOKENIZER_JSON, where)
+        for step in ("normalizer", "pre_tokenizer", "decoder"):
+            try:
+                grows = growth(content.get(step)) > MOST
+            except RecursionError:
+                raise UserError(f"{where}: {TOKENIZER_JSON}: its {step} is nested too deeply") from None
+            if grows:
+                raise UserError(
+                    f"{where}: {TOKENIZER_JSON}: its {step} may make a text more than {MOST:,} times as long; expected "
+                    "one that does not"
+                )
 
 
 def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
     """Raise UserError where a configuration, or one inside it, chooses code that transformers would fetch."""
     for key, value in config.items():
-        place = f"{CONFIG}: {inside}{key}"
-        if key.lstrip("_") in ATTENTION_KEYS:
-            named = value.values() if isinstance(value, dict) else [value]  # of each model inside
-            if foreign := [one for one in named if one not in (None, *ATTENTION)]:
-                raise UserError(
-                    f"{where}: {place} is {foreign[0]!r:.60}, which transformers would fetch as code; expected one of "
-                    f"{', '.join(ATTENTION)}, or none"
-                )
+        if key in CODE:
+            raise UserError(f"{where} has {inside}{key}: it wants code of its own to run; expected a built-in model")
         if key == "quantization_config" and value:
-            raise UserError(f"{where}: {place}: its weights are quantized; expected those in fp32, fp16 or bf16")
-        if isinstance(value, dict):
-            _refuse_code(value, where, f"{inside}{key}.")
+            raise UserError(f"{where}: {inside}{key}: its weights are quantized; expected those in fp32, fp16 or bf16")
+        if "_implementation" in key:
+            named = value.values() if isinstance(value, dict) else [value]  # of each model inside
+            if foreign := [one for one in named if not _is_built_in(key, one)]:
+                raise UserError(
+                    f"{where}: {inside}{key} is {foreign[0]!r:.60}, which transformers would fetch as code; expected "
+                    f"one of {', '.join(ATTENTION)}, or none"
+                )
+        for below in value if isinstance(value, list) else [value]:
+            if isinstance(below, dict):
+                _refuse_code(below, where, f"{inside}{key}.")
+
+
+def _is_built_in(key: str, value: Any) -> bool:
+    """Tell whether what a configuration names for a part of the model is transformers' own."""
+    if key.lstrip("_") in ATTENTION_KEYS:
+        return value in (None, *ATTENTION)
+    return not isinstance(value, str) or IMPLEMENTATION.fullmatch(value) is not None
 
 
 def _check_weights(folder: Path, present: list[str], where: str) -> list[str]:
