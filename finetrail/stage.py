@@ -28,6 +28,12 @@ COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
+# What libraries say of it in a RuntimeError: torch of the CPU and of a GPU, C++, onnxruntime.
+NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Cannot allocate memory")
+LESS_MEMORY = (
+    "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
+    "evaluate.batch_size or tokenize.num_proc; then run it again"
+)
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -44,9 +50,15 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {plain(' '.join(str(error).split()))}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            sys.exit(f"error: no memory left; {LESS_MEMORY}")
+        raise
     except OSError as error:
         if error.errno in FULL:
             sys.exit(f"error: no space left on a disk; {RESTORE}")
+        if error.errno == errno.ENOMEM:
+            sys.exit(f"error: no memory left; {LESS_MEMORY}")
         if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
             sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
         raise

@@ -70,6 +70,9 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
     [
         (UserError("a\n  b"), "error: a b"),
         (OSError(errno.ENOSPC, "full"), "error: no space left on a disk; free some"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left; expected more of it"),
+        (MemoryError(), "error: no memory left; expected more of it"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "error: no memory left"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: /x: Permission denied; expected a place"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "error: /x: Read-only file system; expected a place"),
     ],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import huggingface_hub
 
-from finetrail import schema
+from finetrail import hub_errors, schema
 from finetrail.errors import UserError
 from finetrail.hub_errors import told
 from finetrail.progress import working
@@ -33,7 +33,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     with told(f"{repo_type} {source.repo} at {source.revision}"), working(source.repo, has_bar=True):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
-        info = ask(source.repo, revision=source.revision)
+        info = ask(source.repo, revision=source.revision, timeout=hub_errors.TIMEOUT)
         if repo_type == "model":
             wanted = choose([file.rfilename for file in info.siblings or []], f"model {source.repo}")
             root = Path(huggingface_hub.snapshot_download(source.repo, revision=info.sha, allow_patterns=wanted))
