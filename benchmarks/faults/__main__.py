@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def main() -> None:
     chosen = parser.parse_args()
     for part in chosen.parts:
         if chosen.here:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
             with tempfile.TemporaryDirectory(prefix="finetrail-faults-") as folder:
                 Path(folder).chmod(0o755)  # for the faults that are of another user
                 measure(part, chosen, Path(folder))
@@ -37,16 +39,17 @@ def main() -> None:
             toys = ["--toys", str(chosen.toys.resolve())] if chosen.toys else []
             options = [*tasks, *toys, "--keep", str(chosen.keep.resolve()), "--here"]
             command = [sys.executable, "-m", "benchmarks.faults", part, *options]
-            subprocess.run(command, cwd=ROOT, env=environment(part), check=True)
+            with tempfile.TemporaryDirectory(prefix="finetrail-clock-") as folder:
+                subprocess.run(command, cwd=ROOT, env=environment(part, Path(folder)), check=True)
 
 
-def environment(part: str) -> dict[str, str]:
+def environment(part: str, folder: Path) -> dict[str, str]:
     """Return the variables of a part's process: one thread and no network, and for the clock what moves it."""
     variables = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     if part == "clock":
         from benchmarks.faults import clock
 
-        variables["LD_PRELOAD"] = str(clock.library(Path(tempfile.mkdtemp(prefix="finetrail-clock-"))))
+        variables["LD_PRELOAD"] = str(clock.library(folder))
     return variables
 
 
@@ -56,18 +59,23 @@ def measure(part: str, chosen: argparse.Namespace, folder: Path) -> None:
 
     for stage in STAGES:
         import_module(f"stages.{stage.replace('@', '_')}")
+    module = import_module(f"benchmarks.faults.{part}")
     for task in chosen.tasks or toys.TASKS:
         place, log, found = folder / task, folder / "log", []
-        with disk.file_system(place) if part == "disk" else nullcontext(place):
-            toy = toys.in_peace(task, chosen.toys or folder / "toys", log).copied(place / "project")
-            for outcome in import_module(f"benchmarks.faults.{part}").run(toy, log):
-                print(*outcome, sep=" | ", flush=True)
-                found.append(outcome)
-        keep(part, task, found, chosen.keep)
+        try:
+            with disk.file_system(place) if hasattr(module, "ROOM") else nullcontext(place):
+                toy = toys.in_peace(task, chosen.toys or folder / "toys", log).copied(place / "project")
+                for outcome in module.run(toy, log):
+                    print(*outcome, sep=" | ", flush=True)
+                    found.append(outcome)
+        finally:  # also when it is ended: what was tried was tried
+            keep(part, task, found, chosen.keep)
 
 
 def keep(part: str, task: str, found: list[Outcome], file: Path) -> None:
     """Keep a task's counts beside those of other tasks and parts."""
+    if not found:
+        return
     kept = json.loads(file.read_text()) if file.exists() else {}
     of_part = kept.get(part, {}) | {task: table(found)}
     kept |= {"machine": machine(), part: of_part}

@@ -42,6 +42,7 @@ def start(stage: str, project: Path, log: Path, before: Callable[[], None] = not
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(1, 2)
         os.chdir(project)

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from benchmarks.faults import forked
 from benchmarks.faults.damage import flip
+from benchmarks.faults.disk import LARGE, size_of, used
 from benchmarks.faults.dvc_project import MEND, MEND_ALL, call, mended, state, track
 from benchmarks.faults.forked import Ended
 from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy, remove
 
 CUTS = 6
+# Bytes that there are for what DVC writes: its cache, the run-cache, dvc.lock.
+ROOM = (0, 20_000, 100_000, 300_000, 600_000)
 # Outputs, and a stage that reads each.
 READERS = {"data/corpus": "tokenize", "data/model": "teach", "data/tokenized": "train", "data/trained": "evaluate"}
 
@@ -25,6 +28,7 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
     generator, expected = random.Random(toy.task), track(toy, log)
     yield from cut_records(toy, (toy.project / "dvc.lock").read_bytes(), expected, log, generator)
     yield from flipped(toy, expected, log, generator)
+    yield from full(toy, expected, log)
 
 
 def cut_records(
@@ -67,6 +71,20 @@ def flipped(toy: Toy, expected: dict[str, str], log: Path, generator: random.Ran
             again = mended(toy, log, MEND_ALL)
             fault = f"a flipped bit in {'the cache' if cached else 'data/'}"
             yield judge(fault, toy.task, name, first, again, state(toy) == expected)
+
+
+def full(toy: Toy, expected: dict[str, str], log: Path) -> Iterator[Outcome]:
+    """Let DVC commit the outputs to a cache on a disk that fills up, and run again when there is room."""
+    for room in ROOM:
+        remove(toy.project / ".dvc/cache")
+        (toy.project / "dvc.lock").unlink()
+        size_of(toy.project.parent, used(toy.project) + room)
+        first = call(toy.project, log, "-m", "dvc", "commit", "--force")
+        size_of(toy.project.parent, LARGE)
+        again = mended(toy, log, MEND)
+        if first.code and "No space left" in first.log:  # DVC's own line
+            first = Ended(1, "error: No space left on device")
+        yield judge("a full disk under DVC", toy.task, f"{room} bytes", first, again, state(toy) == expected)
 
 
 def as_dvc_runs(stage: str) -> None:
