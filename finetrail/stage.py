@@ -26,10 +26,12 @@ os.umask(UMASK)
 RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13).
+NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ")
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
-# What libraries say of it in a RuntimeError: torch of the CPU and of a GPU, C++, onnxruntime.
-NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Cannot allocate memory")
+# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system.
+NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM))
 LESS_MEMORY = (
     "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
     "evaluate.batch_size or tokenize.num_proc; then run it again"
@@ -50,18 +52,26 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {plain(' '.join(str(error).split()))}")
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
-            sys.exit(f"error: no memory left; {LESS_MEMORY}")
-        raise
-    except OSError as error:
-        if error.errno in FULL:
-            sys.exit(f"error: no space left on a disk; {RESTORE}")
-        if error.errno == errno.ENOMEM:
-            sys.exit(f"error: no memory left; {LESS_MEMORY}")
-        if isinstance(error, PermissionError | NotADirectoryError) or error.errno == errno.EROFS:
-            sys.exit(f"error: {error.filename}: {error.strerror}; expected a place that this user may write to")
-        raise
+    except Exception as error:
+        if (line := _of_the_machine(error)) is None:
+            raise
+        sys.exit(f"error: {line}")
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """Return the line for what the machine lacks: room, memory, or the right to write; None for any other error."""
+    if is_full(error):
+        return f"no space left on a disk; {RESTORE}"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return f"no memory left; {LESS_MEMORY}"
+    if isinstance(error, PermissionError | NotADirectoryError) or getattr(error, "errno", None) == errno.EROFS:
+        return f"{error.filename}: {error.strerror}; expected a place that this user may write to"  # type: ignore[attr-defined]
+    return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error is that of a full disk."""
+    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in NO_ROOM)
 
 
 def silence_transformers() -> None:
@@ -130,8 +140,8 @@ def output(path: Path) -> Iterator[Path]:
         _allow_by_umask(beside)
         remove(path)
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno in FULL:
+    except Exception as error:
+        if is_full(error):
             raise UserError(f"no space left on the disk of {path}; {RESTORE}") from None
         raise
     finally:

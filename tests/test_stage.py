@@ -70,6 +70,14 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
     [
         (UserError("a\n  b"), "error: a b"),
         (OSError(errno.ENOSPC, "full"), "error: no space left on a disk; free some"),
+        (
+            ValueError("Error while serializing: No space left on device (os error 28)"),
+            "error: no space left on a disk",
+        ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
+            "error: no space left on a",
+        ),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left; expected more of it"),
         (MemoryError(), "error: no memory left; expected more of it"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "error: no memory left"),

@@ -13,6 +13,8 @@ from benchmarks.faults.forked import Ended
 from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy, outputs, remove
 
+EXPERIMENT = ("-m", "dvc", "exp", "run", "--temp", "-S", "seed=43")
+REFUSALS = ("Unable to acquire lock", "is busy", "still runs a stage", "changed while")
 START = 3.0  # seconds that a stage's imports take, at least
 
 
@@ -20,7 +22,10 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
     """Disturb runs of a project whose results are known."""
     generator, expected = random.Random(toy.task), track(toy, log)
     yield from killed(toy, expected, log, generator)
-    yield at_once(toy, expected, log, generator.uniform(0.0, 15.0))
+    yield at_once("two `dvc repro` at once", REPRO, toy, expected, log, generator.uniform(0.0, 15.0))
+    yield at_once(
+        "`dvc exp run --temp` beside `dvc repro`", EXPERIMENT, toy, expected, log, generator.uniform(0.0, 15.0)
+    )
 
 
 def killed(toy: Toy, expected: dict[str, str], log: Path, generator: random.Random) -> Iterator[Outcome]:
@@ -37,26 +42,23 @@ def killed(toy: Toy, expected: dict[str, str], log: Path, generator: random.Rand
         yield judge("a kill of `dvc repro` with its stage", toy.task, stage, first, again, same)
 
 
-def at_once(toy: Toy, expected: dict[str, str], log: Path, after: float) -> Outcome:
-    """Start `dvc repro` beside one that runs: the second may be refused, and neither may spoil anything."""
-    other = log.with_name("other")
+def at_once(fault: str, words: tuple[str, ...], toy: Toy, expected: dict[str, str], log: Path, after: float) -> Outcome:
+    """Start another command beside a `dvc repro`: one of them may be refused, and neither may spoil anything."""
     forget(toy)
-    one = begin(toy.project, log, *REPRO)
+    running = begin(toy.project, log, *REPRO)
     time.sleep(after)
-    second = call(toy.project, other, *REPRO)
-    first = Ended(one.wait(), log.read_text(errors="replace"))
-    refused = next((ended for ended in (first, second) if ended.code), first)
-    told = refusal(refused)
+    other = call(toy.project, log.with_name("other"), *words)
+    ended = Ended(running.wait(), log.read_text(errors="replace"))
+    refused = next((one for one in (ended, other) if one.code), ended)
+    if told := refusal(refused):
+        refused = Ended(1, f"error: {told}")
     again = mended(toy, log, MEND)
-    ended = Ended(1, f"error: {told}") if told else refused
-    return judge("two `dvc repro` at once", toy.task, "repro", ended, again, state(toy) == expected)
+    return judge(fault, toy.task, "repro", refused, again, state(toy) == expected)
 
 
 def refusal(ended: Ended) -> str:
-    """Return DVC's line about a lock, or ours about another stage."""
-    lines = [
-        line for line in ended.log.splitlines() if "lock" in line or "still runs a stage" in line or "busy" in line
-    ]
+    """Return DVC's line about a lock, or ours about another stage or a change."""
+    lines = [line for line in ended.log.splitlines() if any(words in line for words in REFUSALS)]
     return lines[-1] if ended.code and lines else ""
 
 
