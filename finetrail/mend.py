@@ -121,18 +121,29 @@ def _working_in(root: Path) -> Iterator[psutil.Process]:
 def damaged(repo: Repo) -> Iterator[str]:
     """Remove each file of the outputs, here or in the cache, that is not what DVC holds it for; yield a line for each.
 
-    DVC reads a file again only when its time or size has changed, and one of the cache not even then.
+    DVC reads a file again only when its time or size has changed, and one of the cache not even then. A file of the
+    cache comes back from the folder, where that has it whole: training again would take longer.
     """
     outputs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
+    whole: dict[str, Path] = {}
+    for path in (path for out in outputs for path in _files(Path(out.fs_path))):
+        (_, noted), digest = repo.state.get(str(path), repo.fs), _md5(path)
+        if noted is None or noted.name != "md5" or noted.value == digest:
+            whole[digest] = path
+            continue
+        path.unlink()
+        yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
     for path in dict.fromkeys(path for out in outputs for path in _in_cache(repo, out.hash_info.value)):
-        if path.is_file() and _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
+        name = path.parent.name + path.name.removesuffix(".dir")
+        if path.is_file() and _md5(path) != name:
             path.unlink()
-            yield f"{path}: damaged in DVC's cache: removed"
-    for folder in (Path(out.fs_path) for out in outputs):
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-            if path.is_file() and _is_held_for_another(repo, path):
-                path.unlink()
-                yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
+            if name in whole:
+                repo.cache.local.add(str(whole[name]), repo.fs, name)
+            yield f"{path}: damaged in DVC's cache: {'taken from the folder' if name in whole else 'removed'}"
+
+
+def _files(output: Path) -> list[Path]:
+    return [path for path in (sorted(output.rglob("*")) if output.is_dir() else [output]) if path.is_file()]
 
 
 def _in_cache(repo: Repo, name: str) -> Iterator[Path]:
@@ -144,11 +155,6 @@ def _in_cache(repo: Repo, name: str) -> Iterator[Path]:
             yield from (Path(repo.cache.local.oid_to_path(file["md5"])) for file in json.loads(found.read_bytes()))
         except (ValueError, TypeError, KeyError):  # damaged itself
             return
-
-
-def _is_held_for_another(repo: Repo, path: Path) -> bool:
-    _, noted = repo.state.get(str(path), repo.fs)
-    return noted is not None and noted.name == "md5" and noted.value != _md5(path)
 
 
 def _md5(path: Path) -> str:

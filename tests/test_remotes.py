@@ -252,7 +252,7 @@ def test_a_flipped_bit_is_found_and_the_run_is_as_before(mine: Path, place: str)
     assert len(mend.mend(mine, data=True)) == (2 if place == "both" else 1)
     dvc_run(mine, "repro")
     assert (mine / "model/weights").read_bytes() == before and not mend.mend(mine, data=True)
-    assert runs(mine) == (2 if place == "both" else 1)  # else the run-cache has it, or the folder
+    assert runs(mine) == (2 if place == "both" else 1)  # else the cache has it, or the folder
 
 
 def test_nothing_is_mended_while_dvc_works_there(mine: Path) -> None:

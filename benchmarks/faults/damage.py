@@ -11,7 +11,7 @@ from benchmarks.faults import forked
 from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy
 
-CHECKPOINTS = 12
+CHECKPOINTS = 8
 
 
 def run(toy: Toy, log: Path) -> Iterator[Outcome]:

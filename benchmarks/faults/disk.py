@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.faults import STAGES, forked
 from benchmarks.faults.outcomes import Outcome, judge
-from benchmarks.faults.toys import Toy, remove
+from benchmarks.faults.toys import Toy, outputs, remove
 
 # Shares of what a stage writes that there is room for.
-ROOM = (0.0, 0.1, 0.4, 0.7, 0.9, 0.97)
+ROOM = (0.0, 0.4, 0.8, 0.97)
 LARGE = 1 << 30
 NOBODY = 65534
 
@@ -27,7 +27,8 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
             size_of(toy.project.parent, LARGE)
             again = forked.run(stage, toy.project, log) if first.code else None
             yield judge("full disk", toy.task, stage, first, again, toy.is_as_it_was(stage))
-        for folder in ("", "data", "metrics", ".scratch"):
+        written_to = {path.parent for path in outputs(toy.project, stage)}
+        for folder in (*sorted(written_to), *((toy.project, toy.project / ".scratch") if stage == "tokenize" else ())):
             yield closed(toy, stage, folder, log)
         yield of_another_user(toy, stage, log)
 
@@ -61,21 +62,20 @@ def file_system(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--recursive", str(folder)], check=True)
 
 
-def closed(toy: Toy, stage: str, folder: str, log: Path) -> Outcome:
+def closed(toy: Toy, stage: str, folder: Path, log: Path) -> Outcome:
     """Run a stage while a folder is on a file system that is read-only, and again when it is not."""
     toy.clear(stage)
-    path = str(toy.project / folder)
-    os.makedirs(path, exist_ok=True)
-    subprocess.run(["mount", "--bind", path, path], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
     first = forked.run(stage, toy.project, log)
-    subprocess.run(["umount", path], check=True)
+    subprocess.run(["umount", folder], check=True)
     again = forked.run(stage, toy.project, log) if first.code else None
-    fault = "read-only file system"
-    return judge(fault, toy.task, f"{stage}, {folder or 'project'}", first, again, toy.is_as_it_was(stage))
+    where = f"{stage}, {folder.relative_to(toy.project.parent)}"
+    return judge("read-only file system", toy.task, where, first, again, toy.is_as_it_was(stage))
 
 
 def of_another_user(toy: Toy, stage: str, log: Path) -> Outcome:

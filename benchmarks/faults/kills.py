@@ -1,4 +1,4 @@
-"""SIGKILL and SIGTERM at random moments of each stage, and at each move of an output into its place."""
+"""SIGKILL and SIGTERM at random moments of each stage, and before its first moves of files into their places."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from benchmarks.faults import STAGES, forked
 from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy
 
-KILLS_A_STAGE = 4
+KILLS_A_STAGE, MOST_MOVES = 4, 4
 # Train goes on from its checkpoints; export takes longest.
 OF_STAGE = {"train": 8, "export": 2}
 
@@ -24,7 +24,7 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
         for number in range(OF_STAGE.get(stage, KILLS_A_STAGE)):
             how = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
             yield killed(toy, stage, generator.uniform(0, toy.seconds[stage]), how, log)
-        for move in range(8):
+        for move in range(MOST_MOVES):
             if (outcome := killed_at_move(toy, stage, move, log)) is None:
                 break
             yield outcome
@@ -48,7 +48,7 @@ def killed_at_move(toy: Toy, stage: str, move: int, log: Path) -> Outcome | None
     if first.code != -signal.SIGKILL:
         return None
     again = forked.run(stage, toy.project, log)
-    return judge("SIGKILL before each move into place", toy.task, stage, first, again, toy.is_as_it_was(stage))
+    return judge("SIGKILL before a move into place", toy.task, stage, first, again, toy.is_as_it_was(stage))
 
 
 def die_before_move(number: int) -> None:

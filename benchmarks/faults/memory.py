@@ -10,7 +10,7 @@ from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy
 
 # MiB beyond what the process has when it begins.
-MORE = (2, 8, 24, 64)
+MORE = (4, 16, 64)
 
 
 def run(toy: Toy, log: Path) -> Iterator[Outcome]:
