@@ -22,8 +22,6 @@ from voluptuous import Invalid
 from finetrail import layout, stage
 from finetrail.errors import UserError
 
-GIT_INDEX_LOCK = Path(".git/index.lock")
-
 
 def mend(root: Path, data: bool) -> list[str]:
     """Return a line for each thing that was mended; UserError where a DVC command works in the folder."""
@@ -39,10 +37,10 @@ def records(root: Path, tmp: Path) -> Iterator[str]:
 
     The caller holds DVC's lock, so that no other DVC writes.
     """
-    index_lock = root / GIT_INDEX_LOCK
-    if index_lock.exists() and not _works_here(root, "git"):
+    index_lock = root / _git(root, "rev-parse", "--git-path", "index.lock").stdout.strip()  # also of a worktree
+    if index_lock.is_file() and not any(process.info["name"].startswith("git") for process in _working_in(root)):
         index_lock.unlink()
-        yield f"{GIT_INDEX_LOCK}: removed: no Git works here"
+        yield "Git's index.lock: removed: no Git works here"
     in_use = tmp / "rwlock"
     if in_use.exists() and not _is_held(in_use, root):
         in_use.unlink()
@@ -73,18 +71,18 @@ def is_whole(content: bytes) -> bool:
 
 def _restore(lock: Path) -> str:
     """Take dvc.lock back from Git, or remove it where Git does not have it; return which."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments, "--", lock.name], cwd=lock.parent, capture_output=True, text=True)
-
-    if git("ls-files", "--error-unmatch").returncode:
+    if _git(lock.parent, "ls-files", "--error-unmatch", lock.name).returncode:
         lock.unlink()
         return "removed, as Git does not have it"
-    if failed := git("checkout", "--quiet").stderr.strip():
+    if failed := _git(lock.parent, "checkout", "--quiet", "--", lock.name).stderr.strip():
         raise UserError(
             f"{layout.LOCK}: it was cut off, or has two sides of a merge, and Git does not restore it: {failed}"
         )
     return "taken back from Git"
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
 
 
 def _is_held(in_use: Path, root: Path) -> bool:
@@ -101,13 +99,9 @@ def _is_held(in_use: Path, root: Path) -> bool:
     return not numbers or any(process.pid in numbers for process in _working_in(root))
 
 
-def _works_here(root: Path, name: str) -> bool:
-    return any(process.name().startswith(name) for process in _working_in(root))
-
-
 def _working_in(root: Path) -> Iterator[psutil.Process]:
     """Yield the processes whose working folder is the project or below, and those that do not tell theirs."""
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
         try:
             folder = process.cwd()
         except psutil.AccessDenied:

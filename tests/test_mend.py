@@ -98,7 +98,7 @@ def test_a_record_that_was_cut_off_or_names_nobody_goes(root: Path, content: str
 def test_gits_index_is_unlocked_where_no_git_works(root: Path) -> None:
     (root / ".git/index.lock").touch()
     (root / "dvc.lock").write_bytes(b"")  # which Git could not bring back
-    assert [line.partition(":")[0] for line in mend.records(root, root / "tmp")] == [".git/index.lock", "dvc.lock"]
+    assert [line.partition(":")[0] for line in mend.records(root, root / "tmp")] == ["Git's index.lock", "dvc.lock"]
     assert not (root / ".git/index.lock").exists()
 
 
