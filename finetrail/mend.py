@@ -100,15 +100,13 @@ def _is_held(in_use: Path, root: Path) -> bool:
 
 
 def _working_in(root: Path) -> Iterator[psutil.Process]:
-    """Yield the processes whose working folder is the project or below, and those that do not tell theirs."""
-    for process in psutil.process_iter(["name"]):
-        try:
-            folder = process.cwd()
-        except psutil.AccessDenied:
-            folder = str(root)
-        except psutil.Error:  # it has just ended
-            continue
-        if Path(folder).is_relative_to(root):
+    """Yield the processes whose working folder is the project or below, or may be: another user's DVC or Git."""
+    for process in psutil.process_iter(["name", "cwd", "cmdline"]):
+        folder, words = process.info["cwd"], process.info["cmdline"]
+        if folder is None:  # it does not tell
+            if words is None or any(name in word for word in words for name in ("dvc", "git")):
+                yield process
+        elif Path(folder).is_relative_to(root):
             yield process
 
 

@@ -124,10 +124,10 @@ def impatient(hub: str) -> None:
     from huggingface_hub import constants
 
     from finetrail import hub_errors
-    from finetrail.sources import url
+    from finetrail.sources import dvc_repo, url
 
     url.TIMEOUT, url.BACKOFF = (SECONDS, SECONDS), 0.01
-    hub_errors.TIMEOUT = SECONDS
+    hub_errors.TIMEOUT = dvc_repo.TIMEOUT = SECONDS
     constants.ENDPOINT = hub
     os.environ["HF_HUB_OFFLINE"] = "0"
     constants.HF_HUB_OFFLINE = False

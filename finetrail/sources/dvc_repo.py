@@ -1,6 +1,9 @@
 """An output of a DVC repository, at a Git revision or experiment -> a copy of its files."""
 
 import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +20,9 @@ from finetrail.sources import local
 from finetrail.sources.provenance import Fetched, record
 from finetrail.stage import FULL, remove
 
+# Seconds to connect, and between two parts of an answer. DVC's Git (dulwich 1.2) would wait for ever.
+TIMEOUT = 60.0
+
 
 def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     """Copy a file or a folder out of a DVC repository; UserError if the revision, the output or its data is missing."""
@@ -31,7 +37,8 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     remove(root)
     root.mkdir(parents=True)
     try:
-        resolved, is_folder = _copy(source, root / PurePosixPath(source.path).name)
+        with _impatient():
+            resolved, is_folder = _copy(source, root / PurePosixPath(source.path).name)
     except DvcException as error:
         raise UserError(f"{what}: {_reason(error)}") from None
     except (OSError, DataIndexDirError) as error:
@@ -41,6 +48,17 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
         raise UserError(f"{what}: {reason}; expected an output whose data is in the cache or remote") from None
     root = root / PurePosixPath(source.path).name if is_folder else root
     return record(source, root, local.below(root), pinned=source.sha256, resolved=resolved)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Limit how long sockets wait that have no limit of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _copy(source: schema.DvcSource, target: Path) -> tuple[dict[str, Any], bool]:
