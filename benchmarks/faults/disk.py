@@ -62,7 +62,7 @@ def file_system(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--recursive", str(folder)], check=True)
+        subprocess.run(["umount", "--recursive", "--lazy", str(folder)], check=True)
 
 
 def closed(toy: Toy, stage: str, folder: Path, log: Path) -> Outcome:
