@@ -101,12 +101,12 @@ def _is_held(in_use: Path, root: Path) -> bool:
 
 def _working_in(root: Path) -> Iterator[psutil.Process]:
     """Yield the processes whose working folder is the project or below, or may be: another user's DVC or Git."""
-    for process in psutil.process_iter(["name", "cwd", "cmdline"]):
-        folder, words = process.info["cwd"], process.info["cmdline"]
-        if folder is None:  # it does not tell
-            if words is None or any(name in word for word in words for name in ("dvc", "git")):
-                yield process
-        elif Path(folder).is_relative_to(root):
+    own = psutil.Process().username()
+    for process in psutil.process_iter(["name", "cwd", "cmdline", "username"]):
+        folder, words, user = (process.info[key] for key in ("cwd", "cmdline", "username"))
+        is_dvc_or_git = words is None or any(name in word for word in words for name in ("dvc", "git"))
+        # One of this user's that does not tell its folder is about to end.
+        if (user != own and is_dvc_or_git) if folder is None else Path(folder).is_relative_to(root):
             yield process
 
 

@@ -30,12 +30,18 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ")
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
-# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system.
-NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM))
+# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system; oneDNN;
+# pyarrow and Python, of a thread; the loader, of a library.
+NO_MEMORY = (
+    *("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM)),
+    *("could not create a primitive", "could not create a memory"),
+    *("Failed to launch worker thread", "can't start new thread", "failed to map segment from shared object"),
+)
 LESS_MEMORY = (
     "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
     "evaluate.batch_size or tokenize.num_proc; then run it again"
 )
+SHOWN = 100  # characters of what a library says
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -63,7 +69,8 @@ def _of_the_machine(error: Exception) -> str | None:
     if is_full(error):
         return f"no space left on a disk; {RESTORE}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
-        return f"no memory left; {LESS_MEMORY}"
+        said = (str(error).splitlines() or [type(error).__name__])[0][:SHOWN]
+        return f"no memory left ({said}); {LESS_MEMORY}"
     if isinstance(error, PermissionError | NotADirectoryError) or getattr(error, "errno", None) == errno.EROFS:
         return f"{error.filename}: {error.strerror}; expected a place that this user may write to"  # type: ignore[attr-defined]
     return None

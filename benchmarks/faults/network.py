@@ -97,7 +97,10 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
                 "download@corpus",
                 {"kind": "hub", "repo": "me/data", "config": None, "revision": "main"},
             ),
-            "model of the Hub": ("download@model", {"kind": "hub", "repo": "me/model", "revision": "main"}),
+            "model of the Hub": (
+                "download@model",
+                {"kind": "hub", "repo": "me/model", "config": None, "revision": "main"},
+            ),
             "corpus of a DVC repository": (
                 "download@corpus",
                 {"kind": "dvc", "repo": f"{url}/team.git", "rev": "main", "path": "corpus.jsonl", "sha256": None},
@@ -107,7 +110,10 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
             section = stage.partition("@")[2]
             for failing in (GONE, SILENT, MIDWAY):
                 own = whole[section]["source"]
-                write_recipe(toy.project, toy.task, whole | {section: whole[section] | {"source": source}})
+                changed = whole[section] | {"source": source}
+                if name == "corpus of the Hub":  # which has Parquet
+                    changed |= {"reader": {"format": "parquet", "columns": whole["corpus"]["reader"]["columns"]}}
+                write_recipe(toy.project, toy.task, whole | {section: changed})
                 toy.clear(stage)
                 mode.write_text(failing)
                 first = forked.run(stage, toy.project, log, partial(impatient, url), seconds=60)
