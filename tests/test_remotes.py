@@ -255,6 +255,7 @@ def test_a_flipped_bit_is_found_and_the_run_is_as_before(mine: Path, place: str)
     assert runs(mine) == (2 if place == "both" else 1)  # else the cache has it, or the folder
 
 
-def test_nothing_is_mended_while_dvc_works_there(mine: Path) -> None:
+def test_nothing_is_mended_while_dvc_works_there(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
     with DvcRepo(str(mine)) as repo, repo.lock, pytest.raises(UserError, match="DVC: Unable to acquire lock"):
         mend.mend(mine, data=False)

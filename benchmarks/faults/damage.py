@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,27 @@ from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy
 
 CHECKPOINTS = 8
+CHECKPOINT, SECONDS = ".scratch/train/*/checkpoint-*", 60.0
 
 
 def run(toy: Toy, log: Path) -> Iterator[Outcome]:
     """Flip a bit in the checkpoints of trainings that were killed, and let them go on."""
-    generator, tried = random.Random(toy.task), 0
-    while tried < CHECKPOINTS:
+    generator = random.Random(toy.task)
+    for _ in range(CHECKPOINTS):
         toy.clear("train")
         process = forked.start("train", toy.project, log)
-        time.sleep(generator.uniform(0.3, 0.95) * toy.seconds["train"])
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and not list(toy.project.glob(f"{CHECKPOINT}/complete.json")):
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.2) * toy.seconds["train"])
         forked.kill(process)
         first = forked.wait(process, log)
-        files = [file for file in sorted(toy.project.glob(".scratch/train/*/checkpoint-*/**/*")) if file.is_file()]
-        if first.code != -signal.SIGKILL or not files:
+        files = [file for file in sorted(toy.project.glob(f"{CHECKPOINT}/**/*")) if file.is_file()]
+        if not files:  # it was done before
             continue
         file = generator.choice(files)
         flip(file, generator)
         again = forked.run("train", toy.project, log)
-        tried += 1
         yield judge("a flipped bit in a checkpoint", toy.task, file.name, first, again, toy.is_as_it_was("train"))
 
 
