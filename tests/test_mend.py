@@ -40,7 +40,7 @@ def test_what_is_taken_for_whole_has_no_entry_that_was_cut() -> None:
     assert mend.is_whole(LOCK)
     ends = [place + 1 for place, byte in enumerate(LOCK) if byte == ord("\n")]
     draw = random.Random(0)
-    cuts = [0, *draw.sample(range(len(LOCK)), 4), *draw.sample(ends[:-1], 12)]
+    cuts = [0, *draw.sample(range(len(LOCK)), 2), *draw.sample(ends[:-1], 6)]
     whole = [LOCK[:cut] for cut in cuts if mend.is_whole(LOCK[:cut])]
     known = entries(LOCK)
     assert 0 < len(whole) < len(cuts) and not mend.is_whole(b"")
