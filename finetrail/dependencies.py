@@ -27,7 +27,7 @@ def watch(stage_name: str) -> Callable[[], None]:
     UserError at once where DVC runs the stage and an earlier output is not what that stage has written.
     """
     paths, settings = params.declared_files(stage_name), params.declared_settings(stage_name)
-    noted = {file: (_stat(file), _md5(file)) for file in files(paths)}
+    noted = {file: (_stat(file), md5(file)) for file in files(paths)}
     if "DVC_STAGE" in os.environ and layout.LOCK.exists():  # by hand, dvc.lock may be of another run
         _check_outputs(paths, {file: digest for file, (_, digest) in noted.items()})
 
@@ -62,8 +62,8 @@ def _check_outputs(paths: Iterable[Path], known: dict[Path, str]) -> None:
 def _md5_of_output(output: Path, known: dict[Path, str]) -> str:
     """Return the hash of an output as DVC (3) has it: of a folder, that of the list of its files."""
     if output.is_file():
-        return known.get(output) or _md5(output)
-    found = {file.relative_to(output).as_posix(): known.get(file) or _md5(file) for file in files([output])}
+        return known.get(output) or md5(output)
+    found = {file.relative_to(output).as_posix(): known.get(file) or md5(file) for file in files([output])}
     listed = [{"md5": digest, "relpath": name} for name, digest in sorted(found.items())]
     return f"{hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest()}.dir"
 
@@ -99,7 +99,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _md5(file: Path) -> str:
+def md5(file: Path) -> str:
     """Return the hash that DVC has of a file."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
@@ -119,6 +119,6 @@ def _stat(file: Path) -> Stat:
 
 def _differs(file: Path, stat: Stat, digest: str) -> bool:
     try:
-        return _stat(file) != stat and _md5(file) != digest
+        return _stat(file) != stat and md5(file) != digest
     except FileNotFoundError:
         return True

@@ -5,7 +5,6 @@ python -m finetrail mend --records  # without reading the data: what `make run` 
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from voluptuous import Invalid
 
 from finetrail import layout, stage
+from finetrail.dependencies import md5
 from finetrail.errors import UserError
 
 
@@ -104,9 +104,12 @@ def _working_in(root: Path) -> Iterator[psutil.Process]:
     own = psutil.Process().username()
     for process in psutil.process_iter(["name", "cwd", "cmdline", "username"]):
         folder, words, user = (process.info[key] for key in ("cwd", "cmdline", "username"))
-        is_dvc_or_git = words is None or any(name in word for word in words for name in ("dvc", "git"))
-        # One of this user's that does not tell its folder is about to end.
-        if (user != own and is_dvc_or_git) if folder is None else Path(folder).is_relative_to(root):
+        if folder is not None:
+            is_here = Path(folder).is_relative_to(root)
+        else:  # one of this user's that does not tell its folder is about to end
+            is_other = words is not None and not any(name in word for word in words for name in ("dvc", "git"))
+            is_here = user != own and not is_other
+        if is_here:
             yield process
 
 
@@ -119,7 +122,7 @@ def damaged(repo: Repo) -> Iterator[str]:
     outputs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
     whole: dict[str, Path] = {}
     for path in (path for out in outputs for path in _files(Path(out.fs_path))):
-        (_, noted), digest = repo.state.get(str(path), repo.fs), _md5(path)
+        (_, noted), digest = repo.state.get(str(path), repo.fs), md5(path)
         if noted is None or noted.name != "md5" or noted.value == digest:
             whole[digest] = path
             continue
@@ -127,7 +130,7 @@ def damaged(repo: Repo) -> Iterator[str]:
         yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
     for path in dict.fromkeys(path for out in outputs for path in _in_cache(repo, out.hash_info.value)):
         name = path.parent.name + path.name.removesuffix(".dir")
-        if path.is_file() and _md5(path) != name:
+        if path.is_file() and md5(path) != name:
             path.unlink()
             if name in whole:
                 repo.cache.local.add(str(whole[name]), repo.fs, name)
@@ -147,11 +150,6 @@ def _in_cache(repo: Repo, name: str) -> Iterator[Path]:
             yield from (Path(repo.cache.local.oid_to_path(file["md5"])) for file in json.loads(found.read_bytes()))
         except (ValueError, TypeError, KeyError):  # damaged itself
             return
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "md5").hexdigest()
 
 
 def main() -> None:
