@@ -15,6 +15,7 @@ committed:
 	  echo 'error: no Git commit here; expected a clone, or: git init && git add . && git commit -m "Start"' >&2; exit 1; }
 
 run: committed installed   ## set up, then run the pipeline of params.yaml: a trained, evaluated, exported model
+	@python -m finetrail.mend --records
 	@python -m finetrail.check
 	@dvc repro
 	@python -m finetrail.exporting

@@ -5,7 +5,6 @@ python -m benchmarks.kills [ROUNDS]    (3 rounds are 21 kills; clones of the las
 Every second kill is SIGKILL to dvc and all that it started, the others are SIGTERM.
 """
 
-import json
 import os
 import random
 import signal
@@ -16,9 +15,9 @@ import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from benchmarks import keep
+from finetrail import mend
 
 STAGES = ("download@corpus", "download@model", "tokenize", "teach", "train", "evaluate", "export", "report")
 ENVIRONMENT = os.environ | {"PYTHONUNBUFFERED": "1"}  # dvc's lines as they come
@@ -33,34 +32,10 @@ def repro(project: Path, log: Path) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def mend_lock(project: Path) -> None:
-    """Take dvc.lock back from Git where a kill has cut it off, and remove DVC's record of who reads and writes.
-
-    As the guide says: DVC (3.67) writes both in place.
-    """
-    record = project / ".dvc/tmp/rwlock"
-    if record.is_file() and not _is_json(record):
-        print(".dvc/tmp/rwlock was cut off: removed", flush=True)
-        record.unlink()
-    lock = project / "dvc.lock"
-    try:
-        whole = not lock.exists() or all("cmd" in stage for stage in YAML(typ="safe").load(lock)["stages"].values())
-    except (YAMLError, TypeError, KeyError, AttributeError):
-        whole = False
-    if not whole:
-        print("dvc.lock was cut off: taken back from Git", flush=True)
-        if subprocess.run(
-            ["git", "checkout", "--quiet", "--", "dvc.lock"], cwd=project, stderr=subprocess.DEVNULL
-        ).returncode:
-            lock.unlink()  # it was not in Git yet
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
+def mended(project: Path) -> None:
+    """Mend what a kill has left of DVC's records, and tell of it."""
+    for line in mend.mend(project.resolve(), data=False):
+        print(line, flush=True)
 
 
 def undisturbed(project: Path, log: Path) -> dict[str, float]:
@@ -84,8 +59,8 @@ def running(stage: str, log: Path) -> bool:
 
 
 def killed_in(stage: str, after: float, how: signal.Signals, project: Path, log: Path) -> bool:
-    """Run until so many seconds into a stage, and kill; False where it was done before."""
-    mend_lock(project)
+    """Run as `make run` does until so many seconds into a stage, and kill; False where it was done before."""
+    mended(project)
     process = repro(project, log)
     while process.poll() is None and not running(stage, log):
         time.sleep(0.01)
@@ -111,7 +86,7 @@ def survive(project: Path, seconds: dict[str, float], generator: random.Random, 
         after = generator.uniform(0, seconds[stage])
         hit = killed_in(stage, after, how, project, log)
         told.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
-    mend_lock(project)
+    mended(project)
     undisturbed(project, log)
     return told
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.faults import outcomes  # noqa: E402
 from finetrail import schema, tasks  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
@@ -145,6 +146,21 @@ def opens() -> str:
         rows.append(f"| {kind.replace('_', ' ')} | {' | '.join(found)} |")
     failed = {(kind, text) for found in cells.values() for kind, text in found.items() if text != "yes"}
     return "\n".join([*rows, "", *(f"- {kind.replace('_', ' ')}: {text}" for kind, text in sorted(failed))]).rstrip()
+
+
+def faults() -> str:
+    """Return how often each fault was tried and what came of it; what was wrong stands below."""
+    record = json.loads((ROOT / "benchmarks/results/faults.json").read_text())
+    rows = [f"On {record.pop('machine')}:", "", f"| fault | tasks | tried | {' | '.join(outcomes.CLASSES)} |",
+            f"| --- | --- | --- |{' --- |' * len(outcomes.CLASSES)}"]  # fmt: skip
+    wrong: list[str] = []
+    for of_part in record.values():
+        for fault in dict.fromkeys(fault for of_task in of_part.values() for fault in of_task):
+            found = {task: of_task[fault] for task, of_task in of_part.items() if fault in of_task}
+            counts = [sum(of_task[kind] for of_task in found.values()) for kind in outcomes.CLASSES]
+            rows.append(f"| {fault} | {len(found)} | {sum(counts)} | {' | '.join(map(str, counts))} |")
+            wrong += [f"- {fault}: {task}: {one}" for task, of in found.items() for one in of["what was wrong"]]
+    return "\n".join([*rows, "", *wrong]).rstrip()
 
 
 def accelerator() -> str:
@@ -331,7 +347,7 @@ def filled(text: str) -> str:
     makers["chaining"] = chaining
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
-    makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing}
+    makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing, "benchmark faults": faults}
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
     makers["benchmark scale"] = scale
     for name, make in makers.items():

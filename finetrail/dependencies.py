@@ -1,15 +1,20 @@
-"""Turns what dvc.yaml declares for a stage into hashes, and says what changed while the stage ran.
+"""Turns what dvc.yaml declares for a stage into hashes, and says what was damaged before or changed while it ran.
 
 DVC hashes a stage's dependencies after its command. It would record a file that was edited meanwhile as the one that
-made the output.
+made the output. And it reads a file again only where its time or size has changed, so that it sees no damage of a disk.
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetrail import params
+from ruamel.yaml import YAML
+
+from finetrail import layout, params
 from finetrail.errors import UserError
 
 # Size, inode, times of writing and of change: a file that has kept them was not written to, and is not read again.
@@ -17,9 +22,14 @@ Stat = tuple[int, int, int, int]
 
 
 def watch(stage_name: str) -> Callable[[], None]:
-    """Note the declared files and settings of a stage; return a check that raises UserError if one has changed."""
+    """Note the declared files and settings of a stage; return a check that raises UserError if one has changed.
+
+    UserError at once where DVC runs the stage and an earlier output is not what that stage has written.
+    """
     paths, settings = params.declared_files(stage_name), params.declared_settings(stage_name)
-    noted = {file: (_stat(file), sha256(file)) for file in files(paths)}
+    noted = {file: (_stat(file), md5(file)) for file in files(paths)}
+    if "DVC_STAGE" in os.environ and layout.LOCK.exists():  # by hand, dvc.lock may be of another run
+        _check_outputs(paths, {file: digest for file, (_, digest) in noted.items()})
 
     def check() -> None:
         settings_now = _settings_now(stage_name)
@@ -35,6 +45,27 @@ def watch(stage_name: str) -> Callable[[], None]:
             )
 
     return check
+
+
+def _check_outputs(paths: Iterable[Path], known: dict[Path, str]) -> None:
+    """Hold the outputs that a stage depends on against dvc.lock, which has them since their stages ended."""
+    stages = YAML(typ="safe").load(layout.LOCK)["stages"].values()
+    recorded = {Path(out["path"]): out for one in stages for out in one.get("outs", ()) if out.get("hash") == "md5"}
+    for output in sorted(output for output in recorded if any(path.is_relative_to(output) for path in paths)):
+        if _md5_of_output(output, known) != recorded[output]["md5"]:
+            raise UserError(
+                f"{output}: not what its stage has written, as dvc.lock says: damaged on the disk or in DVC's cache; "
+                "expected it whole: `python -m finetrail mend` removes what is damaged, `dvc repro` makes it again"
+            )
+
+
+def _md5_of_output(output: Path, known: dict[Path, str]) -> str:
+    """Return the hash of an output as DVC (3) has it: of a folder, that of the list of its files."""
+    if output.is_file():
+        return known.get(output) or md5(output)
+    found = {file.relative_to(output).as_posix(): known.get(file) or md5(file) for file in files([output])}
+    listed = [{"md5": digest, "relpath": name} for name, digest in sorted(found.items())]
+    return f"{hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
 def watch_read(paths: Iterable[Path], stage_name: str) -> Callable[[], None]:
@@ -68,6 +99,12 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def md5(file: Path) -> str:
+    """Return the hash that DVC has of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
 def _settings_now(stage_name: str) -> dict[str, Any]:
     try:
         return params.declared_settings(stage_name)
@@ -82,6 +119,6 @@ def _stat(file: Path) -> Stat:
 
 def _differs(file: Path, stat: Stat, digest: str) -> bool:
     try:
-        return _stat(file) != stat and sha256(file) != digest
+        return _stat(file) != stat and md5(file) != digest
     except FileNotFoundError:
         return True

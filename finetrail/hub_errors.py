@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -15,10 +15,17 @@ from huggingface_hub.errors import (
 from finetrail.errors import UserError
 from finetrail.stage import FULL
 
+# Seconds for an answer, and between two parts of one. huggingface_hub (2.4) would wait for ever.
+TIMEOUT = 60.0
+
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Turn what the Hub's libraries raise about `what` into a UserError; a full disk stays what it is."""
+    """Turn what the Hub's libraries raise about `what` into a UserError; a full disk stays what it is.
+
+    A Hub that stalls is such an error too.
+    """
+    get_session().timeout = TIMEOUT
     try:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
@@ -48,4 +55,6 @@ def _reason(chain: list[BaseException]) -> str:
         message = answer.server_message or answer.response.reason_phrase
         hint = "; log in with `hf auth login`" if answer.response.status_code in (401, 403) else ""
         return f"it answered {answer.response.status_code}: {message}{hint}"
+    if isinstance(answer, TimeoutError):
+        return f"no answer within {TIMEOUT:g} s; expected a Hub that answers: run it again when it does"
     return (str(answer) or type(answer).__name__).splitlines()[0]

@@ -5,11 +5,13 @@ python -m finetrail.join        # after `git pull`
 
 from pathlib import Path
 
-from finetrail import layout, remotes, stage
+from finetrail import layout, mend, remotes, stage
 
 
 def main() -> None:
-    """Pull, check, and say where the results are."""
+    """Pull, check, and say where the results are; what a kill or the disk has spoiled here is mended before."""
+    for line in mend.mend(Path.cwd(), data=True):
+        stage.log(f"join: {line}")
     remotes.join(Path.cwd())
     stage.log(f"join: nothing is left to run; the model is in {layout.EXPORTED}, the page in {layout.REPORT}")
 

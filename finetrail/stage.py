@@ -27,10 +27,24 @@ RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13).
+NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ")
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
 # What output() has given and not yet moved into place: end() removes it.
 PARTIAL: set[Path] = set()
+# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system; oneDNN;
+# pyarrow and Python, of a thread; the loader, of a library.
+NO_MEMORY = (
+    *("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM)),
+    *("could not create a primitive", "could not create a memory"),
+    *("Failed to launch worker thread", "can't start new thread", "failed to map segment from shared object"),
+)
+LESS_MEMORY = (
+    "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
+    "evaluate.batch_size or tokenize.num_proc; then run it again"
+)
+SHOWN = 100  # characters of what a library says
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -48,14 +62,29 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {one_line(error)}")
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
-            sys.exit(f"error: no space left on a disk; {RESTORE}")
-        if isinstance(error, PermissionError | NotADirectoryError) or getattr(error, "errno", None) == errno.EROFS:
-            filename, problem = getattr(error, "filename", None), getattr(error, "strerror", None)
-            sys.exit(f"error: {filename}: {problem}; expected a place that this user may write to")
+        if line := _of_the_machine(error):
+            sys.exit(f"error: {line}")
         if damage := damaged():  # whatever it has led to
             sys.exit(f"error: {plain(damage)}")
         raise
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """Return the line for what the machine lacks: room, memory, or the right to write; None for any other error."""
+    if is_full(error):
+        return f"no space left on a disk; {RESTORE}"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        said = (str(error).splitlines() or [type(error).__name__])[0][:SHOWN]
+        return f"no memory left ({said}); {LESS_MEMORY}"
+    if isinstance(error, PermissionError | NotADirectoryError) or getattr(error, "errno", None) == errno.EROFS:
+        filename, problem = getattr(error, "filename", None), getattr(error, "strerror", None)
+        return f"{filename}: {problem}; expected a place that this user may write to"
+    return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error is that of a full disk."""
+    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in NO_ROOM)
 
 
 def one_line(error: UserError) -> str:
@@ -179,8 +208,8 @@ def output(path: Path) -> Iterator[Path]:
         _allow_by_umask(beside)
         remove(path)
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno in FULL:
+    except Exception as error:
+        if is_full(error):
             raise UserError(f"no space left on the disk of {path}; {RESTORE}") from None
         raise
     finally:

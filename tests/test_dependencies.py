@@ -93,3 +93,39 @@ def test_a_source_that_is_edited_while_it_is_read_is_refused(tmp_path: Path, cha
         UserError, match=r"train.conll changed while download@corpus read it; nothing was written: run it"
     ):
         check()
+
+
+def written(project: Path) -> Path:
+    """Let dvc.lock say what data/corpus is, and give its file."""
+    (project / "data/corpus/empty").mkdir()
+    (project / "data/corpus/a.json").write_text("a")
+    digest = dependencies._md5_of_output(Path("data/corpus"), {})
+    out = f"outs:\n    - path: data/corpus\n      hash: md5\n      md5: {digest}\n"
+    (project / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  download@corpus:\n    {out}")
+    return project / "data/corpus/train.parquet"
+
+
+def test_the_hash_of_an_output_is_dvcs(watched: Path) -> None:
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.fs.local import LocalFileSystem
+
+    written(watched)
+    for name in ("data/corpus", "data/corpus/a.json"):
+        _, _, obj = build(
+            HashFileDB(LocalFileSystem(), str(watched / "odb")), str(watched / name), LocalFileSystem(), "md5"
+        )
+        assert dependencies._md5_of_output(Path(name), {}) == obj.hash_info.value
+
+
+def test_an_input_that_a_disk_has_damaged_is_refused_where_dvc_runs_the_stage(
+    watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(watched)
+    monkeypatch.setenv("DVC_STAGE", "tokenize")
+    dependencies.watch("tokenize")
+    file.write_text("contenT")
+    with pytest.raises(UserError, match="data/corpus: not what its stage has written.*`python -m finetrail mend`"):
+        dependencies.watch("tokenize")
+    monkeypatch.delenv("DVC_STAGE")  # by hand, dvc.lock may be of another run
+    dependencies.watch("tokenize")

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from test_pipeline import run
 
-from benchmarks.kills import mend_lock, results, survive, undisturbed
+from benchmarks.kills import results, survive, undisturbed
 
 
 @pytest.mark.slow  # two pipelines and three kills
@@ -30,12 +30,3 @@ def test_a_pipeline_that_is_killed_three_times_ends_with_the_same_bytes(
     seconds = undisturbed(reference, tmp_path / "undisturbed.log")
     survive(killed, seconds, random.Random(1), ("tokenize", "train", "evaluate"))
     assert results(killed) == results(reference)
-
-
-@pytest.mark.parametrize(
-    ("text", "whole"), [("schema: '2.0'\nstages:\n  a:\n    cmd: b\n", True), ("", False), ("sta", False)]
-)
-def test_a_lock_file_that_a_kill_has_cut_off_is_told_from_a_whole_one(tmp_path: Path, text: str, whole: bool) -> None:
-    (tmp_path / "dvc.lock").write_text(text)
-    mend_lock(tmp_path)  # no Git here, so that it is removed
-    assert (tmp_path / "dvc.lock").exists() == whole

@@ -1,5 +1,6 @@
 """Teams: remotes and Git servers of each kind on loopback, `make join`, and what a conflict of two results needs."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ import dvc.api
 import pytest
 from dvc.cli import main as dvc_main
 from dvc.config import Config
+from dvc.repo import Repo as DvcRepo
 
-from finetrail import check, remotes
+from finetrail import check, mend, remotes
 from finetrail.errors import UserError
 from tests import remote_servers
 
@@ -233,3 +235,27 @@ def test_two_results_that_meet_in_a_rebase_are_run_together(mine: Path) -> None:
 
     assert (mine / "metrics/metrics.json").read_text() == "lr: 2\nbetter\n"
     assert git(mine, "status", "--porcelain") == "" and git(mine, "log", "--format=%s").count("after") == 3
+
+
+@pytest.mark.parametrize("place", ["cache", "folder", "both"])
+def test_a_flipped_bit_is_found_and_the_run_is_as_before(mine: Path, place: str) -> None:
+    cached = next(path for path in (mine / ".dvc/cache/files").rglob("*") if path.is_file() and path.suffix != ".dir")
+    before = (mine / "model/weights").read_bytes()
+    for path in {"cache": [cached], "folder": [mine / "model/weights"], "both": [cached, mine / "model/weights"]}[
+        place
+    ]:
+        status = path.stat()
+        path.chmod(0o644)
+        path.write_bytes(b"X" + path.read_bytes()[1:])
+        path.chmod(status.st_mode)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert len(mend.mend(mine, data=True)) == (2 if place == "both" else 1)
+    dvc_run(mine, "repro")
+    assert (mine / "model/weights").read_bytes() == before and not mend.mend(mine, data=True)
+    assert runs(mine) == (2 if place == "both" else 1)  # else the cache has it, or the folder
+
+
+def test_nothing_is_mended_while_dvc_works_there(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
+    with DvcRepo(str(mine)) as repo, repo.lock, pytest.raises(UserError, match="DVC: Unable to acquire lock"):
+        mend.mend(mine, data=False)

@@ -79,6 +79,21 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
     [
         (UserError("a\n  b"), "error: a b"),
         (OSError(errno.ENOSPC, "full"), "error: no space left on a disk; free some"),
+        (
+            ValueError("Error while serializing: No space left on device (os error 28)"),
+            "error: no space left on a disk",
+        ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
+            "error: no space left on a",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left ([Errno 12] "),
+        (MemoryError(), "error: no memory left (MemoryError); expected more of it"),
+        (
+            RuntimeError("could not create a primitive"),
+            "error: no memory left (could not create a primitive); expected",
+        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "error: no memory left"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "error: /x: Permission denied; expected a place"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "error: /x: Read-only file system; expected a place"),
     ],

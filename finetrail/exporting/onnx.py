@@ -64,6 +64,8 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
             )
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
+        if isinstance(cause, MemoryError):
+            raise cause from None
         raise UserError(
             f"export: {type(model).__name__} does not convert to ONNX: {type(cause).__name__}: {cause}; "
             "expected an architecture that torch.onnx.export supports"

@@ -1,6 +1,9 @@
 """An output of a DVC repository, at a Git revision or experiment -> a copy of its files."""
 
 import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +20,9 @@ from finetrail.sources import limits, local
 from finetrail.sources.provenance import Fetched, record
 from finetrail.stage import FULL, remove
 
+# Seconds to connect, and between two parts of an answer. DVC's Git (dulwich 1.2) would wait for ever.
+TIMEOUT = 60.0
+
 
 def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     """Copy a file or a folder out of a DVC repository; UserError if the revision, the output or its data is missing."""
@@ -31,7 +37,7 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     remove(root)
     root.mkdir(parents=True)
     try:
-        with limits.within(what, source.max_mib):
+        with limits.within(what, source.max_mib), _impatient():
             resolved, is_folder = _copy(source, what, root / PurePosixPath(source.path).name)
     except DvcException as error:
         raise UserError(f"{what}: {_reason(error)}") from None
@@ -44,6 +50,17 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     fetched = record(source, root, local.below(root), pinned=source.sha256, resolved=resolved)
     limits.check(what, fetched.provenance["bytes"], source.max_mib)
     return fetched
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Limit how long sockets wait that have no limit of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, Any], bool]:

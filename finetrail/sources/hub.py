@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import huggingface_hub
 
-from finetrail import schema
+from finetrail import hub_errors, schema
 from finetrail.errors import UserError
 from finetrail.hub_errors import told
 from finetrail.progress import working
@@ -35,7 +35,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     with told(what), limits.within(what, source.max_mib), working(source.repo, has_bar=True):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
-        info = ask(source.repo, revision=source.revision, files_metadata=True)
+        info = ask(source.repo, revision=source.revision, files_metadata=True, timeout=hub_errors.TIMEOUT)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         if repo_type == "model":
             wanted = choose(list(sizes), f"model {source.repo}")

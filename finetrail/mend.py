@@ -1,0 +1,168 @@
+"""Mends what a kill or a disk has left of DVC's records, and takes away data that is not what DVC holds it for.
+
+python -m finetrail mend            # then `dvc repro`, which takes from the run-cache or makes anew what was removed
+python -m finetrail mend --records  # without reading the data: what `make run` does first
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from voluptuous import Invalid
+
+from finetrail import layout, stage
+from finetrail.dependencies import md5
+from finetrail.errors import UserError
+
+
+def mend(root: Path, data: bool) -> list[str]:
+    """Return a line for each thing that was mended; UserError where a DVC command works in the folder."""
+    try:
+        with Repo(str(root)) as repo, repo.lock:
+            return [*records(root, Path(repo.tmp_dir)), *(damaged(repo) if data else ())]
+    except DvcException as error:
+        raise UserError(f"DVC: {error}") from None
+
+
+def records(root: Path, tmp: Path) -> Iterator[str]:
+    """Mend what DVC (3.67) and Git write in place, or leave when they are killed; yield a line for each.
+
+    The caller holds DVC's lock, so that no other DVC writes.
+    """
+    index_lock = root / _git(root, "rev-parse", "--git-path", "index.lock").stdout.strip()  # also of a worktree
+    if index_lock.is_file() and not any(process.info["name"].startswith("git") for process in _working_in(root)):
+        index_lock.unlink()
+        yield "Git's index.lock: removed: no Git works here"
+    in_use = tmp / "rwlock"
+    if in_use.exists() and not _is_held(in_use, root):
+        in_use.unlink()
+        yield ".dvc/tmp/rwlock: removed: it was cut off, or names processes that work here no more"
+    lock = root / layout.LOCK
+    if lock.exists() and not is_whole(lock.read_bytes()):
+        yield f"{layout.LOCK}: it was cut off: {_restore(lock)}; `dvc repro` takes what was done from the run-cache"
+
+
+def is_whole(content: bytes) -> bool:
+    """Tell whether dvc.lock is as DVC writes it, to the end.
+
+    DVC accepts some that are cut off, and runs the stages that are not in them. But it would keep a number that lacks
+    digits, or an output that lacks its size.
+    """
+    if not content.endswith(b"\n"):
+        return False
+    try:
+        read = YAML(typ="safe").load(content.decode())
+        stages = COMPILED_LOCKFILE_SCHEMA(read)["stages"].values()
+    except (YAMLError, Invalid, UnicodeDecodeError, KeyError, AttributeError):
+        return False
+    entries = (entry for one in stages for kind in ("deps", "outs") for entry in one.get(kind, ()) if "hash" in entry)
+    return all(
+        "md5" in entry and "size" in entry and entry["md5"].endswith(".dir") == ("nfiles" in entry) for entry in entries
+    )
+
+
+def _restore(lock: Path) -> str:
+    """Take dvc.lock back from Git, or remove it where Git does not have it; return which."""
+    if _git(lock.parent, "ls-files", "--error-unmatch", lock.name).returncode:
+        lock.unlink()
+        return "removed, as Git does not have it"
+    if failed := _git(lock.parent, "checkout", "--quiet", "--", lock.name).stderr.strip():
+        raise UserError(
+            f"{layout.LOCK}: it was cut off, or has two sides of a merge, and Git does not restore it: {failed}"
+        )
+    return "taken back from Git"
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def _is_held(in_use: Path, root: Path) -> bool:
+    """Tell whether DVC's record of who reads and writes names a process that works in this folder.
+
+    DVC asks only whether a process has the number, which another one may have by now.
+    """
+    try:
+        record = json.loads(in_use.read_bytes())
+        readers = [holder for holders in record.get("read", {}).values() for holder in holders]
+        numbers = {holder["pid"] for holder in [*readers, *record.get("write", {}).values()]}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return not numbers or any(process.pid in numbers for process in _working_in(root))
+
+
+def _working_in(root: Path) -> Iterator[psutil.Process]:
+    """Yield the processes whose working folder is the project or below, or may be: another user's DVC or Git."""
+    own = psutil.Process().username()
+    for process in psutil.process_iter(["name", "cwd", "cmdline", "username"]):
+        folder, words, user = (process.info[key] for key in ("cwd", "cmdline", "username"))
+        if folder is not None:
+            is_here = Path(folder).is_relative_to(root)
+        else:  # one of this user's that does not tell its folder is about to end
+            is_other = words is not None and not any(name in word for word in words for name in ("dvc", "git"))
+            is_here = user != own and not is_other
+        if is_here:
+            yield process
+
+
+def damaged(repo: Repo) -> Iterator[str]:
+    """Remove each file of the outputs, here or in the cache, that is not what DVC holds it for; yield a line for each.
+
+    DVC reads a file again only when its time or size has changed, and one of the cache not even then. A file of the
+    cache comes back from the folder, where that has it whole: training again would take longer.
+    """
+    outputs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
+    whole: dict[str, Path] = {}
+    for path in (path for out in outputs for path in _files(Path(out.fs_path))):
+        (_, noted), digest = repo.state.get(str(path), repo.fs), md5(path)
+        if noted is None or noted.name != "md5" or noted.value == digest:
+            whole[digest] = path
+            continue
+        path.unlink()
+        yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
+    for path in dict.fromkeys(path for out in outputs for path in _in_cache(repo, out.hash_info.value)):
+        name = path.parent.name + path.name.removesuffix(".dir")
+        if path.is_file() and md5(path) != name:
+            path.unlink()
+            if name in whole:
+                repo.cache.local.add(str(whole[name]), repo.fs, name)
+            yield f"{path}: damaged in DVC's cache: {'taken from the folder' if name in whole else 'removed'}"
+
+
+def _files(output: Path) -> list[Path]:
+    return [path for path in (sorted(output.rglob("*")) if output.is_dir() else [output]) if path.is_file()]
+
+
+def _in_cache(repo: Repo, name: str) -> Iterator[Path]:
+    """Yield where the cache has an output, and where the files that its folder has."""
+    found = Path(repo.cache.local.oid_to_path(name))
+    yield found
+    if name.endswith(".dir") and found.is_file():
+        try:
+            yield from (Path(repo.cache.local.oid_to_path(file["md5"])) for file in json.loads(found.read_bytes()))
+        except (ValueError, TypeError, KeyError):  # damaged itself
+            return
+
+
+def main() -> None:
+    """Mend, and tell of each thing in a line."""
+    parser = argparse.ArgumentParser(prog="python -m finetrail mend", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--records", action="store_true", help="only DVC's records; do not read the data")
+    chosen = parser.parse_args()
+    mended = mend(Path.cwd(), data=not chosen.records)
+    for line in mended:
+        stage.log(f"mend: {line}")
+    if not chosen.records:
+        stage.log("mend: now `dvc repro`" if mended else "mend: nothing is damaged")
+
+
+if __name__ == "__main__":
+    stage.run(main)
