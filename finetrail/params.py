@@ -72,7 +72,22 @@ def validate() -> None:
         if find_spec(name) is None:
             install = f"pip install {TRACKER_PACKAGES[name]}"
             raise UserError(f"{layout.PARAMS}: trackers: {name} is not installed; expected `{install}`, or none")
-    environment.check(recipe.numerics, layout.recipe_file(params.task, params.recipe))
+    path, settings = layout.recipe_file(params.task, params.recipe), tasks.module(params.task, "settings")
+    if lacking := list(settings.lacking(recipe)) if hasattr(settings, "lacking") else []:
+        raise UserError(f"{path}: {'; '.join(lacking)}")
+    environment.check(recipe.numerics, path)
+
+
+def validate_with(target: Any) -> None:
+    """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
+
+    Before training: its own stage would tell only behind it. No output depends on what is read here.
+    """
+    params = load_params()
+    settings = tasks.module(params.task, "settings")
+    recipe = load_recipe(params.task, params.recipe)
+    if problems := list(settings.misfits(recipe, target)) if hasattr(settings, "misfits") else []:
+        raise UserError(f"{layout.recipe_file(params.task, params.recipe)}: {'; '.join(problems)}")
 
 
 def load_params() -> schema.Params:

@@ -51,6 +51,7 @@ def main() -> None:
     numerics.use(declared.numerics, declared.threads)
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     target = stage.read_json(layout.TARGET)
+    params.validate_with(target)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     taught = hasattr(settings, "distillation") and task.INPUTS_STAY
     train, validation = load_features("train", taught), load_features("validation")

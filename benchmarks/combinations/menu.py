@@ -117,7 +117,9 @@ def _values(kind: Any, metadata: list[Any], path: Path, vocabulary: Vocabulary) 
         ones = [value for of, limits in inner for value in _values(of, limits, path, vocabulary)]
         return [ones[:1], ones[1:2], ones[:2]]
     patterns = [pattern for one in metadata if (pattern := getattr(one, "pattern", None))]
-    known = [value for value in vocabulary.shipped.get(_general(path), []) if isinstance(value, get_origin(kind) or kind)]
+    known = [
+        value for value in vocabulary.shipped.get(_general(path), []) if isinstance(value, get_origin(kind) or kind)
+    ]
     return known + [text for pattern in patterns for text in TEXTS.get(pattern, []) if kind is str]
 
 
@@ -158,7 +160,6 @@ def _numbers(kind: type, metadata: list[Any]) -> list[Any]:
 
 
 def _is_within(number: float, bounds: dict[str, float]) -> bool:
-    return (
-        bounds.get("ge", number) <= number <= bounds.get("le", number)
-        and bounds.get("gt", number - 1) < number < bounds.get("lt", number + 1)
-    )
+    return bounds.get("ge", number) <= number <= bounds.get("le", number) and bounds.get(
+        "gt", number - 1
+    ) < number < bounds.get("lt", number + 1)

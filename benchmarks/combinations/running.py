@@ -80,7 +80,7 @@ def prepare(work: Path, workers: Workers, made: dict[str, Start]) -> None:
     (work / "prepared").touch()
 
 
-def run(name: str, combination: Recipe, folder: Path, workers: Workers) -> Ended:
+def run(name: str, combination: Recipe, folder: Path, workers: Workers, stages: tuple[str, ...] = STAGES) -> Ended:
     """Lay a project out for a combination, run its stages, and return how it ended."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -95,7 +95,7 @@ def run(name: str, combination: Recipe, folder: Path, workers: Workers) -> Ended
     teacher = getattr_path(combination, "model", "teacher")
     if teacher and not (workers.work / "teachers" / name).exists():
         raise RuntimeError(f"{name}: its teacher is not there; expected its plain recipe to have run")
-    ended = workers.ask(recipe["numerics"], {"folder": str(folder), "stages": STAGES})
+    ended = workers.ask(recipe["numerics"], {"folder": str(folder), "stages": stages})
     return ended | {"outcome": judged(ended, folder)}
 
 

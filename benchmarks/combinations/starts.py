@@ -109,16 +109,17 @@ def start(
     recipe["corpus"]["splits"] |= SPLITS
     recipe["train"] |= {"lr": 0.01}
     needed = [name for name in rows[0] if name not in ("id", "source", *optional)]
-    also: list[list[str]] = [[], ["id"], ["id", "source"], ["source", *optional]]
-    forms = [reader(form, needed + more) for form in formats if form != "text" for more in also]
-    recipe["corpus"]["reader"] = reader("jsonl", needed)
+    forms = [
+        reader(form, [*needed, "id", "source", *more]) for form in formats if form != "text" for more in ((), optional)
+    ]
+    recipe["corpus"] |= {"reader": forms[0], "slices": ["source"]}
     values: Menu = {
         ("corpus", "reader"): forms + ([lines()] if "text" in formats else []),
-        ("corpus", "slices"): [["source"], ["id", "source"]],
+        ("corpus", "slices"): [["source"]],
         ("corpus", "splits", "train"): ["train.*"],
         ("corpus", "splits", "validation"): [0.2, 0.05, "validation.*"],
         ("corpus", "splits", "test"): [0.2, 0.5, "test.*"],
-        ("corpus", "splits", "stratify"): [None, "label", "source"],
+        ("corpus", "splits", "stratify"): [None, *[name for name in needed if name in ("label", "labels")]],
         ("corpus", "splits", "group"): [None, "source", "id"],
         ("corpus", "language"): [None, "en"],
         ("model", "source"): [base(name) for name in (DECODERS if task == "text_generation" else ENCODERS)],
@@ -193,7 +194,9 @@ def text_pairs(texts: list[str]) -> Rows:
 
 
 def several_labels(texts: list[str]) -> Rows:
-    return [{"text": text, "labels": [label for label in ("train", "far", "friend") if label in text]} for text in texts]
+    return [
+        {"text": text, "labels": [label for label in ("train", "far", "friend") if label in text]} for text in texts
+    ]
 
 
 def scored(texts: list[str]) -> Rows:
@@ -303,8 +306,9 @@ def starts() -> dict[str, Start]:
 
 def spans_start() -> Start:
     """Return the start of character spans."""
-    plain = start("token_classification", spans, ("jsonl",), {}, {"corpus.reader": SPAN_READERS})
-    plain.recipe["corpus"]["reader"] = SPAN_READERS[0]
+    given = {"corpus.reader": SPAN_READERS, "corpus.slices": [["text"]], "corpus.splits.group": [None, "text"]}
+    plain = start("token_classification", spans, ("jsonl",), {}, given)
+    plain.recipe["corpus"] |= {"reader": SPAN_READERS[0], "slices": ["text"]}
     return plain._replace(write=write_flat(rows_of(spans), ("spans",)))
 
 

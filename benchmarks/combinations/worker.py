@@ -35,20 +35,21 @@ def main() -> None:
 def run(folder: Path, stages: list[str]) -> dict[str, Any]:
     """Run the check and then the stages in a folder; return how it ended, at which stage, and what was said."""
     os.chdir(folder)
-    started, at = time.perf_counter(), "check"
+    started, at, ends = time.perf_counter(), "check", []
     with (folder / "log").open("w") as log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
         outcome, said = "ran", ""
         try:
             stage.run(params.validate)
             for at in stages:
                 one(at)
+                ends.append(round(time.perf_counter() - started, 1))
         except SystemExit as ended:
             outcome, said = "refused", str(ended.code)
         except BaseException as error:
             traceback.print_exc()
             outcome, said = "traceback", last_line(error)
     seconds = round(time.perf_counter() - started, 2)
-    return {"outcome": outcome, "at": at, "said": said, "seconds": seconds}
+    return {"outcome": outcome, "at": at, "said": said, "seconds": seconds, "ends": ends}
 
 
 def one(name: str) -> None:
