@@ -803,8 +803,8 @@ def check(recipe: Any) -> Iterator[str]:
             )
     if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
         yield (
-            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one of "
-            "the two, the other null"
+            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
+            "of the two, the other null"
         )
     yield from _distillation(recipe)
     yield from _students(recipe)

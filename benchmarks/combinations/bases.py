@@ -26,9 +26,9 @@ OTHER_NAMES: dict[str, dict[str, Any]] = {
 }
 
 
-def write(folder: Path) -> None:
-    """Write all base models, as the Hub has them."""
-    for name in (*ENCODERS, *DECODERS):
+def write(folder: Path, names: tuple[str, ...] = (*ENCODERS, *DECODERS)) -> None:
+    """Write base models, as the Hub has them."""
+    for name in names:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             _write(name, folder / name)
@@ -47,7 +47,7 @@ def _write(name: str, folder: Path) -> None:
 
 
 def byte_pieces(texts: list[str], folder: Path, name: str) -> int:
-    """Save a tokenizer of byte-level pieces, with RoBERTa's tokens or a decoder's; return the size of its vocabulary."""
+    """Save a tokenizer of byte-level pieces, with RoBERTa's tokens or a decoder's; return its size."""
     trained = ByteLevelBPETokenizer(add_prefix_space=name == "roberta")
     tokens = ["<s>", "<pad>", "</s>", "<unk>"]
     trained.train_from_iterator(texts, vocab_size=400, special_tokens=tokens, show_progress=False)

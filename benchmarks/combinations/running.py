@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ OUTPUTS = {
 }
 LINKED = ("dvc.yaml", "stages", "finetrail", ".dvcignore")
 LONGEST_LINE = 2000
+# What nobody can know before: the train stage's line for a loss that is not finite.
+DIVERGED = re.compile(r"^error: train: \w+ is (nan|inf) at update")
 
 Ended = dict[str, Any]
 
@@ -82,28 +85,23 @@ def prepare(work: Path, workers: Workers, made: dict[str, Start]) -> None:
 
 def run(name: str, combination: Recipe, folder: Path, workers: Workers, stages: tuple[str, ...] = STAGES) -> Ended:
     """Lay a project out for a combination, run its stages, and return how it ended."""
+    lay_out(name, combination, folder, workers.work)
+    ended = workers.ask(combination["numerics"], {"folder": str(folder), "stages": stages})
+    return ended | {"outcome": judged(ended, folder)}
+
+
+def lay_out(name: str, combination: Recipe, folder: Path, work: Path) -> None:
+    """Make the project of a combination: its recipe, params.yaml, and links to the code."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for linked in LINKED:
         (folder / linked).symlink_to(ROOT / linked)
     params = combination[PARAMS]
-    recipe = starts.laid_out({key: of for key, of in combination.items() if key != PARAMS}, name, workers.work)
+    recipe = starts.laid_out({key: of for key, of in combination.items() if key != PARAMS}, name, work)
     path = folder / "recipes" / params["task"] / f"{params['recipe']}.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(recipe, indent=1))  # JSON is YAML
     (folder / "params.yaml").write_text(json.dumps(params))
-    teacher = getattr_path(combination, "model", "teacher")
-    if teacher and not (workers.work / "teachers" / name).exists():
-        raise RuntimeError(f"{name}: its teacher is not there; expected its plain recipe to have run")
-    ended = workers.ask(recipe["numerics"], {"folder": str(folder), "stages": stages})
-    return ended | {"outcome": judged(ended, folder)}
-
-
-def getattr_path(value: Any, *path: str) -> Any:
-    """Return the value of a key that may not be there."""
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def judged(ended: Ended, folder: Path) -> str:
@@ -117,9 +115,9 @@ def judged(ended: Ended, folder: Path) -> str:
         return "refused in more than a line"
     if any((folder / output).exists() for output in OUTPUTS.get(at, ())):
         return "left something half-written"
-    if at in BEFORE_TRAINING:
+    if at in BEFORE_TRAINING or (at == "train" and not has_trained(folder)):
         return "refused"
-    return "refused" if at == "train" and not has_trained(folder) else "refused late"
+    return "diverged" if DIVERGED.search(said) else "refused late"
 
 
 def has_trained(folder: Path) -> bool:

@@ -16,10 +16,22 @@ from typing import Any
 
 from finetrail import environment, params, stage
 
+_parsed: dict[str, Any] = {}
+_read_yaml = params.read_yaml
+
+
+def read_yaml_once(path: Path) -> Any:
+    """Read a YAML file as always, but one that is known by its text not again: the stages read the same ones often."""
+    text = path.read_text(encoding="utf-8")
+    if text not in _parsed:
+        _parsed[text] = _read_yaml(path)
+    return _parsed[text]
+
 
 def main() -> None:
     """Answer each job, {"folder": ..., "stages": [...]}, or {"bases": folder}, with what came of it."""
     environment.set_environment(sys.argv[1], None)
+    params.read_yaml = read_yaml_once
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     for line in sys.stdin:
         job = json.loads(line)
