@@ -68,6 +68,7 @@ class Params(Settings):
     )
     threads: int | None = Field(
         ge=1,
+        le=1024,
         description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "
         "numerics they only share the work: no byte depends on them",
     )

@@ -118,12 +118,13 @@ def test_a_combination_runs_or_is_refused_in_one_line_before_training(
 
 @pytest.mark.skipif("CI" not in os.environ, reason="all stages of two combinations take a minute: only where CI is set")
 def test_the_benchmark_runs_combinations_through_all_stages(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.combinations", "run", str(tmp_path), "2", "token_classification"]
+    command = [sys.executable, "-m", "benchmarks.combinations", "run", str(tmp_path), "4", "token_classification"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ended = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]
-    assert [(one["number"], one["outcome"], one["at"]) for one in ended][0] == (0, "ran", "report")
-    assert ended[1]["outcome"] in ("ran", "refused")
+    assert [one["number"] for one in ended] == [1, 2, 3, 4]
+    assert {one["outcome"] for one in ended} <= {"ran", "refused"}
+    assert (ended[3]["outcome"], ended[3]["at"]) == ("ran", "report")
 
 
 @pytest.mark.parametrize(

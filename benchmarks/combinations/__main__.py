@@ -6,8 +6,8 @@ python -m benchmarks.combinations shrink FOLDER NAME NUMBER  the fewest of its c
 python -m benchmarks.combinations keep FOLDER            the table of all that ran, into benchmarks/results
 """
 
+import itertools
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -29,30 +29,25 @@ EXPORTED = 4
 def run(work: Path, count: int, names: list[str], seconds: float = 350) -> None:
     """Run combinations that have not run yet, a line of outcomes.jsonl each, until the time is over."""
     made, ends = starts(), time.monotonic() + seconds
-    names = names or list(made)
     workers = Workers(work, LIMIT)
     done = {(one["start"], one["number"]) for one in outcomes(work)}
-    drawers = {name: Drawer(made[name], SEED) for name in names}
+    drawers = {name: Drawer(made[name], SEED) for name in names or made}
     try:
         running.prepare(work, workers, made)
         with (work / "outcomes.jsonl").open("a") as kept:
-            for number in range(count):
-                for name in names:
-                    drawer = drawers[name]
-                    combination = drawer.plain if number == 0 else drawer.draw()
-                    if (name, number) in done:
-                        continue
-                    if time.monotonic() > ends:
-                        return
-                    stages = running.STAGES if number % EXPORTED == 0 else running.STAGES[:-2]
-                    ended = running.run(name, combination, work / "project", workers, stages)
-                    if number == 0 and ended["outcome"] == "ran":
-                        shutil.copytree(work / "project/data/trained", work / "teachers" / name, dirs_exist_ok=True)
-                    record = {"start": name, "number": number, "seed": SEED} | ended
-                    record |= {"task": drawer.start.task, "engine": combination["train"]["engine"]}
-                    kept.write(json.dumps(record) + "\n")
-                    kept.flush()
-                    print(f"{name} {number}: {line(ended)}", flush=True)
+            for number, (name, drawer) in itertools.product(range(1, count + 1), drawers.items()):
+                combination = drawer.draw()
+                if (name, number) in done:
+                    continue
+                if time.monotonic() > ends:
+                    return
+                stages = running.STAGES if number % EXPORTED == 0 else running.STAGES[:-2]
+                ended = running.run(name, drawer.plain, combination, work / "project", workers, stages)
+                record = {"start": name, "number": number, "seed": SEED} | ended
+                record |= {"task": drawer.start.task, "engine": combination["train"]["engine"]}
+                kept.write(json.dumps(record) + "\n")
+                kept.flush()
+                print(f"{name} {number}: {line(ended)}", flush=True)
     finally:
         workers.stop()
 
@@ -92,7 +87,7 @@ def again(work: Path, name: str, number: int) -> None:
         print(f"  {'.'.join(path)}: {json.dumps(value)[:150]}")
     workers = Workers(work, LIMIT)
     try:
-        print(line(running.run(name, combination, work / "again", workers)))
+        print(line(running.run(name, drawer.plain, combination, work / "again", workers)))
     finally:
         workers.stop()
     print((work / "again/log").read_text()[-3000:])
@@ -104,7 +99,7 @@ def shrink(work: Path, name: str, number: int) -> None:
     workers = Workers(work, LIMIT)
 
     def ends(candidate: Recipe) -> tuple[str, str, str]:
-        ended = running.run(name, candidate, work / "shrunk", workers)
+        ended = running.run(name, drawer.plain, candidate, work / "shrunk", workers)
         return ended["outcome"], ended["at"], ended["said"][:40]
 
     try:

@@ -83,8 +83,24 @@ def prepare(work: Path, workers: Workers, made: dict[str, Start]) -> None:
     (work / "prepared").touch()
 
 
-def run(name: str, combination: Recipe, folder: Path, workers: Workers, stages: tuple[str, ...] = STAGES) -> Ended:
-    """Lay a project out for a combination, run its stages, and return how it ended."""
+def run(
+    name: str,
+    plain: Recipe,
+    combination: Recipe,
+    folder: Path,
+    workers: Workers,
+    stages: tuple[str, ...] = STAGES,
+) -> Ended:
+    """Lay a project out for a combination, run its stages, and return how it ended.
+
+    Of a student, its teacher first, once for a folder: what the plain recipe of its start trains.
+    """
+    teacher = workers.work / "teachers" / name
+    if combination["model"].get("teacher") and not teacher.exists():
+        through_train = STAGES[: STAGES.index("train") + 1]
+        if (ended := run(name, plain, plain, folder, workers, through_train))["outcome"] != "ran":
+            raise RuntimeError(f"{name}: its plain recipe ended so: {ended}")
+        shutil.copytree(folder / "data/trained", teacher)
     lay_out(name, combination, folder, workers.work)
     ended = workers.ask(combination["numerics"], {"folder": str(folder), "stages": stages})
     return ended | {"outcome": judged(ended, folder)}

@@ -549,4 +549,10 @@ CASES += [
         "toy.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus",
         "text_classification",
     ),
+    file(
+        "params: more threads than a system starts",
+        b"task: text_classification\nrecipe: toy\nthreads: 100000\n",
+        "params.yaml",
+        says="threads: should be less than or equal to 1024, got 100000",
+    ),
 ]
