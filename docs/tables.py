@@ -137,8 +137,8 @@ def opens() -> str:
 def settings_combined() -> str:
     """Return what came of the combinations of settings, a row for each start, and how many pairs of values they had."""
     record = json.loads((ROOT / "benchmarks/results/combinations.json").read_text())
-    rows = ["| start | engine | combinations | through export | refused before training | diverged | faults |",
-            "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    rows = ["| corpus | engine | combinations | ran | through export | refused before training | diverged | faults |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for name, engines in record["starts"].items():
         for engine, found in engines.items():
             rows.append(f"| {name} | {engine} | {' | '.join(map(str, found.values()))} |")

@@ -1,9 +1,9 @@
 """Runs drawn combinations of settings, and keeps what came of them: do all run, or are they refused before training?
 
-python -m benchmarks.combinations run FOLDER COUNT       so many of each start, or how many of them the time allows
-python -m benchmarks.combinations again FOLDER NAME NUMBER   one of them, with what it changes
-python -m benchmarks.combinations shrink FOLDER NAME NUMBER  the fewest of its changes that end in the same way
-python -m benchmarks.combinations keep FOLDER            the table of all that ran, into benchmarks/results
+python -m benchmarks.combinations run FOLDER COUNT [START ...]   so many of each start; after 350 s call it again
+python -m benchmarks.combinations again FOLDER START NUMBER      one that ran, with what it changes and its log
+python -m benchmarks.combinations shrink FOLDER START NUMBER     the fewest of its changes that end in the same way
+python -m benchmarks.combinations keep FOLDER ...                the table of all that ran, into benchmarks/results
 """
 
 import itertools
@@ -22,6 +22,7 @@ from benchmarks.combinations.starts import Recipe, starts
 
 LIMIT = 90.0  # seconds of one combination
 SEED = 0
+ENGINES = ("trainer", "accelerate")
 # So many combinations one goes on to export and report, which take longer than all before.
 EXPORTED = 4
 
@@ -44,7 +45,7 @@ def run(work: Path, count: int, names: list[str], seconds: float = 350) -> None:
                 stages = running.STAGES if number % EXPORTED == 0 else running.STAGES[:-2]
                 ended = running.run(name, drawer.plain, combination, work / "project", workers, stages)
                 record = {"start": name, "number": number, "seed": SEED} | ended
-                record |= {"task": drawer.start.task, "engine": combination["train"]["engine"]}
+                record |= {"engine": combination["train"]["engine"], "combination": combination}
                 kept.write(json.dumps(record) + "\n")
                 kept.flush()
                 print(f"{name} {number}: {line(ended)}", flush=True)
@@ -63,13 +64,12 @@ def outcomes(work: Path) -> list[Ended]:
     return [json.loads(one) for one in file.read_text().splitlines()] if file.exists() else []
 
 
-def drawn(name: str, number: int) -> tuple[Drawer, Recipe]:
-    """Return the combination of a number."""
-    drawer = Drawer(starts()[name], SEED)
-    combination = drawer.plain
-    for _ in range(number):
-        combination = drawer.draw()
-    return drawer, combination
+def drawn(work: Path, name: str, number: int) -> tuple[Drawer, Recipe]:
+    """Return a combination that ran, as it was: a changed schema would draw another one."""
+    for one in outcomes(work):
+        if (one["start"], one["number"]) == (name, number):
+            return Drawer(starts()[name], SEED), one["combination"]
+    raise SystemExit(f"error: {work / 'outcomes.jsonl'} has no number {number} of {name}; expected one that ran")
 
 
 def changes(drawer: Drawer, combination: Recipe) -> dict[tuple[str, ...], Any]:
@@ -82,7 +82,7 @@ def changes(drawer: Drawer, combination: Recipe) -> dict[tuple[str, ...], Any]:
 
 def again(work: Path, name: str, number: int) -> None:
     """Run one combination again, and show what it changes and its log."""
-    drawer, combination = drawn(name, number)
+    drawer, combination = drawn(work, name, number)
     for path, value in changes(drawer, combination).items():
         print(f"  {'.'.join(path)}: {json.dumps(value)[:150]}")
     workers = Workers(work, LIMIT)
@@ -95,7 +95,7 @@ def again(work: Path, name: str, number: int) -> None:
 
 def shrink(work: Path, name: str, number: int) -> None:
     """Print the fewest changes with which a combination still ends as it did, found by taking back ever fewer."""
-    drawer, combination = drawn(name, number)
+    drawer, combination = drawn(work, name, number)
     workers = Workers(work, LIMIT)
 
     def ends(candidate: Recipe) -> tuple[str, str, str]:
@@ -137,24 +137,42 @@ def taken_back(drawer: Drawer, combination: Recipe, paths: list[tuple[str, ...]]
     return combination
 
 
-def table(work: Path) -> None:
+def table(folders: list[Path]) -> None:
     """Keep the counts of what ran, by start and engine, and which share of all pairs of values was tried."""
-    found, made = outcomes(work), starts()
+    found = [one for folder in folders for one in outcomes(folder)]
     kinds: dict[str, dict[str, dict[str, int]]] = {}
-    pairs = {}
-    for name in made:
-        for engine in ("trainer", "accelerate"):
-            of = [one for one in found if one["start"] == name and one["engine"] == engine]
-            kinds.setdefault(name, {})[engine] = dict(Counter(one["outcome"] for one in of))
-        drawer = Drawer(made[name], SEED)
-        count = max((one["number"] for one in found if one["start"] == name), default=0)
-        for _ in range(count):
+    tried = pairs = 0
+    accepted: Counter[str] = Counter()
+    for name, start in starts().items():
+        own = [one for one in found if one["start"] == name]
+        kinds[name] = {engine: counts([one for one in own if one["engine"] == engine]) for engine in ENGINES}
+        drawer = Drawer(start, SEED)
+        tried += len(set().union(*(drawer.pairs(one["combination"]) for one in own)))
+        pairs += drawer.all_pairs()
+        for _ in range(len(own)):
             drawer.draw()
-        pairs[name] = {"tried": len(drawer.tried), "of": drawer.all_pairs(), "check": dict(drawer.said)}
-    keep("combinations", {"machine": machine(), "seed": SEED, "outcomes": kinds, "pairs": pairs})
+        accepted.update(drawer.said)
+    whole = counts(found) | {
+        "pairs of values tried": tried,
+        "pairs of values that there are, with those that the check refuses": pairs,
+        "candidates of the draws that the check refused, without a traceback": accepted["refused"],
+        "seed": SEED,
+        "machine": machine(),
+    }
+    keep("combinations", {"starts": kinds, "all": whole})
+
+
+def counts(ended: list[Ended]) -> dict[str, int]:
+    """Return how many combinations there were, and how they ended; a fault is whatever else there is."""
+    of = Counter(one["outcome"] for one in ended)
+    exported = sum(one["outcome"] == "ran" and one["at"] == "report" for one in ended)
+    found = {"combinations": len(ended), "ran": of["ran"], "through export and report": exported}
+    found |= {"refused before training": of["refused"], "diverged": of["diverged"]}
+    return found | {"faults": len(ended) - of["ran"] - of["refused"] - of["diverged"]}
 
 
 def main(command: str, folder: str, *arguments: str) -> None:
+    """Do what the command says, in a folder."""
     work = Path(folder).resolve()
     work.mkdir(parents=True, exist_ok=True)
     if command == "run":
@@ -164,7 +182,7 @@ def main(command: str, folder: str, *arguments: str) -> None:
     elif command == "shrink":
         shrink(work, arguments[0], int(arguments[1]))
     else:
-        table(work)
+        table([work, *(Path(more).resolve() for more in arguments)])
 
 
 if __name__ == "__main__":

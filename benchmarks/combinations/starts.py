@@ -42,7 +42,7 @@ class Start(NamedTuple):
 def rows_of(make: Callable[[list[str]], Rows]) -> Rows:
     """Return rows with an id, and a source that can be a slice or a group."""
     made = make(corpora.sentences(SENTENCES))
-    return [{"id": f"n{number}", "source": f"s{number % 13}"} | row for number, row in enumerate(made)]
+    return [{"id": f"n{number}", "source": f"s{number % 20}"} | row for number, row in enumerate(made)]
 
 
 def write_flat(rows: Rows, formats: tuple[str, ...]) -> Callable[[Path], None]:
@@ -127,8 +127,13 @@ def start(
         # A Ray cluster, or more processes, take longer to start than all stages.
         ("tokenize", "engine"): ["local"],
         ("tokenize", "num_proc"): [1],
+        # Not what needs a GPU, and is refused in a line without one.
+        ("train", "execution"): ["auto", "eager", "compile"],
+        ("train", "precision"): ["auto", "fp32", "bf16"],
+        ("train", "lora", "quantize"): [None],
         ("train", "batching", "mix", "weights"): [{"one": 1.0, "two": 3.0}],
         ("train", "lora", "target_modules"): [None, ["query", "value"]],
+        ("tokenize", "eos_token"): [None, "</s>"],
         ("export", "hub_repo"): [None],
     }
     for key, value in changes.items():
