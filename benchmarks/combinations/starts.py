@@ -136,6 +136,8 @@ def start(
         ("tokenize", "eos_token"): [None, "</s>"],
         ("export", "hub_repo"): [None],
     }
+    if task == "text_generation":
+        recipe["evaluate"]["samples"]["count"] = 2  # each token of a continuation is a pass
     for key, value in changes.items():
         put(recipe, tuple(key.split(".")), value)
     values |= {tuple(key.split(".")): of for key, of in given.items()}
