@@ -802,16 +802,20 @@ def check(recipe: Any) -> Iterator[str]:
                 "numerics is portable, and train.execution: compile compiles for this CPU; "
                 "expected execution auto or eager, or numerics fast"
             )
-    if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
-        yield (
-            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
-            "of the two, the other null"
-        )
     yield from _distillation(recipe)
     yield from _students(recipe)
     for part, corpus in parts_of(recipe.corpus).items():
         yield from _corpus("corpus" if part is None else f"corpus.parts.{part}", corpus)
     yield from _mix(recipe)
+    yield from _push(recipe)
+
+
+def _push(recipe: Any) -> Iterator[str]:
+    if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
+        yield (
+            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
+            "of the two, the other null"
+        )
 
 
 def _corpus(key: str, corpus: Any) -> Iterator[str]:
