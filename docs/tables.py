@@ -134,17 +134,6 @@ def opens() -> str:
     return "\n".join([*rows, "", *(f"- {kind.replace('_', ' ')}: {text}" for kind, text in sorted(failed))]).rstrip()
 
 
-def settings_combined() -> str:
-    """Return what came of the combinations of settings, a row for each start, and how many pairs of values they had."""
-    record = json.loads((ROOT / "benchmarks/results/combinations.json").read_text())
-    rows = ["| corpus | engine | combinations | ran | through export | refused before training | diverged | faults |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for name, engines in record["starts"].items():
-        for engine, found in engines.items():
-            rows.append(f"| {name} | {engine} | {' | '.join(map(str, found.values()))} |")
-    return "\n".join([*rows, "", *(f"- {key}: {shown(value)}" for key, value in record["all"].items())])
-
-
 def accelerator() -> str:
     """Return what was found on each card: the speed of each case, then the other parts in a line each."""
     file = ROOT / "benchmarks/results/accelerator.json"
@@ -303,7 +292,6 @@ def filled(text: str) -> str:
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     makers["benchmark opens"] = opens
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
-    makers["benchmark combinations"] = settings_combined
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:
