@@ -67,13 +67,28 @@ def validate() -> None:
         if (value := getattr(params, key)) is not None:
             changed = getattr(recipe, section).model_copy(update={field: value})
             recipe = recipe.model_copy(update={section: changed})
-    if problems := list(_contradictions(recipe, params.task)):
+    if problems := list(contradictions(recipe, params.task)):
         raise UserError(f"{layout.PARAMS}: {'; '.join(problems)}")
     for name in params.trackers or []:
         if find_spec(name) is None:
             install = f"pip install {TRACKER_PACKAGES[name]}"
             raise UserError(f"{layout.PARAMS}: trackers: {name} is not installed; expected `{install}`, or none")
-    environment.check(recipe.numerics, layout.recipe_file(params.task, params.recipe))
+    path, settings = layout.recipe_file(params.task, params.recipe), tasks.module(params.task, "settings")
+    if lacking := list(settings.lacking(recipe)) if hasattr(settings, "lacking") else []:
+        raise UserError(f"{path}: {'; '.join(lacking)}")
+    environment.check(recipe.numerics, path)
+
+
+def validate_with(target: Any) -> None:
+    """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
+
+    Before training: its own stage would tell only behind it. No output depends on what is read here.
+    """
+    params = load_params()
+    settings = tasks.module(params.task, "settings")
+    recipe = load_recipe(params.task, params.recipe)
+    if problems := list(settings.misfits(recipe, target)) if hasattr(settings, "misfits") else []:
+        raise UserError(f"{layout.recipe_file(params.task, params.recipe)}: {'; '.join(problems)}")
 
 
 def load_params() -> schema.Params:
@@ -92,7 +107,7 @@ def load_recipe(task: str, recipe: str) -> Any:
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
     corpus = mixture(settings) if _is_mixture(path) else schema.sliced(settings.Corpus)
-    return validated(recipe_model(settings, corpus), path, partial(_contradictions, task=task))
+    return validated(recipe_model(settings, corpus), path, partial(contradictions, task=task))
 
 
 def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
@@ -298,7 +313,7 @@ class _ValidSections:
         raise _InvalidSection(name)
 
 
-def _contradictions(recipe: Any, task: str) -> Iterator[str]:
+def contradictions(recipe: Any, task: str) -> Iterator[str]:
     """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
 
     A task checks each part of a mixture as if it were the corpus; what all parts have in common is told once.

@@ -71,6 +71,7 @@ class Params(Settings):
     )
     threads: int | None = Field(
         ge=1,
+        le=1024,
         description="CPU threads of train, evaluate and export; null: as many as the libraries choose. With portable "
         "numerics they only share the work: no byte depends on them",
     )
@@ -817,6 +818,15 @@ def check(recipe: Any) -> Iterator[str]:
     for part, corpus in parts_of(recipe.corpus).items():
         yield from _corpus("corpus" if part is None else f"corpus.parts.{part}", corpus)
     yield from _mix(recipe)
+    yield from _push(recipe)
+
+
+def _push(recipe: Any) -> Iterator[str]:
+    if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
+        yield (
+            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
+            "of the two, the other null"
+        )
 
 
 def _corpus(key: str, corpus: Any) -> Iterator[str]:

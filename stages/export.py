@@ -37,8 +37,6 @@ def main() -> None:
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
     hub_repo, records, target = declared.export.hub_repo, read_records(declared.task), stage.read_json(layout.TARGET)
-    if hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
-        raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
         model, encoded = copy_trained(folder, modeling), splits.load(SPLIT)

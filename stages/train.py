@@ -51,6 +51,7 @@ def main() -> None:
     numerics.use(declared.numerics, declared.threads)
     task, settings = tasks.module(declared.task, "modeling"), declared.train
     target = stage.read_json(layout.TARGET)
+    params.validate_with(target)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     taught = hasattr(settings, "distillation") and task.INPUTS_STAY
     train, validation = load_features("train", taught), load_features("validation")
@@ -193,6 +194,9 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             with stage.output(piece_size) as path:
                 stage.write_json(path, run.piece_size)
             stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
+        except Exception as error:
+            execution.tell_of_compiler(error, prepared.execution)
+            raise
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if hasattr(run.task, "finish"):  # before adapters are kept, for they are kept with the head
         run.task.finish(model)

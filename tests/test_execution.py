@@ -82,3 +82,23 @@ def test_models_that_read_from_the_device_are_not_recorded(config: dict[str, Any
     assert chosen(config={"rope_parameters": {"rope_type": "llama3"}}).execution == "graphs"
     with pytest.raises(UserError, match=r"graphs needs a model that reads no numbers from the device; expected"):
         chosen(config=config, execution="graphs")
+
+
+def failing(file: str) -> AssertionError:
+    """Return an error that was raised in a file of this name."""
+    try:
+        exec(compile("def fail():\n  raise AssertionError('no graph\\nat all')\nfail()", file, "exec"), {})
+    except AssertionError as error:
+        return error
+    raise RuntimeError
+
+
+def test_an_error_of_the_compiler_is_one_line_and_one_of_what_it_compiles_stays() -> None:
+    compiles, eager = Execution("none", "compile"), Execution("none", "eager")
+    own, of_compiler = map(failing, ("/finetrail/tasks/retrieval/modeling.py", "/torch/_dynamo/output_graph.py"))
+    execution.tell_of_compiler(own, compiles)
+    execution.tell_of_compiler(of_compiler, eager)
+    with pytest.raises(
+        UserError, match=r"^train.execution: torch.compile fails .* \(AssertionError: no graph\); expected"
+    ):
+        execution.tell_of_compiler(of_compiler, compiles)

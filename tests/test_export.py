@@ -386,15 +386,6 @@ def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: p
         run()
 
 
-def test_a_model_of_a_limited_run_is_not_pushed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.hub, "push", lambda *_: pytest.fail("pushed"))
-    write_json(layout.TOKENIZED_COUNTS, {"settings": {"max_length": 16, "limit": 8}, "splits": {}})
-    with pytest.raises(
-        UserError, match="export.hub_repo: the model saw only a part of its corpus; expected limit null"
-    ):
-        run(hub_repo="me/tagger")
-
-
 def test_beside_an_accelerator_onnx_is_compared_with_torch_on_the_cpu(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

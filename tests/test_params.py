@@ -604,3 +604,30 @@ def test_a_corpus_without_parts_is_not_mixed(folder: Path) -> None:
     edit(RECIPE, "batching: length", section)
     with pytest.raises(UserError, match=r"train\.batching mixes parts, and corpus has none; expected length or random"):
         params.load_recipe("token_classification", "wnut16")
+
+
+def test_a_model_of_a_part_of_its_corpus_is_not_pushed(folder: Path) -> None:
+    edit(RECIPE, "hub_repo:", "hub_repo: me/tagger")
+    params.validate()
+    edit(Path("params.yaml"), "limit:", "limit: 8")
+    with pytest.raises(
+        UserError, match="params.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see"
+    ):
+        params.validate()
+
+
+def test_an_index_that_is_not_installed_is_told_before_anything_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Path("recipes/retrieval/bring-your-own-pairs.yaml")
+    edit(recipe, "index: exact", "index: faiss")
+    for name in ("task: token_classification", "recipe: wnut16"):
+        edit(
+            Path("params.yaml"),
+            name,
+            {"task": "task: retrieval", "recipe": f"recipe: {recipe.stem}"}[name.split(":")[0]],
+        )
+    params.validate()
+    monkeypatch.setattr("finetrail.tasks.retrieval.settings.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=f"{recipe}: evaluate.index: faiss is not installed; expected `pip install"):
+        params.validate()

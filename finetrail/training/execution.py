@@ -1,6 +1,7 @@
 """Decides how a run's passes are executed: with padding or without, started one by one, recorded or compiled."""
 
 import os
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from finetrail.training import graphs, packing, shards
 UPDATES_WORTH_RECORDING = 2000
 # Rotary embeddings of transformers that read the longest position.
 READ_BY_ROPE = ("dynamic", "longrope")
+# The packages of torch.compile.
+COMPILER = ("_dynamo", "_inductor", "_functorch", "_higher_order_ops", "fx")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,20 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
         yield "gradient_checkpointing false and unfreeze_layers null"
     if getattr(model, "piece_size", None) not in (None, settings.batch_size):
         yield "batches that are encoded as a whole"  # parts that are computed anew read the generator's state
+
+
+def tell_of_compiler(error: BaseException, execution: Execution) -> None:
+    """Raise UserError where torch.compile itself raised an error, and not the code that it compiled.
+
+    Nobody can tell before which layers and settings it takes.
+    """
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
+    if execution.execution == "compile" and any(f"/torch/{part}/" in innermost for part in COMPILER):
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            "train.execution: torch.compile fails with this model and these settings "
+            f"({type(error).__name__}: {reason:.200}); expected auto or eager"
+        ) from None
 
 
 def run_pass(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:

@@ -44,9 +44,10 @@ class Journal:
             self.bar.update(update - self.bar.n)
 
     def report(self, update: int, report: dict[str, float]) -> None:
-        """Put values onto the curves; UserError at a loss that is not finite."""
-        for name in ("loss", "eval_loss"):
-            if not math.isfinite(report.get(name, 0.0)):
+        """Put values onto the curves; UserError at a loss, or a score of validation, that is not finite."""
+        # The norm of an update that fp16 skips is not finite, and harmless.
+        for name in (name for name in report if name == "loss" or name.startswith("eval_")):
+            if not math.isfinite(report[name]):
                 raise UserError(
                     f"train: {name} is {report[name]} at update {update}; expected a finite number: "
                     "try a lower train.lr, a lower train.max_grad_norm, more train.warmup, or precision fp32"

@@ -572,4 +572,17 @@ CASES += [
         b"corpus: " + b"{" * 2000 + b"\n",
         says="recipes/text_classification/toy.yaml: nested more than 50 deep; expected sections of a recipe",
     ),
+    Case(
+        "recipe: a push of a model that sees a part of its corpus",
+        {},
+        {"export.hub_repo": "me/model", "tokenize.limit": 8},
+        "toy.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus",
+        "text_classification",
+    ),
+    file(
+        "params: more threads than a system starts",
+        b"task: text_classification\nrecipe: toy\nthreads: 100000\n",
+        "params.yaml",
+        says="threads: should be less than or equal to 1024, got 100000",
+    ),
 ]

@@ -52,6 +52,12 @@ def test_best_spans_are_the_best_of_all(drawn: list[tuple[int, int]], n_best: in
     assert list(zip(-scores, first, last, strict=True)) == sorted(spans)[:n_best]
 
 
+def test_a_longest_answer_beyond_the_window_takes_no_memory() -> None:
+    logits = np.arange(4.0)
+    found, expected = (scoring.best_spans(logits, logits, 3, longest) for longest in (10**12, 4))
+    assert [values.tolist() for values in found] == [values.tolist() for values in expected]
+
+
 def encoded(
     folder: Path, examples: list[tuple[str, str, list[str] | None]], max_length: int, stride: int
 ) -> tuple[Any, Encoded]:

@@ -142,6 +142,7 @@ def best_spans(
     Of all spans of at most max_length tokens, not only of those between the best starts and the best ends; of equal
     scores the earlier comes first, then the shorter. A logit of -inf stands for a token where no span begins, or ends.
     """
+    max_length = min(max_length, len(end_logits))  # no span is longer, and memory grows with it
     beyond = np.append(end_logits, np.full(max_length, -np.inf, dtype=end_logits.dtype))
     ends = np.lib.stride_tricks.sliding_window_view(beyond, max_length)[: len(start_logits)]  # [start, length - 1]
     scores = (start_logits[:, None] + ends).ravel()

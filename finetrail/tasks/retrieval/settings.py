@@ -1,6 +1,7 @@
 """The recipe's schema for retrieval."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -191,3 +192,9 @@ def check(recipe: Any) -> Iterator[str]:
         )
     if recipe.train.batch_size < 2:
         yield "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"
+
+
+def lacking(recipe: Any) -> Iterator[str]:
+    """Yield what a setting needs that is not installed here."""
+    if recipe.evaluate.index == "faiss" and find_spec("faiss") is None:
+        yield "evaluate.index: faiss is not installed; expected `pip install faiss-cpu`, or exact"

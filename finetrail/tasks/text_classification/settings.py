@@ -251,6 +251,16 @@ def check(recipe: Any) -> Iterator[str]:
         yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"
 
 
+def misfits(recipe: Any, target: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each setting of evaluation that names a label which train lacks."""
+    positive = recipe.evaluate.positive_label
+    if positive is not None and positive not in target["label_names"]:
+        yield (
+            f"evaluate.positive_label: no text of train has the label {positive!r}; expected one of "
+            f"{', '.join(target['label_names'])}"
+        )
+
+
 def _one_head_for_all(recipe: Any) -> Iterator[str]:
     """Yield each setting that heads of their own cannot have."""
     if recipe.train.label_smoothing:
