@@ -1,1 +1,24 @@
 """Fine-tune transformers as a DVC pipeline, from a corpus to an exported model."""
+
+from __future__ import annotations  # so that an old Python comes far enough to be told
+
+import sys
+from types import TracebackType
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell in one line that this Python lacks a package; show any other error, and modules of ours, as Python does."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in ("", "finetrail", "stages"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(
+        f"error: {sys.executable} has no package {package}; expected the Python of the environment, first on the PATH: "
+        "`make run` sets it up, `source .venv/bin/activate` activates it",
+        file=sys.stderr,
+    )
+
+
+# Of `python -m`, before it imports the module: any import of that may be the first that fails.
+if sys.argv[0] == "-m":
+    sys.excepthook = _tell

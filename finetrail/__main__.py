@@ -6,8 +6,6 @@ Each is a module that runs alone too: `python -m finetrail.predict`. No module i
 import runpy
 import sys
 
-from finetrail.errors import without_environment
-
 # Command -> the module that it is, and one line of help.
 COMMANDS = {
     "check": ("finetrail.check", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
@@ -32,10 +30,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: no command {name!r}; expected one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]
     sys.argv = [module, *others]
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except ModuleNotFoundError as error:
-        sys.exit(without_environment(error))
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def help_text() -> str:

@@ -22,6 +22,8 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'"
 )
+# Gradio (6) breaks highlighted texts inside words, and begins a line at each mark.
+STYLE = ".textfield { display: block !important; word-break: normal !important; overflow-wrap: anywhere; }"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
 # Texts by the names of an input's keys -> a value for each view.
@@ -153,6 +155,7 @@ def launch(blocks: Any, port: int | None, wait: bool = True) -> str:
             footer_links=[],
             allowed_paths=[],
             theme=gradio.themes.Default(**FONTS),
+            css=STYLE,
             app_kwargs={"middleware": [Middleware(Policy)], "docs_url": None, "redoc_url": None},
             quiet=True,
             prevent_thread_lock=True,

@@ -509,8 +509,8 @@ class Slices(Settings):
 
     slices: list[Name] = Field(
         min_length=1,
-        description="columns of reader.columns, such as source, or of the format, such as SQuAD's title, that are kept "
-        "with each example: the test split is scored by their values",
+        description="columns of reader.columns, such as source, or of the format, such as SQuAD's title or a comment "
+        "`# genre = news` of CoNLL-U, that are kept with each example: the test split is scored by their values",
     )
 
 
@@ -837,9 +837,20 @@ def _corpus(key: str, corpus: Any) -> Iterator[str]:
         for setting in ("stratify", "group"):
             if (column := getattr(splits, setting)) is not None:
                 yield f"{key}.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+    if corpus.sliced_by and (instead := _without_columns(reader)):
+        yield f"{key}.slices: {instead}"
     columns = getattr(reader, "columns", corpus.sliced_by)  # where a format has its own, download tells
     if missing := [name for name in corpus.sliced_by if name not in columns]:
         yield f"{key}.slices: {missing[0]!r} is not in reader.columns; expected one of {', '.join(columns)}"
+
+
+def _without_columns(reader: Any) -> str | None:
+    """Return why a reader gives no more columns than the task's own; None where it may."""
+    if isinstance(reader, BratReader | SpacyReader):
+        return f"files of {reader.format} have no columns beside text and spans; expected no slices"
+    if isinstance(reader, ConllReader) and reader.comment is None:
+        return "of conll they stand in comments, such as # domain=news; expected reader.comment: '#', or no slices"
+    return None
 
 
 def _mix(recipe: Any) -> Iterator[str]:

@@ -4,12 +4,7 @@ import gc
 import logging
 import sys
 
-from finetrail.errors import without_environment
-
-try:
-    from finetrail import dependencies, environment, params, stage
-except ModuleNotFoundError as error:
-    sys.exit(without_environment(error))
+from finetrail import dependencies, environment, params, stage
 
 
 def begin(stage_name: str) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from finetrail import layout, schema, tasks
 from finetrail.corpus import readers, splits
+from finetrail.corpus.raw import listed, require_text
 from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
@@ -54,13 +55,14 @@ def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in corpus.sliced_by:
         if name not in record.values:
-            there = ", ".join(record.values)
+            there = listed(key for key, value in record.values.items() if isinstance(value, str | int | float))
             raise UserError(f"{record.where}: corpus.slices: no column {name!r}; the columns there are {there}")
         value = record.values[name]
         if isinstance(value, dict | list):
             raise UserError(f"{record.where}: corpus.slices: {name} is {value!r:.60}; expected a single value")
         if isinstance(value, bool):
             value = json.dumps(value)
+        require_text(value, f"{record.where}: corpus.slices: {name}")
         found[f"{layout.SLICE}{name}"] = None if value is None else str(value).strip() or None
     return found
 

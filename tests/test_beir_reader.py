@@ -33,10 +33,24 @@ def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tm
     qrels = "q1\t2\t1\nq2\td3\t2\n\nq1\td1\t3\r\nq1\td3\t0\nq1\td1\t3\n"
     one = {"id": "d1", "title": "One", "text": "first"}
     two, three = ({"id": key, "title": "", "text": text} for key, text in (("2", "second"), ("d3", "third")))
-    assert read(tmp_path, HEADER + qrels) == [
+    found = [
+        (given, where, {key: values[key] for key in ("query", "positives")})
+        for given, where, values in read(tmp_path, HEADER + qrels)
+    ]
+    assert found == [
         ("q1", "qrels/train.tsv:2", {"query": "eins?", "positives": [two | {"relevance": 1}, one | {"relevance": 3}]}),
         ("q2", "qrels/train.tsv:3", {"query": "zwei?", "positives": [three | {"relevance": 2}]}),
     ]
+
+
+def test_what_a_query_has_beside_its_text_are_columns_and_documents_have_none(tmp_path):
+    queries = [{"_id": "q1", "text": "eins?", "year": 1, "metadata": {"year": 2, "topic": "wings"}}]
+    documents = [{"_id": "d1", "text": "first", "topic": "flow"}]
+    (record,) = read(tmp_path, HEADER + "q1\td1\t1\n", documents, queries)
+    assert (record.values["year"], record.values["topic"]) == (1, "wings")
+    assert record.values["positives"] == [{"id": "d1", "title": "", "text": "first", "relevance": 1}]
+    (record,) = read(tmp_path, documents=documents, name="corpus.jsonl")
+    assert record.values == {"title": "", "text": "first"}
 
 
 def test_the_file_of_documents_gives_each_document(tmp_path):
@@ -49,7 +63,7 @@ def test_the_file_of_documents_gives_each_document(tmp_path):
 
 def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
     (record,) = read(tmp_path, HEADER + "q1\td1\t0\nq1\td3\t-1\n")
-    assert record.values == {"query": "eins?", "positives": []}
+    assert (record.values["query"], record.values["positives"]) == ("eins?", [])
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_an_unknown_command_is_told() -> None:
     )
 
 
-@pytest.mark.parametrize("module", [("finetrail", "check"), ("stages.train",), ("stages.download_corpus",)])
+@pytest.mark.parametrize(
+    "module", [("finetrail", "check"), ("finetrail.compare",), ("finetrail.exporting",), ("stages.train",)]
+)
 def test_a_python_without_the_packages_is_told_in_one_line(module: tuple[str, ...]) -> None:
     done = python("-S", "-m", *module)
     assert done.returncode == 1 and done.stderr.count("\n") == 1

@@ -180,6 +180,8 @@ def test_each_slice_is_compared_and_p_values_are_corrected_for_all_of_them(
     text = told("before", "after")
     assert "| length in words: 2 | 10 | 1.0000 | 0.0000 | -1.0000 | -1.0000 to -1.0000 |" in text
     assert next(line for line in text.splitlines() if "in words: 2 |" in line).endswith("| worse |")
+    same = sum(part["low"] == part["high"] == part["difference"] == 0 for part in slices.values())
+    assert "in words: 4 |" not in text and f"\n{same} more slices do not differ." in text
     told("before", "after", "--page", "page.html")
     assert (project.root / "page.html").read_text(encoding="utf-8").count("length in words") == 4
 
@@ -196,7 +198,9 @@ def test_the_workspace_is_a_run_too(project: Project, told: Callable[..., str]) 
     project.run("kept", wrong_at(1))
     project.run("now", wrong_at(1))
     assert "workspace against kept: +0.0000 accuracy" in told("kept", "workspace")
-    assert "the same at every example" in told("kept", "workspace")
+    text = told("kept", "workspace")
+    assert "the same at every example" in text and re.search(r"(?m)^None of \d+ slices differs\.$", text)
+    assert re.search(r"(?m)^\| accuracy \|.* \|  \|$", text)  # what such a test shows is not known
 
 
 def test_several_revisions_are_the_seeds_of_one_system(project: Project, told: Callable[..., str]) -> None:

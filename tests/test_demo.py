@@ -15,21 +15,32 @@ from finetrail.errors import UserError
 from finetrail.tasks import views
 
 TEXT = {"text": "Ada met 민수"}
+ENTITY = {"type": "PER", "start": 0, "end": 3, "confidence": 0.5}
 CLASSES = {"texts": ["text", "text_pair"], "label_names": ["a", "b"]}
 SHOWN: list[tuple[str, Any, dict[str, str], dict[str, Any], list[Any]]] = [
     (
         "token_classification",
         None,
         TEXT,
-        TEXT | {"entities": [{"type": "PER", "start": 0, "end": 3}, {"type": "PER", "start": 8, "end": 10}]},
-        [[("Ada", "PER"), (" met ", None), ("민수", "PER")]],
+        TEXT | {"entities": [ENTITY, ENTITY | {"start": 8, "end": 10, "confidence": 0.25}]},
+        [[("Ada", "PER"), (" met ", None), ("민수", "PER")], [["Ada", "PER", 0.5], ["민수", "PER", 0.25]]],
     ),
     (
         "token_classification",
         None,
         TEXT,
-        TEXT | {"starts": [0, 4, 8], "ends": [3, 7, 10], "labels": ["N", "V", "N"]},
-        [[("Ada", "N"), (" ", None), ("met", "V"), (" ", None), ("민수", "N")]],
+        TEXT | {"entities": []},
+        [[("Ada met 민수", None)], [["(nothing found)", "", ""]]],
+    ),
+    (
+        "token_classification",
+        None,
+        TEXT,
+        TEXT | {"starts": [0, 4, 8], "ends": [3, 7, 10], "labels": ["N", "V", "N"], "confidences": [1.0, 0.5, 0.25]},
+        [
+            [("Ada", "N"), (" ", None), ("met", "V"), (" ", None), ("민수", "N")],
+            [["Ada", "N", 1.0], ["met", "V", 0.5], ["민수", "N", 0.25]],
+        ],
     ),
     (
         "text_classification",
@@ -149,13 +160,13 @@ def test_a_problem_is_shown_and_nothing_else() -> None:
     def show(text: str) -> list[Any]:
         if not text:
             raise UserError("input '0': nothing")
-        return [[(text, "X")]]
+        return [[(text, "X")], [[text, "X", 1.0]]]
 
     settings = inference.Exported("token_classification", None, None, None)
     blocks = demo.page(settings, tasks.module("token_classification", "demo"), show, [["a"]], "a model")
     answer = next(function.fn for function in blocks.fns.values() if function.fn.__name__ == "answer")
-    assert answer("a") == [[("a", "X")], {"value": "", "visible": False, "__type__": "update"}]
-    assert answer("") == [None, {"value": "input '0': nothing", "visible": True, "__type__": "update"}]
+    assert answer("a") == [[("a", "X")], [["a", "X", 1.0]], {"value": "", "visible": False, "__type__": "update"}]
+    assert answer("") == [None, None, {"value": "input '0': nothing", "visible": True, "__type__": "update"}]
     assert not blocks.analytics_enabled
     del blocks, answer
     gc.collect()  # of event loops that Gradio leaves open, whose warnings are ignored here

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
+from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import Mixture, sliced
 from finetrail.stage import read_json
@@ -286,10 +287,12 @@ def test_what_is_no_single_value_is_refused(download):
     changes, files = with_columns('"web"', '["a"]')
     with pytest.raises(UserError, match=r"^train:2: corpus.slices: source is \['a'\]; expected a single value$"):
         download(files, **changes)
-    with pytest.raises(
-        UserError, match=r"^train:1: corpus.slices: no column 'date'; the columns there are tokens, labels$"
-    ):
-        download(TOY, slices=["date"])
+    commented = section()["reader"] | {"comment": "#"}
+    with pytest.raises(UserError, match=r"^train:1: corpus.slices: no column 'date'; the columns there are 'domain'$"):
+        download({name: f"# domain=web\n{text}" for name, text in TOY.items()}, reader=commented, slices=["date"])
+    half = readers.Record("0", "train:1", {"source": "\ud83d"})
+    with pytest.raises(UserError, match=r"^train:1: corpus.slices: source: a lone surrogate such as"):
+        download_corpus.slices(half, SimpleNamespace(sliced_by=["source"]))
 
 
 def test_each_table_of_a_split_has_the_slices_of_all_parts():

@@ -54,6 +54,10 @@ def read(root, reader, **files):
     return list(readers.read(root, [root / name for name in files], reader))
 
 
+def about(record):
+    return {key: value for key, value in record.values.items() if key not in ("tokens", "labels")}
+
+
 def sentences(records):
     return [(record.values["tokens"], record.values["labels"]) for record in records]
 
@@ -109,6 +113,12 @@ def test_comments_stand_before_the_first_token_of_a_sentence(tmp_path):
         ([], []),
         (["Rome"], ["B-LOC"]),
     ]
+
+
+def test_what_comments_say_are_columns_of_their_sentence(tmp_path):
+    content = "# id 7f2\tdomain=en\nThe O\n\n# genre = news = old\n# a remark\n#=\nRome B-LOC\n\nEU B-ORG\n"
+    records = read(tmp_path, conll(comment="#"), a=content)
+    assert [about(record) for record in records] == [{"domain": "en"}, {"genre": "news = old"}, {}]
 
 
 def test_a_lone_tab_parts_sentences_as_in_wnut(tmp_path):
@@ -272,6 +282,17 @@ def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, labe
     records = read(tmp_path, conllu(label), a=CONLLU)
     assert sentences(records) == [(["vamos", "nos", "a", "el", "mar"], first), (["10 000", "sí"], second)]
     assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("a:13", "a:13")]
+
+
+def test_what_stands_before_a_document_of_conllu_is_said_of_all_its_sentences(tmp_path):
+    word = "1\tw\t_\tX" + "\t_" * 6 + "\n\n"
+    first = "# newdoc id = d1\n# meta::genre = news\n# year = 1999\n# sent_id = a\n# text = w\n" + word
+    content = first + "# sent_id = b\n# newpar\n# year = 2000\n" + word + "# newdoc\n# sent_id = c\n" + word
+    assert [about(record) for record in read(tmp_path, conllu(), a=content)] == [
+        {"newdoc": "d1", "genre": "news", "year": "1999"},
+        {"newdoc": "d1", "genre": "news", "year": "2000", "newpar": ""},
+        {"newdoc": ""},
+    ]
 
 
 def test_conllu_without_any_sent_id_has_running_numbers(tmp_path):

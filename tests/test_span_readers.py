@@ -113,6 +113,20 @@ def test_plain_spans_have_an_id_or_a_running_number(tmp_path):
     assert [(record.id, spans(record)) for record in read(tmp_path, PLAIN, "a.jsonl")] == [("x", [PER]), ("1", [])]
 
 
+def test_what_tools_know_of_a_text_are_columns_beside_it(tmp_path):
+    known = {"source": "web", "text": TEXT, "meta": {"source": "other", "page": 3}}
+    for reader, more in (
+        (DOCCANO, {"label": []}),
+        (PRODIGY, {"spans": []}),
+        (PRODIGY, {"answer": "reject"}),
+        (PLAIN, {"spans": []}),
+    ):
+        values = one(tmp_path, reader, jsonl(known | more)).values
+        assert (values["source"], values["page"], values["text"]) == ("web", 3, TEXT)
+    for given in ([task(annotation(PERSON))], [task()], [{"id": 1, "text": TEXT, "page": 3, "annotation_id": None}]):
+        assert one(tmp_path, studio(), given, "a.json").values["page"] == 3
+
+
 # --- Label Studio -------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,8 @@
 
 python -m benchmarks.opens FOLDER [--only TOOL ...]    (FOLDER keeps the small models, and the tools' own releases)
 
-The tools come from the package indexes of Python (with pip) and of Node.js (npm), which must be there; a tool that
-cannot be had is told so in its column. torch and what else they need are this environment's.
+The tools come from the package indexes of Python (with pip) and of Node.js (npm); Node.js and Chromium must be there. A
+tool that cannot be had is told so in its column. torch and what else they need are this environment's.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import keep
+from benchmarks import RESULTS, keep
 from benchmarks.opens import cases
 
 HERE = Path(__file__).parent
@@ -48,6 +48,10 @@ def node(dtype: str) -> Callable[[Path, Path], list[str]]:
     return lambda folder, output: ["node", str(HERE / "in_node.mjs"), str(folder / module), dtype, str(output)]
 
 
+def browser(folder: Path, output: Path) -> list[str]:
+    return [sys.executable, str(HERE / "in_browser.py"), str(folder.parent), str(output)]
+
+
 INT8 = Path(cases.ONNX_FILES["onnx_int8"]).name
 TOOLS = {
     REFERENCE: Tool(f"transformers {version('transformers')}", python("transformers")),
@@ -55,8 +59,9 @@ TOOLS = {
     "optimum": Tool("optimum-onnx 0.1.0", python("optimum"), old=True),
     "optimum int8": Tool("optimum-onnx 0.1.0, int8", python("optimum", INT8), old=True, close=CLOSE_INT8),
     "transformers.js": Tool("transformers.js 4.3.2", node("fp32")),
-    # What a browser takes unless it is told otherwise.
     "transformers.js int8": Tool("transformers.js 4.3.2, q8", node("q8"), close=CLOSE_INT8),
+    # It takes int8 there, unless it is told otherwise.
+    "browser": Tool("transformers.js 4.3.2, in Chromium", browser, close=CLOSE_INT8),
     "sentence-transformers": Tool(
         f"sentence-transformers {version('sentence-transformers')}", python("sentence_transformers"),
         cases=("retrieval",),
@@ -75,12 +80,14 @@ def main() -> None:
     asked = [{"name": name, "task": case.task, "folder": str(made[name]), "inputs": case.inputs}
              for name, case in cases.CASES.items()]  # fmt: skip
     expected = answers(TOOLS[REFERENCE], asked, tools)
-    found = {}
+    kept = RESULTS / "opens.json"
+    found = json.loads(kept.read_text())["cells"] if options.only and kept.exists() else {}
     for name, tool in TOOLS.items():
         if not options.only or name in options.only:
             given = expected if name == REFERENCE else answers(tool, asked, tools)
             found[name] = {case: judged(given[case], expected[case], tool) for case in tool.cases}
-    keep("opens", {"tools": {name: tool.label for name, tool in TOOLS.items()}, "cells": found})
+    cells = {name: found[name] for name in TOOLS if name in found}
+    keep("opens", {"tools": {name: tool.label for name, tool in TOOLS.items()}, "cells": cells})
 
 
 def fetched(folder: Path) -> Path:

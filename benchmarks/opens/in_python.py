@@ -92,7 +92,7 @@ def main():
             words, numbers = answer(case["task"], case["folder"], case["inputs"])
             found[case["name"]] = {"words": words, "numbers": numbers}
         except Exception as error:
-            found[case["name"]] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            found[case["name"]] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
     Path(OUTPUT).write_text(json.dumps(found))
 
 

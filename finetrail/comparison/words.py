@@ -31,22 +31,30 @@ def table(found: Compared, p_values: Corrected) -> str:
     ]
     for name, one in headline_first(found).items():
         scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
-        rows.append(f"| {name} | {scores} | {p_words(p_values.get(name, one.p))} | {one.detectable:.4f} |")
+        rows.append(f"| {name} | {scores} | {p_words(p_values.get(name, one.p))} | {detectable(one)} |")
     return "\n".join(rows)
 
 
 def slices(found: Compared, p_values: list[float], settings: Settings) -> str:
-    """Return the headline in each slice as a Markdown table, with what differs by more than chance."""
+    """Return the headline in each slice as a Markdown table, with what differs by more than chance.
+
+    Slices in which no example differs are counted.
+    """
+    same = sum(is_same(part.score) for part in found.slices)
+    if same == len(found.slices):
+        return f"None of {same} slices differs."
     rows = [
         f"| slice | examples | {found.first} | {found.second} | difference | interval | p | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for part, p in zip(found.slices, p_values, strict=True):
+        if is_same(part.score):
+            continue
         one, name = part.score, f"{part.slicing}: {excerpt(part.slice).replace('|', '/')}"
         scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
         kind = "" if is_noise(p, settings) else "better" if is_better(found.headline, one) else "worse"
         rows.append(f"| {name} | {part.examples:,} | {scores} | {p_words(p)} | {kind} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, *([f"\n{same} more slices do not differ."] if same else [])])
 
 
 def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
@@ -58,7 +66,7 @@ def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
         f"{found.second} against {found.first}: {one.difference:+.4f} {found.headline} "
         f"[{one.low:+.4f}, {one.high:+.4f}], p {p_words(p)}, {found.examples:,} examples{seeds}: "
     )
-    if one.low == one.high == 0:
+    if is_same(one):
         return f"{told}the same at every example."
     if is_noise(p, settings):
         return f"{told}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
@@ -87,6 +95,16 @@ def examples(found: Compared, most: int) -> str:
 def headline_first(found: Compared) -> dict[str, Difference]:
     """Return the scores by metric, with the headline before the others."""
     return {found.headline: found.scores[found.headline]} | found.scores
+
+
+def is_same(one: Difference) -> bool:
+    """Whether no example gives another score."""
+    return one.low == one.high == one.difference == 0
+
+
+def detectable(one: Difference) -> str:
+    """Return the difference that such a test shows; it follows from what differs, so that it may not be known."""
+    return "" if is_same(one) else f"{one.detectable:.4f}"
 
 
 def is_noise(p: float, settings: Settings) -> bool:

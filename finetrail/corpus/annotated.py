@@ -1,7 +1,8 @@
 """Turns what annotation tools write as JSON into raw records of texts with spans: doccano, Prodigy, Label Studio.
 
 A record's values are the text, its spans, what else of it is left out (how often), the spans that the reader mended or
-dropped (misfits), and why the whole example is left out (skipped, or None).
+dropped (misfits), and why the whole example is left out (skipped, or None). What else is said of the example stands
+beside them.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetrail.corpus.labels import shown
-from finetrail.corpus.raw import Raw, as_id, document, listed, objects, require_text
+from finetrail.corpus.raw import Raw, as_id, document, listed, objects, require_text, with_more
 from finetrail.corpus.spans import Misfit, Span
 from finetrail.errors import UserError
 from finetrail.schema import DoccanoReader, LabelStudioReader, ProdigyReader, SpansReader
@@ -30,10 +31,12 @@ def annotated(
     left_out: Mapping[str, int],
     skipped: str | None = None,
     misfits: list[Misfit] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the values of a record."""
+    """Return the values of a record; `about` has columns that the task does not take, such as a source."""
     kept = {what: count for what, count in left_out.items() if count}
-    return {"text": text, "spans": spans, "left_out": kept, "skipped": skipped, "misfits": misfits or []}
+    own = {"text": text, "spans": spans, "left_out": kept, "skipped": skipped, "misfits": misfits or []}
+    return {**(about or {}), **own}
 
 
 # --- JSON Lines ---------------------------------------------------------------------------------------------------
@@ -43,7 +46,7 @@ def plain_spans(path: Path, name: str, reader: SpansReader) -> Iterator[Raw]:
     """Yield objects of text, spans and perhaps id."""
     for where, example in objects(path, name, reader.encoding):
         spans = [_span(*item) for item in _items(example, "spans", where)]
-        yield _id(example, where), where, annotated(_text(example, "text", where), spans, {})
+        yield _id(example, where), where, annotated(_text(example, "text", where), spans, {}, about=_about(example))
 
 
 def doccano(path: Path, name: str, reader: DoccanoReader) -> Iterator[Raw]:
@@ -59,7 +62,8 @@ def doccano(path: Path, name: str, reader: DoccanoReader) -> Iterator[Raw]:
         spans = [_doccano_span(place, value) for place, value in _items(example, key, where)]
         left_out = {RELATIONS: _length(example, "relations"), DOCUMENT_LABELS: _length(example, "cats")}
         left_out["comments"] = _length(example, "Comments") + _length(example, "comments")
-        yield _id(example, where), where, annotated(_text(example, "text", where), spans, left_out)
+        text = _text(example, "text", where)
+        yield _id(example, where), where, annotated(text, spans, left_out, about=_about(example))
 
 
 def _doccano_span(where: str, value: Any) -> Span:
@@ -75,7 +79,7 @@ def prodigy(path: Path, name: str, reader: ProdigyReader) -> Iterator[Raw]:
     for where, example in objects(path, name, reader.encoding):
         text, answer = _text(example, "text", where), example.get("answer", "accept")
         if answer != "accept":
-            yield None, where, annotated(text, [], {}, skipped=f"answered {shown(str(answer)):.20}")
+            yield None, where, annotated(text, [], {}, f"answered {shown(str(answer)):.20}", about=_about(example))
             continue
         given = _items(example, "spans", where) if "spans" in example else []
         labelled = [(place, value) for place, value in given if not isinstance(value, dict) or "label" in value]
@@ -84,7 +88,8 @@ def prodigy(path: Path, name: str, reader: ProdigyReader) -> Iterator[Raw]:
             RELATIONS: _length(example, "relations"),
             DOCUMENT_LABELS: _length(example, "accept") + ("label" in example),
         }
-        yield None, where, annotated(text, [_span(*item) for item in labelled], left_out)
+        spans = [_span(*item) for item in labelled]
+        yield None, where, annotated(text, spans, left_out, about=_about(example))
 
 
 # --- Label Studio -------------------------------------------------------------------------------------------------
@@ -115,10 +120,10 @@ def label_studio(path: Path, name: str, reader: LabelStudioReader) -> Iterator[R
         text = _text(task.data, reader.text, task.where, "; reader.text names the one that holds the text")
         chosen, left_out = _chosen(task, reader)
         if chosen is None:
-            yield task.id, task.where, annotated(text, [], left_out, skipped=f"without {reader.take}")
+            yield task.id, task.where, annotated(text, [], left_out, f"without {reader.take}", about=task.data)
             continue
         spans = _results(chosen, task.where, left_out)
-        yield task.id, task.where, annotated(text, spans, left_out)
+        yield task.id, task.where, annotated(text, spans, left_out, about=task.data)
 
 
 def _tasks(items: list[dict[str, Any]], name: str, reader: LabelStudioReader) -> Iterator[Task]:
@@ -191,6 +196,11 @@ def _results(annotation: dict[str, Any], where: str, left_out: Counter[str]) -> 
 
 def _id(example: dict[str, Any], where: str) -> str | None:
     return as_id(example["id"], where) if "id" in example else None
+
+
+def _about(example: dict[str, Any]) -> dict[str, Any]:
+    """Return an object's keys, and those of its `meta`, where Prodigy and doccano keep what was uploaded."""
+    return with_more(example, "meta")
 
 
 def _text(example: dict[str, Any], key: str, where: str, hint: str = "") -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from finetrail.corpus.raw import Raw, as_id, lines, listed, objects, require_text
+from finetrail.corpus.raw import Raw, as_id, lines, listed, objects, require_text, with_more
 from finetrail.errors import UserError
 from finetrail.schema import BeirReader
 
@@ -20,8 +20,8 @@ class Judged(NamedTuple):
 
 
 def beir(path: Path, name: str, reader: BeirReader) -> Iterator[Raw]:
-    """Yield each query of a qrels file (query, positives), in order of first appearance; of `reader.documents`, each
-    document (title, text).
+    """Yield each query of a qrels file (query, positives, and what else is said of the query), in order of first
+    appearance; of `reader.documents`, each document (title, text).
 
     Only documents that the qrels name are kept in memory.
     """
@@ -43,7 +43,7 @@ def beir(path: Path, name: str, reader: BeirReader) -> Iterator[Raw]:
             for document, grade in relevance.items()
             if grade > 0
         ]
-        yield query, where, {"query": queries[query]["text"], "positives": positives}
+        yield query, where, queries[query] | {"query": queries[query]["text"], "positives": positives}
 
 
 def _judged(path: Path, name: str) -> dict[str, Judged]:
@@ -75,13 +75,13 @@ def _grade(score: str) -> int | None:
     return int(score) if GRADE.fullmatch(score) else None
 
 
-def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[str, str]]:
-    """Return title and text of these ids, as far as the file has them."""
+def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
+    """Return title and text of these ids, as far as the file has them; of queries also what else is said of them."""
     path = root / name
     if not path.is_file():
         raise UserError(f"reader.{key}: the source has no file {name!r}; expected JSON lines of {key}")
-    found: dict[str, dict[str, str]] = {}
-    for given, where, values in _texts(path, name):
+    found: dict[str, dict[str, Any]] = {}
+    for given, where, values in _texts(path, name, with_others=key == "queries"):
         if given in found:
             raise UserError(f"{where}: the id {given!r} stands here a second time; expected an id once")
         if given in ids:
@@ -89,7 +89,8 @@ def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[st
     return found
 
 
-def _texts(path: Path, name: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+def _texts(path: Path, name: str, with_others: bool = False) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (id, place, values): title and text, perhaps with the object's other keys and those of its metadata."""
     for where, example in objects(path, name, None):
         for key in ("_id", "text"):
             if key not in example:
@@ -99,6 +100,8 @@ def _texts(path: Path, name: str) -> Iterator[tuple[str, str, dict[str, str]]]:
         for key, value in values.items():
             if not isinstance(value, str):
                 raise UserError(f"{where}: {key} is {value!r:.60}; expected a string")
+        if with_others:
+            values = with_more(example, "metadata") | values
         require_text(values, where)
         yield as_id(example["_id"], where), where, values
 

@@ -148,6 +148,12 @@ def require_text(values: Any, where: str) -> None:
         raise UserError(f"{where}: a lone surrogate such as \\ud83d; expected text that UTF-8 can hold") from None
 
 
+def with_more(example: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return an object's values beside those of the object that one key may hold: what tools know of an example."""
+    inside = example.get(key)
+    return (inside if isinstance(inside, dict) else {}) | example
+
+
 def as_id(given: Any, where: str) -> str:
     """Return an id as a string; UserError where it is neither a string nor a whole number."""
     if not isinstance(given, str | int) or isinstance(given, bool):

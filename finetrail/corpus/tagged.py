@@ -14,6 +14,9 @@ WHITESPACE_RUN = re.compile(f"[{WHITESPACE}]+")
 DOCUMENT_START = "-DOCSTART-"
 CONLLU_COLUMNS = {"form": 1, "upos": 3, "xpos": 4, "deprel": 7}
 CONLLU_WIDTH = 10
+# Comments of CoNLL-U that begin a document or a paragraph, and those that every sentence has for itself.
+BEGINNINGS = ("newdoc", "newpar")
+OF_SENTENCE = ("sent_id", "text")
 WORD_ID = re.compile("[1-9][0-9]*")
 # 1-2 is a range of words written as one, 8.1 an empty node: neither is a word of the tree.
 OTHER_ID = re.compile("[1-9][0-9]*-[1-9][0-9]*|[0-9]+[.][1-9][0-9]*")
@@ -22,15 +25,18 @@ OTHER_ID = re.compile("[1-9][0-9]*-[1-9][0-9]*|[0-9]+[.][1-9][0-9]*")
 def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
     """Yield a block of lines as a sentence, with the columns that the recipe names; comments stand before its tokens.
 
-    A block of comments alone is a sentence without tokens, so that it is counted: they may have been tokens. UserError
-    where a line has another number of columns than the first one: a blank in a token would cut it off.
+    What comments say as NAME=VALUE are columns too. A block of comments alone is a sentence without tokens, so that it
+    is counted: they may have been tokens. UserError where a line has another number of columns than the first one: a
+    blank in a token would cut it off.
     """
     expected = None
     for block in blocks(lines(path, name, reader.encoding), _parts_sentences):
         tokens: list[str] = []
         labels: list[str] = []
+        about: dict[str, str] = {}
         for number, line in block:
             if reader.comment is not None and not tokens and line.startswith(reader.comment):
+                about |= _said(line.removeprefix(reader.comment))
                 continue
             columns = _columns(line, f"{name}:{number}", reader)
             expected = expected or len(columns)
@@ -43,7 +49,7 @@ def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
             tokens.append(columns[reader.token_column])
             # A blank behind a label would be another label; tokens may begin or end with one, if a tab separates.
             labels.append(columns[reader.label_column].strip(WHITESPACE))
-        yield None, f"{name}:{block[0][0]}", {"tokens": tokens, "labels": labels}
+        yield None, f"{name}:{block[0][0]}", about | {"tokens": tokens, "labels": labels}
 
 
 def _refuse_conllu(columns: list[str], where: str) -> None:
@@ -72,14 +78,18 @@ def _columns(line: str, where: str, reader: ConllReader) -> list[str]:
 def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
     """Yield the words of each sentence, whose id is its sent_id; of one without words too, so that it is counted.
 
-    In a file that has such ids, a sentence without one has its file and line: a number could be another's id.
+    In a file that has such ids, a sentence without one has its file and line: a number could be another's id. What
+    comments say as NAME = VALUE are columns too; those before the first sentence of a document are of all of it.
     """
+    of_document: dict[str, str] = {}
     has_ids = any(_sentence_id(line) is not None for _, line in lines(path, name, reader.encoding))
     for block in blocks(lines(path, name, reader.encoding), _parts_sentences):
         where = f"{name}:{block[0][0]}"
         sentence_id, tokens, labels = where if has_ids else None, [], []
+        about: dict[str, str] = {}
         for number, line in block:
             if line.startswith("#"):
+                about |= _said(line.removeprefix("#"))
                 own = _sentence_id(line)
                 sentence_id = sentence_id if own is None else own
                 continue
@@ -94,7 +104,22 @@ def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
                     f"{name}:{number}: the id is {columns[0]!r:.60}; expected a word's as 1, a range's as 1-2 or an "
                     "empty node's as 1.1"
                 )
-        yield sentence_id, where, {"tokens": tokens, "labels": labels}
+        about = {key: value for key, value in about.items() if key not in OF_SENTENCE}
+        of_document = about if BEGINNINGS[0] in about else of_document
+        yield sentence_id, where, of_document | about | {"tokens": tokens, "labels": labels}
+
+
+def _said(comment: str) -> dict[str, str]:
+    """Return what a comment says as NAME = VALUE; nothing where it says something else.
+
+    The name is the word before the sign: `genre = news`, GUM's `meta::genre = news`, MultiCoNER's `id 7f2 domain=en`.
+    Of `newdoc id = a`, it is newdoc.
+    """
+    before, sign, value = comment.partition("=")
+    words = before.split()
+    if words and words[0] in BEGINNINGS:
+        return {words[0]: value.strip()}
+    return {words[-1].rpartition("::")[2]: value.strip()} if sign and words else {}
 
 
 def _sentence_id(line: str) -> str | None:

@@ -816,4 +816,33 @@ CASES = [
         says="'no\\nerror: x'",
         ends_well=True,
     ),
+    Case(
+        "slices: of conll without comments",
+        *of("a.conll", SENTENCES, CONLL, **{"corpus.slices": ["domain"]}),
+        task=TAGGING,
+        says="corpus.slices: of conll they stand in comments, such as # domain=news; expected reader.comment: '#', or no slices",
+    ),
+    Case(
+        "slices: of brat",
+        *of("a.txt", b"Ada", BRAT, **{"corpus.slices": ["domain"]}),
+        task=TAGGING,
+        says="corpus.slices: files of brat have no columns beside text and spans; expected no slices",
+    ),
+    Case(
+        "slices: a sentence that does not say it",
+        *of("a.conll", b"# domain=news\n" + SENTENCES, CONLL | {"comment": "#"}, **{"corpus.slices": ["domain"]}),
+        task=TAGGING,
+        says="a.conll:5: corpus.slices: no column 'domain'; the columns there are none",
+    ),
+    Case(
+        "slices: a list",
+        *of(
+            "a.jsonl",
+            lines(*({**one, "meta": {"page": [1]}} for one in TWENTY_SPANS)),
+            SPANS,
+            **{"corpus.slices": ["page"]},
+        ),
+        task=TAGGING,
+        says="a.jsonl:1: corpus.slices: page is [1]; expected a single value",
+    ),
 ]

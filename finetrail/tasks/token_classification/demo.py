@@ -18,12 +18,15 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
 
 def views(target: Any) -> list[View]:
     """Return what is shown of an answer."""
-    return [View("Found in the text", "highlighted")]
+    return [View("Found in the text", "highlighted"), View("One by one", "table", ("text", "label", "confidence"))]
 
 
 def shown(given: dict[str, str], answer: dict[str, Any], target: Any) -> list[Any]:
     """Return a value for each view."""
     if "entities" in answer:
-        return [highlighted(answer["text"], [(one["start"], one["end"], one["type"]) for one in answer["entities"]])]
-    words = zip(answer["starts"], answer["ends"], answer["labels"], strict=True)
-    return [highlighted(answer["text"], list(words))]
+        found = [tuple(one[key] for key in ("start", "end", "type", "confidence")) for one in answer["entities"]]
+    else:
+        found = list(zip(*(answer[key] for key in ("starts", "ends", "labels", "confidences")), strict=True))
+    text = answer["text"]
+    rows = [[text[start:end], label, round(confidence, 4)] for start, end, label, confidence in found]
+    return [highlighted(text, [one[:3] for one in found]), rows or [["(nothing found)", "", ""]]]
