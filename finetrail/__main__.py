@@ -11,6 +11,7 @@ from finetrail.errors import without_environment
 # Command -> the module that it is, and one line of help.
 COMMANDS = {
     "check": ("finetrail.check", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
+    "upgrade": ("finetrail.upgrade", "bring params.yaml and recipes of an earlier version to this one"),
     "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),
     "compare": ("finetrail.compare", "tell whether runs differ by more than chance, and at which examples"),
     "search": ("finetrail.search", "try settings within ranges, each trial an experiment"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetrail import layout
 from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 FINAL_SPLIT = "test"
 
@@ -44,6 +45,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
     metric = evaluation["headline"]
     examples = {split: counts["examples"] for split, counts in results.counts["splits"].items()}
     summary = {
+        SCHEMA_VERSION: VERSION,
         "task": task,
         "recipe": recipe,
         "seed": results.training["seed"],
