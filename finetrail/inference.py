@@ -102,7 +102,7 @@ def read_settings(folder: Path) -> Exported:
         raise UserError(f"{path}: no {missing[0]!r}; expected the keys {', '.join(Exported._fields)}")
     if found["task"] not in tasks.names():
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
-    _upgrade(found, path)
+    _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
     if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
         found["tokenize"] |= {"engine": "local", "num_proc": 1}
@@ -114,19 +114,17 @@ def read_settings(folder: Path) -> Exported:
         problem = error.errors(include_url=False)[0]
         key = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: {key}: {problem['msg']}; expected what export writes") from None
-    return Exported(found["task"], found["target"], read.tokenize, read.evaluate)
+    return Exported(found["task"], upgrades.target(found["task"], found["target"]), read.tokenize, read.evaluate)
 
 
-def _upgrade(found: dict[str, Any], path: Path) -> None:
-    """Give the target what those of earlier versions lack; UserError for a folder of a later version."""
-    version = found.get(SCHEMA_VERSION, 1)  # those before version 9 do not say theirs
+def _check_version(found: dict[str, Any], path: Path) -> None:
+    """Raise UserError for a folder of a later version; one that names none is of an early one."""
+    version = found.get(SCHEMA_VERSION, 1)
     if not isinstance(version, int) or version > upgrades.VERSION:
         raise UserError(
             f"{path}: {SCHEMA_VERSION} is {version!r:.20}, and this finetrail reads those up to {upgrades.VERSION}; "
             "expected a newer finetrail: update it"
         )
-    if isinstance(found["target"], dict):
-        found["target"] = {**upgrades.TARGETS.get(found["task"], {}), **found["target"]}
 
 
 def _refuse_code(folder: Path) -> None:

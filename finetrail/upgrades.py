@@ -93,7 +93,7 @@ VERSIONS = (
 VERSION = VERSIONS[-1].number
 ADDED = {key: value for version in VERSIONS for key, value in version.added.items()}
 RENAMED = [renamed for version in VERSIONS for renamed in version.renamed]
-# task -> what the target of an exported folder of an earlier version lacks.
+# task -> what the target of a run or an exported folder of an earlier version lacks.
 TARGETS: Mapping[str, Mapping[str, Any]] = {"retrieval": {"dimensions": None}, "text_generation": {"chat": False}}
 
 
@@ -119,6 +119,11 @@ def upgraded(raw: dict[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any
             _section(new, place)[place[-1]] = ADDED[key]
             changes.append(Change(place, ADDED[key]))
     return new, changes
+
+
+def target(task: str, found: Any) -> Any:
+    """Return the target of an earlier run or export as this version has it."""
+    return {**TARGETS.get(task, {}), **found} if isinstance(found, dict) else found
 
 
 def knows(places: Iterable[Path]) -> bool:

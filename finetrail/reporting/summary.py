@@ -45,7 +45,6 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
     metric = evaluation["headline"]
     examples = {split: counts["examples"] for split, counts in results.counts["splits"].items()}
     summary = {
-        SCHEMA_VERSION: VERSION,
         "task": task,
         "recipe": recipe,
         "seed": results.training["seed"],
@@ -64,6 +63,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         # All scores of the baselines stand in metrics/evaluation; here they would bury the run's own.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,
+        SCHEMA_VERSION: VERSION,
     }
     return _without_empty(_rounded(summary))
 
