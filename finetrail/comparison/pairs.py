@@ -134,7 +134,8 @@ def train_split(root: Path, run: Run) -> pa.Table:
 
 def _settings(files: Files, task: str, recipe: Path) -> Any:
     """Return the evaluate section of the recipe that the run had, as this version of the schema has it."""
-    model: Any = create_model("Settings", evaluate=(tasks.module(task, "settings").Evaluate, ...))
+    settings = tasks.module(task, "settings")
+    model: Any = create_model("Settings", evaluate=(settings.Evaluate, ...))
     raw = YAML(typ="safe", pure=True).load(files.bytes(recipe))
     section, _ = upgrades.upgraded({"evaluate": raw["evaluate"]}, model)
     try:
