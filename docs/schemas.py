@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetrail import params, schema, tasks, upgrade, upgrades  # noqa: E402
+from finetrail import schema, tasks, upgrade, upgrades  # noqa: E402
 
 FOLDER = ROOT / "docs/schemas"
 KEYS = ROOT / "docs/keys.json"
@@ -25,14 +25,10 @@ HEAD = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the schema of params.yaml, and one for the recipes of each task."""
-    models = {"params": schema.Params} | {task: of_recipes(task) for task in tasks.names()}
-    return {name: HEAD | model.model_json_schema() for name, model in models.items()}
-
-
-def of_recipes(task: str) -> Any:
-    """Return the model of a task's recipes, of one corpus or of several."""
-    settings = tasks.module(task, "settings")
-    return params.recipe_model(settings, schema.sliced(settings.Corpus) | params.mixture(settings))
+    found = {"params": schema.Params.model_json_schema()} | {
+        task: upgrade.recipe_schema(task) for task in tasks.names()
+    }
+    return {name: HEAD | one for name, one in found.items()}
 
 
 def text(one: dict[str, Any]) -> str:

@@ -54,7 +54,8 @@ def main() -> None:
             problems.append(str(error))
     for upgrade in done:
         if upgrade.changes and options.diff:
-            print(shown(upgrade), end="")
+            with stage.printing():
+                print(shown(upgrade), end="")
         elif upgrade.changes:
             write(upgrade.path, upgrade.new)
             stage.log(f"{upgrade.path}: {told(upgrade.changes)}")
@@ -202,19 +203,18 @@ def _scalar(value: Any) -> str:
 
 
 @cache
-def _of_recipes(task: str) -> dict[str, Any]:
+def recipe_schema(task: str) -> dict[str, Any]:
+    """Return the JSON schema of a task's recipes, of one corpus or of several."""
     settings = tasks.module(task, "settings")
     corpus = schema.sliced(settings.Corpus) | params.mixture(settings)
     return params.recipe_model(settings, corpus).model_json_schema()
 
 
 def json_schema(path: Path) -> dict[str, Any]:
-    """Return the JSON schema of a file's sections."""
-    return (
-        schema.Params.model_json_schema()
-        if path.name == layout.PARAMS.name
-        else _of_recipes(path.absolute().parent.name)
-    )
+    """Return the JSON schema of a file."""
+    if path.name == layout.PARAMS.name:
+        return schema.Params.model_json_schema()
+    return recipe_schema(path.absolute().parent.name)
 
 
 def objects(node: Any, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
