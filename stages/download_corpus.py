@@ -186,10 +186,8 @@ def main() -> None:
         log(f"download@corpus: {table} {task.summary(counts[table], one)}")
     for hint in filter(None, map(moving, all_fetched)):
         log(f"download@corpus: {hint}")
-    for table, count in (+renamed).items():
-        log(f"download@corpus: {table}: ids that stand in an earlier file too, and got their file's name: {count:,}")
-    for line in task.warnings(checks):
-        log(f"download@corpus: warning: {line}")
+    for concern in tasks.module(params.task, "concerns").of_corpus(checks):
+        log(f"download@corpus: warning: {concern}")
 
 
 def with_more(table: str, columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:

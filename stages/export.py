@@ -37,7 +37,7 @@ def main() -> None:
     """Write weights, tokenizer, ONNX, settings and model card, and push them where the recipe says so."""
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
-    hub_repo, records, target = declared.export.hub_repo, read_records(), stage.read_json(layout.TARGET)
+    hub_repo, records, target = declared.export.hub_repo, read_records(declared.task), stage.read_json(layout.TARGET)
     if hub_repo is not None and records["tokenized"]["settings"].get("limit") is not None:
         raise UserError("export.hub_repo: the model saw only a part of its corpus; expected limit null for a push")
     modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
@@ -149,14 +149,17 @@ def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def read_records() -> dict[str, Any]:
+def read_records(task: str) -> dict[str, Any]:
     """Read what the model card tells of earlier stages."""
+    concerns = tasks.module(task, "concerns")
+    checks, counts = stage.read_json(layout.CORPUS_CHECKS), stage.read_json(layout.TOKENIZED_COUNTS)
     return {
         "corpus": stage.read_json(layout.CORPUS_PROVENANCE),
         "base_model": stage.read_json(layout.MODEL_PROVENANCE),
-        "tokenized": stage.read_json(layout.TOKENIZED_COUNTS),
+        "tokenized": counts,
         "training": stage.read_json(layout.TRAINING_RECORD),
         "evaluation": stage.read_json(layout.EVALUATION_METRICS),
+        "concerns": [*concerns.of_corpus(checks), *concerns.of_features(counts["splits"])],
     }
 
 

@@ -10,7 +10,7 @@ from finetrail.stage import log, outputs, run, write_json
 def main() -> None:
     """Assemble the record, the page, and its figures as files."""
     params = load("report")
-    results = read_results()
+    results = read_results(params.task)
     with outputs(layout.RECORD, layout.METRICS, layout.REPORT, layout.PLOTS) as [record, metrics, html, plots]:
         write_json(record, summary.summarize(params.task, params.recipe, results))
         write_json(metrics, summary.metrics(results.evaluation))

@@ -54,6 +54,8 @@ def main() -> None:
         used = settings.model_dump(exclude=set(Tokenize.model_fields))
         stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": used, "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
+    for concern in tasks.module(declared.task, "concerns").of_features(counts):
+        stage.log(f"tokenize: warning: {concern}")
 
 
 def train() -> Iterator[pa.Table]:
@@ -102,11 +104,9 @@ def write(features: Iterable[Features], schema: pa.Schema, path: Path, examples:
 
 
 def log_counts(table: str, counts: dict[str, int]) -> None:
-    """Log what became of one table, and what a limit on what the splits share means for scores."""
+    """Log what became of one table."""
     numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
     stage.log(f"tokenize: {table}: {', '.join(numbers)}")
-    if "left_out_by_limit" in counts:
-        stage.log(f"tokenize: {table}: scores are those among these {counts['examples']:,}, so higher than among all")
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,11 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: one of them would else run alone at the end."""
+    """Begin with the files that take longest: one of them would else run alone at the end. Skip what is slow."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        if "CI" not in os.environ and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: only where CI is set"))
 
 
 def pytest_unconfigure() -> None:

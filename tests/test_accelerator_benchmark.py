@@ -57,7 +57,6 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
 
 
 # All parts in processes of their own take 150 s on two cores.
-in_ci = pytest.mark.skipif("CI" not in os.environ, reason="the whole benchmark takes minutes: only where CI is set")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def logs(folder: Path) -> str:
     return "\n".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
 
 
-@in_ci
+@pytest.mark.slow
 def test_all_parts_succeed_without_dvc(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = whole
     assert done.returncode == 0, done.stdout + done.stderr + logs(folder)
@@ -88,7 +87,7 @@ def test_all_parts_succeed_without_dvc(whole: tuple[Path, subprocess.CompletedPr
         assert json.loads((folder / f"{name}.json").read_text()).items() >= part["result"].items()
 
 
-@in_ci
+@pytest.mark.slow
 def test_the_table_stands_last(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     table = whole[1].stdout.splitlines()
     rows = [line.split(maxsplit=2) for line in table[len(BUDGETS) :]]
@@ -96,7 +95,7 @@ def test_the_table_stands_last(whole: tuple[Path, subprocess.CompletedProcess[st
     assert {tuple(row[:2]) for row in rows} >= {(name, "ok") for name in BUDGETS}
 
 
-@in_ci
+@pytest.mark.slow
 def test_each_side_of_each_case_is_there(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     found = json.loads((whole[0] / "speed.json").read_text())
     assert found["not_measured"] == []
@@ -147,7 +146,7 @@ def test_union_of_spans() -> None:
     assert union([(5, 7), (0, 2), (1, 3), (6, 6.5)]) == 5
 
 
-@in_ci
+@pytest.mark.slow
 def test_rows_of_results_that_are_kept(whole: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: Any) -> None:
     """docs/tables.py makes a table of any results.json."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from finetrail.corpus import duplicates
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
+from finetrail.tasks.token_classification import concerns
 from finetrail.tasks.token_classification import corpus as task
 from finetrail.tasks.token_classification.settings import Corpus
 
@@ -114,13 +115,15 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
         assert schema.names[0] == "id"
         assert pa.Table.from_pylist(rows[split], schema).to_pylist() == rows[split]
     assert task.summary(counts["train"], settings) == "4 sentences, 9 tokens, 2 entity types"
-    assert task.warnings(checks) == [
+    assert [*map(str, concerns.of_corpus(checks))] == [
         "train: examples without tokens, left out: 1",
         "train: impossible tag transitions, repaired: 1",
         "train: tokens without a character, which no model sees: 1",
+        "train: sentences that repeat an earlier one of their split: 2",
+        "validation: sentences that repeat an earlier one of their split: 1",
         "test: impossible tag transitions, repaired: 1",
-        "validation: sentences that also stand in train: 1",
-        "test: sentences that also stand in validation: 1",
+        "validation: sentences that also occur in train: 1",
+        "test: sentences that also occur in validation: 1",
         "test: labels that train lacks and no model will predict: B-PER (1), I-PER (1)",
     ]
 
@@ -180,7 +183,7 @@ def test_types_and_labels_that_may_be_meant_as_one_are_warned_of():
     ):
         settings = corpus(scheme)
         counts, _ = counted(settings, train=sentences, validation=["x/O"], test=["x/O"])
-        lines = [line for line in task.warnings(task.checks(counts, settings)) if "alone" in line]
+        lines = [line for line in [*map(str, concerns.of_corpus(task.checks(counts, settings)))] if "alone" in line]
         assert lines == [expected.format("that differ in blanks, case or Unicode form alone")]
 
 

@@ -94,7 +94,7 @@ def test_given_splits_become_canonical_parquet_with_checks_and_provenance(downlo
         "download@corpus: DVC does not notice when this source changes; pin it in the recipe: "
         f"sha256: {provenance['sha256']}",
         "download@corpus: warning: train: impossible tag transitions, repaired: 1",
-        "download@corpus: warning: validation: sentences that also stand in train: 1",
+        "download@corpus: warning: validation: sentences that also occur in train: 1",
     ]
 
 
@@ -113,7 +113,7 @@ def test_files_of_one_split_whose_ids_repeat_are_joined_and_counted(download, ca
     checks = read_json(Path("data/corpus/checks.json"))["splits"]
     assert sum(checks[split].get("ids_with_file_name", 0) for split in ("train", "test")) == 2
     assert checks["validation"]["ids_with_file_name"] == 2
-    told = "download@corpus: validation: ids that stand in an earlier file too, and got their file's name: 2"
+    told = "download@corpus: warning: validation: ids that occur in an earlier file too, and got their file's name: 2"
     assert told in capsys.readouterr().err.splitlines()
 
 
@@ -191,7 +191,7 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
         rows=each_token_is_a_document,
         checks=lambda counts, settings: {table: of_table.rows for table, of_table in counts.items()},
         summary=lambda counts, settings: f"has {counts.rows}",
-        warnings=lambda checks: [f"{sum(checks.values())} in all"],
+        of_corpus=lambda checks: [f"{sum(checks.values())} in all"],
     )
     monkeypatch.setattr(download_corpus.tasks, "module", lambda *_: task)
     monkeypatch.setattr(download_corpus, "ROW_GROUP", 2)

@@ -165,7 +165,8 @@ def test_stages_import_no_stage() -> None:
 CONTRACT = {
     "__init__": set(),
     "settings": {"Corpus", "Tokenize", "Train", "Evaluate", "check"},
-    "corpus": {"tables", "Counts", "rows", "checks", "summary", "warnings"},
+    "corpus": {"tables", "Counts", "rows", "checks", "summary"},
+    "concerns": {"of_corpus", "of_features"},
     "encoding": {"load_tokenizer", "target", "Encoder"},
     "modeling": {
         "PIPELINE_TAG", "COLUMNS", "notes",

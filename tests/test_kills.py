@@ -1,6 +1,5 @@
 """`dvc repro`, killed at random moments and run again, ends with the bytes of a run that nobody disturbed."""
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from test_pipeline import run
 from benchmarks.kills import mend_lock, results, survive, undisturbed
 
 
-@pytest.mark.skipif("CI" not in os.environ, reason="two pipelines and three kills take a minute: only where CI is set")
+@pytest.mark.slow  # two pipelines and three kills
 def test_a_pipeline_that_is_killed_three_times_ends_with_the_same_bytes(
     make_project: Callable[[Path], Path], tmp_path: Path
 ) -> None:

@@ -107,7 +107,7 @@ def test_the_lock_file_resolves_to_wheels(python: str, tmp_path: Path) -> None:
     assert resolved.returncode == 0, resolved.stderr
 
 
-@pytest.mark.skipif("CI" not in os.environ, reason="pip downloads a GB of wheels for it: only where CI is set")
+@pytest.mark.slow  # pip downloads a GB of wheels
 @pytest.mark.usefixtures("index")
 def test_pip_finds_the_wheels(tmp_path: Path) -> None:
     def check(python: str) -> subprocess.CompletedProcess[str]:

@@ -722,7 +722,7 @@ def test_what_the_command_refuses(name: str, told: str, tmp_path: Path, monkeypa
         search.main()
 
 
-@pytest.mark.skipif("CI" not in os.environ, reason="four trials through DVC take minutes: only where CI is set")
+@pytest.mark.slow  # four trials through DVC
 def test_a_search_through_dvc_that_is_ended_and_goes_on(
     make_project: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

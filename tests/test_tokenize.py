@@ -17,6 +17,7 @@ from finetrail import layout, schema
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.errors import UserError
 from finetrail.tasks import module
+from finetrail.tasks.retrieval import concerns
 from stages import tokenize
 
 SIZES = {"train": 10, "validation": 5, "test": 3, "documents": 12}
@@ -81,7 +82,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             task="made-here", tokenize=Settings(engine="local", num_proc=1, max_length=8, limit=limit)
         )
         monkeypatch.setattr(tokenize.params, "load", {"tokenize": declared}.__getitem__)
-        monkeypatch.setattr(tokenize.tasks, "module", lambda *names: {("made-here", "encoding"): encoding}[names])
+        modules = {("made-here", "encoding"): encoding, ("made-here", "concerns"): concerns}
+        monkeypatch.setattr(tokenize.tasks, "module", lambda *names: modules[names])
         tokenize.main()
         return [line for line in capfd.readouterr().err.splitlines() if line.startswith("tokenize:")]
 
@@ -124,7 +126,8 @@ def test_a_limit_keeps_of_what_splits_share_what_they_name_and_so_many_others(
     counts = json.loads(layout.TOKENIZED_COUNTS.read_text())["splits"]
     assert counts["documents"]["left_out_by_limit"] == 7 and "left_out_by_limit" not in counts["train"]
     assert lines[-2].startswith("tokenize: documents: 5 examples") and lines[-2].endswith(", 7 left out by limit")
-    assert lines[-1] == "tokenize: documents: scores are those among these 5, so higher than among all"
+    told = "documents left out by limit: scores are higher than among all documents: 7"
+    assert lines[-1] == f"tokenize: warning: documents: {told}"
 
     run(9, needed=needed)
     assert encoded("documents") == list(range(12))

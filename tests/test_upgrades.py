@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -137,7 +136,7 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.skipif(not os.environ.get("CI"), reason="reads the whole history; set CI to run it")
+@pytest.mark.slow
 def test_every_recipe_of_the_history_becomes_valid(tmp_path: Path) -> None:
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
         pytest.skip("the clone is shallow")

@@ -23,6 +23,11 @@ def shown(label: str) -> str:
     return label if ends == _visible(ends).strip() and not CONTROL.search(label) else ascii(label)
 
 
+def by_frequency(labels: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return labels with their counts, the most frequent first; equally frequent ones by name."""
+    return sorted(labels.items(), key=lambda item: (-item[1], item[0]))
+
+
 def _shown(group: list[str], labels: Mapping[str, int]) -> list[str]:
     # Two forms of one text look the same.
     quoted = repr if len({*map(_nfc, group)}) == len(group) else ascii

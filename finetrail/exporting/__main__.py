@@ -22,7 +22,7 @@ WEIGHTS = "*.safetensors"
 def main() -> None:
     """Measure, log and write; nothing of it is an output of a stage, because no two runs give the same times."""
     declared = params.load("export")
-    results = read_results()
+    results = read_results(declared.task)
     timings = measured(declared.task, declared.threads)
     for name, form in timings["forms"].items():
         stage.log(f"{name}: {form['ms']:.2f} ms an input (90% below {form['ms_90']:.2f}), {form['mib']:.1f} MiB")

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def model_card(
     tokenized: Record,
     training: Record,
     evaluation: Record,
+    concerns: Sequence[object],
     export: Record,
     label_names: list[str],
     library: str,
@@ -37,6 +39,8 @@ def model_card(
     folders: list[str],
 ) -> str:
     """Return the card; the records are the JSON files of the stages, as read, and usage and onnx_usage Python code.
+
+    concerns: what a reader should know about the data, a sentence each.
 
     folders are those of the models of several heads inside this one. onnx_usage finds session, tokenizer and config.
     Both examples name the model by hub_repo, or by a folder where that is None.
@@ -55,6 +59,7 @@ def model_card(
             machine=training["machine"],
             evaluated_on={} if evaluation["machine"] == training["machine"] else evaluation["machine"],
             limit=tokenized["settings"].get("limit"),
+            concerns=list(map(str, concerns)),
             headline=evaluation["headline"],
             beside=evaluation.get("beside", []),
             scores=_scores(evaluation),

@@ -17,25 +17,6 @@ TOP_CONFUSIONS = 10
 CONFUSION = "confusion"  # the table whose cells the worst errors are of
 KINDS = ("labels", "confusion", "reliability", "slices", "plain")  # in the order in which the page has them
 
-# What to know about a count of the corpus's or the tokenizer's that should be zero. Other counts are shown as they are.
-CONCERNS = {
-    "duplicates": "occur more than once in the split: they count double",
-    "empty_examples": "examples without content were dropped",
-    "empty_tokens": "tokens without content were met",
-    "own_document_left_out": "queries are not to find the document of their own id, as it is not judged relevant",
-    "repaired_transitions": "labels stood where their scheme does not allow them, and were repaired",
-    "bad_conversations": "cannot be used (the log has the first), and were left out",
-    "conversations_left_out": "are refused by the chat template, and were left out",
-    "answers_ignored": "answers of questions that are marked as impossible were left out",
-    "answers_in_no_window": "are longer than a window: the model cannot give them",
-    "answers_within_tokens": "begin or end inside a token: no span of tokens gives them exactly",
-    "completions_truncated": "are longer than a block leaves them: the model neither learns nor is scored on their end",
-    "ids_with_file_name": "stand in another file of the split too, as those of translations do, and got its name",
-    "left_out_by_limit": "were left out for a quick look: it is easier to find a document among few than among all",
-    "examples_truncated": "were cut to the length of a feature",
-    "without_relevant_documents": "queries have no document to be found, and were left out",
-    "words_without_subwords": "words came out of the tokenizer as nothing: the model never sees them",
-}
 VERDICTS = {
     "beats": "beats it: the whole interval is better",
     "ahead": "ahead of it, but the interval does not exclude it",
@@ -95,21 +76,7 @@ def concerns(results: Results) -> list[str]:
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")
     found += results.training.get("notes", []) + results.evaluation.get("notes", [])
-    found += [f"{note}." for note in results.checks.get("notes", [])]
-    for source in (results.checks, results.counts):
-        for split, counts in source["splits"].items():
-            for name, text in CONCERNS.items():
-                if counts.get(name):
-                    found.append(f"{split}: {counts[name]:,} {words(name)} ({text}).")
-    for pair, count in results.checks.get("leakage", {}).items():
-        if count:
-            first, second = pair.split("/")
-            found.append(f"Leakage: {count:,} of {second} also in {first}; scores on {second} are flattered by that.")
-    for split, labels in results.checks.get("unseen_labels", {}).items():
-        if labels:
-            named = ", ".join(f"{label} ({count:,})" for label, count in labels.items())
-            found.append(f"{split}: labels that train lacks can never be predicted: {named}.")
-    return found
+    return [*found, *(f"{concern}." for concern in results.concerns)]
 
 
 def top_confusions(rows: list[Row]) -> list[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from finetrail import layout
+from finetrail import layout, tasks
 from finetrail.reporting.summary import Results, Row, Series
 from finetrail.stage import read_json
 
@@ -15,13 +15,16 @@ TEXT_COLUMNS = {"id", "split", "part", "label", "reference", "prediction", "slic
 FLAGS = {"True": True, "False": False}
 
 
-def read_results() -> Results:
+def read_results(task: str) -> Results:
     """Read what all earlier stages recorded; UserError where a record is missing."""
+    checks, counts = read_json(layout.CORPUS_CHECKS), read_json(layout.TOKENIZED_COUNTS)
+    concerns = tasks.module(task, "concerns")
     return Results(
-        checks=read_json(layout.CORPUS_CHECKS),
+        checks=checks,
+        concerns=list(map(str, [*concerns.of_corpus(checks), *concerns.of_features(counts["splits"])])),
         corpus=read_json(layout.CORPUS_PROVENANCE),
         model=read_json(layout.MODEL_PROVENANCE),
-        counts=read_json(layout.TOKENIZED_COUNTS),
+        counts=counts,
         training=read_json(layout.TRAINING_RECORD),
         history=read_history(layout.CURVES),
         evaluation=read_json(layout.EVALUATION_METRICS),

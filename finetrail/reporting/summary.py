@@ -18,6 +18,7 @@ class Results:
     """What the stages left behind, as read: no field is specific to a task, and parts that a task lacks are empty."""
 
     checks: dict[str, Any]
+    concerns: list[str]  # what a reader should know of checks and counts
     corpus: dict[str, Any]
     model: dict[str, Any]
     counts: dict[str, Any]
@@ -50,6 +51,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "seed": results.training["seed"],
         "model": _identity(results.model) | _student(results.model),
         "corpus": _identity(results.corpus) | _beside(results.corpus) | {"examples": examples},
+        "concerns": results.concerns,
         "tokenize": results.counts["settings"],
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
         **machines(results.training, evaluation),

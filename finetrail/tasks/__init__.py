@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def module(task: str, part: str) -> ModuleType:
-    """Import one part of a task: settings, corpus, encoding, modeling, metrics, scoring, serving or card."""
+    """Import one part of a task: settings, corpus, concerns, encoding, modeling, metrics, scoring, serving or card."""
     if task not in names():
         raise UserError(f"params.yaml: task: there is no {task!r}; expected one of {', '.join(names())}")
     return import_module(f"finetrail.tasks.{task}.{part}")

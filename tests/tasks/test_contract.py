@@ -1,7 +1,9 @@
 """What holds for every task: its pipeline runs, its bytes repeat, and inference answers as evaluation predicted."""
 
 import ast
+import copy
 import gc
+import html
 import json
 import os
 import re
@@ -137,6 +139,30 @@ def test_the_report_shows_the_scores_the_tables_and_the_errors(task: str) -> Non
         assert path.stem.replace("_", " ").capitalize() in page
         assert len(pd.read_csv(path))
     assert (layout.PLOTS / "headline.svg").is_file()
+
+
+def test_each_count_that_should_be_zero_is_a_concern(task: str) -> None:
+    concerns, checks = tasks.module(task, "concerns"), read(layout.CORPUS_CHECKS)
+    known = set(map(str, concerns.of_corpus(checks)))
+    words = {name: value for name, value in vars(concerns).items() if name.startswith("OF_")}
+    for name in {name for table, of_table in words.items() if table != "OF_FEATURES" for name in of_table}:
+        table = "documents" if name not in words.get("OF_QUERIES", words.get("OF_CORPUS", {})) else "test"
+        counts = copy.deepcopy(checks)
+        counts["splits"][table][name] = 1234
+        told = set(map(str, concerns.of_corpus(counts))) - known
+        assert [line for line in told if line.startswith(f"{table}: ") and line.endswith(": 1,234")], name
+    for name in words.get("OF_FEATURES", {}):
+        assert [*map(str, concerns.of_features({"test": {name: 2}}))][0].endswith(": 2")
+
+
+def test_the_page_the_record_and_the_card_tell_the_same_concerns(task: str) -> None:
+    concerns, counts = tasks.module(task, "concerns"), read(layout.TOKENIZED_COUNTS)["splits"]
+    told = [*map(str, concerns.of_corpus(read(layout.CORPUS_CHECKS))), *map(str, concerns.of_features(counts))]
+    assert read(layout.RECORD).get("concerns", []) == told
+    page, card = layout.REPORT.read_text(), (layout.EXPORTED / "README.md").read_text()
+    for line in told:
+        assert f"<li>{html.escape(line)}." in page
+    assert card.count("- The data: ") == len(told)
 
 
 def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_stage(task: str) -> None:

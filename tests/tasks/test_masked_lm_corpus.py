@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from finetrail import params
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
-from finetrail.tasks.masked_lm import corpus
+from finetrail.tasks.masked_lm import concerns, corpus
 from finetrail.tasks.masked_lm.settings import Corpus
 
 SETTINGS = params.load_recipe("masked_lm", "bbc").corpus
@@ -40,10 +40,11 @@ def test_texts_pass_as_they_are_and_blank_ones_are_counted() -> None:
         "examples": 3, "characters": len(text) + 2, "empty_examples": 2, "duplicates": 1
     }  # fmt: skip
     assert checks["leakage"] == {"train/validation": 1, "train/test": 1, "validation/test": 0}
-    assert corpus.warnings(checks) == [
+    assert [*map(str, concerns.of_corpus(checks))] == [
         "train: blank texts, left out: 2",
-        "validation: texts that also stand in train: 1",
-        "test: texts that also stand in train: 1",
+        "train: texts that repeat an earlier one of their split: 1",
+        "validation: texts that also occur in train: 1",
+        "test: texts that also occur in train: 1",
     ]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finetrail.corpus import places
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
-from finetrail.tasks.question_answering import corpus
+from finetrail.tasks.question_answering import concerns, corpus
 from finetrail.tasks.question_answering.settings import Corpus
 
 CONTEXT = "Ada 🙂 lived in London. She loved London."
@@ -252,9 +252,10 @@ def test_checks_tell_what_is_shared_by_contexts_and_by_questions() -> None:
     train = found["splits"]["train"]
     assert (train["questions"], train["contexts"], train["duplicates"], train["unanswerable"]) == (3, 1, 1, 3)
     assert corpus.summary(counts["train"], settings()) == "3 questions about 1 contexts, 3 without an answer"
-    assert corpus.warnings(found) == [
-        "validation: questions about contexts that also stand in train: 1",
-        "test: questions about contexts that also stand in validation: 2",
+    assert [*map(str, concerns.of_corpus(found))] == [
+        "train: questions that repeat an earlier one of their split, with its context: 1",
+        "validation: questions about contexts that also occur in train: 1",
+        "test: questions about contexts that also occur in validation: 2",
         "test: questions that are also asked in train: 1",
         "test: questions that are also asked in validation: 1",
     ]
@@ -266,10 +267,10 @@ def test_warnings_tell_what_was_left_out_and_repaired() -> None:
     starts([{"text": "Paris", "start": 16}], "repair", counts)
     read(record([], question=" "), counts=counts)
 
-    assert corpus.warnings(corpus.checks(counts, settings())) == [
+    assert [*map(str, concerns.of_corpus(corpus.checks(counts, settings())))] == [
         "train: blank questions or contexts, left out: 1",
         "train: answers that stood elsewhere in the context, repaired: 1",
-        "train: answers that do not stand where they should in the context, left out: 1",
+        "train: answers that are not where they should be in the context, left out: 1",
         "train: questions left out, as none of their answers was left: 1",
     ]
     assert corpus.summary(counts["train"], settings()) == "1 questions about 1 contexts"
@@ -286,8 +287,9 @@ def test_each_kind_of_repair_has_its_count_and_its_warning() -> None:
     kinds = ("answers_repaired", "answers_in_utf16_units", "answers_with_blanks")
     assert [found["splits"]["train"][name] for name in kinds] == [1, 1, 1]
     assert [found["splits"]["test"][name] for name in kinds] == [0, 0, 0]
-    assert corpus.warnings(found) == [
+    assert [*map(str, concerns.of_corpus(found))] == [
         "train: answers that stood elsewhere in the context, repaired: 1",
         "train: answers whose start counts UTF-16 units, converted to characters: 1",
         "train: answers with white space around them that their context lacks, repaired: 1",
+        "train: questions that repeat an earlier one of their split, with its context: 2",
     ]

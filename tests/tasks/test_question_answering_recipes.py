@@ -267,7 +267,7 @@ def test_the_part_of_squad_is_read_whole_and_its_splits_share_no_context(
     assert set(checks["leakage"].values()) == {0}
     told = capsys.readouterr().err
     assert "test 627 questions about 132 contexts" in told
-    assert "that also stand in" not in told
+    assert "that also occur in" not in told
 
 
 def test_small_recipes_share_the_embedded_base_model() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from finetrail.corpus import readers, splits
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
-from finetrail.tasks.retrieval import corpus
+from finetrail.tasks.retrieval import concerns, corpus
 from finetrail.tasks.retrieval.settings import Corpus
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -93,7 +93,7 @@ def test_equal_texts_are_one_document_in_all_splits() -> None:
     checks = corpus.checks(counts, chosen)
     assert checks["splits"]["documents"] == {"documents": 2, "duplicates": 0, "empty_examples": 0}
     assert checks["shared_relevant_documents"] == {"train/validation": 0, "train/test": 1, "validation/test": 0}
-    assert not any("document" in line for line in corpus.warnings(checks))
+    assert not any("document" in line for line in [*map(str, concerns.of_corpus(checks))])
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_what_is_left_out_or_odd_is_counted_and_said() -> None:
         "other_labels": 0,
         "query_is_document": 1,
     }
-    assert corpus.warnings(checks) == [
+    assert [*map(str, concerns.of_corpus(checks))] == [
         "train: queries without text, left out: 2",
         "train: queries without a relevant document, left out: 1",
         "train: queries whose relevant document is the query itself: 1",
-        "train: queries that stand there before: 1",
+        "train: queries that repeat an earlier one of their split: 1",
     ]
     assert corpus.summary(counts["train"], chosen) == "3 queries, 3 relevant documents"
     assert corpus.summary(counts["documents"], chosen) == "4 documents"
@@ -162,7 +162,7 @@ def test_queries_of_one_split_that_stand_in_another_are_leakage() -> None:
     checks = corpus.checks(collect(records, chosen)[1], chosen)
 
     assert checks["leakage"] == {"train/validation": 0, "train/test": 1, "validation/test": 0}
-    assert corpus.warnings(checks) == ["test: queries that also stand in train: 1"]
+    assert [*map(str, concerns.of_corpus(checks))] == ["test: queries that also occur in train: 1"]
 
 
 def test_the_layout_of_beir_becomes_queries_with_grades_and_all_documents(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_shared_ids_and_repeated_documents_are_counted_and_warned_of(tmp_path: P
 
     found = [checks["splits"][split]["own_document_left_out"] for split in ("train", "validation", "test")]
     assert found == [1, 1, 1]  # query 1 finds its document, 2 and 3 do not, and there is no document 9
-    lines = [line for line in corpus.warnings(checks) if "own id" in line or "documents:" in line]
+    lines = [line for line in [*map(str, concerns.of_corpus(checks))] if "own id" in line or "documents:" in line]
     assert lines == [
         *(
             f"{split}: queries that are not to find the document of their own id, as it is not judged relevant: 1"

@@ -31,7 +31,11 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
 
 @pytest.mark.parametrize(
     ("task", "engine"),
-    [("masked_lm", "trainer"), ("text_generation", "accelerate"), ("text_classification", "trainer")],
+    [
+        pytest.param("masked_lm", "trainer", marks=pytest.mark.slow),
+        ("text_generation", "accelerate"),
+        pytest.param("text_classification", "trainer", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_that_share_the_weights_give_the_result_of_one(
     task: str, engine: str, tokenized: Callable[[str], Path]

@@ -1,6 +1,5 @@
 """Training whose weights FSDP spreads over two processes (gloo, CPU): killed, it goes on to the same bytes."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,15 +25,13 @@ from finetrail.training import shards
 shards.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 """
 
-IN_CI = pytest.mark.skipif("CI" not in os.environ, reason="each takes a minute: only where CI is set")
-
 
 @pytest.mark.parametrize(
     ("engine", "killed", "update"),
     [
         ("trainer", KILLED_IN_TRAINING, 3),
-        pytest.param("accelerate", KILLED_IN_TRAINING, 3, marks=IN_CI),
-        pytest.param("trainer", KILLED_BEHIND_IT, 6, marks=IN_CI),
+        pytest.param("accelerate", KILLED_IN_TRAINING, 3, marks=pytest.mark.slow),
+        pytest.param("trainer", KILLED_BEHIND_IT, 6, marks=pytest.mark.slow),
     ],
 )
 def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(

@@ -13,7 +13,7 @@ from finetrail.corpus.readers import Record
 from finetrail.corpus.splits import assemble
 from finetrail.errors import UserError
 from finetrail.schema import Splits
-from finetrail.tasks.text_classification import corpus
+from finetrail.tasks.text_classification import concerns, corpus
 from finetrail.tasks.text_classification.settings import Corpus, Evaluate, Tokenize, Train, check
 
 SPLITS = ("train", "validation", "test")
@@ -180,12 +180,13 @@ def test_what_is_known_of_the_splits_by_hand() -> None:
     assert checks["leakage"] == {"train/validation": 1, "train/test": 1, "validation/test": 1}
     assert checks["unseen_labels"] == {"validation": {"z": 1}, "test": {"z": 1}}
     assert corpus.summary(counts["train"], chosen) == "4 texts, 2 labels: x 75.0%, y 25.0%"
-    assert corpus.warnings(checks) == [
+    assert [*map(str, concerns.of_corpus(checks))] == [
         "train: examples without text, left out: 1",
-        "train: texts that stand there with different targets: 1",
-        "validation: texts that also stand in train: 1",
-        "test: texts that also stand in train: 1",
-        "test: texts that also stand in validation: 1",
+        "train: texts that occur with different targets: 1",
+        "train: texts that repeat an earlier one of their split: 2",
+        "validation: texts that also occur in train: 1",
+        "test: texts that also occur in train: 1",
+        "test: texts that also occur in validation: 1",
         "validation: labels that train lacks and no model will predict: z (1)",
         "test: labels that train lacks and no model will predict: z (1)",
     ]
@@ -211,12 +212,13 @@ def test_scores_have_a_range_and_a_mean() -> None:
     assert checks["splits"]["test"]["scores"] == {"lowest": 1.0, "highest": 4.0, "mean": 2.5}
     assert "labels" not in checks["splits"]["test"]
     assert corpus.summary(counts["test"], settings(**NUMBER)) == "2 texts, scores from 1 to 4, mean 2.5"
-    assert len(corpus.warnings(checks)) == 3  # leakage alone
+    assert len([*map(str, concerns.of_corpus(checks))]) == 3  # leakage alone
 
 
 def test_imbalance_is_told() -> None:
     _, counts = read(settings(), train=texts(*((str(n), "x") for n in range(11)), ("z", "y")))
-    assert "train: imbalanced: x stands there 11 times, y 1" in corpus.warnings(corpus.checks(counts, settings()))
+    found = [*map(str, concerns.of_corpus(corpus.checks(counts, settings())))]
+    assert "train: imbalanced: x occurs 11 times, y 1" in found
 
 
 def test_of_many_labels_the_frequent_and_the_rarest_are_shown() -> None:
@@ -233,7 +235,7 @@ def test_labels_that_may_be_meant_as_one_are_warned_of() -> None:
         (settings(), rows, "'Pos' (1), 'pos' (1), 'pos ' (1)"),
         (settings(problem="multi_label", reader=several("labels")), many, "'X' (1), 'x' (1)"),
     ):
-        lines = corpus.warnings(corpus.checks(read(chosen, **given)[1], chosen))
+        lines = [*map(str, concerns.of_corpus(corpus.checks(read(chosen, **given)[1], chosen)))]
         assert [line for line in lines if "alone" in line] == [
             f"labels that differ in blanks, case or Unicode form alone: {expected}"
         ]

@@ -24,7 +24,7 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.schema import NewSource
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation import corpus, encoding, serving
+from finetrail.tasks.text_generation import concerns, corpus, encoding, serving
 from finetrail.tasks.text_generation.settings import Tokenize, check
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -91,7 +91,7 @@ def read(*values: Any, bad: str = "refuse") -> tuple[list[dict[str, Any]], corpu
     checked = corpus.checks(counts, settings)
     assert set(corpus.tables(settings)) == set(layout.SPLITS)
     assert pa.Table.from_pylist(rows, corpus.tables(settings)["train"]).to_pylist() == rows
-    assert corpus.warnings(checked) is not None
+    assert isinstance(concerns.of_corpus(checked), list)
     return rows, counts["train"]
 
 
@@ -146,11 +146,12 @@ def test_what_is_not_read_or_left_out_is_told() -> None:
     for number, value in enumerate((messages, messages, [])):
         list(corpus.rows("train", Record(str(number), "a.jsonl:9", {"messages": value}), settings, counts))
     checks = corpus.checks(counts, settings)
-    assert corpus.warnings(checks) == [
+    assert [*map(str, concerns.of_corpus(checks))] == [
         "train: conversations left out: 1, the first: a.jsonl:9: example '2': [] is no conversation; expected a list "
         "of messages with role and content",
-        "train: turns behind the assistant's last one, left out: 2",
         "train: messages with 'name', which is not read: 6",
+        "train: turns after the assistant's last one, left out: 2",
+        "train: examples that repeat an earlier one of their split: 1",
     ]
     assert checks["splits"]["train"]["duplicates"] == 1
     assert corpus.summary(counts["train"], settings) == "2 conversations, 2 turns of the assistant, 4 characters"

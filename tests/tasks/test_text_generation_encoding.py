@@ -24,7 +24,7 @@ from finetrail.errors import UserError
 from finetrail.model.base import copy_verified
 from finetrail.sources import fetch, moving
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation import corpus, encoding
+from finetrail.tasks.text_generation import concerns, corpus, encoding
 from finetrail.tasks.text_generation.settings import Corpus, Evaluate, Samples, Tokenize, check
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +156,10 @@ def test_duplicates_and_leakage_are_of_prompt_and_text_together() -> None:
     checks = corpus.checks(counts, settings)
     assert checks["splits"]["train"] == {"examples": 4, "characters": 8, "empty_examples": 0, "duplicates": 1}
     assert checks["leakage"] == {"train/validation": 0, "train/test": 1, "validation/test": 0}
-    assert corpus.warnings(checks) == ["test: examples that also stand in train: 1"]
+    assert [*map(str, concerns.of_corpus(checks))] == [
+        "train: examples that repeat an earlier one of their split: 1",
+        "test: examples that also occur in train: 1",
+    ]
     assert corpus.summary(counts["train"], settings) == "4 completions, 8 characters"
     assert corpus.summary(counts["train"], corpus_settings("text")) == "4 documents, 8 characters"
 

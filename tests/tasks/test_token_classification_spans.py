@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import SpanReader
-from finetrail.tasks.token_classification import corpus
+from finetrail.tasks.token_classification import concerns, corpus
 from finetrail.tasks.token_classification.settings import Corpus
 
 SPANS = {
@@ -67,7 +67,7 @@ def test_a_text_becomes_words_with_tags_and_places(tmp_path):
         "sentences": 1, "tokens": 4, "empty_examples": 0, "empty_tokens": 0, "duplicates": 0,
         "repaired_transitions": 0, "labels": None, "spans": {"read": 2},
     }  # fmt: skip
-    assert corpus.warnings(checks) == []
+    assert [*map(str, concerns.of_corpus(checks))] == []
 
 
 def test_what_is_mended_and_left_out_is_counted_and_shown_once(tmp_path):
@@ -93,7 +93,11 @@ def test_what_is_mended_and_left_out_is_counted_and_shown_once(tmp_path):
         "train: spans that share words: 1 of 5, such as 'Ada' (A) and \"Ada Roe's\" (A), of which the second is kept, "
         "in example '0'",
     ]
-    assert corpus.warnings(checks) == ["train: examples without tokens, left out: 1", *checks["notes"]]
+    assert [*map(str, concerns.of_corpus(checks))] == [
+        "train: examples without tokens, left out: 1",
+        "train: sentences that repeat an earlier one of their split: 1",
+        *checks["notes"],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["blanks", "inside_words", "overlapping", "empty"])

@@ -70,17 +70,3 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 def summary(counts: Counts, settings: Corpus) -> str:
     """Return one split in words, for the log."""
     return f"{counts.examples:,} texts, {counts.characters:,} characters"
-
-
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    lines = [
-        f"{split}: blank texts, left out: {of_split['empty_examples']:,}"
-        for split, of_split in checks["splits"].items()
-        if of_split["empty_examples"]
-    ]
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: texts that also stand in {first}: {count:,}")
-    return lines

@@ -134,32 +134,6 @@ def summary(counts: Counts, settings: Corpus) -> str:
     return f"{counts.questions:,} questions about {_distinct(counts.contexts):,} contexts{without}"
 
 
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    told = {
-        "empty_examples": "blank questions or contexts, left out",
-        "answers_repaired": "answers that stood elsewhere in the context, repaired",
-        "answers_in_utf16_units": "answers whose start counts UTF-16 units, converted to characters",
-        "answers_with_blanks": "answers with white space around them that their context lacks, repaired",
-        "answers_in_another_form": "answers in another Unicode form than their context, repaired",
-        "answers_ignored": "answers of questions that are marked as impossible, ignored",
-        "answers_dropped": "answers that do not stand where they should in the context, left out",
-        "examples_dropped": "questions left out, as none of their answers was left",
-    }
-    lines = []
-    for split, of_split in checks["splits"].items():
-        lines += [f"{split}: {text}: {of_split[name]:,}" for name, text in told.items() if of_split.get(name)]
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: questions about contexts that also stand in {first}: {count:,}")
-    for pair, count in checks["question_leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: questions that are also asked in {first}: {count:,}")
-    return lines
-
-
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")

@@ -104,31 +104,6 @@ def summary(counts: Counts, settings: Corpus) -> str:
     return f"{counts.examples:,} queries, {counts.relevant:,} relevant documents{negatives}"
 
 
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    said = {
-        "empty_examples": "without text, left out",
-        "without_relevant_documents": "without a relevant document, left out",
-        "query_is_document": "whose relevant document is the query itself",
-        "duplicates": "that stand there before",
-        "own_document_left_out": "that are not to find the document of their own id, as it is not judged relevant",
-    }
-    lines = []
-    for split in layout.SPLITS:
-        for key, words in said.items():
-            if count := checks["splits"][split].get(key):
-                lines.append(f"{split}: queries {words}: {count:,}")
-    if empty := checks["splits"]["documents"]["empty_examples"]:
-        lines.append(f"documents: without text, found by no words: {empty:,}")
-    if same := checks["splits"]["documents"]["duplicates"]:
-        lines.append(f"documents: that repeat one before, and are wrong answers unless judged too: {same:,}")
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: queries that also stand in {first}: {count:,}")
-    return lines
-
-
 def _pair(
     split: str, record: Record, where: str, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, Row]]:

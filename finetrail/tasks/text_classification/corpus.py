@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from finetrail.corpus.candidates import CANDIDATE, candidate, number
 from finetrail.corpus.duplicates import digest, duplicates, shared
-from finetrail.corpus.labels import alike, shown
+from finetrail.corpus.labels import by_frequency, shown
 from finetrail.corpus.raw import listed
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
@@ -23,7 +23,6 @@ from finetrail.tasks.text_classification.settings import SEPARATE_HEADS, TARGETS
 
 SPLITS = ("train", "validation", "test")
 TYPES = {"label": pa.string(), "labels": pa.list_(pa.string()), "score": pa.float64()}
-IMBALANCED = 10  # times as frequent in train as another label is worth a warning
 SHOWN_LABELS = 10
 
 
@@ -109,43 +108,10 @@ def summary(counts: Counts, settings: Corpus) -> str:
     examples = f"{counts.examples:,} {'pairs' if 'text_pair' in settings.reader.columns else 'texts'}"
     if settings.problem == "regression":
         return f"{examples}, scores from {counts.lowest:g} to {counts.highest:g}, mean {_mean(counts):.4g}"
-    shares = [f"{shown(label)} {count / counts.examples:.1%}" for label, count in _by_frequency(counts.labels)]
+    shares = [f"{shown(label)} {count / counts.examples:.1%}" for label, count in by_frequency(counts.labels)]
     if len(shares) > SHOWN_LABELS:
         shares = [*shares[: SHOWN_LABELS - 1], "...", shares[-1]]
     return f"{examples}, {len(counts.labels)} labels: {', '.join(shares)}"
-
-
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    lines = []
-    for split, of_split in checks["splits"].items():
-        if of_split["empty_examples"]:
-            lines.append(f"{split}: examples without text, left out: {of_split['empty_examples']:,}")
-        if of_split["contradictions"]:
-            lines.append(f"{split}: texts that stand there with different targets: {of_split['contradictions']:,}")
-    if frequencies := _by_frequency(checks["splits"]["train"].get("labels", {})):
-        (most, many), (least, few) = frequencies[0], frequencies[-1]
-        if len(frequencies) == 1:
-            lines.append(f"train: all texts have one label, {shown(most)}: there is nothing to learn")
-        if many > IMBALANCED * few:
-            lines.append(f"train: imbalanced: {shown(most)} stands there {many:,} times, {shown(least)} {few:,}")
-    lines += [
-        f"labels that differ in blanks, case or Unicode form alone: {line}" for line in alike(_all_labels(checks))
-    ]
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: texts that also stand in {first}: {count:,}")
-    for split, unseen in checks["unseen_labels"].items():
-        if unseen:
-            labels = ", ".join(f"{shown(label)} ({count:,})" for label, count in unseen.items())
-            lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
-    return lines
-
-
-def _all_labels(checks: dict[str, Any]) -> Counter[str]:
-    """Return how often each label is there in all splits."""
-    return sum((Counter(of_split.get("labels", {})) for of_split in checks["splits"].values()), Counter())
 
 
 def _text_columns(settings: Corpus) -> list[str]:
@@ -238,7 +204,3 @@ def _contradictions(counts: Counts) -> int:
 
 def _mean(counts: Counts) -> float:
     return counts.total / max(counts.examples, 1)
-
-
-def _by_frequency(labels: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(labels.items(), key=lambda item: (-item[1], item[0]))

@@ -108,27 +108,6 @@ def summary(counts: Counts, settings: Corpus) -> str:
     return f"{counts.examples:,} {kind}, {counts.characters:,} characters"
 
 
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    lines = []
-    for split, found in checks["splits"].items():
-        if found["empty_examples"]:
-            lines.append(f"{split}: examples without text, left out: {found['empty_examples']:,}")
-        if found.get("bad_conversations"):
-            count, first = found["bad_conversations"], ": ".join(found["first_bad_conversation"].values())
-            lines.append(f"{split}: conversations left out: {count:,}, the first: {first}")
-        if found.get("turns_behind"):
-            lines.append(f"{split}: turns behind the assistant's last one, left out: {found['turns_behind']:,}")
-        lines += [
-            f"{split}: messages with {key!r}, which is not read: {n:,}" for key, n in found.get("unread", {}).items()
-        ]
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: examples that also stand in {first}: {count:,}")
-    return lines
-
-
 def _string(value: Any, column: str, where: str) -> str:
     if value is None:  # how Parquet has an empty text
         return ""

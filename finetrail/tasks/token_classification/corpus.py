@@ -16,7 +16,6 @@ from finetrail import layout
 from finetrail.corpus import spans
 from finetrail.corpus.brat import DISCONTINUOUS
 from finetrail.corpus.duplicates import digest, duplicates, shared
-from finetrail.corpus.labels import alike, shown
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import SHAPE, to_iob2
 from finetrail.corpus.words import cut
@@ -114,42 +113,6 @@ def summary(counts: Counts, settings: Corpus) -> str:
     else:
         kinds = f"{len({label[2:] for label in counts.labels} - {''})} entity types"
     return f"{counts.sentences:,} sentences, {counts.tokens:,} tokens, {kinds}"
-
-
-def warnings(checks: dict[str, Any]) -> list[str]:
-    """Return one line for each thing that somebody should look at before training."""
-    lines = []
-    for split, of_split in checks["splits"].items():
-        if of_split["empty_examples"]:
-            lines.append(f"{split}: examples without tokens, left out: {of_split['empty_examples']:,}")
-        if of_split["repaired_transitions"]:
-            lines.append(f"{split}: impossible tag transitions, repaired: {of_split['repaired_transitions']:,}")
-        if of_split["empty_tokens"]:
-            lines.append(f"{split}: tokens without a character, which no model sees: {of_split['empty_tokens']:,}")
-    lines += checks.get("notes", [])
-    if len(checks["splits"]["train"]["labels"]) < 2:
-        only = "".join(map(shown, checks["splits"]["train"]["labels"]))
-        lines.append(f"train: all tokens have one label, {only}: there is nothing to learn")
-    what = "labels" if checks["scheme"] == "none" else "entity types"
-    lines += [f"{what} that differ in blanks, case or Unicode form alone: {line}" for line in alike(_kinds(checks))]
-    for pair, count in checks["leakage"].items():
-        if count:
-            first, second = pair.split("/")
-            lines.append(f"{second}: sentences that also stand in {first}: {count:,}")
-    for split, unseen in checks["unseen_labels"].items():
-        if unseen:
-            labels = ", ".join(f"{shown(label)} ({count:,})" for label, count in unseen.items())
-            lines.append(f"{split}: labels that train lacks and no model will predict: {labels}")
-    return lines
-
-
-def _kinds(checks: dict[str, Any]) -> Counter[str]:
-    """Return how many tokens of all splits have each label; where there are tags, each entity type."""
-    kinds: Counter[str] = Counter()
-    for of_split in checks["splits"].values():
-        for label, count in of_split["labels"].items():
-            kinds[label if checks["scheme"] == "none" or label == "O" else label[2:]] += count
-    return kinds
 
 
 def _of_words(record: Record, settings: Corpus, where: str, counts: Counts) -> dict[str, Any]:
