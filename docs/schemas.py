@@ -1,32 +1,34 @@
 """Writes the JSON schemas by which editors check and explain params.yaml and the recipes of each task: docs/schemas.
 
+Also docs/keys.json: each key of them, by the version of the schema that brought it. finetrail/upgrades.py has to know
+what files of earlier versions get for it; tests/test_upgrades.py compares.
+
 python docs/schemas.py         # `make docs` calls it
 """
 
 import json
 import sys
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetrail import params, schema, tasks  # noqa: E402
+from finetrail import schema, tasks, upgrade, upgrades  # noqa: E402
 
 FOLDER = ROOT / "docs/schemas"
+KEYS = ROOT / "docs/keys.json"
 HEAD = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the schema of params.yaml, and one for the recipes of each task."""
-    models = {"params": schema.Params} | {task: of_recipes(task) for task in tasks.names()}
-    return {name: HEAD | model.model_json_schema() for name, model in models.items()}
-
-
-def of_recipes(task: str) -> Any:
-    """Return the model of a task's recipes, of one corpus or of several."""
-    settings = tasks.module(task, "settings")
-    return params.recipe_model(settings, schema.sliced(settings.Corpus) | params.mixture(settings))
+    found = {"params": schema.Params.model_json_schema()} | {
+        task: upgrade.recipe_schema(task) for task in tasks.names()
+    }
+    return {name: HEAD | one for name, one in found.items()}
 
 
 def text(one: dict[str, Any]) -> str:
@@ -34,7 +36,60 @@ def text(one: dict[str, Any]) -> str:
     return json.dumps(one, indent=1, ensure_ascii=False) + "\n"
 
 
+def places(root: dict[str, Any], node: dict[str, Any] | None = None, at: str = "") -> Iterator[str]:
+    """Yield each key of a JSON schema as "section.key", and each section as "section.".
+
+    One form of several is told by its kind or format: source(url).urls; or, where it has keys more than the first, by
+    its name and those alone: model(Student).layers. Parts of a mixture are corpora.
+    """
+    first: set[str] = set()
+    for form in upgrade.objects(root if node is None else node, root):
+        keys = form.get("properties", {})
+        kind = next((keys[name]["const"] for name in ("kind", "format") if "const" in keys.get(name, {})), None)
+        name = kind or (form["title"] if first else None)
+        section = f"{at}({name})." if name else f"{at}." if at else ""
+        yield section or "."
+        for key in keys if kind else [key for key in keys if key not in first]:
+            yield section + key
+            yield from places(root, keys[key], section + key)
+        first = first if kind else first | set(keys)
+
+
+def since(made: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return the version that brought each key of each schema: as docs/keys.json has it, or else the one of now."""
+    known = read_keys()
+    return {
+        name: {place: known.get(name, {}).get(place, upgrades.VERSION) for place in places(one)}
+        for name, one in made.items()
+    }
+
+
+def read_keys() -> dict[str, dict[str, int]]:
+    """Read docs/keys.json: name of the schema -> place -> version."""
+    found: dict[str, dict[str, int]] = {}
+    for version, groups in json.loads(KEYS.read_text(encoding="utf-8")).items():
+        for names, of_group in groups.items():
+            for name in names.split(", "):
+                found.setdefault(name, {}).update(dict.fromkeys(of_group, int(version)))
+    return found
+
+
+def keys_text(found: dict[str, dict[str, int]]) -> str:
+    """Return docs/keys.json: version -> names of schemas -> the places that all of these have since then."""
+    names: dict[tuple[int, str], list[str]] = {}
+    for name, of_name in found.items():
+        for place, version in of_name.items():
+            names.setdefault((version, place), []).append(name)
+    rows = sorted((version, ", ".join(group), place) for (version, place), group in names.items())
+    content: dict[str, dict[str, list[str]]] = {}
+    for (version, group), of_group in groupby(rows, key=lambda row: row[:2]):
+        content.setdefault(str(version), {})[group] = [place for _, _, place in of_group]
+    return text(content)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, one in schemas().items():
+    made = schemas()
+    KEYS.write_text(keys_text(since(made)), encoding="utf-8")
+    for name, one in made.items():
         (FOLDER / f"{name}.json").write_text(text(one), encoding="utf-8")

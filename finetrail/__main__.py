@@ -10,6 +10,7 @@ import sys
 COMMANDS = {
     "check": ("finetrail.check", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
     "mend": ("finetrail.mend", "mend what a kill or a bad disk has left, and tell of it; then `dvc repro`"),
+    "upgrade": ("finetrail.upgrade", "bring params.yaml and recipes of an earlier version to this one"),
     "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),
     "compare": ("finetrail.compare", "tell whether runs differ by more than chance, and at which examples"),
     "search": ("finetrail.search", "try settings within ranges, each trial an experiment"),

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError, create_model
 
-from finetrail import json_errors, layout, saved_tokenizer, tasks
+from finetrail import json_errors, layout, saved_tokenizer, tasks, upgrades
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.forms import ONNX_FILES
+from finetrail.upgrades import SCHEMA_VERSION
 
 Input = dict[str, Any] | str
 Runtime = Literal["torch", "onnx", "onnx_int8"]
@@ -102,24 +102,29 @@ def read_settings(folder: Path) -> Exported:
         raise UserError(f"{path}: no {missing[0]!r}; expected the keys {', '.join(Exported._fields)}")
     if found["task"] not in tasks.names():
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
+    _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
     if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
         found["tokenize"] |= {"engine": "local", "num_proc": 1}
-    sections = {"tokenize": settings.Tokenize, "evaluate": settings.Evaluate}
-    for key, model in sections.items():  # an earlier export has nothing of what came later
-        later = [name for name, field in model.model_fields.items() if _may_be_null(field)]
-        found[key] = dict.fromkeys(later) | found[key] if isinstance(found[key], dict) else found[key]
+    model: Any = create_model("Settings", tokenize=(settings.Tokenize, ...), evaluate=(settings.Evaluate, ...))
+    sections, _ = upgrades.upgraded({key: found[key] for key in model.model_fields}, model)
     try:
-        read = {key: model.model_validate_json(json.dumps(found[key])) for key, model in sections.items()}
+        read = model.model_validate_json(json.dumps(sections))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{path}: {error.title}: {key}: {problem['msg']}; expected what export writes") from None
-    return Exported(found["task"], found["target"], **read)
+        raise UserError(f"{path}: {key}: {problem['msg']}; expected what export writes") from None
+    return Exported(found["task"], upgrades.target(found["task"], found["target"]), read.tokenize, read.evaluate)
 
 
-def _may_be_null(field: FieldInfo) -> bool:
-    return type(None) in get_args(field.annotation)
+def _check_version(found: dict[str, Any], path: Path) -> None:
+    """Raise UserError for a folder of a later version; one that names none is of an early one."""
+    version = found.get(SCHEMA_VERSION, 1)
+    if not isinstance(version, int) or version > upgrades.VERSION:
+        raise UserError(
+            f"{path}: {SCHEMA_VERSION} is {version!r:.20}, and this finetrail reads those up to {upgrades.VERSION}; "
+            "expected a newer finetrail: update it"
+        )
 
 
 def _refuse_code(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from finetrail import environment, layout, schema, stage, tasks
+from finetrail import environment, layout, schema, stage, tasks, upgrades
 from finetrail.errors import UserError
 
 SHOWN = 200  # characters of a value in a message
@@ -101,13 +101,25 @@ def load_recipe(task: str, recipe: str) -> Any:
 
     UserError with all that is wrong with it.
     """
-    settings = tasks.module(task, "settings")
+    tasks.module(task, "settings")
     path = layout.recipe_file(task, recipe)
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
-    corpus = mixture(settings) if _is_mixture(path) else schema.sliced(settings.Corpus)
-    return validated(recipe_model(settings, corpus), path, partial(contradictions, task=task))
+    return checked_recipe(read_yaml(path), path, task)
+
+
+def checked_recipe(raw: Any, path: Path, task: str) -> Any:
+    """Validate the content of a recipe's file, as load_recipe() does."""
+    return checked(model_of(raw, task), raw, path, partial(contradictions, task=task))
+
+
+def model_of(raw: Any, task: str) -> type[BaseModel]:
+    """Return the model of a task's recipes with such a corpus section: of one corpus, or of several."""
+    settings = tasks.module(task, "settings")
+    section = raw.get("corpus") if isinstance(raw, dict) else None
+    is_mixture = isinstance(section, dict) and "parts" in section
+    return recipe_model(settings, mixture(settings) if is_mixture else schema.sliced(settings.Corpus))
 
 
 def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
@@ -129,13 +141,6 @@ def _train(settings: ModuleType) -> Any:
     if not hasattr(settings, "TaughtTrain"):
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
-
-
-def _is_mixture(path: Path) -> bool:
-    """Tell whether a recipe's corpus section has parts."""
-    raw = read_yaml(path)
-    section = raw.get("corpus") if isinstance(raw, dict) else None
-    return isinstance(section, dict) and "parts" in section
 
 
 def mixture(settings: Any) -> Any:
@@ -346,20 +351,28 @@ def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[st
         yield str(error)
 
 
-def validated(model: type[BaseModel], path: Path, check: Callable[[Any], Iterator[str]] = lambda _: iter(())) -> Any:
+Check = Callable[[Any], Iterator[str]]
+
+
+def validated(model: type[BaseModel], path: Path, check: Check = lambda _: iter(())) -> Any:
     """Read a file and validate it; UserError with all that is wrong, also with what `check` yields."""
-    raw = read_yaml(path)
+    return checked(model, read_yaml(path), path, check)
+
+
+def checked(model: type[BaseModel], raw: Any, path: Path, check: Check = lambda _: iter(())) -> Any:
+    """Validate the content of a file; UserError with all that is wrong, also with what `check` yields."""
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
-    problems: list[str] = []
+    problems, hint = [], []
     validated: Any
     try:
         validated = model.model_validate(raw)
     except ValidationError as error:
         validated = _ValidSections.of(model, raw)
         problems = [_describe(problem, raw) for problem in error.errors(include_url=False)]
+        hint = [upgrades.HINT] if upgrades.knows(upgrades.missing_of(error, raw)) else []
     if problems := problems + list(check(validated)) + list(_not_kept(raw, "")):
-        raise UserError(f"{path}: {'; '.join(problems)}")
+        raise UserError(f"{path}: {'; '.join(problems + hint)}")
     return validated
 
 
@@ -382,17 +395,7 @@ def _not_kept(value: Any, key: str) -> Iterator[str]:
 
 def _describe(problem: Any, raw: Any) -> str:
     """Return 'key.path: what is wrong (got VALUE)', in the words of the YAML file."""
-    keys: list[str] = []
-    for depth, step in enumerate(problem["loc"], start=1):
-        lacking = problem["type"] == "missing" and depth == len(problem["loc"])
-        # pydantic puts the tag or the type of a union's member into the location: it is no key of the file.
-        if isinstance(raw, dict) and (lacking or (step in raw and step not in (raw.get("kind"), raw.get("format")))):
-            keys.append(str(step))
-            raw = raw.get(step)
-        elif isinstance(raw, list) and isinstance(step, int):
-            keys.append(str(step))
-            raw = raw[step]
-    key = ".".join(keys)
+    key = ".".join(upgrades.located(problem, raw))
     if problem["type"] == "missing":
         return f"{key}: required key is missing (write it without a value for null)"
     if problem["type"] == "extra_forbidden":

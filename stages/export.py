@@ -22,6 +22,7 @@ from finetrail.exporting.forms import ONNX_FILES
 from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.exporting.parity import compare, continued
 from finetrail.exporting.sizes import mib
+from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 SPLIT = "test"
 PARTS = "parts"
@@ -163,6 +164,7 @@ def read_records(task: str) -> dict[str, Any]:
 def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate: Any) -> dict[str, Any]:
     """Return what finetrail.inference needs to encode and decode as evaluation did."""
     return {
+        SCHEMA_VERSION: VERSION,
         "task": task,
         "target": target,
         "tokenize": records["tokenized"]["settings"],

@@ -37,6 +37,7 @@ def changed(**changes: Any) -> dict[str, Any]:
     ("changes", "told"),
     [
         ({}, "the same scores, in every digit"),
+        ({"schema_version": 8}, "the same scores, in every digit"),
         (
             {"test__f1": 0.504, "machine__instructions": "amx_bf16"},
             "f1 differs from Git's 0.473 by +0.031, inside its interval: "

@@ -203,6 +203,27 @@ def test_the_workspace_is_a_run_too(project: Project, told: Callable[..., str]) 
     assert re.search(r"(?m)^\| accuracy \|.* \|  \|$", text)  # what such a test shows is not known
 
 
+def test_a_run_of_an_early_version_has_its_record_in_metrics_json(project: Project, told: Callable[..., str]) -> None:
+    project.run("early", wrong_at(1))
+    project.git("mv", "metrics/record.json", "metrics/metrics.json")
+    project.git("commit", "--quiet", "--message", "early")
+    project.git("tag", "--force", "early")
+    project.write("metrics/metrics.json", {"test": {"accuracy": 0.9}})  # as versions of now have it
+    project.run("now", wrong_at(1, 2))
+    assert "now against early: -0.0250 accuracy" in told("early", "now")
+    project.git("rm", "--quiet", "metrics/record.json")
+    project.git("commit", "--quiet", "--message", "none")
+    assert refused(told, "HEAD", "now").startswith("HEAD: metrics/record.json is missing in it")
+
+
+def test_the_version_that_wrote_a_record_makes_no_other_run_of_it(project: Project, told: Callable[..., str]) -> None:
+    project.run("one", wrong_at(1))
+    project.write("metrics/record.json", record(1, 0.975) | {"schema_version": 8})
+    project.git("commit", "--quiet", "--all", "--message", "the same, written by a later version")
+    project.run("other", wrong_at(1, 2))
+    assert "other against one,main~1: -0.0250 accuracy" in told("one,main~1", "other")
+
+
 def test_several_revisions_are_the_seeds_of_one_system(project: Project, told: Callable[..., str]) -> None:
     for seed in (1, 2):
         project.run(f"plain-{seed}", wrong_at(1, 2, seed + 10), seed=seed)

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import BertConfig, BertForTokenClassification, BertTokenizer
 
-from finetrail import layout, schema
+from finetrail import layout, schema, upgrades
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
@@ -195,6 +195,7 @@ def test_the_record_says_how_each_file_compares_with_torch(done: Path) -> None:
 
 def test_the_settings_of_inference_are_those_of_the_run(done: Path) -> None:
     assert read(done / layout.EXPORT_SETTINGS) == {
+        upgrades.SCHEMA_VERSION: upgrades.VERSION,
         "task": "token_classification",
         "target": LABELS,
         "tokenize": {"max_length": 16, "stride": 4, "label_subwords": "first", "limit": None},

@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForTokenClassification, PreTrainedModel
 
-from finetrail import delimited, inference, layout, predict, stage, tasks
+from finetrail import delimited, inference, layout, predict, stage, tasks, upgrades
 from finetrail.errors import UserError
 from finetrail.evaluation import inference as evaluation
 from finetrail.evaluation.splits import Encoded
@@ -223,11 +223,13 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))
 
 
-def test_an_earlier_export_loads_without_what_came_later(folder: Path) -> None:
-    settings = json.loads((folder / "finetrail.json").read_text())
-    del settings["tokenize"]["limit"]
-    edit(folder / "finetrail.json", **settings)
-    assert inference.read_settings(folder).tokenize.limit is None
+def test_an_export_of_a_later_version_is_told(folder: Path) -> None:
+    edit(folder / "finetrail.json", schema_version=upgrades.VERSION)
+    inference.read_settings(folder)
+    for version in (upgrades.VERSION + 1, "9"):
+        edit(folder / "finetrail.json", schema_version=version)
+        with pytest.raises(UserError, match=r"finetrail.json: schema_version is .*; expected a newer finetrail"):
+            inference.read_settings(folder)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
@@ -259,7 +261,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "unknown setting": (
         lambda folder: edit(folder / "finetrail.json", tokenize={"max_length": 16}),
         {},
-        r"finetrail.json: Tokenize: stride: Field required; expected what export writes$",
+        r"finetrail.json: tokenize.stride: Field required; expected what export writes$",
     ),
     "code of the model": (
         lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "evil.Model"}),

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 import pytest
 from dvc_render.image import ImageRenderer
 
-from finetrail import layout
+from finetrail import layout, upgrades
 from finetrail.errors import UserError
 from finetrail.reporting import __main__ as last_words
 from finetrail.reporting import page, plots, records, rendering, summary, views
@@ -241,6 +241,7 @@ def test_summary_tells_what_ran_on_what_and_how_well() -> None:
     assert got["train"]["lr"] == 3e-4 and got["train"]["batch_size"] == 16 and "seed" not in got["train"]
     assert got["baselines"]["test"] == {"most_frequent_tag": 0.1134, "all_o": 0.0}
     assert got["export"]["onnx_int8"]["disagreements"] == 113
+    assert got["schema_version"] == upgrades.VERSION
 
 
 def test_summary_tells_of_a_student_its_layers_and_its_teacher() -> None:

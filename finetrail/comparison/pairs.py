@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from ruamel.yaml import YAML
 
-from finetrail import layout, tasks
+from finetrail import layout, tasks, upgrades
 from finetrail.comparison.runs import Files, Run, System, opened
 from finetrail.comparison.seeds import same_headline
 from finetrail.errors import UserError
@@ -120,7 +120,7 @@ def evaluated(root: Path, run: Run) -> Evaluated:
         return Evaluated(
             run=run,
             units=scoring.units(predictions.filter(pc.equal(predictions["split"], FINAL_SPLIT))),
-            target=files.json(layout.TARGET),
+            target=upgrades.target(task, files.json(layout.TARGET)),
             settings=_settings(files, task, layout.recipe_file(task, recipe)),
             corpus={path.stem: _by_id(files.table(path)) for path in _tables(files)},
         )
@@ -133,10 +133,13 @@ def train_split(root: Path, run: Run) -> pa.Table:
 
 
 def _settings(files: Files, task: str, recipe: Path) -> Any:
-    """Return the evaluate section of the recipe that the run had."""
-    section = YAML(typ="safe", pure=True).load(files.bytes(recipe))["evaluate"]
+    """Return the evaluate section of the recipe that the run had, as this version of the schema has it."""
+    settings = tasks.module(task, "settings")
+    model: Any = create_model("Settings", evaluate=(settings.Evaluate, ...))
+    raw = YAML(typ="safe", pure=True).load(files.bytes(recipe))
+    section, _ = upgrades.upgraded({"evaluate": raw["evaluate"]}, model)
     try:
-        return tasks.module(task, "settings").Evaluate.model_validate(section)
+        return model.model_validate(section).evaluate
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise UserError(

@@ -21,6 +21,7 @@ from finetrail import layout, params
 from finetrail.errors import UserError
 from finetrail.reporting.records import parsed
 from finetrail.reporting.summary import Series
+from finetrail.upgrades import SCHEMA_VERSION
 
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"
@@ -164,7 +165,7 @@ def _run(root: Path, name: str) -> Run:
         lock = root / LOCK
         if not _is_finished(lock.read_text(encoding="utf-8") if lock.is_file() else None):
             raise UserError(f"{WORKSPACE}: {layout.RECORD} is of an earlier run; expected a finished one: `dvc repro`")
-        return Run(name, None, json.loads((root / layout.RECORD).read_text(encoding="utf-8")))
+        return Run(name, None, _record((root / layout.RECORD).read_text(encoding="utf-8")))
     commit = _commit(root, name)
     if commit is None:
         raise UserError(
@@ -215,11 +216,22 @@ def _commit(root: Path, name: str) -> str | None:
 
 
 def _committed(root: Path, revision: str) -> Record | None:
-    """Return record.json of a commit; None where it has none, or one that is no JSON."""
-    try:
-        return dict(json.loads(_git(root, "show", f"{revision}:./{layout.RECORD.as_posix()}")))
-    except (subprocess.CalledProcessError, ValueError):
-        return None
+    """Return record.json of a commit; None where it has none, or one that is no JSON.
+
+    Commits of early versions have the same in metrics.json.
+    """
+    for path in (layout.RECORD, layout.METRICS):
+        try:
+            record = _record(_git(root, "show", f"{revision}:./{path.as_posix()}"))
+        except (subprocess.CalledProcessError, ValueError):
+            continue
+        return record if "task" in record else None
+    return None
+
+
+def _record(text: str) -> Record:
+    """Return the content of a record.json, but for the version that wrote it: runs are alike whichever did."""
+    return {key: value for key, value in dict(json.loads(text)).items() if key != SCHEMA_VERSION}
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetrail import layout
 from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 FINAL_SPLIT = "test"
 
@@ -64,6 +65,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         # All scores of the baselines stand in metrics/evaluation; here they would bury the run's own.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,
+        SCHEMA_VERSION: VERSION,
     }
     return _without_empty(_rounded(summary))
 

@@ -31,6 +31,7 @@ from finetrail.evaluation import splits
 from finetrail.exporting import __main__ as exporting
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
+EARLIER = Path(__file__).parent.parent / "upgrades"  # COMMIT/TASK/finetrail.json, as that commit's export wrote it
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
 
 
@@ -206,6 +207,18 @@ def test_inference_does_not_depend_on_what_else_is_asked(task: str) -> None:
     asked = inputs(task)[:3]
     alone = [predict([one])[0] for one in asked]
     assert list(map(comparable, predict(asked))) == list(map(comparable, alone))
+
+
+@pytest.mark.parametrize("commit", sorted({path.parents[1].name for path in EARLIER.rglob("finetrail.json")}))
+def test_a_folder_of_an_earlier_version_answers_as_one_of_this(task: str, commit: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(layout.EXPORTED, tmp_path / "exported")
+    shutil.copy(EARLIER / commit / task / "finetrail.json", folder)  # of a model of this toy
+    documents = None
+    if (layout.CORPUS / "documents.parquet").is_file():
+        documents = pq.read_table(layout.CORPUS / "documents.parquet").to_pylist()
+    asked = inputs(task)[:3]
+    now, earlier = (inference.load(path, "onnx", documents=documents)(asked) for path in (layout.EXPORTED, folder))
+    assert earlier == now
 
 
 def test_training_and_evaluation_again_give_the_same_bytes(task: str) -> None:

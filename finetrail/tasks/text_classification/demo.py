@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from finetrail.errors import UserError
 from finetrail.tasks.views import Row, View
 
 TITLES = {"text": "Text", "text_pair": "Second text"}
@@ -10,6 +11,11 @@ TITLES = {"text": "Text", "text_pair": "Second text"}
 
 def fields(target: dict[str, Any]) -> dict[str, str]:
     """Return the keys of an input with their titles."""
+    if "texts" not in target:
+        raise UserError(
+            "this folder is of an early version, which does not say whether it takes one text or two; "
+            "expected a newer export, or `python -m finetrail predict`"
+        )
     return {key: TITLES[key] for key in target["texts"]}
 
 
