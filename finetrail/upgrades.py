@@ -89,6 +89,16 @@ VERSIONS = (
             "trackers": None,
         },
     ),
+    Version(
+        9,
+        "limits of what the Hub and DVC give",
+        {
+            "corpus.source.max_mib": None,
+            "corpus.rankings.source.max_mib": None,
+            "model.source.max_mib": None,
+            "model.teacher.source.max_mib": None,
+        },
+    ),
 )
 VERSION = VERSIONS[-1].number
 ADDED = {key: value for version in VERSIONS for key, value in version.added.items()}
