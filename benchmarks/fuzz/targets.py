@@ -141,11 +141,15 @@ def cases() -> list[tuple[Any, dict[str, Any]]]:
     return found
 
 
+@cache
+def corpus_type(task: str) -> TypeAdapter[Any]:
+    return TypeAdapter(schema.sliced(tasks.module(task, "settings").Corpus))
+
+
 def section_of(task: str, recipe: dict[str, Any]) -> Any:
     """Return the corpus section of a recipe; None where the schema refuses it."""
-    settings = tasks.module(task, "settings")
     try:
-        return TypeAdapter(schema.sliced(settings.Corpus)).validate_python(recipe["corpus"])
+        return corpus_type(task).validate_python(recipe["corpus"])
     except ValidationError:
         return None
 
