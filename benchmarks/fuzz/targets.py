@@ -122,27 +122,34 @@ def corpora(name: str) -> list[tuple[Corpus, bytes]]:
     return found[:256]  # which one byte tells apart
 
 
-def cases() -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield each case of the catalogue and its recipe."""
+@cache
+def cases() -> list[tuple[Any, dict[str, Any]]]:
+    """Return each case of the catalogue and its recipe."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/tasks")]
     import catalogue
     import toys
     from catalogue.case import changed
     from conftest import toy_recipe
 
-    with tempfile.TemporaryDirectory() as folder:
+    found = []
+    with empty_folder() as folder:
         for module in pkgutil.iter_modules(catalogue.__path__):
             for case in getattr(importlib.import_module(f"catalogue.{module.name}"), "CASES", []):
-                base = toy_recipe(Path(folder) / "unused", Path(folder) / "model")
-                recipe = copy.deepcopy(toys.write(case.task, base, ["Ada lives in Oslo ."], Path(folder)))
-                yield case, changed(recipe, case.changes)
+                base = toy_recipe(folder / "unused", folder / "model")
+                recipe = copy.deepcopy(toys.write(case.task, base, ["Ada lives in Oslo ."], folder))
+                found.append((case, changed(recipe, case.changes)))
+    return found
+
+
+@cache
+def corpus_type(task: str) -> TypeAdapter[Any]:
+    return TypeAdapter(schema.sliced(tasks.module(task, "settings").Corpus))
 
 
 def section_of(task: str, recipe: dict[str, Any]) -> Any:
     """Return the corpus section of a recipe; None where the schema refuses it."""
-    settings = tasks.module(task, "settings")
     try:
-        return TypeAdapter(schema.sliced(settings.Corpus)).validate_python(recipe["corpus"])
+        return corpus_type(task).validate_python(recipe["corpus"])
     except ValidationError:
         return None
 
