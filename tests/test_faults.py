@@ -67,9 +67,12 @@ def test_a_hub_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(hub_errors, "TIMEOUT", 0.1)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(UserError, match="push: .*no answer within 0.1 s; expected a Hub that answers"):
-            with hub_errors.told("push"):
-                api.whoami(token="hf_x")
+    silent = socket.create_server(("127.0.0.1", 0))
+    api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with (
+        silent,
+        pytest.raises(UserError, match="push: .*no answer within 0.1 s; expected a Hub that answers"),
+        hub_errors.told("push"),
+    ):
+        api.whoami(token="hf_x")
     huggingface_hub.close_session()
