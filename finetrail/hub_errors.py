@@ -55,6 +55,6 @@ def _reason(chain: list[BaseException]) -> str:
         message = answer.server_message or answer.response.reason_phrase
         hint = "; log in with `hf auth login`" if answer.response.status_code in (401, 403) else ""
         return f"it answered {answer.response.status_code}: {message}{hint}"
-    if isinstance(answer, TimeoutError):
+    if "Timeout" in type(answer).__name__:  # of the system, or of whichever HTTP library the Hub's has
         return f"no answer within {TIMEOUT:g} s; expected a Hub that answers: run it again when it does"
     return (str(answer) or type(answer).__name__).splitlines()[0]

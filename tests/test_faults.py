@@ -1,14 +1,19 @@
-"""The benchmark of faults: how it judges a trial, and a part of it on one task."""
+"""The benchmark of faults: how it judges a trial, and a part of it on one task. And a Hub that stalls."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from benchmarks.faults.forked import Ended
 from benchmarks.faults.outcomes import FAULT, LINE, SAME, judge, table
+from finetrail import hub_errors
+from finetrail.errors import UserError
 
 WELL, KILLED, TOLD = (
     Ended(0, "done\n"),
@@ -53,3 +58,18 @@ def test_flipped_bits_in_checkpoints_change_no_byte(tmp_path: Path) -> None:
     subprocess.run(command, cwd=Path(__file__).parent.parent, check=True)
     [found] = json.loads((tmp_path / "f.json").read_text())["damage"]["retrieval"].values()
     assert found[SAME] > 0 and found[FAULT] == 0
+
+
+def test_a_hub_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_errors, "TIMEOUT", 0.1)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    huggingface_hub.close_session()
+    silent = socket.create_server(("127.0.0.1", 0))
+    api = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with (
+        silent,
+        pytest.raises(UserError, match="push: .*no answer within 0.1 s; expected a Hub that answers"),
+        hub_errors.told("push"),
+    ):
+        api.whoami(token="hf_x")
+    huggingface_hub.close_session()
