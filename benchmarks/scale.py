@@ -77,7 +77,7 @@ CASES = {
         lambda folder, size: scale_corpora.archive(folder, size, labels=20, mean=50),
     ),
     "long_line": Case(
-        "masked_lm", "bring-your-own-text", WHOLE | {"tokenize.block_size": 64, "tokenize.remainder": "keep"},
+        "masked_lm", "bring-your-own-text", WHOLE | {"tokenize.block_size": 64},
         "characters in one line", (10**6, 10**7), scale_corpora.long_text,
     ),
 }  # fmt: skip
