@@ -41,10 +41,9 @@ if [ "$now" != "$wanted" ]; then  # not there, broken, or of another Python
 fi
 rm -f $venv/installed
 
-# Nothing but what the files name: they are complete.
 if [ -n "$uv" ]; then
   install() {
-    "$uv" pip install --python $venv/bin/python --no-deps "$@" || {
+    "$uv" pip install --python $venv/bin/python "$@" || {
       echo 'error: uv could not install requirements.lock; "Hash mismatch": that file is not the one that was locked' >&2
       exit 1
     }
@@ -53,7 +52,7 @@ if [ -n "$uv" ]; then
     "$uv" pip install --python $venv/bin/python --no-deps --dry-run "$1" 2>&1 | sed -nE 's/^ \+ torch==//p'
   }
 else
-  pip="$venv/bin/python -m pip --disable-pip-version-check install --no-deps"
+  pip="$venv/bin/python -m pip --disable-pip-version-check install"
   install() {
     # PEP 517: pip's older way of building does not know what a build needs.
     PYTHONUNBUFFERED=1 $pip --progress-bar off --use-pep517 "$@" >> $log 2>&1 || {
@@ -65,7 +64,7 @@ else
   }
   torch_to_come() {
     local version='import json, sys; print(*(new["metadata"]["version"] for new in json.load(sys.stdin)["install"]))'
-    $pip --quiet --dry-run --report - "$1" 2>> $log | $venv/bin/python -c "$version" 2>> $log
+    $pip --quiet --no-deps --dry-run --report - "$1" 2>> $log | $venv/bin/python -c "$version" 2>> $log
   }
   progress() {
     while sleep 5 > /dev/null 2>&1; do
@@ -78,21 +77,24 @@ else
 fi
 
 # The lock has the hashes of the public index. A build of torch with a version of its own, such as 2.13.0+cpu, comes from an
-# index or a folder that this machine names, and none of them from the public one. It needs none of torch's CUDA libraries.
-cuda='--requirement requirements-cuda.lock'
+# index or a folder that this machine names, and none of them from the public one.
+cuda='--requirement requirements-cuda.lock' own=
 torch=$(grep -oE '^torch==[0-9.]+' requirements.lock) || cuda=
 build=$([ -z "$torch" ] || torch_to_come "$torch") || build=
 there='from importlib.metadata import version; print(version("torch"))'
 [ -n "$build" ] || build=$($venv/bin/python -c "$there" 2> /dev/null) || build=
 case $build in *+*)
   echo "  torch $build: not from the public index, so without a hash in requirements.lock"
-  install "$torch"
-  cuda= ;;
+  install --no-deps "$torch"
+  own=$torch cuda= ;;
 esac
 
-# Two packages have no wheels. They are built with setuptools of the lock, since a build that is isolated fetches it unhashed.
+# Nothing but what the files name: they are complete. Two packages have no wheels. They are built with setuptools of the lock,
+# since a build that is isolated fetches it unhashed.
 part() { awk "!/^ /{keep = $1/^(antlr4-python3-runtime|seqeval)==/} keep" requirements.lock; }
 # shellcheck disable=SC2086  # $cuda is two words, or none
-install --require-hashes --requirement <(part !) $cuda
-install --require-hashes --no-build-isolation --requirement <(part '')
+install --no-deps --require-hashes --requirement <(part !) $cuda
+install --no-deps --require-hashes --no-build-isolation --requirement <(part '')
+# What such a build of torch needs beyond the lock: nothing for CPUs, libraries for other versions of CUDA, or for ROCm.
+[ -z "$own" ] || install "$own"
 echo "$wanted" > $venv/installed

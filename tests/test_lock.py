@@ -244,11 +244,11 @@ def test_setup_tells_what_pip_could_not_do(project: Path) -> None:
     assert not (project / ".venv/installed").exists()
 
 
-def wheel(folder: Path, name: str, version: str) -> str:
+def wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
     """Write a wheel that holds nothing, and return its line of a lock file."""
     path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
@@ -291,10 +291,11 @@ def test_setup_checks_every_hash_and_takes_a_build_of_torch_that_the_machine_nam
     for path in site.glob("*.dist-info"):
         shutil.rmtree(path)
     (project / ".venv/installed").unlink()
-    wheel(shelf, "torch", "2.13.0+cpu")
+    wheel(shelf, "torch", "2.13.0+rocm", "Requires-Dist: rocm==1.0\n")
+    wheel(shelf, "rocm", "1.0")
     done = install()
-    assert (done.returncode, installed()) == (0, ["tool-1.0", "torch-2.13.0+cpu"]), done.stderr
-    assert "torch 2.13.0+cpu: not from the public index, so without a hash" in done.stdout
+    assert (done.returncode, installed()) == (0, ["rocm-1.0", "tool-1.0", "torch-2.13.0+rocm"]), done.stderr
+    assert "torch 2.13.0+rocm: not from the public index, so without a hash" in done.stdout
 
 
 class Osv(BaseHTTPRequestHandler):
