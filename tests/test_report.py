@@ -681,6 +681,9 @@ def test_a_quantity_of_one_point_is_told_and_not_drawn() -> None:
     spec = json.loads(charts[0].spec)
     assert spec["data"] == [[10, 20], [2.0, 1.0], [None, 1.5]] and spec["best"] == 20
     assert [line["label"] for line in spec["series"]] == ["train", "validation"]
+    assert "y" not in spec
+    flat, _ = views.curves({"validation/f1": [(1, 0.0), (2, 0.0)]}, None, [])
+    assert json.loads(flat[0].spec)["y"] == [0, 1]
     html = render(replace(make_results(), history={"validation/f1": [(20, 0.25)]}))
     assert "validation f1: 0.25 at update 20." in html and "<figure" not in html
 

@@ -133,7 +133,7 @@
     return {
       width,
       height: 190,
-      scales: { x: { time: false, range: spec.range }, y: { range: spec.range }, count: {} },
+      scales: { x: { time: false, range: spec.range }, y: { range: spec.y ?? spec.range }, count: {} },
       cursor: {
         sync: spec.synced ? { key: group.key } : undefined,
         drag: { x: true, y: false },

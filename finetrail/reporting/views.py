@@ -148,7 +148,9 @@ def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
         for (name, points), color in zip(lines.items(), colors, strict=True)
     ]
     data = [steps, *([of_one.get(step) for step in steps] for of_one in values)]
-    return _json({"label": "update", "series": series, "data": data, "best": best, "synced": True})
+    # uPlot would show what is 0 throughout on an axis to 100.
+    flat = {} if any(value for of_one in values for value in of_one.values()) else {"y": [0, 1]}
+    return _json({"label": "update", "series": series, "data": data, "best": best, "synced": True} | flat)
 
 
 def reliability_spec(rows: Sequence[Row]) -> str:
