@@ -185,6 +185,17 @@ def accelerator() -> str:
     return "\n".join(lines).rstrip()
 
 
+def settings_combined() -> str:
+    """Return what came of the combinations of settings, a row for each start, and how many pairs of values they had."""
+    record = json.loads((ROOT / "benchmarks/results/combinations.json").read_text())
+    rows = ["| corpus | engine | combinations | ran | through export | refused before training | diverged | faults |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for name, engines in record["starts"].items():
+        for engine, found in engines.items():
+            rows.append(f"| {name} | {engine} | {' | '.join(map(str, found.values()))} |")
+    return "\n".join([*rows, "", *(f"- {key}: {shown(value)}" for key, value in record["all"].items())])
+
+
 def scale() -> str:
     """Return a row for each size of each corpus, and how CPU time grew from the size before: its exponent."""
     record = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
@@ -349,7 +360,7 @@ def filled(text: str) -> str:
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing, "benchmark faults": faults}
     makers |= {"benchmark train": training, "benchmark portable": portable, "benchmark accelerator": accelerator}
-    makers["benchmark scale"] = scale
+    makers |= {"benchmark scale": scale, "benchmark combinations": settings_combined}
     for name, make in makers.items():
         opening, closing = f"<!-- {name} -->", f"<!-- end {name} -->"
         if opening in text:

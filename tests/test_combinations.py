@@ -95,7 +95,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("restored_torch")
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", tasks.names())
 def test_a_combination_runs_or_is_refused_in_one_line_before_training(
     name: str, number: int, work: Path, monkeypatch: pytest.MonkeyPatch
