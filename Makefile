@@ -42,7 +42,7 @@ lint: installed   ## ruff and mypy
 	@ruff format --check .
 	@mypy
 
-check: installed   ## validate params.yaml, every recipe and the DVC remotes, without running anything
+check: installed   ## validate params.yaml, all recipes, dvc.lock and DVC remotes, and run nothing
 	@python -m finetrail.check
 
 results: installed   ## run every recipe that needs no network, and keep its record in docs/results
@@ -62,7 +62,7 @@ docs: installed   ## write the results, benchmarks, keys and licences into the d
 # Versions stay as they are, unless pyproject.toml refuses them; FLAGS=--upgrade takes the newest ones, and
 # FLAGS='--upgrade-package NAME' one package's. pyproject.toml says what is left out of the first file, and why: the second
 # has what torch needs beyond it. Hashes are those of every file that the index has of a version.
-COMPILE = uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
+COMPILE = env -u UV_TORCH_BACKEND uv pip compile --quiet --universal --python-version 3.11 --no-annotate --generate-hashes \
   --custom-compile-command 'make lock' $(FLAGS)
 lock: installed   ## write requirements*.lock from pyproject.toml, with hashes, one file for every Python
 	@$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make .venv, or the folder that VENV names, what requirements.lock says; where it is that already, do nothing.
-# Each file that is installed has a hash in the lock files, or is refused.
+# Install what requirements.lock says into .venv, or the folder that VENV names; where that is done already, do nothing.
+# Each file that is installed has a hash in the lock files, or is refused; a build of torch of its own has none there.
 # `make` calls this first. PYTHON names a Python.
 set -euo pipefail
-cd "$(dirname "$0")"
+cd -P "$(dirname "$0")"
 venv=${VENV:-.venv} log=${VENV:-.venv}/install.log
 
 # The Python of .venv, or else the newest. Each is started: pyenv has names for versions that are not there.
@@ -16,6 +16,9 @@ locks = b"".join(open(name, "rb").read() for name in ("requirements.lock", "requ
 print(hashlib.sha256(locks).hexdigest(), "%d.%d" % sys.version_info[:2])'
 state_of() { "$1" -c "$state" 2>/dev/null; }
 
+for lock in requirements.lock requirements-cuda.lock; do
+  [ -f $lock ] || { echo "error: $lock is missing; expected it from Git: git checkout $lock" >&2; exit 1; }
+done
 wanted=
 for python in $candidates; do
   wanted=$(state_of "$python") && break

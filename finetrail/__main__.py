@@ -8,7 +8,7 @@ import sys
 
 # Command -> the module that it is, and one line of help.
 COMMANDS = {
-    "check": ("finetrail.check", "validate params.yaml, every recipe and the DVC remotes, without running anything"),
+    "check": ("finetrail.check", "validate params.yaml, all recipes, dvc.lock and DVC remotes, and run nothing"),
     "mend": ("finetrail.mend", "mend what a kill or a bad disk has left, and tell of it; then `dvc repro`"),
     "upgrade": ("finetrail.upgrade", "bring params.yaml and recipes of an earlier version to this one"),
     "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),

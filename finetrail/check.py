@@ -1,4 +1,4 @@
-"""Validates params.yaml, every recipe and the DVC remotes, without running anything: python -m finetrail.check."""
+"""Validates params.yaml, all recipes, dvc.lock and DVC remotes, and runs nothing: python -m finetrail.check."""
 
 from pathlib import Path
 

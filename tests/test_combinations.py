@@ -1,7 +1,6 @@
 """Combinations of settings, drawn from the schema: a dozen of them here; the benchmark runs as many as one likes."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,6 @@ from benchmarks.combinations.menu import MORE, Vocabulary
 from finetrail import schema, tasks
 
 STARTS = starts.starts()
-# Training and evaluation of a dozen take half a minute: only where CI is set. Elsewhere they are read and encoded.
-THROUGH = list(running.STAGES[: -2 if "CI" in os.environ else 4])
 ROOT = Path(__file__).parent.parent
 
 

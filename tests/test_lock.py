@@ -59,7 +59,9 @@ def locked(python: str) -> list[Requirement]:
 
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, env={**os.environ, "UV_TORCH_BACKEND": "", **environment}, capture_output=True, text=True, timeout=300
+    )
 
 
 def uv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """What became of each trial: which fault, where, and whether the same bytes came back."""
 
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ from benchmarks.faults.forked import Ended
 
 SAME = "same bytes after one command"
 LINE = "one line that says what to do, and after it the same bytes"
-FAULT = "fault"
+FAULT = "neither"
 CLASSES = (SAME, LINE, FAULT)
 
 
@@ -38,7 +39,8 @@ def judge(fault: str, task: str, where: str, first: Ended, again: Ended | None, 
 
 
 def last_line(log: str) -> str:
-    return (log.strip().splitlines() or ["nothing was printed"])[-1][:300]
+    line = (log.strip().splitlines() or ["nothing was printed"])[-1][:300]
+    return re.sub(r"/\S*/finetrail-faults-\w+/", "", line)  # a random folder
 
 
 def table(outcomes: list[Outcome]) -> dict[str, Any]:
