@@ -59,8 +59,11 @@ METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")
 
-# Where stages write what later ones read.
-OUTPUTS = (Path("data"), Path("metrics"))
+# What stages write and later ones read.
+OUTPUTS = (
+    *(CORPUS, MODEL, TOKENIZED, TAUGHT, TRAINED, PREDICTIONS, CANDIDATES, EXPORTED),
+    *(TRAIN_HISTORY, EVALUATION, EXPORT_METRICS),
+)
 
 # Partial downloads and checkpoints: survives a failed stage, never in Git or in the DVC cache.
 SCRATCH = Path(".scratch")

@@ -9,6 +9,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 from dvc.exceptions import DvcException
@@ -38,7 +39,9 @@ def records(root: Path, tmp: Path) -> Iterator[str]:
     The caller holds DVC's lock, so that no other DVC writes.
     """
     index_lock = root / _git(root, "rev-parse", "--git-path", "index.lock").stdout.strip()  # also of a worktree
-    if index_lock.is_file() and not any(process.info["name"].startswith("git") for process in _working_in(root)):
+    if index_lock.is_file() and not any(
+        (process.info["name"] or "").startswith("git") for process in _working_in(root)
+    ):
         index_lock.unlink()
         yield "Git's index.lock: removed: no Git works here"
     in_use = tmp / "rwlock"
@@ -64,17 +67,23 @@ def is_whole(content: bytes) -> bool:
     except (YAMLError, Invalid, UnicodeDecodeError, KeyError, AttributeError):
         return False
     entries = (entry for one in stages for kind in ("deps", "outs") for entry in one.get(kind, ()) if "hash" in entry)
-    return all(
-        "md5" in entry and "size" in entry and entry["md5"].endswith(".dir") == ("nfiles" in entry) for entry in entries
-    )
+    return all(map(_is_whole_entry, entries))
+
+
+def _is_whole_entry(entry: dict[str, Any]) -> bool:
+    if "files" in entry:  # a folder in a remote that has versions
+        return True
+    return "md5" in entry and "size" in entry and entry["md5"].endswith(".dir") == ("nfiles" in entry)
 
 
 def _restore(lock: Path) -> str:
     """Take dvc.lock back from Git, or remove it where Git does not have it; return which."""
-    if _git(lock.parent, "ls-files", "--error-unmatch", lock.name).returncode:
+    known = _git(lock.parent, "ls-files", "--error-unmatch", lock.name)
+    if known.returncode == 1:
         lock.unlink()
         return "removed, as Git does not have it"
-    if failed := _git(lock.parent, "checkout", "--quiet", "--", lock.name).stderr.strip():
+    failed = known.stderr.strip() if known.returncode else ""
+    if failed := failed or _git(lock.parent, "checkout", "--quiet", "--", lock.name).stderr.strip():
         raise UserError(
             f"{layout.LOCK}: it was cut off, or has two sides of a merge, and Git does not restore it: {failed}"
         )
@@ -82,7 +91,10 @@ def _restore(lock: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError("git is not installed, or not on the PATH; expected it") from None
 
 
 def _is_held(in_use: Path, root: Path) -> bool:
@@ -114,20 +126,27 @@ def _working_in(root: Path) -> Iterator[psutil.Process]:
 
 
 def damaged(repo: Repo) -> Iterator[str]:
-    """Remove each file of the outputs, here or in the cache, that is not what DVC holds it for; yield a line for each.
+    """Remove files of stages' outputs, here and in the cache, that are not what DVC holds them for; yield a line each.
 
     DVC reads a file again only when its time or size has changed, and one of the cache not even then. A file of the
-    cache comes back from the folder, where that has it whole: training again would take longer.
+    cache comes back from the folder, where that has it whole: training again would take longer. What no stage can make
+    again (`dvc add`) is left alone, and told.
     """
-    outputs = [out for out in repo.index.outs if out.use_cache and out.hash_info]
+    tracked = [each for each in repo.index.outs if each.use_cache and each.hash_info]
     whole: dict[str, Path] = {}
-    for path in (path for out in outputs for path in _files(Path(out.fs_path))):
-        (_, noted), digest = repo.state.get(str(path), repo.fs), md5(path)
+    for out, path in ((each, path) for each in tracked for path in _files(Path(each.fs_path))):
+        before, digest = path.stat(), md5(path)
+        if path.stat() != before:  # somebody writes it
+            continue
+        _, noted = repo.state.get(str(path), repo.fs)
         if noted is None or noted.name != "md5" or noted.value == digest:
             whole[digest] = path
-            continue
-        path.unlink()
-        yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
+        elif out.stage.cmd is None:
+            yield f"{path.relative_to(repo.root_dir)}: damaged: left, as no stage makes it again; take your copy of it"
+        else:
+            path.unlink()
+            yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
+    outputs = [each for each in tracked if each.stage.cmd is not None]
     for path in dict.fromkeys(path for out in outputs for path in _in_cache(repo, out.hash_info.value)):
         name = path.parent.name + path.name.removesuffix(".dir")
         if path.is_file() and md5(path) != name:

@@ -45,7 +45,10 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 
 MOST_MIB = 1 << 43  # whose bytes are 2**63, which no file has
-MAX_MIB_HELP = "a download that is larger, or a single file of it that is, is refused; null: no limit"
+MAX_MIB_HELP = (
+    "a download that is larger is refused, and so is a single file of it, or of what a dataset of the Hub becomes, "
+    "that is; null: no limit"
+)
 SHA256_HELP = "sha256 of the file; of a folder or glob: of its sorted 'SHA256  PATH' lines; null is not verified"
 
 

@@ -64,7 +64,7 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         if line := _of_the_machine(error):
             sys.exit(f"error: {line}")
-        if damage := damaged():  # whatever it has led to
+        if not isinstance(error, ImportError) and (damage := damaged()):  # whatever it has led to
             sys.exit(f"error: {plain(damage)}")
         raise
 
@@ -99,7 +99,8 @@ def damaged() -> str | None:
     A stage that fails for no known reason asks for it: DVC compares no bytes before it runs a stage, and a file may be
     cut off or overwritten in the cache that it is linked to.
     """
-    for path in sorted(file for folder in layout.OUTPUTS for file in folder.rglob("*") if file.suffix in READERS):
+    found = (path for output in layout.OUTPUTS for path in (output, *output.rglob("*")))
+    for path in sorted(path for path in found if path.suffix in READERS and path.is_file()):
         try:
             READERS[path.suffix](path)
         except Exception as error:  # as each format says that a file is none

@@ -99,8 +99,9 @@ def written(project: Path) -> Path:
     """Let dvc.lock say what data/corpus is, and give its file."""
     (project / "data/corpus/empty").mkdir()
     (project / "data/corpus/a.json").write_text("a")
-    digest = dependencies._md5_of_output(Path("data/corpus"), {})
-    out = f"outs:\n    - path: data/corpus\n      hash: md5\n      md5: {digest}\n"
+    there = dependencies.files([Path("data/corpus")])
+    digest = dependencies._md5_of_output(Path("data/corpus"), there, {})
+    out = f"outs:\n    - path: data/corpus\n      hash: md5\n      md5: {digest}\n      nfiles: {len(there)}\n"
     (project / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  download@corpus:\n    {out}")
     return project / "data/corpus/train.parquet"
 
@@ -115,7 +116,8 @@ def test_the_hash_of_an_output_is_dvcs(watched: Path) -> None:
         _, _, obj = build(
             HashFileDB(LocalFileSystem(), str(watched / "odb")), str(watched / name), LocalFileSystem(), "md5"
         )
-        assert dependencies._md5_of_output(Path(name), {}) == obj.hash_info.value
+        there = dependencies.files([Path(name)])
+        assert dependencies._md5_of_output(Path(name), there, {}) == obj.hash_info.value
 
 
 def test_an_input_that_a_disk_has_damaged_is_refused_where_dvc_runs_the_stage(
@@ -127,5 +129,8 @@ def test_an_input_that_a_disk_has_damaged_is_refused_where_dvc_runs_the_stage(
     file.write_text("contenT")
     with pytest.raises(UserError, match="data/corpus: not what its stage has written.*`python -m finetrail mend`"):
         dependencies.watch("tokenize")
+    (watched / "data/corpus/.DS_Store").touch()  # what .dvcignore may leave out
+    dependencies.watch("tokenize")
+    (watched / "data/corpus/.DS_Store").unlink()
     monkeypatch.delenv("DVC_STAGE")  # by hand, dvc.lock may be of another run
     dependencies.watch("tokenize")

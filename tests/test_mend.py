@@ -40,11 +40,18 @@ def test_what_is_taken_for_whole_has_no_entry_that_was_cut() -> None:
     assert mend.is_whole(LOCK)
     ends = [place + 1 for place, byte in enumerate(LOCK) if byte == ord("\n")]
     draw = random.Random(0)
-    cuts = [0, *draw.sample(range(len(LOCK)), 2), *draw.sample(ends[:-1], 6)]
+    between_stages = LOCK.index(b"\n  tokenize:") + 1
+    cuts = [0, between_stages, *draw.sample(range(len(LOCK)), 2), *draw.sample(ends[:-1], 5)]
     whole = [LOCK[:cut] for cut in cuts if mend.is_whole(LOCK[:cut])]
     known = entries(LOCK)
     assert 0 < len(whole) < len(cuts) and not mend.is_whole(b"")
     assert all(entry in known for content in whole for entry in entries(content))
+
+
+def test_a_folder_in_a_remote_that_has_versions_is_whole() -> None:
+    files = "- relpath: a\n          md5: x\n          size: 1\n          cloud: {s3: {version_id: '1'}}\n"
+    out = f"outs:\n      - path: data\n        hash: md5\n        files:\n        {files}"
+    assert mend.is_whole(f"schema: '2.0'\nstages:\n  one:\n    cmd: x\n    {out}".encode())
 
 
 @pytest.mark.parametrize("left", [0, 1000, len(LOCK) - 1])
@@ -53,6 +60,14 @@ def test_a_lock_file_that_was_cut_off_comes_back_from_git(root: Path, left: int)
     [line] = mend.records(root, root / "tmp")
     assert line.startswith("dvc.lock: it was cut off: taken back from Git") and (root / "dvc.lock").read_bytes() == LOCK
     assert not list(mend.records(root, root / "tmp"))
+
+
+def test_a_lock_file_stays_where_git_does_not_tell(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", str(root / "nowhere"))
+    (root / "dvc.lock").write_bytes(LOCK[:1000])
+    with pytest.raises(UserError, match="Git does not restore it: fatal"):
+        list(mend.records(root, root / "tmp"))
+    assert (root / "dvc.lock").exists()
 
 
 def test_one_that_git_does_not_have_is_removed(root: Path) -> None:

@@ -140,27 +140,36 @@ def flipped(path: Path) -> None:
 def write_tables(folder: Path) -> None:
     """Write a file of each format that stages leave for each other."""
     table = pa.table({"text": ["one", "two"] * 50})
-    (folder / "data/sub").mkdir(parents=True)
-    pq.write_table(table, folder / "data/train.parquet")
-    with pa.OSFile(str(folder / "data/train.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+    for name in ("corpus", "tokenized", "trained"):
+        (folder / "data" / name).mkdir(parents=True)
+    pq.write_table(table, folder / "data/corpus/train.parquet")
+    with (
+        pa.OSFile(str(folder / "data/tokenized/train.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
         writer.write_table(table)
-    save_file({"a": np.ones(50)}, folder / "data/sub/model.safetensors")
-    stage.write_json(folder / "data/sub/target.json", ["O", "B-PER"] * 10)
+    save_file({"a": np.ones(50)}, folder / "data/trained/model.safetensors")
+    stage.write_json(folder / "data/tokenized/target.json", ["O", "B-PER"] * 10)
 
 
 def fails() -> None:
     raise IndexError("whatever a damaged file leads to")
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "train.arrow", "sub/model.safetensors", "sub/target.json"])
+@pytest.mark.parametrize(
+    "name", ["corpus/train.parquet", "tokenized/train.arrow", "trained/model.safetensors", "tokenized/target.json"]
+)
 @pytest.mark.parametrize("damage", [cut, flipped, lambda path: path.write_bytes(b"")])
 def test_a_stage_that_fails_names_the_damaged_file_of_an_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
 ) -> None:
     write_tables(tmp_path)
+    (tmp_path / "data/.exported.partial").mkdir()  # of a run that was killed
+    for own in ("data/mine.json", "data/.exported.partial/model.safetensors"):
+        (tmp_path / own).write_bytes(b'{"a": 1}\n{"a": 2}\n')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(IndexError):
-        stage.run(fails)  # nothing is damaged: the fault is ours
+        stage.run(fails)  # no output is damaged: the fault is ours
     damage(tmp_path / "data" / name)
     with pytest.raises(SystemExit) as ended:
         stage.run(fails)

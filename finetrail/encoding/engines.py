@@ -34,6 +34,7 @@ class OrderedMap(Protocol):
 # The computing that a batch may take: so many seconds, and one more for so many bytes. A tokenizer does a thirtieth of
 # that; one whose patterns go back and forth in a text takes hours, inside Rust, where no exception reaches it.
 SECONDS, BYTES_A_SECOND = 60.0, 50_000
+UNTIMED = "untimed"
 PANIC = "PanicException"  # of Rust; no module has the class. Errors of tokenizers are of the class Exception itself
 
 # How many batches a process has waiting for it, or for the reader of its results: no more are in memory.
@@ -69,7 +70,10 @@ def _ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
 
 @dataclass(frozen=True)
 class Limited:
-    """A function of a batch that ends its process where a batch takes too long; UserError where a tokenizer fails."""
+    """A function of a batch that ends its process where a batch takes too long; UserError where a tokenizer fails.
+
+    A method with the attribute `untimed` does more than a tokenizer's work, and has no limit.
+    """
 
     function: Callable[[Batch], Any]
 
@@ -78,7 +82,8 @@ class Limited:
         place = f"tokenize: examples {rows[0]:,} to {rows[-1]:,}" if len(rows) else "tokenize"
         most = SECONDS + examples.nbytes / BYTES_A_SECOND
         done = threading.Event()
-        threading.Thread(target=_end_after, args=(most, done, place), daemon=True).start()
+        if not hasattr(self.function, UNTIMED):
+            threading.Thread(target=_end_after, args=(most, done, place), daemon=True).start()
         try:
             return self.function(batch)
         except BaseException as error:

@@ -112,8 +112,9 @@ def _mapped(function: Any, batches: Iterable[Batch], num_proc: int) -> Iterator[
         raise
     except RayError as error:
         raise UserError(
-            f"tokenize: a process or node of the Ray cluster was lost ({type(error).__name__}); expected it to live: "
-            "run it again, with a lower tokenize.num_proc where memory is short"
+            f"tokenize: a process or node of the Ray cluster was lost ({type(error).__name__}): killed, out of memory, "
+            "or too slow with a batch; expected it to live: run it again, with a lower tokenize.num_proc where memory "
+            "is short, or with engine: local, which says more"
         ) from None
 
 

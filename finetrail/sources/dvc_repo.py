@@ -37,7 +37,7 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
     remove(root)
     root.mkdir(parents=True)
     try:
-        with limits.within(what, source.max_mib), _impatient():
+        with _impatient():
             resolved, is_folder = _copy(source, what, root / PurePosixPath(source.path).name)
     except DvcException as error:
         raise UserError(f"{what}: {_reason(error)}") from None
@@ -74,7 +74,11 @@ def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, 
         is_folder = info["type"] == "directory"
         files = system.find(source.path, detail=True).values() if is_folder else [info]
         limits.check(what, sum(file["size"] or 0 for file in files), source.max_mib)
-        with TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress:
+        # Not of the Git repository, which is cloned before.
+        with (
+            limits.within(what, source.max_mib),
+            TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress,
+        ):
             system.get(source.path, str(target), recursive=is_folder, callback=progress)
         # A local repository without a revision is its working directory, which no commit stands for.
         commit = system.repo.get_rev() if isinstance(system.repo.fs, GitFileSystem) else None

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from finetrail.sources.model_files import CONFIG
 
 DEEPEST = 2000  # layers; building so many takes seconds
 TOKENS = 7  # of a pass: few models have fewer positions, and it is a multiple of nothing
-# What the name of a number has in it -> the least and the most that it may be.
-RANGES = {"drop": (0.0, 1.0), "eps": (0.0, 1.0), "initializer": (0.0, 1e6), "init_std": (0.0, 1e6)}
+# The name of a number -> the least and the most that it may be.
+RANGES = {
+    re.compile(r"(.*_)?(p?drop|dropout|layerdrop)(_(p|prob|rate))?"): (0.0, 1.0),
+    re.compile(r"(.*_)?(eps|epsilon)"): (0.0, 1.0),
+    re.compile(r"initializer_(range|factor)|init_std"): (0.0, 1e6),
+}
 META = ("meta", "data-dependent")  # what torch says where a pass wants to look at numbers
 
 
@@ -58,8 +63,8 @@ def _problems(config: Any) -> Iterator[str]:
     for key, value in _numbers(config.to_dict()):
         if math.isnan(value):
             yield f"{key} is no number"
-        for part, (least, most) in RANGES.items():
-            if part in key.rpartition(".")[2] and not least <= value <= most:
+        for name, (least, most) in RANGES.items():
+            if name.fullmatch(key.rpartition(".")[2]) and not least <= value <= most:
                 yield f"{key} is {value}; expected {least:g} to {most:g}"
 
 
@@ -100,16 +105,15 @@ def _pass_fails(model: Any) -> str | None:
     """
     import torch
 
-    def failure(model: Any) -> Exception | None:
+    def failure(build: Callable[[], Any]) -> Exception | None:
         try:
-            model.train()(input_ids=torch.zeros(1, TOKENS, dtype=torch.long, device="meta"))
+            with torch.device("meta"):
+                build().train()(input_ids=torch.zeros(1, TOKENS, dtype=torch.long))
         except Exception as error:
             return error
         return None
 
-    found = failure(model)
+    found = failure(lambda: model)
     if found is None or any(words in str(found) for words in META):
         return None
-    with torch.device("meta"):
-        usual = type(model)(type(model.config)())
-    return None if failure(usual) else _reason(found, {})
+    return None if failure(lambda: type(model)(type(model.config)())) else _reason(found, {})

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
-from finetrail.encoding.engines import Batch, Features, OrderedMap
+from finetrail.encoding.engines import UNTIMED, Batch, Features, OrderedMap
 from finetrail.encoding.ranking import Bm25, Given, hard_negatives, texts_of
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Negatives, Tokenize
@@ -126,6 +126,8 @@ class Encoder:
         assert self.miner is not None
         rows, examples = batch
         return self._pairs(examples, rows, self.miner.mined(examples))
+
+    setattr(mined_part, UNTIMED, True)  # a query takes as long as the collection is large
 
     def _pairs(self, examples: pa.Table, rows: np.ndarray, mined: Mined) -> Features:
         queries = self._texts(examples["query"], self.settings.query_prefix, self.settings.max_query_length)
