@@ -49,7 +49,7 @@ def test_what_is_taken_for_whole_has_no_entry_that_was_cut() -> None:
 
 
 def test_a_folder_in_a_remote_that_has_versions_is_whole() -> None:
-    files = "- relpath: a\n          md5: x\n          size: 1\n          cloud: {s3: {version_id: '1'}}\n"
+    files = "- relpath: a\n          md5: '0123'\n          size: 1\n          cloud: {s3: {version_id: '1'}}\n"
     out = f"outs:\n      - path: data\n        hash: md5\n        files:\n        {files}"
     assert mend.is_whole(f"schema: '2.0'\nstages:\n  one:\n    cmd: x\n    {out}".encode())
 
