@@ -27,7 +27,7 @@ def watch(stage_name: str) -> Callable[[], None]:
     UserError at once where DVC runs the stage and an earlier output is not what that stage has written.
     """
     paths, settings = params.declared_files(stage_name), params.declared_settings(stage_name)
-    noted = {file: (_stat(file), md5(file)) for file in files(paths)}
+    noted = {file: (stat_of(file), md5(file)) for file in files(paths)}
     if "DVC_STAGE" in os.environ and layout.LOCK.exists():  # by hand, dvc.lock may be of another run
         _check_outputs(paths, {file: digest for file, (_, digest) in noted.items()})
 
@@ -75,11 +75,11 @@ def _md5_of_output(output: Path, there: list[Path], known: dict[Path, str]) -> s
 
 def watch_read(paths: Iterable[Path], stage_name: str) -> Callable[[], None]:
     """Return a check that a source's files, whose hashes are recorded, were not written to since; DVC watches none."""
-    noted = {path: _stat(path) for path in paths}
+    noted = {path: stat_of(path) for path in paths}
 
     def check() -> None:
         for path, stat in noted.items():
-            if not path.exists() or _stat(path)[:3] != stat[:3]:
+            if not path.exists() or stat_of(path)[:3] != stat[:3]:
                 raise UserError(f"{path} changed while {stage_name} read it; nothing was written: run it again")
 
     return check
@@ -117,13 +117,14 @@ def _settings_now(stage_name: str) -> dict[str, Any]:
         return {}
 
 
-def _stat(file: Path) -> Stat:
+def stat_of(file: Path) -> Stat:
+    """Return what changes when a file is written to."""
     status = file.stat()
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _differs(file: Path, stat: Stat, digest: str) -> bool:
     try:
-        return _stat(file) != stat and md5(file) != digest
+        return stat_of(file) != stat and md5(file) != digest
     except FileNotFoundError:
         return True

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from voluptuous import Invalid
 
 from finetrail import layout, stage
-from finetrail.dependencies import md5
+from finetrail.dependencies import md5, stat_of
 from finetrail.errors import UserError
 
 
@@ -135,8 +135,8 @@ def damaged(repo: Repo) -> Iterator[str]:
     tracked = [each for each in repo.index.outs if each.use_cache and each.hash_info]
     whole: dict[str, Path] = {}
     for out, path in ((each, path) for each in tracked for path in _files(Path(each.fs_path))):
-        before, digest = path.stat(), md5(path)
-        if path.stat() != before:  # somebody writes it
+        before, digest = stat_of(path), md5(path)
+        if stat_of(path) != before:  # somebody writes it
             continue
         _, noted = repo.state.get(str(path), repo.fs)
         if noted is None or noted.name != "md5" or noted.value == digest:

@@ -48,7 +48,7 @@ def main() -> None:
         # Of a model with several heads, each by itself too.
         for name, (of_head, own) in (modeling.models(model, target) if hasattr(modeling, "models") else {}).items():
             beside = folder / PARTS / name
-            save(of_head, folder, beside)
+            save(of_head, beside)
             examples, features = splits.parts(encoded)[name]
             alone = Encoded(scoring.alone(examples, name, target), features)
             predicted = scoring.alone(splits.of_part(expected, name), name, target)
@@ -130,11 +130,11 @@ def predictor(
     return predict
 
 
-def save(model: PreTrainedModel, whole: Path, folder: Path) -> None:
-    """Write a model of one head beside the whole, with the tokenizer that this one has."""
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model of one head, with the tokenizer of the whole."""
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
+    shutil.copytree(layout.USED_TOKENIZER, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:

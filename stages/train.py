@@ -252,7 +252,8 @@ def write(model: PreTrainedModel, tokenizer: Any, record: dict[str, Any], scratc
         if model.can_generate():  # it stops where training ended a text
             model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        # Its files, because save_pretrained() writes into them whether the Hub was to be asked when they were read.
+        shutil.copytree(layout.USED_TOKENIZER, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
         if (scratch / ADAPTER).is_dir():
             shutil.copytree(scratch / ADAPTER, folder / ADAPTER)
         stage.write_json(folder / layout.TRAINING_RECORD.name, record)

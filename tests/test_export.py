@@ -103,6 +103,8 @@ def write_earlier_outputs() -> None:
     pq.write_table(predictions.add_column(0, "split", pa.array(["test"] * len(predictions))), layout.PREDICTIONS)
     origin = {"license": "mit", "kind": "package", "source": {"package": "p"}, "resolved": {}, "sha256": "0" * 64}
     write_json(layout.CORPUS_PROVENANCE, {"name": "Toy", "language": "en", **origin})
+    checks = {"scheme": "IOB2", "splits": {"train": {"labels": {"O": 9, "B-PER": 2}}}, "leakage": {"train/test": 2}}
+    write_json(layout.CORPUS_CHECKS, checks | {"unseen_labels": {}})
     write_json(layout.MODEL_PROVENANCE, {"name": "us/tiny", **origin})
     write_json(layout.TARGET, LABELS)
     write_json(

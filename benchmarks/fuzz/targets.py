@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -190,13 +189,15 @@ def read_corpus(data: bytes, folder: Path, known: list[Corpus]) -> None:
     )
     (folder / "tables").mkdir()
     write_tables(rows, tables, folder / "tables")
-    told(task, counts, corpus.section)
+    told(corpus.task, counts, corpus.section)
 
 
-def told(task: ModuleType, counts: dict[str, Any], section: Any) -> None:
+def told(name: str, counts: dict[str, Any], section: Any) -> None:
+    task, concerns = tasks.module(name, "corpus"), tasks.module(name, "concerns")
     checks = task.checks(counts, section)
     json.dumps(checks, allow_nan=False).encode()
-    for line in [*(task.summary(of_table, section) for of_table in counts.values()), *task.warnings(checks)]:
+    summaries = (task.summary(of_table, section) for of_table in counts.values())
+    for line in map(str, [*summaries, *concerns.of_corpus(checks)]):
         assert len(stage.plain(line).splitlines()) == 1, f"more than one line: {line[:300]!r}"
 
 

@@ -7,6 +7,9 @@ from typing import Any
 from finetrail.encoding.vocabulary import wordpiece
 from finetrail.errors import UserError
 
+# How files were found, such as with HF_HUB_OFFLINE: transformers (5.23) would save it as the tokenizer's own.
+OF_LOADING = ("is_local", "local_files_only")
+
 
 def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> Any:
     """Load a fast tokenizer; UserError if there is none, or max_length exceeds the model.
@@ -47,6 +50,8 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
         tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names  # the second one is saved
     if pre_split:
         _space_before_words(tokenizer.backend_tokenizer)
+    for key in OF_LOADING:
+        tokenizer.init_kwargs.pop(key, None)
     return tokenizer
 
 

@@ -113,9 +113,8 @@ def test_the_stage_writes_the_same_folder_whatever_encodes(at: Callable[[str], P
         change(recipe, "tokenize", engine=engine, num_proc=num_proc)
         done = run_stage(project, RAY_ADDRESS=cluster)
         assert done.returncode == 0, done.stderr
-        assert [line.split(":")[:2] for line in done.stderr.splitlines()] == [
-            ["tokenize", f" {split}"] for split in layout.SPLITS
-        ]
+        lines = [line for line in done.stderr.splitlines() if ": warning: " not in line]
+        assert [line.split(":")[:2] for line in lines] == [["tokenize", f" {split}"] for split in layout.SPLITS]
         folders.append({path.name: path.read_bytes() for path in layout.TOKENIZED.rglob("*") if path.is_file()})
     assert folders[0] == folders[1] == folders[2]
 
@@ -223,9 +222,9 @@ def test_few_batches_wait_at_a_time(num_proc: int) -> None:
             assert drawn - done <= WAITING * num_proc + 1
 
 
-def test_one_process_is_the_builtin_map() -> None:
+def test_one_process_is_this_one() -> None:
     with ordered_map("local", 1) as mapped:
-        assert mapped is map
+        assert [*mapped(lambda batch: os.getpid(), [(np.array([0]), pa.table({"id": ["a"]}))])] == [os.getpid()]
 
 
 def test_processes_end_with_the_context_and_keep_their_function_between_tables() -> None:

@@ -402,7 +402,7 @@ def as_declared(task: str, name: str) -> Any:
 
 
 def chained(rev: str) -> dict[str, Any]:
-    return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": None}
+    return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": 10_000}
 
 
 def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
