@@ -380,6 +380,13 @@ CASES = [
         "retrieval",
         says="recipes/retrieval/toy.yaml: tokenize: dimensions is [64, 32]; expected each once, the smallest first",
     ),
+    setting(
+        "vectors of one number",
+        "tokenize.dimensions",
+        [1, 32],
+        "retrieval",
+        says="recipes/retrieval/toy.yaml: tokenize.dimensions.0: should be greater than or equal to 2, got 1",
+    ),
 ]
 
 

@@ -128,7 +128,8 @@ class Tokenize(schema.Tokenize):
     max_negatives: int = Field(ge=0, description="given hard negatives of a query that are kept, the first ones")
     negatives: Negatives | None = Field(description="mine more hard negatives, behind the given ones; null: do not")
     pooling: Literal["mean", "cls"] = Field(description="a text's vector: the mean of its tokens', or the first one")
-    dimensions: list[Annotated[int, Field(ge=1)]] | None = Field(
+    # A single number that is scaled to length 1 is only a sign.
+    dimensions: list[Annotated[int, Field(ge=2)]] | None = Field(
         min_length=1,
         description="beginnings of a vector that shall do for it, such as [64, 128]: the loss is summed over the whole "
         "and over each (Matryoshka, Kusupati et al. 2022); null: the whole alone",
