@@ -59,9 +59,9 @@ def locked(python: str) -> list[Requirement]:
 
 
 def call(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, env={**os.environ, "UV_TORCH_BACKEND": "", **environment}, capture_output=True, text=True, timeout=300
-    )
+    # A backend that the machine chooses gives other versions of torch.
+    own = {name: value for name, value in os.environ.items() if name != "UV_TORCH_BACKEND"}
+    return subprocess.run(command, env=own | environment, capture_output=True, text=True, timeout=300)
 
 
 def uv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
