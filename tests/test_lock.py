@@ -156,7 +156,8 @@ def test_pip_finds_the_wheels(tmp_path: Path) -> None:
     def check(python: str) -> subprocess.CompletedProcess[str]:
         # pip reads markers as of the Python that runs it, and asks for --no-deps where a package is source only; what
         # the packages need is resolved above. Not torch: half a GB for each Python.
-        lock, hashes = tmp_path / f"{python}.txt", entries("requirements.lock")
+        lock = tmp_path / f"{python}.txt"
+        hashes = {str(Requirement(need)): found for need, found in entries("requirements.lock").items()}
         rows = [row for row in locked(python) if row.name != "torch"]
         assert len(rows) > 200
         lock.write_text("".join(f"{row.name}{row.specifier} {' '.join(hashes[str(row)])}\n" for row in rows))
