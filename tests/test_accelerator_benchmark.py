@@ -46,7 +46,7 @@ def carried() -> set[str]:
     """Return the packages that wheels.sh fetches."""
     script = (ROOT / "benchmarks/wheels.sh").read_text()
     [names] = re.findall(r'(?s)^packages="(.*?)"', script, re.MULTILINE)
-    return {*names.split(), *re.findall(r"\$\(pinned ([a-z-]+)\)", script)}
+    return {*names.split(), *re.findall(r"\(locked ([a-z-]+)\)", script)}
 
 
 def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -266,7 +266,7 @@ def read_recipe(data: bytes, folder: Path) -> None:
     task = names[data[0] % len(names)] if data else names[0]
     path = folder / "recipe.yaml"
     path.write_bytes(data[1:])
-    params.validated(model_of(task), path, partial(params._contradictions, task=task))
+    params.validated(model_of(task), path, partial(params.contradictions, task=task))
 
 
 @cache
