@@ -14,6 +14,9 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.masked_lm.settings import Corpus
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.string())])
 
 

@@ -23,6 +23,9 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
 
+# Optional in tasks/contract.py, and not used here.
+needed = None
+
 SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
 TEXTS = ("text", "text_pair")
@@ -106,6 +109,8 @@ class Frame(NamedTuple):
 
 class Encoder:
     """Encodes tables of texts."""
+
+    survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
         self.backend = tokenizer.backend_tokenizer
