@@ -81,7 +81,7 @@ def validate() -> None:
     environment.check(recipe.numerics, path)
 
 
-def validate_with(target: Any) -> None:
+def validate_with(target: object) -> None:
     """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
 
     Before training: its own stage would tell only behind it. No output depends on what is read here.

@@ -1,14 +1,12 @@
 """What a model card says about a model that fills masks."""
 
-from typing import Any
-
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
 LIBRARY = "transformers"
 
 
-def usage(model: str, target: Any) -> str:
+def usage(model: str, target: None) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from transformers import pipeline\n"
@@ -23,7 +21,7 @@ def labels(target: None) -> list[str]:
     return []
 
 
-def onnx_usage(target: Any) -> str:
+def onnx_usage(target: None) -> str:
     """Return Python code that gives the likeliest tokens behind a mask."""
     return """text = f"The capital of France is {tokenizer.mask_token}."
 encoded = tokenizer([text], truncation=True, return_tensors="np")

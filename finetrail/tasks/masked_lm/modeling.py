@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
@@ -114,7 +114,9 @@ def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]
 TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what makes a batch of features: masks drawn with the seed `draw` where labels are null."""
     how = masking(tokenizer, settings)
 

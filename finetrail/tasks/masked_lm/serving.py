@@ -21,7 +21,7 @@ QUESTIONS = pa.schema(
 )
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: None) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return {"input_ids": [0, 1, 2], "positions": [1]}
 

@@ -1,6 +1,6 @@
 """What a model card says about a model that answers questions from a context."""
 
-from typing import Any
+from finetrail.tasks.question_answering.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 folders = None
@@ -8,12 +8,12 @@ folders = None
 LIBRARY = "transformers"
 
 
-def labels(target: dict[str, bool]) -> list[str]:
+def labels(target: Target) -> list[str]:
     """Return the labels to list: there are none."""
     return []
 
 
-def usage(model: str, target: Any) -> str:
+def usage(model: str, target: Target) -> str:
     """Return Python code that runs the exported model, on one window of the context; transformers 5 has no pipeline."""
     return f'''import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -34,7 +34,7 @@ print(context[begin : offsets[end][1]].strip())
 # Long contexts, other candidates and no answer: python -m finetrail.predict {model} --input questions.jsonl'''
 
 
-def onnx_usage(target: Any) -> str:
+def onnx_usage(target: Target) -> str:
     """Return Python code that finds the likeliest span of one window of the context."""
     return """question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
 encoded = tokenizer([question], [context], truncation="only_second", return_offsets_mapping=True, return_tensors="np")

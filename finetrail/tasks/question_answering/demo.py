@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from finetrail.tasks.question_answering.settings import Target
 from finetrail.tasks.views import Row, View, highlighted
 
 
-def fields(target: Any) -> dict[str, str]:
+def fields(target: Target) -> dict[str, str]:
     """Return the keys of an input with their titles."""
     return {"question": "Question", "context": "Context"}
 
@@ -16,7 +17,7 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
     return {"question": row["question"], "context": row["context"]}
 
 
-def views(target: Any) -> list[View]:
+def views(target: Target) -> list[View]:
     """Return what is shown of an answer."""
     return [
         View("Answer", "text"),
@@ -25,7 +26,7 @@ def views(target: Any) -> list[View]:
     ]
 
 
-def shown(given: dict[str, str], answer: dict[str, Any], target: Any) -> list[Any]:
+def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
     """Return a value for each view."""
     spans = [] if answer["start"] is None else [(answer["start"], answer["end"], "answer")]
     best = [[one["text"] or "(no answer)", round(one["confidence"], 4)] for one in answer["n_best"]]

@@ -14,12 +14,13 @@ from transformers import (
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     AutoModelForQuestionAnswering,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, loading
 from finetrail.tasks.question_answering.metrics import span_accuracy
-from finetrail.tasks.question_answering.settings import Train
+from finetrail.tasks.question_answering.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
 finish = models = None
@@ -44,7 +45,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, bool], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A model that answers questions keeps its head, to be trained on.
@@ -77,7 +78,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def load_teacher(folder: Path, target: dict[str, bool]) -> PreTrainedModel:
+def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
     """Load a finished model that points at answers, in fp32; UserError where it is none."""
     return distillation.load_teacher(
         folder, AutoModelForQuestionAnswering, MODEL_FOR_QUESTION_ANSWERING_MAPPING, label_names=None
@@ -105,7 +106,9 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
 TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
@@ -126,6 +129,6 @@ def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor,
     return logits[:2]
 
 
-def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, bool]) -> dict[str, float]:
+def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: Target) -> dict[str, float]:
     """Score the logits of all features, for choosing a checkpoint."""
     return {"span_accuracy": span_accuracy(*reduced, features, target["unanswerable"])}

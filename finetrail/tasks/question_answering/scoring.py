@@ -17,7 +17,7 @@ from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
+from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate, Target
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Outcome, Row
@@ -61,7 +61,7 @@ CONTEXT_CHARACTERS = 80  # on each side of an error
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, bool],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -183,7 +183,7 @@ def _choice(n_best: list[dict[str, Any]], null_score: float, null_threshold: flo
 
 
 def settle(
-    predictions: dict[str, pa.Table], target: dict[str, bool], settings: Evaluate
+    predictions: dict[str, pa.Table], target: Target, settings: Evaluate
 ) -> tuple[dict[str, float | None], dict[str, pa.Table], list[str]]:
     """Choose null_threshold where it is auto; return that, predictions with it, and what does not fit the corpus.
 
@@ -234,12 +234,12 @@ def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
     return predictions
 
 
-def headline(target: dict[str, bool], settings: Evaluate) -> str:
+def headline(target: Target, settings: Evaluate) -> str:
     """Return the metric that people look at first."""
     return "f1"
 
 
-def score(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, float]:
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
     to_scores = statistics(predictions, target, settings)
     everything = np.ones((1, len(predictions)), dtype=np.int64)
@@ -251,7 +251,7 @@ def units(predictions: pa.Table) -> pa.Table:
     return predictions
 
 
-def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> Statistic:
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     """Return the function from the weights of the questions to the scores."""
     references = units["references"].to_pylist()
     exact, f1 = _exact_and_f1(units, settings).T
@@ -272,7 +272,7 @@ def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> 
     return to_scores
 
 
-def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> "list[Outcome]":
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each question; its score is its F1."""
     return [
         {
@@ -285,7 +285,7 @@ def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> "l
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, bool]) -> list[Slicing]:
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     """Return how questions are parted: by the length of the context, by their words that train lacks, by columns."""
     known = {
         word
@@ -337,7 +337,7 @@ def _f1(predicted: str, expected: str, script: str) -> float:
     return 2 * same / (len(a) + len(b)) if same else 0.0
 
 
-def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> "dict[str, list[Row]]":
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
 
     null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; auto chooses by that
@@ -411,7 +411,7 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], settings: Evaluate) -> "list[Row]":
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the questions without an exact match, the most confident first, each with the context of its answer."""
     pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
     scores = [question_scores(*pair, settings.script) for pair in pairs]
@@ -442,7 +442,7 @@ def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, bool], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return predictions that need no model: the context's first sentence, its sentence most like the question, none.
 

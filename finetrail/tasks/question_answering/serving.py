@@ -7,6 +7,7 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
+from finetrail.tasks.question_answering.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 examples_for = documents = FORMATS = None
@@ -15,7 +16,7 @@ KEYS = ("question", "context")
 EXPECTED = 'expected {"question": "...", "context": "..."}'
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: Target) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return {"question": "What is it?", "context": "It is a probe."}
 

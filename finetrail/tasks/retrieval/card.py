@@ -1,6 +1,6 @@
 """What a model card says about a model that embeds queries and documents."""
 
-from typing import Any
+from finetrail.tasks.retrieval.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 folders = None
@@ -8,12 +8,12 @@ folders = None
 LIBRARY = "sentence-transformers"
 
 
-def labels(target: dict[str, Any]) -> list[str]:
+def labels(target: Target) -> list[str]:
     """Return the labels that the model gives: none."""
     return []
 
 
-def usage(model: str, target: Any) -> str:
+def usage(model: str, target: Target) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from sentence_transformers import SentenceTransformer\n"
@@ -31,7 +31,7 @@ POOLED = {
 }
 
 
-def onnx_usage(target: dict[str, Any]) -> str:
+def onnx_usage(target: Target) -> str:
     """Return Python code that embeds texts as training does: cut, with their prefix, pooled and of length 1."""
     return f"""def embed(texts, prefix):
     texts = [prefix + text for text in texts]

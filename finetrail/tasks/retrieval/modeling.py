@@ -12,14 +12,14 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks.retrieval.metrics import validate as validate
-from finetrail.tasks.retrieval.settings import Train
+from finetrail.tasks.retrieval.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
 TEACHING = finish = models = None
@@ -56,7 +56,7 @@ class BiEncoder(PreTrainedModel):
     # transformers 5.23 asks the outer model for what the encoder, which it has loaded already, was asked for before.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
-    def __init__(self, encoder: PreTrainedModel, target: dict[str, Any], scale: float) -> None:
+    def __init__(self, encoder: PreTrainedModel, target: Target, scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
         self.piece_size: int | None = None  # of a batch in training, so many features are encoded at once; None: all
@@ -198,7 +198,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load an encoder, all of it pretrained; UserError where the checkpoint lacks weights, which would start random."""
     encoder, drawn = checked(base_model, AutoModel, MODEL_MAPPING)
     # A masked language model has no pooler, and the mean of token vectors needs none.
@@ -240,7 +240,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     return encoder
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads queries and documents; where a feature has fewer documents, its relevant one stands again.
 
     Which then is no negative of any query, as nothing is that stands there again.

@@ -17,7 +17,7 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded, per_query
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate
+from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate, Target
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Outcome, Row
@@ -49,7 +49,7 @@ _collections: WeakKeyDictionary[inference.Forward, tuple[pa.Table, np.ndarray]] 
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -80,7 +80,7 @@ def predict(
 def candidates(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -106,12 +106,12 @@ def candidates(
     return _candidate_rows(queries, collection, found, judged)
 
 
-def headline(target: dict[str, Any], settings: Evaluate) -> str:
+def headline(target: Target, settings: Evaluate) -> str:
     """Return the metric that people look at first."""
     return "ndcg@10"
 
 
-def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores, each in [0, 1]: means over the queries; ndcg@10_N is of the first N dimensions."""
     return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
 
@@ -133,13 +133,13 @@ def units(predictions: pa.Table) -> pa.Table:
     return kept.set_column(column, "references", pa.array(merged, pa.list_(GRADES)))
 
 
-def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     """Return the function from the weights of the queries to the scores."""
     values = _per_query(units)
     return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "list[Outcome]":
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each query; its score is its ndcg@10."""
     return [
         {
@@ -152,7 +152,7 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "li
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     """Return how queries are parted: by length, words that no query or document of train has, and columns."""
     relevant = pc.list_flatten(train["relevant"])
     documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
@@ -165,7 +165,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     ]
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> "dict[str, list[Row]]":
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
     predictions = units(predictions)
     ndcg = _per_query(predictions)["ndcg@10"]
@@ -177,7 +177,7 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
     }
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> "list[Row]":
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
     errors = []
     for row in units(predictions).to_pylist():
@@ -200,7 +200,7 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return what BM25 finds in the whole texts: what a model cuts off is there for words to match."""
     documents = shared["documents"].examples
@@ -288,7 +288,7 @@ def bm25(queries: Sequence[str], documents: Iterable[str], kind: str, k: int) ->
 
 
 def _embed(
-    features: pa.Table, forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+    features: pa.Table, forward: inference.Forward, tokenizer: Any, target: Target, settings: Evaluate
 ) -> np.ndarray:
     """Return a vector of length 1 for each text, pooled as in training: float32 [texts, width]."""
     lengths = pc.list_value_length(features["input_ids"]).to_numpy()
@@ -310,7 +310,7 @@ def _embed(
 
 
 def _embedded(
-    shared: dict[str, Encoded], forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+    shared: dict[str, Encoded], forward: inference.Forward, tokenizer: Any, target: Target, settings: Evaluate
 ) -> np.ndarray:
     """Return the vectors of the collection, computed once for a model: float32 [documents, width]."""
     encoded = shared["documents"].features

@@ -7,12 +7,13 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
+from finetrail.tasks.retrieval.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 examples_for = FORMATS = None
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: Target) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return {"query": "A probe"}
 

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from finetrail.errors import UserError
+from finetrail.tasks.text_classification.settings import Target
 from finetrail.tasks.views import Row, View
 
 TITLES = {"text": "Text", "text_pair": "Second text"}
 
 
-def fields(target: dict[str, Any]) -> dict[str, str]:
+def fields(target: Target) -> dict[str, str]:
     """Return the keys of an input with their titles."""
     if "texts" not in target:
         raise UserError(
@@ -24,14 +25,14 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
     return {key: row[key] for key in TITLES if key in row}
 
 
-def views(target: dict[str, Any]) -> list[View]:
+def views(target: Target) -> list[View]:
     """Return what is shown of an answer."""
     chosen = {"single_label": "Label", "multi_label": "Labels", "regression": "Score"}[target["problem"]]
     first = View(chosen, "text")
     return [first] if target["problem"] == "regression" else [first, View("Probabilities", "probabilities")]
 
 
-def shown(given: dict[str, str], answer: dict[str, Any], target: dict[str, Any]) -> list[Any]:
+def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
     """Return a value for each view."""
     if "score" in answer:
         return [f"{answer['score']:.4f}"]

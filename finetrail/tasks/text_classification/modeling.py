@@ -13,13 +13,14 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
-from finetrail.tasks.text_classification.settings import TARGETS, Train, heads_of
+from finetrail.tasks.text_classification.settings import TARGETS, Target, Train, heads_of
 
 PIPELINE_TAG = "text-classification"
 # Of the features, what the collator takes.
@@ -45,7 +46,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A classifier of the same labels keeps its head, to be trained on. A head for scores learns them standardised, until
@@ -78,7 +79,7 @@ def finish(model: PreTrainedModel) -> None:
         standardization.fold(model)
 
 
-def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
+def models(model: PreTrainedModel, target: Target) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
     """Return a model of each head by itself, with its target; none of a model with one head for all."""
     found = {}
     for name, outputs in heads_of(target).items():
@@ -100,7 +101,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def load_teacher(folder: Path, target: dict[str, Any]) -> PreTrainedModel:
+def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
     """Load a finished classifier of the same labels, in fp32; UserError where it is none."""
     return distillation.load_teacher(
         folder,
@@ -128,7 +129,9 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
 TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest."""
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from finetrail.evaluation.errors import chosen
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
-from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
+from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, Target, heads_of, label_of
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Outcome, Row
@@ -46,7 +46,7 @@ WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -77,13 +77,13 @@ def predict(
     return pa.table(inputs | {"references": references} | decided)
 
 
-def texts_at_once(target: dict[str, Any]) -> int:
+def texts_at_once(target: Target) -> int:
     """Return for how many texts the numbers of all labels are in memory together."""
     return max(1, NUMBERS_AT_ONCE // max(len(target["label_names"]), 1))
 
 
 def _logits(
-    features: pa.Table, target: dict[str, Any], forward: inference.Forward, tokenizer: Any, settings: Evaluate
+    features: pa.Table, target: Target, forward: inference.Forward, tokenizer: Any, settings: Evaluate
 ) -> np.ndarray:
     """Return the model's output for each feature: float32 [features, labels]."""
     logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
@@ -92,7 +92,7 @@ def _logits(
     return logits
 
 
-def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
+def own_outputs(examples: pa.Table, target: Target) -> np.ndarray:
     """Return which outputs are a text's, those of its part's head: bool [texts, labels]; all, [1, 1], of one head.
 
     UserError where nothing says which part a text belongs to.
@@ -109,7 +109,7 @@ def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
     return found
 
 
-def alone(table: pa.Table, part: str, target: dict[str, Any]) -> pa.Table:
+def alone(table: pa.Table, part: str, target: Target) -> pa.Table:
     """Return examples or predictions of one part as they are of a model with its head alone."""
     table = table.drop_columns(layout.PART)
     for index, name in enumerate(table.column_names):
@@ -125,7 +125,7 @@ def alone(table: pa.Table, part: str, target: dict[str, Any]) -> pa.Table:
     return table
 
 
-def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+def decide(logits: np.ndarray, target: Target, settings: Evaluate) -> dict[str, pa.Array]:
     """Turn logits [texts, labels] into the column predictions, and of labels also confidences and probabilities."""
     if target["problem"] == "regression":
         return {"predictions": pa.array(logits[:, 0].astype(np.float64))}
@@ -134,7 +134,7 @@ def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> di
     return labelled(softmax(values, axis=-1) if single else metrics.sigmoid(values), target, settings)
 
 
-def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+def labelled(probabilities: np.ndarray, target: Target, settings: Evaluate) -> dict[str, pa.Array]:
     """Choose the label, or the labels, of each text by probabilities [texts, labels]."""
     names = target["label_names"]
     columns = {"probabilities": _by_label_name(probabilities.astype(np.float32), target)}
@@ -153,7 +153,7 @@ def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evalua
     } | columns
 
 
-def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Array:
+def _by_label_name(probabilities: np.ndarray, target: Target) -> pa.Array:
     """Return a struct of the probabilities of all labels; of very many single ones, a map of the highest."""
     names = target["label_names"]
     if len(names) <= MOST_LABELS or target["problem"] != "single_label" or heads_of(target):
@@ -166,14 +166,14 @@ def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Arra
     return pa.MapArray.from_arrays(bounds, pa.array([names[label] for label in best.ravel()]), pa.array(values.ravel()))
 
 
-def headline(target: dict[str, Any], settings: Evaluate) -> str:
+def headline(target: Target, settings: Evaluate) -> str:
     """Return the metric that people look at first."""
     if "candidates" in target:
         return "ndcg@10"
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
-def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
+def beside(target: Target, settings: Evaluate) -> list[str]:
     """Return the metrics that people need beside the headline: of rankings mrr@10, of scores an error in their unit."""
     if "candidates" in target:
         return ["mrr@10"]
@@ -183,7 +183,7 @@ def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best).
 
     Of candidates also those of the rankings, means over the queries; these alone where nothing is predicted.
@@ -234,7 +234,7 @@ def _of_queries(units: pa.Table) -> dict[str, np.ndarray]:
     return ranking.of_queries(units) if "ranked" in units.column_names else {}
 
 
-def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     """Return the function from the weights of the texts to the scores of score(), of queries to those of rankings."""
     if values_of := _of_queries(units):
         return lambda weights: {name: weights @ of / weights.sum(-1) for name, of in values_of.items()}
@@ -248,7 +248,7 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
     return lambda weights: {name: value for part in parts for name, value in part(weights).items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "list[Outcome]":
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative.
 
     Of candidates what became of each query; its score is its ndcg@10.
@@ -275,7 +275,7 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "li
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
     known = {word for text in _joined(train) for word in slicing.words(text)}
     found = [
@@ -312,7 +312,7 @@ def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
     return Slicing("label", list(dict.fromkeys(of_label.values())), take)
 
 
-def counted(units: pa.Table, target: dict[str, Any]) -> np.ndarray:
+def counted(units: pa.Table, target: Target) -> np.ndarray:
     """Return which texts change the headline: bool [texts]. Of several labels, one without any does not change F1."""
     if target["problem"] != "multi_label" or "candidates" in target:
         return np.ones(len(units), dtype=bool)
@@ -407,7 +407,7 @@ def _pearson(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.n
 # --- calibration --------------------------------------------------------------------------------------------------
 
 
-def _bins(predictions: pa.Table, target: dict[str, Any]) -> np.ndarray:
+def _bins(predictions: pa.Table, target: Target) -> np.ndarray:
     """Return what each text adds to each bin: decisions, their confidences, those right; float64 [texts, BINS, 3].
 
     Of a single label: how sure the model is of it. Of several: the probability of each label, and whether it is there.
@@ -435,7 +435,7 @@ def calibration_error(bins: np.ndarray) -> np.ndarray:
     return _ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
 
 
-def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Statistic:
+def _calibration_statistic(predictions: pa.Table, target: Target) -> Statistic:
     sums = _bins(predictions, target).reshape(len(predictions), -1)
     return lambda weights: {"ece": calibration_error((weights @ sums).reshape(len(weights), BINS, 3))}
 
@@ -443,7 +443,7 @@ def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Sta
 # --- what people look at ------------------------------------------------------------------------------------------
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> "dict[str, list[Row]]":
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference.
 
     Of candidates also by_first_stage.
@@ -452,7 +452,7 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
     return ranked | _of_predictions(predictions, target)
 
 
-def _of_predictions(predictions: pa.Table, target: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _of_predictions(predictions: pa.Table, target: Target) -> dict[str, list[dict[str, Any]]]:
     references, predicted = _lists(predictions)
     if target["problem"] == "regression":
         return {"by_reference": _by_reference(np.array(references), np.array(predicted))}
@@ -518,7 +518,7 @@ def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[st
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> "list[Row]":
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first.
 
     Of single labels, each confusion has one, as far as there is room.
@@ -545,7 +545,7 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
     ]
 
 
-def _certainty(row: dict[str, Any], target: dict[str, Any]) -> float:
+def _certainty(row: dict[str, Any], target: Target) -> float:
     """Return how wrong a prediction is: its confidence, that of the worst of its decisions, or the distance."""
     if target["problem"] == "regression":
         return abs(row["references"] - row["predictions"])
@@ -570,7 +570,7 @@ def _shown(value: Any) -> Any:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
 
@@ -611,7 +611,7 @@ def baselines(
 
 
 def _guessed(
-    guesses: dict[str, np.ndarray], examples: pa.Table, target: dict[str, Any], settings: Evaluate
+    guesses: dict[str, np.ndarray], examples: pa.Table, target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return predictions by the probabilities [texts, labels] of each name; [1, labels] are those of every text."""
     own, references = own_outputs(examples, target), examples[TARGETS[target["problem"]]]

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.tasks.inputs import identified, text_of
+from finetrail.tasks.text_classification.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 examples_for = documents = FORMATS = None
@@ -12,7 +13,7 @@ examples_for = documents = FORMATS = None
 KEYS = ("text", "text_pair")
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: Target) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return dict.fromkeys(target.get("texts", ["text"]), "A probe.")
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from finetrail.tasks.text_generation.settings import Target
 from finetrail.tasks.views import Row, View, beginning, highlighted
 
 
-def fields(target: dict[str, Any]) -> dict[str, str]:
+def fields(target: Target) -> dict[str, str]:
     """Return the keys of an input with their titles."""
     return {"prompt": "Message" if target["chat"] else "Prompt"}
 
@@ -17,12 +18,12 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
     return {"prompt": row.get("prompt") or (said[0] if said else beginning(row["text"]))}
 
 
-def views(target: dict[str, Any]) -> list[View]:
+def views(target: Target) -> list[View]:
     """Return what is shown of an answer."""
     return [View("Answer", "text")] if target["chat"] else [View("Continuation", "highlighted")]
 
 
-def shown(given: dict[str, str], answer: dict[str, Any], target: dict[str, Any]) -> list[Any]:
+def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
     """Return a value for each view."""
     if target["chat"]:
         return [answer["text"]]

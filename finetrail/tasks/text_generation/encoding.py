@@ -20,7 +20,7 @@ from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import check_tokens, model_positions
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
+from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokenize
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -60,7 +60,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizer
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return how a prompt is laid out for the model: by a template, or as a chat, by the tokenizer's chat template."""
     return {"block_size": settings.block_size, "template": settings.template, "chat": settings.chat is not None}
 
@@ -70,7 +70,7 @@ class Encoder:
 
     survey = None
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         self.backend = tokenizer.backend_tokenizer
         # A saved tokenizer may carry the truncation and padding of its first use.
         self.backend.no_truncation()

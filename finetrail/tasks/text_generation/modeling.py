@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -13,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
@@ -20,7 +20,7 @@ from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.metrics import validate as validate
-from finetrail.tasks.text_generation.settings import Train
+from finetrail.tasks.text_generation.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
 TEACHING = finish = models = None
@@ -42,7 +42,7 @@ def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model, or make a new one of its config, drawn from torch's generator: seed it before; fp32.
 
     UserError where the architecture is no causal language model, or the checkpoint lacks weights.
@@ -76,7 +76,9 @@ def is_causal(model: PreTrainedModel) -> bool:
     return torch.allclose(first, second, atol=1e-5)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:

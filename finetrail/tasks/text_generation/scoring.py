@@ -17,7 +17,7 @@ from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
+from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples, Target
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Outcome, Row
@@ -50,7 +50,7 @@ PREDICTIONS = pa.schema(
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -133,9 +133,7 @@ def _unanswered(examples: pa.Table) -> np.ndarray:
     return found
 
 
-def _parts(
-    example: dict[str, Any], target: dict[str, Any], tokenizer: Any, samples: Samples
-) -> tuple[str, str, str | None]:
+def _parts(example: dict[str, Any], target: Target, tokenizer: Any, samples: Samples) -> tuple[str, str, str | None]:
     """Return a prompt as people read it, as the model gets it, and what stands behind it in truth."""
     messages = example.get("messages")
     prompt, reference = example.get("prompt"), example.get("text")
@@ -155,7 +153,7 @@ def _parts(
 
 
 def _sample(
-    example: dict[str, Any], target: dict[str, Any], forward: Forward, tokenizer: Any, settings: Evaluate
+    example: dict[str, Any], target: Target, forward: Forward, tokenizer: Any, settings: Evaluate
 ) -> dict[str, Any]:
     """Continue a prompt, a conversation, or the beginning of a document; the reference is cut to as many tokens."""
     backend, samples = tokenizer.backend_tokenizer, settings.samples
@@ -175,12 +173,12 @@ def _sample(
     }
 
 
-def headline(target: Any, settings: Evaluate) -> str:
+def headline(target: Target, settings: Evaluate) -> str:
     """Return the metric that people look at first."""
     return "perplexity"
 
 
-def score(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, float]:
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores of one split; those of continuations only where there are some."""
     sums = _sums(units(predictions)).sum(0)
     return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
@@ -194,13 +192,13 @@ def units(predictions: pa.Table) -> pa.Table:
     return predictions.filter(pc.greater(pc.list_value_length(predictions["references"]), 0))
 
 
-def statistics(units: pa.Table, target: Any, settings: Evaluate) -> Statistic:
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     """Return the function from the weights of the blocks to the scores."""
     sums = _sums(units)
     return lambda weights: _scores(weights @ sums)
 
 
-def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> "list[Outcome]":
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each block; its score is the negative of its tokens' mean loss."""
     tokens, losses, *_ = _sums(units).T
     return [
@@ -214,7 +212,7 @@ def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> "list[Outcome]
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: Any) -> list[Slicing]:
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     """Return how blocks are parted: by their tokens, by words that train lacks, by the columns of their text.
 
     The first and the last word of a block may be parts of words, and are left out.
@@ -296,14 +294,14 @@ def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
     return list(zip(*(text[start:] for start in range(size)), strict=False))
 
 
-def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> "dict[str, list[Row]]":
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return the continuations, to be read."""
     samples = predictions.filter(pc.is_valid(predictions["continuation"]))
     columns = {"id": "id", "prompt": "prompt", "continuation": "continuation", "reference_continuation": "reference"}
     return {"samples": samples.select(list(columns)).rename_columns(list(columns.values())).to_pylist()}
 
 
-def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> "list[Row]":
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the tokens where the model was surest of another one, each in its context."""
     blocks = units(predictions)
     references, found, sure = (
@@ -331,7 +329,7 @@ def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Any, settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
     """Return predictions that need no trained model: of each token alone, and after the token before it.
 

@@ -10,6 +10,7 @@ from finetrail.corpus.conversations import BadConversation, conversation
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
+from finetrail.tasks.text_generation.settings import Target
 
 # Optional in tasks/contract.py, and not used here.
 examples_for = documents = FORMATS = None
@@ -18,7 +19,7 @@ KEYS = ("prompt", "text", "messages")
 INPUTS = SCHEMA.append(MESSAGES)
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: Target) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return {"text": "A probe."}
 

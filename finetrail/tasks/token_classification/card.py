@@ -1,7 +1,5 @@
 """What a model card says about a model that labels words."""
 
-from typing import Any
-
 from finetrail.tasks.token_classification.settings import Target, label_names
 
 # Optional in tasks/contract.py, and not used here.
@@ -15,7 +13,7 @@ def labels(target: Target) -> list[str]:
     return label_names(target)
 
 
-def usage(model: str, target: Any) -> str:
+def usage(model: str, target: Target) -> str:
     """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from transformers import pipeline\n"
@@ -25,7 +23,7 @@ def usage(model: str, target: Any) -> str:
     )
 
 
-def onnx_usage(target: Any) -> str:
+def onnx_usage(target: Target) -> str:
     """Return Python code that labels words by the first of their tokens, as training does."""
     return """words = ["Ada", "Lovelace", "was", "born", "in", "London", "."]
 encoded = tokenizer([words], is_split_into_words=True, truncation=True, return_tensors="np")

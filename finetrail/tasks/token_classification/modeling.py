@@ -12,6 +12,7 @@ from transformers import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoModelForTokenClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
@@ -82,7 +83,9 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
 TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
     """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:

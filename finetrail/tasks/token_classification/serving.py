@@ -23,7 +23,7 @@ KEYS = ("tokens", "text")
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
 
-def probe(target: Any) -> dict[str, Any]:
+def probe(target: Target) -> dict[str, Any]:
     """Return an input that a model of this target answers."""
     return {"text": "A probe."}
 
