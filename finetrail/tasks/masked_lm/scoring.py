@@ -71,28 +71,26 @@ def predict(
 
 
 def headline(target: None, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "perplexity"
 
 
 def score(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, float]:
-    """Return perplexity, mean loss and accuracy over all tokens to predict."""
+    """Return perplexity, mean loss and accuracy over the tokens to predict."""
     return {name: float(value) for name, value in metrics.scores(_sums(predictions).sum(0)).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each block: all of them."""
+    """Return all rows: a row per block."""
     return predictions
 
 
 def statistics(units: pa.Table, target: None, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the blocks to the scores."""
     sums = _sums(units)
     return lambda weights: metrics.scores(weights @ sums)
 
 
 def outcomes(units: pa.Table, target: None, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+    """Return the outcome of each block; its score is the negative mean loss of its tokens."""
     losses, _, tokens = _sums(units).T
     return [
         {
@@ -106,15 +104,15 @@ def outcomes(units: pa.Table, target: None, settings: Evaluate) -> "list[Outcome
 
 
 def slicings(units: pa.Table, train: pa.Table, target: None) -> list[Slicing]:
-    """Return how blocks are parted: by their tokens, and by the columns of the text that a block begins in.
+    """Slice blocks by their number of tokens, and by the columns of the text that a block begins in.
 
-    Not by words that train lacks, because those that are masked cannot be read from a block.
+    Blocks are not sliced by words that train lacks, because masked words cannot be read from a block.
     """
     return [slicing.by_length("length in tokens", units["tokens"].to_pylist()), *slicing.by_columns(units)]
 
 
 def tables(predictions: pa.Table, target: None, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return what people look at beside the scores; fill_mask has the same id and position for every model."""
+    """Return tables; fill_mask has the same ids and positions for every model."""
     return {
         "fill_mask": _fill_mask(predictions, settings.fill_mask_examples),
         "by_part": _by(predictions, "parts", PARTS),
@@ -123,7 +121,7 @@ def tables(predictions: pa.Table, target: None, settings: Evaluate) -> "dict[str
 
 
 def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evaluate) -> "list[Row]":
-    """Return the tokens that are predicted wrong, the most confident first, each in its context."""
+    """Return the tokens with wrong predictions, the most confident first, in context."""
     flat = {name: predictions[name].combine_chunks().flatten() for name in ("references", "predictions", "confidences")}
     wrong = np.flatnonzero(pc.not_equal(flat["references"], flat["predictions"]))
     order = wrong[np.argsort(-flat["confidences"].to_numpy()[wrong], kind="stable")][:most]
@@ -135,9 +133,9 @@ def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evalu
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: None, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: every token as frequent as in train, plus one (Laplace).
+    """Return a unigram model: each token as frequent as in train, plus one (Laplace).
 
-    The vocabulary is taken to end with the largest id of the two splits. Tokens stand there as their ids.
+    The vocabulary is assumed to end with the largest id of the two splits. Tokens are shown as their ids.
     """
     ids, pieces = (train.features[name].combine_chunks().flatten().to_numpy() for name in ("input_ids", "pieces"))
     labels = split.features["labels"].combine_chunks()

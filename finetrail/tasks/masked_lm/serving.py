@@ -22,7 +22,6 @@ QUESTIONS = pa.schema(
 
 
 def probe(target: None) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return {"input_ids": [0, 1, 2], "positions": [1]}
 
 
@@ -67,5 +66,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return what --text gives."""
     return {"text": text}

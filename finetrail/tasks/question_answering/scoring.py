@@ -235,24 +235,22 @@ def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "f1"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]."""
+    """Return the scores, each in [0, 1]."""
     to_scores = statistics(predictions, target, settings)
     everything = np.ones((1, len(predictions)), dtype=np.int64)
     return {name: float(values[0]) for name, values in to_scores(everything).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each question: all of them."""
+    """Return all rows: a row per question."""
     return predictions
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the questions to the scores."""
     references = units["references"].to_pylist()
     exact, f1 = _exact_and_f1(units, settings).T
     has_answer = np.array([bool(of_one) for of_one in references])
@@ -273,7 +271,7 @@ def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each question; its score is its F1."""
+    """Return the outcome of each question; its score is its F1."""
     return [
         {
             "score": float(f1),
@@ -286,7 +284,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how questions are parted: by the length of the context, by their words that train lacks, by columns."""
+    """Slice questions by the length of the context, by words that train lacks, and by columns."""
     known = {
         word
         for name in ("question", "context")
@@ -338,10 +336,10 @@ def _f1(predicted: str, expected: str, script: str) -> float:
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
+    """Return tables by question word, by length of the answer, and by threshold.
 
-    null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; auto chooses by that
-    of validation.
+    null_thresholds has the score of each value of evaluate.null_threshold, if some questions have no answer. auto
+    chooses by that of validation.
     """
     rows = predictions.select(["question", "references", "predictions", "n_best", "null_scores"]).to_pylist()
     scores = [question_scores(row["predictions"], row["references"], settings.script) for row in rows]
@@ -412,7 +410,7 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the questions without an exact match, the most confident first, each with the context of its answer."""
+    """Return the questions without an exact match, the most confident first, with the context of the answer."""
     pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
     scores = [question_scores(*pair, settings.script) for pair in pairs]
     confidences = predictions["confidences"].to_pylist()
@@ -444,10 +442,10 @@ def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: the context's first sentence, its sentence most like the question, none.
+    """Return the context's first sentence, its sentence most like the question, and no answer.
 
-    No answer is one where train has questions without one. The second is the sliding window of Rajpurkar et al. 2016,
-    with sentences as windows.
+    No answer is a baseline if train has questions without one. The second is the sliding window of Rajpurkar et al.
+    2016, with sentences as windows.
     """
     columns = (split.examples[name].to_pylist() for name in ("question", "context", "answers"))
     guesses: dict[str, list[str]] = {"first_sentence": [], "sentence_most_like_question": [], "no_answer": []}

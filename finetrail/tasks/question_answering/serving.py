@@ -17,7 +17,6 @@ EXPECTED = 'expected {"question": "...", "context": "..."}'
 
 
 def probe(target: Target) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return {"question": "What is it?", "context": "It is a probe."}
 
 

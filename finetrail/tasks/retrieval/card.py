@@ -9,12 +9,10 @@ LIBRARY = "sentence-transformers"
 
 
 def labels(target: Target) -> list[str]:
-    """Return the labels that the model gives: none."""
     return []
 
 
 def usage(model: str, target: Target) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from sentence_transformers import SentenceTransformer\n"
         "\n"
@@ -32,7 +30,7 @@ POOLED = {
 
 
 def onnx_usage(target: Target) -> str:
-    """Return Python code that embeds texts as training does: cut, with their prefix, pooled and of length 1."""
+    """Return code that embeds texts as in training: with a prefix, truncated, pooled and normalized to length 1."""
     return f"""def embed(texts, prefix):
     texts = [prefix + text for text in texts]
     encoded = tokenizer(texts, truncation=True, max_length={target["max_length"]}, padding=True, return_tensors="np")

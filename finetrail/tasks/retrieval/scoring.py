@@ -107,20 +107,16 @@ def candidates(
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "ndcg@10"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores, each in [0, 1]: means over the queries; ndcg@10_N is of the first N dimensions."""
+    """Return means over the queries, each in [0, 1]; ndcg@10_N uses the first N dimensions only."""
     return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each text of a query.
-
-    It has the judgements of all rows with that text: pairs have a row for each.
-    """
+    """Return a row per distinct query text, with the judgements of all rows with that text."""
     rows: dict[str, int] = {}
     judged: dict[str, dict[str, int]] = {}
     references = predictions["references"].to_pylist()
@@ -134,13 +130,12 @@ def units(predictions: pa.Table) -> pa.Table:
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the queries to the scores."""
     values = _per_query(units)
     return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each query; its score is its ndcg@10."""
+    """Return the outcome of each query; its score is its ndcg@10."""
     return [
         {
             "score": float(ndcg),
@@ -153,7 +148,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how queries are parted: by length, words that no query or document of train has, and columns."""
+    """Slice queries by length, by words that no query or document of train has, and by columns."""
     relevant = pc.list_flatten(train["relevant"])
     documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
     known = {word for text in chain(train["query"].to_pylist(), *documents) for word in slicing.words(text or "")}
@@ -178,7 +173,7 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[s
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
+    """Return the queries whose first relevant document has the lowest rank, or none; ties by the highest similarity."""
     errors = []
     for row in units(predictions).to_pylist():
         relevant = {judged["id"] for judged in row["references"]}
@@ -202,7 +197,7 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return what BM25 finds in the whole texts: what a model cuts off is there for words to match."""
+    """Return what BM25 finds in the whole texts, without the truncation that a model needs."""
     documents = shared["documents"].examples
     left_out = not_to_be_found(split.examples, documents)
     queries = split.examples["query"].to_pylist()

@@ -14,7 +14,6 @@ examples_for = FORMATS = None
 
 
 def probe(target: Target) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return {"query": "A probe"}
 
 
@@ -76,5 +75,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, str]:
-    """Return the input that a text on the command line is: a query."""
     return {"query": text}

@@ -18,17 +18,17 @@ ANSWERS = {
 
 
 def labels(target: Target) -> list[str]:
-    """Return the labels that the model gives; none of a model that gives numbers."""
+    """Return the labels; none if the model predicts numbers."""
     return list(target["label_names"])
 
 
 def folders(target: Target) -> list[str]:
-    """Return the folder of each head's model inside the exported one; none where the model has one head."""
+    """Return the folder of each head's model; none if the model has a single head."""
     return [f"parts/{name}" for name in heads_of(target)]
 
 
 def usage(model: str, target: Target) -> str:
-    """Return Python code that runs the exported model, or that of its first head; model is a Hub id or a folder."""
+    """Return code for the exported model, or for the model of its first head."""
     note = ""
     if of_heads := folders(target):
         model = f"{model}/{of_heads[0]}"
@@ -49,12 +49,12 @@ def usage(model: str, target: Target) -> str:
 
 
 def of_pairs(target: Target) -> bool:
-    """Tell whether the model reads two texts at once."""
+    """Return True if the model reads pairs of texts."""
     return len(target.get("texts", [])) > 1
 
 
 def onnx_usage(target: Target) -> str:
-    """Return Python code that gives the probability of each label, or the score; of several heads, of each head."""
+    """Return code that prints the probability of each label, per head if there are several, or the score."""
     lines = [
         f'encoded = tokenizer({ENCODED[of_pairs(target)]}, truncation=True, return_tensors="np")',
         "inputs = {given.name: encoded[given.name] for given in session.get_inputs()}",

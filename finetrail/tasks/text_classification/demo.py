@@ -11,7 +11,6 @@ TITLES = {"text": "Text", "text_pair": "Second text"}
 
 
 def fields(target: Target) -> dict[str, str]:
-    """Return the keys of an input with their titles."""
     if "texts" not in target:
         raise UserError(
             "this folder is of an early version, which does not say whether it takes one text or two; "
@@ -21,19 +20,16 @@ def fields(target: Target) -> dict[str, str]:
 
 
 def asked(row: Row, folder: Path) -> dict[str, str]:
-    """Return the input that a row of the test split is."""
     return {key: row[key] for key in TITLES if key in row}
 
 
 def views(target: Target) -> list[View]:
-    """Return what is shown of an answer."""
     chosen = {"single_label": "Label", "multi_label": "Labels", "regression": "Score"}[target["problem"]]
     first = View(chosen, "text")
     return [first] if target["problem"] == "regression" else [first, View("Probabilities", "probabilities")]
 
 
 def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
-    """Return a value for each view."""
     if "score" in answer:
         return [f"{answer['score']:.4f}"]
     chosen = answer["label"] if "label" in answer else ", ".join(answer["labels"]) or "(none)"

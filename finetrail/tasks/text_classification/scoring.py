@@ -167,14 +167,13 @@ def _by_label_name(probabilities: np.ndarray, target: Target) -> pa.Array:
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     if "candidates" in target:
         return "ndcg@10"
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
 def beside(target: Target, settings: Evaluate) -> list[str]:
-    """Return the metrics that people need beside the headline: of rankings mrr@10, of scores an error in their unit."""
+    """Return mrr@10 for rankings, and for scores an error in their own unit."""
     if "candidates" in target:
         return ["mrr@10"]
     return ["mae"] if target["problem"] == "regression" else []
@@ -184,9 +183,9 @@ def beside(target: Target, settings: Evaluate) -> list[str]:
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best).
+    """Return the scores; for labels also f1 of the positive label, and ece, of which 0 is best.
 
-    Of candidates also those of the rankings, means over the queries; these alone where nothing is predicted.
+    For candidates, return also the scores of the rankings, as means over queries, and only these without predictions.
     """
     rankings = {name: float(values.mean()) for name, values in _of_queries(units(predictions)).items()}
     if "predictions" not in predictions.column_names:
@@ -209,10 +208,7 @@ def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each text: all of them.
-
-    Of candidates a row for each query, with its ranking: those of one query are not independent.
-    """
+    """Return a row per text, or per query with its ranking: candidates of one query are not independent."""
     if "candidate" not in predictions.column_names:
         return predictions
     return ranking.reordered(predictions, _relevance(predictions))
@@ -235,7 +231,7 @@ def _of_queries(units: pa.Table) -> dict[str, np.ndarray]:
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the texts to the scores of score(), of queries to those of rankings."""
+    """Return the function from weights of texts to all scores, or from weights of queries to those of rankings."""
     if values_of := _of_queries(units):
         return lambda weights: {name: weights @ of / weights.sum(-1) for name, of in values_of.items()}
     parts: list[Statistic]
@@ -249,9 +245,9 @@ def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative.
+    """Return the outcome of each text; its score is 1 if all labels are correct, or of numbers the negative error.
 
-    Of candidates what became of each query; its score is its ndcg@10.
+    For candidates, return the outcome of each query; its score is its ndcg@10.
     """
     if values_of := _of_queries(units):
         return [
@@ -276,7 +272,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
+    """Slice texts by length, by words that train lacks, by columns, and by label if there are labels."""
     known = {word for text in _joined(train) for word in slicing.words(text)}
     found = [
         slicing.by_length("length in words", map(slicing.words, _joined(units))),
@@ -313,7 +309,7 @@ def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
 
 
 def counted(units: pa.Table, target: Target) -> np.ndarray:
-    """Return which texts change the headline: bool [texts]. Of several labels, one without any does not change F1."""
+    """Return which texts change the headline: with several labels per text, a text without any does not change F1."""
     if target["problem"] != "multi_label" or "candidates" in target:
         return np.ones(len(units), dtype=bool)
     return np.array([bool(expected or found) for expected, found in zip(*_lists(units), strict=True)], dtype=bool)
@@ -444,9 +440,9 @@ def _calibration_statistic(predictions: pa.Table, target: Target) -> Statistic:
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference.
+    """Return per_label, reliability and, for single labels, confusion; by_reference for numbers.
 
-    Of candidates also by_first_stage.
+    For candidates, return also by_first_stage.
     """
     ranked = _by_first_stage(predictions) if "candidate" in predictions.column_names else {}
     return ranked | _of_predictions(predictions, target)
@@ -519,9 +515,9 @@ def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[st
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first.
+    """Return the texts with wrong predictions, the most confident first; for numbers, the largest error first.
 
-    Of single labels, each confusion has one, as far as there is room.
+    For single labels, each confusion is represented, as far as `most` allows.
     """
     single, errors = target["problem"] == "single_label", []
     read = [name for name in predictions.column_names if name not in TEXTS and not (single and name == "probabilities")]
@@ -572,11 +568,11 @@ def _shown(value: Any) -> Any:
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
+    """Return a constant prediction, and a linear model of words, which a fine-tuned model has to beat.
 
-    The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
-    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat; not for more than
-    MOST_CLASSES labels. Of candidates the order of the first stage, which a reranker has to beat.
+    The first is the share of each label in train, or the mean score. The second is logistic regression (ridge for
+    scores) on TF-IDF of words and pairs of words, for at most MOST_CLASSES labels. For candidates, the only baseline is
+    the order of the first stage.
     """
     if "candidates" in target:
         return {"first_stage": split.examples.select(["id", *TEXTS, "candidate"])}

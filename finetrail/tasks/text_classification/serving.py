@@ -14,12 +14,10 @@ KEYS = ("text", "text_pair")
 
 
 def probe(target: Target) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return dict.fromkeys(target.get("texts", ["text"]), "A probe.")
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return the input that a bare text stands for."""
     return {"text": text}
 
 

@@ -16,7 +16,6 @@ NEW_TOKENS = 40
 
 
 def usage(model: str, target: Target) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
     text = json.dumps(CHAT if target["chat"] else prompted(target), ensure_ascii=False)
     said = '[0]["generated_text"]' + ('[-1]["content"]' if target["chat"] else "")
     return (
@@ -38,12 +37,11 @@ def new_tokens(target: Target) -> int:
 
 
 def labels(target: Target) -> list[str]:
-    """Return the labels that the model predicts: none, it predicts tokens."""
     return []
 
 
 def onnx_usage(target: Target) -> str:
-    """Return Python code that goes on with the likeliest tokens; each is read once, for keys and values are kept."""
+    """Return code for greedy decoding with cached keys and values."""
     asked = f"tokenizer.apply_chat_template({json.dumps(CHAT)}, add_generation_prompt=True, tokenize=False)"
     text = asked if target["chat"] else json.dumps(prompted(target), ensure_ascii=False)
     return f"""text = {text}

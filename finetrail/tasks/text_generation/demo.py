@@ -8,7 +8,6 @@ from finetrail.tasks.views import Row, View, beginning, highlighted
 
 
 def fields(target: Target) -> dict[str, str]:
-    """Return the keys of an input with their titles."""
     return {"prompt": "Message" if target["chat"] else "Prompt"}
 
 
@@ -19,12 +18,10 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
 
 
 def views(target: Target) -> list[View]:
-    """Return what is shown of an answer."""
     return [View("Answer", "text")] if target["chat"] else [View("Continuation", "highlighted")]
 
 
 def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
-    """Return a value for each view."""
     if target["chat"]:
         return [answer["text"]]
     whole = given["prompt"] + answer["text"]

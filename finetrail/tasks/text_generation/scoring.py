@@ -174,32 +174,27 @@ def _sample(
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "perplexity"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split; those of continuations only where there are some."""
+    """Return the scores; those of continuations only if there are some."""
     sums = _sums(units(predictions)).sum(0)
     return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each block.
-
-    Continuations are left out: they are of the few examples that are shown, and their scores get no interval.
-    """
+    """Return a row per block, without the continuations, which are too few for intervals of their scores."""
     return predictions.filter(pc.greater(pc.list_value_length(predictions["references"]), 0))
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the blocks to the scores."""
     sums = _sums(units)
     return lambda weights: _scores(weights @ sums)
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+    """Return the outcome of each block; its score is the negative mean loss of its tokens."""
     tokens, losses, *_ = _sums(units).T
     return [
         {
@@ -213,9 +208,9 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how blocks are parted: by their tokens, by words that train lacks, by the columns of their text.
+    """Slice blocks by their number of tokens, by words that train lacks, and by the columns of their text.
 
-    The first and the last word of a block may be parts of words, and are left out.
+    The first and the last word of a block are ignored, because they may be incomplete.
     """
     known = {word for text in _texts(train) for word in slicing.words(text)}
     read = [slicing.words("".join(texts))[1:-1] for texts in units["reference_texts"].to_pylist()]
@@ -295,14 +290,14 @@ def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return the continuations, to be read."""
+    """Return the continuations."""
     samples = predictions.filter(pc.is_valid(predictions["continuation"]))
     columns = {"id": "id", "prompt": "prompt", "continuation": "continuation", "reference_continuation": "reference"}
     return {"samples": samples.select(list(columns)).rename_columns(list(columns.values())).to_pylist()}
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the tokens where the model was surest of another one, each in its context."""
+    """Return the tokens where the model was most confident of another one, in context."""
     blocks = units(predictions)
     references, found, sure = (
         pc.list_flatten(blocks[name]).to_numpy() for name in ("references", "predictions", "confidences")
@@ -331,10 +326,10 @@ def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no trained model: of each token alone, and after the token before it.
+    """Return a unigram and a bigram model of tokens.
 
-    unigram: frequencies in train, each one more than counted; bigram: Witten and Bell's (1991) mixture of what followed
-    the token before with the unigrams. A vocabulary of all ids up to the highest that is here.
+    unigram: frequencies in train plus one (Laplace). bigram: interpolated with the unigrams (Witten and Bell 1991).
+    The vocabulary is assumed to end with the largest id that occurs.
     """
     before, after = _pairs(train.features)
     held_before, held_after = _pairs(split.features)

@@ -20,7 +20,6 @@ INPUTS = SCHEMA.append(MESSAGES)
 
 
 def probe(target: Target) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return {"text": "A probe."}
 
 
@@ -82,5 +81,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return what a text given for itself is: a prompt."""
     return {"prompt": text}

@@ -9,12 +9,10 @@ LIBRARY = "transformers"
 
 
 def labels(target: Target) -> list[str]:
-    """Return the labels that the model gives."""
     return label_names(target)
 
 
 def usage(model: str, target: Target) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
     return (
         "from transformers import pipeline\n"
         "\n"
@@ -24,7 +22,7 @@ def usage(model: str, target: Target) -> str:
 
 
 def onnx_usage(target: Target) -> str:
-    """Return Python code that labels words by the first of their tokens, as training does."""
+    """Return code that labels each word by its first token, as in training."""
     return """words = ["Ada", "Lovelace", "was", "born", "in", "London", "."]
 encoded = tokenizer([words], is_split_into_words=True, truncation=True, return_tensors="np")
 inputs = {given.name: encoded[given.name] for given in session.get_inputs()}

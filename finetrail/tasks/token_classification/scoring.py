@@ -84,28 +84,26 @@ def predict(
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "f1" if metrics.has_entities(target) else "accuracy"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]."""
+    """Return the scores, each in [0, 1]."""
     return metrics.compute(*_lists(predictions), target)
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each sentence: all of them."""
+    """Return all rows: a row per sentence."""
     return predictions
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the sentences to the scores."""
     counts = metrics.count(*_lists(units), target)
     return lambda weights: metrics.scores(weights @ counts, target)
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each sentence, as text; its score is 1 where all labels are right, and 0 elsewhere."""
+    """Return the outcome of each sentence; its score is 1 if all labels are correct, else 0."""
     entities = metrics.has_entities(target)
     return [
         {
@@ -119,7 +117,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how sentences are parted: by length and columns; and entities, or single words, by label and novelty."""
+    """Slice sentences by length and columns, and entities or single words by label and novelty."""
     known = {token.lower() for token in _distinct(train["tokens"])}
     counts = _counted(train["labels"])
     if metrics.has_entities(target):
@@ -141,7 +139,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
 
 
 def counted(units: pa.Table, target: Target) -> np.ndarray:
-    """Return which sentences change the headline: bool [sentences]. One without any entity does not change F1."""
+    """Return which sentences change the headline: one without any entity does not change F1."""
     if not metrics.has_entities(target):
         return np.ones(len(units), dtype=bool)
     return np.array([any(label != "O" for label in chain(*pair)) for pair in zip(*_lists(units), strict=True)])
@@ -186,7 +184,7 @@ def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Tab
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
+    """Return per_label, and confusion of words without the prefix of their label."""
     references, predicted = _lists(predictions)
     counts = metrics.count(references, predicted, target).sum(0)
     per_label = metrics.per_unit(counts, metrics.units(references, predicted, target))
@@ -201,9 +199,9 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[s
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the words that are labelled wrong, the most confident first, each in its context.
+    """Return the words with wrong labels, the most confident first, in context.
 
-    Each confusion has one, as far as there is room.
+    Each confusion is represented, as far as `most` allows.
     """
     entities = metrics.has_entities(target)
     labels = [pc.list_flatten(predictions[name]) for name in ("references", "predictions")]
@@ -224,9 +222,9 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
+    """Return each word's most frequent label in train, and one label for all words.
 
-    A word that train lacks gets the label that is most frequent in all, which is O for entities.
+    A word that train lacks gets the most frequent label, which is O for entities.
     """
     common = "O" if metrics.has_entities(target) else _most_common(_counted(train.examples["labels"]))
     pairs = pa.table([pc.list_flatten(train.examples[name]) for name in ("tokens", "labels")], ["token", "label"])

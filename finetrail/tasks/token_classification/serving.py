@@ -24,12 +24,10 @@ EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
 
 def probe(target: Target) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
     return {"text": "A probe."}
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return the input that a lone text is."""
     return {"text": text}
 
 
