@@ -1,4 +1,4 @@
-"""Turns blocks and a model's outputs into what it puts for the masks, and that into scores, tables and baselines."""
+"""Turns blocks and a model's outputs into predictions for the masks, and these into scores, tables and baselines."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,7 +37,7 @@ def predict(
     tokenizer: Any,
     settings: Evaluate,
 ) -> pa.Table:
-    """Predict the tokens that have labels: a row for each block, with lists of an entry for each label.
+    """Predict the tokens that have labels: a row per block, with lists of one entry per label.
 
     id: of the text that the block begins in, a colon, the block's number among those that begin there.
     tokens: what the model sees, as pieces that join to text; positions: of the labels in it; filled: that text with
@@ -46,10 +46,10 @@ def predict(
     """
     masks = _masks(split.features)
     losses, best, probabilities = _outputs(split.features, masks, forward, tokenizer.pad_token_id, settings)
-    # Of those alone, because an answer to one text takes few; a model may have more outputs than tokens.
+    # Names of these ids only, because an answer to one text needs few; a model may have more outputs than tokens.
     vocabulary = np.unique(np.concatenate([masks.ids, masks.wanted, best.ravel()]))
     names = pa.array([name or "" for name in tokenizer.convert_ids_to_tokens(vocabulary.tolist())], pa.string())
-    asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # which no text's label is
+    asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # never a label of a text
     each = np.full(len(masks.at), BEST)
     flat = {
         "references": pc.if_else(asked, pa.scalar(None, pa.string()), _of(names, vocabulary, masks.wanted)),
@@ -157,11 +157,11 @@ def baselines(
 
 
 class Masks(NamedTuple):
-    """The tokens to predict, among those of all blocks one behind the other."""
+    """The tokens to predict, among the concatenated tokens of all blocks."""
 
     ids: np.ndarray  # of all tokens
     pieces: np.ndarray
-    starts: np.ndarray  # of the blocks, and the end of the last
+    starts: np.ndarray  # of the blocks, and the end of the last block
     at: np.ndarray  # where tokens are to be predicted,
     wanted: np.ndarray  # their ids,
     block: np.ndarray  # and the block of each
@@ -185,7 +185,7 @@ def _outputs(
     for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
         for row, logits in zip(rows, outputs["logits"], strict=True):
             mine = slice(firsts[row], firsts[row + 1])
-            # Of a batch's logits, [batch, length, vocabulary], few are wanted.
+            # Few of a batch's logits, [batch, length, vocabulary], are needed.
             kept = logits[masks.at[mine] - masks.starts[row]]
             kept = kept - kept.max(-1, keepdims=True, initial=-np.inf)
             kept -= np.log(np.exp(kept).sum(-1, keepdims=True))
@@ -196,7 +196,7 @@ def _outputs(
 
 
 def _best(values: np.ndarray) -> np.ndarray:
-    """Return the columns of the BEST largest values of each row, the largest first, the lower column of equals."""
+    """Return the columns of the BEST largest values of each row, the largest first; ties by the lower column."""
     found = np.sort(np.argpartition(-values, BEST - 1)[:, :BEST])
     order = np.argsort(-np.take_along_axis(values, found, -1), kind="stable")
     return np.take_along_axis(found, order, -1)
@@ -223,7 +223,7 @@ def _of(texts: pa.Array, vocabulary: np.ndarray, ids: np.ndarray) -> pa.Array:
 
 
 def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """Return each block as pieces of text, and as a text with what is predicted and without special tokens."""
+    """Return each block as pieces of text, and as a text with the predictions and without special tokens."""
     pieces, sizes = pieces_of_text(tokenizer, vocabulary.tolist()), np.diff(masks.starts)
     filled = masks.ids.copy()
     filled[masks.at] = predicted
@@ -233,7 +233,7 @@ def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: np.n
 
 
 def pieces_of_text(tokenizer: Any, vocabulary: Iterable[int]) -> pa.Array:
-    """Return each token as text, with its space before it: what it adds behind a word."""
+    """Return each token as text with its leading space, as it would follow a word."""
     backend = tokenizer.backend_tokenizer
     word = backend.encode("a", add_special_tokens=False).ids
     alone = len(backend.decode(word, skip_special_tokens=False))
@@ -256,7 +256,7 @@ def _shown(masks: Masks, mask_token_id: int) -> pa.Array:
 
 
 def _sums(predictions: pa.Table) -> np.ndarray:
-    """Return what each block adds to the scores: [blocks, 3], losses, right tokens, tokens."""
+    """Return sums per block: losses, correct tokens and tokens, [blocks, 3]."""
     references, predicted = (predictions[name].combine_chunks() for name in ("references", "predictions"))
     rows = pc.list_parent_indices(references).to_numpy()
     right = pc.equal(references.flatten(), predicted.flatten()).to_numpy(zero_copy_only=False)
@@ -266,7 +266,7 @@ def _sums(predictions: pa.Table) -> np.ndarray:
 
 
 def _by(predictions: pa.Table, column: str, names: list[str]) -> list[dict[str, Any]]:
-    """Return the scores of each kind of token, of those that occur."""
+    """Return the scores of each kind of token that occurs."""
     flat = {
         name: predictions[name].combine_chunks().flatten() for name in (column, "references", "predictions", "losses")
     }
@@ -282,7 +282,7 @@ def _by(predictions: pa.Table, column: str, names: list[str]) -> list[dict[str, 
 
 
 def _fill_mask(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
-    """Return one mask of so many blocks, spread evenly over the split: the first that hides a whole word."""
+    """Return one mask of each of `most` blocks, spread evenly over the split: the first that hides a whole word."""
     number = min(most, len(predictions))
     rows = []
     for block in predictions.take(np.arange(number) * len(predictions) // max(number, 1)).to_pylist():

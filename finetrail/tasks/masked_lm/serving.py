@@ -26,10 +26,7 @@ def probe(target: None) -> dict[str, Any]:
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Turn inputs {"text": ...} or {"input_ids": [...], "positions": [...]}, perhaps with an id, into examples.
-
-    UserError naming the input and the key.
-    """
+    """Return inputs {"text"} or {"input_ids", "positions"}, perhaps with an id, as rows of the corpus."""
     rows = [_example(given, number) for number, given in enumerate(inputs)]
     return pa.Table.from_pylist(rows, QUESTIONS)
 
@@ -52,7 +49,7 @@ def _is_number(item: Any) -> bool:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return for each input its filled text and, mask by mask, the best tokens with their probabilities."""
+    """Return per input its filled text and, for each mask, the best tokens with their probabilities."""
     found: list[dict[str, Any]] = []
     for block in predictions.to_pylist():
         # A long text is several blocks: id:0, id:1, ...

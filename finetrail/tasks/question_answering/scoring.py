@@ -30,7 +30,7 @@ Span = tuple[str, int | None, int | None, float]
 
 SPAN = pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("confidence", pa.float64())])
 
-# The columns that decoding adds.
+# Columns that decoding adds.
 ANSWER = {
     "predictions": pa.string(),
     "starts": pa.int32(),
@@ -45,7 +45,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 KORQUAD_BLANKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
-# By the first of them that a question holds; Korean ones begin a word that goes on with a particle.
+# A question counts for the first that it contains. Korean ones may be followed by a particle in the same word.
 ENGLISH_WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
 KOREAN_WORDS = ("누구", "누가", "언제", "어디", "무엇", "무슨", "몇", "어떤", "어느", "왜", "얼마", "어떻게")
 OTHER = "(other)"
@@ -54,7 +54,7 @@ ANSWER_WORDS = ((1, "1 word"), (2, "2 words"), (4, "3-4 words"), (8, "5-8 words"
 MORE_WORDS, NO_ANSWER = "9 words and more", "(no answer)"
 
 SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
-THRESHOLDS = 20  # rows of the table of thresholds, besides the best
+THRESHOLDS = 20  # rows of the table of thresholds, plus the best one
 CONTEXT_CHARACTERS = 80  # on each side of an error
 
 
@@ -84,7 +84,7 @@ def predict(
         of_example = found[example[row]]
         null[example[row]] = min(null[example[row]], null_score)
         for span, score in span_scores.items():
-            # Windows overlap: one span may stand in several.
+            # Windows overlap, so a span may be in several.
             of_example[span] = max(score, of_example.get(span, -np.inf))
     contexts = examples["context"].to_pylist()
     answers = [
@@ -146,7 +146,7 @@ def best_spans(
     """Return score, first and last token of the best spans of one window, the best first; float and int [<= n_best].
 
     Of all spans of at most max_length tokens, not only of those between the best starts and the best ends; of equal
-    scores the earlier comes first, then the shorter. A logit of -inf stands for a token where no span begins, or ends.
+    scores the earlier comes first, then the shorter. A logit of -inf marks a token where no span begins, or ends.
     """
     max_length = min(max_length, len(end_logits))  # no span is longer, and memory grows with it
     beyond = np.append(end_logits, np.full(max_length, -np.inf, dtype=end_logits.dtype))
@@ -185,10 +185,9 @@ def _choice(n_best: list[dict[str, Any]], null_score: float, null_threshold: flo
 def settle(
     predictions: dict[str, pa.Table], target: Target, settings: Evaluate
 ) -> tuple[dict[str, float | None], dict[str, pa.Table], list[str]]:
-    """Choose null_threshold where it is auto; return that, predictions with it, and what does not fit the corpus.
+    """Choose null_threshold if it is auto; the notes say what does not fit the corpus.
 
-    predictions: of each split, as predict() gives them. The choice is that of evaluate-v2.0.py (best_f1_thresh), on
-    validation: the lowest of the thresholds with the best F1.
+    The choice is that of evaluate-v2.0.py (best_f1_thresh) on validation: the lowest threshold with the best F1.
     """
     notes = list(_misfits(predictions, target["unanswerable"], settings))
     if settings.null_threshold != "auto":
@@ -225,7 +224,7 @@ def _misfits(predictions: dict[str, pa.Table], unanswerable: bool, settings: Eva
 
 
 def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
-    """Return the predictions as they are with another threshold; none has to be a choice in them."""
+    """Return the predictions with another threshold; no answer must be a choice in them."""
     for_choice = zip(predictions["n_best"].to_pylist(), predictions["null_scores"].to_pylist(), strict=True)
     chosen = [_choice(*of_question, null_threshold) for of_question in for_choice]
     for name in chosen[0] if chosen else ():
@@ -315,9 +314,9 @@ def normalized(text: str, script: str) -> str:
 
 
 def question_scores(prediction: str, references: list[str], script: str) -> tuple[float, float]:
-    """Return exact match and F1 of one prediction: the best over the references, as the official script has it.
+    """Return exact match and F1 of one prediction, the maximum over the references, as in the official scripts.
 
-    A question without references is right without an answer: SQuAD 2.0's rule, where the other scripts have none.
+    A question without references is correct without an answer. This is SQuAD 2.0's rule; the other scripts have none.
     """
     predicted = normalized(prediction, script)
     expected = [normalized(reference, script) for reference in references]
@@ -386,14 +385,14 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     spans = [next((span["text"] for span in row["n_best"] if span["text"]), "") for row in rows]
     answered = [question_scores(span, row["references"], script) for span, row in zip(spans, rows, strict=True)]
     refused = [question_scores("", row["references"], script) for row in rows]
-    # At a threshold the questions up to it keep their span: [questions + 1, 2], by the number of those.
+    # Questions up to a threshold keep their span. Sums by the number of these questions: [questions + 1, 2].
     none = np.zeros((1, 2))
     kept, given_up = (np.concatenate([none, np.cumsum(scores, axis=0)]) for scores in (answered, refused))
     by_number = (kept + given_up[-1] - given_up) / len(rows)
     differences = np.array([row["null_scores"] for row in rows])
     finite = np.unique(np.round(differences[np.isfinite(differences)], 4))
-    finite = finite if len(finite) else np.zeros(1)  # no question has a span, whatever the threshold
-    thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # the first of them: no question is answered
+    finite = finite if len(finite) else np.zeros(1)  # no question has a span at any threshold
+    thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # at the first, no question is answered
     number = np.searchsorted(differences, thresholds, side="right")
     best = int(by_number[number, 1].argmax())
     spread = np.linspace(0, len(thresholds) - 1, min(THRESHOLDS, len(thresholds))).round().astype(int)
@@ -420,7 +419,7 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 
 
 def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
-    """Return one error around the span that was predicted, or around the reference where that is no answer."""
+    """Return one error with the context of the predicted span, or of the reference if no answer was predicted."""
     context, text, start = row["context"], row["predictions"], row["starts"]
     if start is None:
         text = row["references"][0] if row["references"] else ""

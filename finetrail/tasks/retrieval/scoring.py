@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 # Optional in tasks/contract.py, and not used here.
 beside = settle = counted = alone = None
 
-SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
+SHOWN = 10  # documents per ranking that predictions keep with similarity and text
 EXCERPT = 300  # characters
-OF_DIMENSIONS = "ranked_"  # and a number: the column of what so many dimensions find
+OF_DIMENSIONS = "ranked_"  # + N: the column of what the first N dimensions find
 QUERY_WORDS = ((1, 4), (5, 8), (9, 16), (17, None))
 RELEVANT = ((1, 1), (2, 3), (4, 9), (10, None))
 
@@ -39,10 +39,10 @@ TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
 # More than 2 GiB of text do not fit into a column of strings that is taken from.
 LARGE_TEXTS = pa.schema([("title", pa.large_string()), ("text", pa.large_string())])
 
-# Of each query, the best first: rows of documents, and their scores.
+# Per query: rows of documents, the best first, and their scores.
 Found = Sequence[tuple[np.ndarray, np.ndarray]]
 
-# What a model made of a collection, while the model lives: splits, and requests to a server, share it.
+# The vectors of a collection, as long as the model exists. Splits and requests to a server share them.
 _collections: WeakKeyDictionary[inference.Forward, tuple[pa.Table, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -86,10 +86,10 @@ def candidates(
     settings: Evaluate,
     to_learn: bool,
 ) -> pa.Table | None:
-    """Return the best documents of each query, a row each, the best first: what a reranker takes; None for none.
+    """Return a row per query and document, the best documents first, as a reranker reads them.
 
     Columns: id, query and document (texts), labels (RELEVANT_LABEL, or none), candidate. Rows with one text are one
-    query. to_learn: behind them, with their scores, also the relevant documents that are not among them.
+    query. to_learn: append the relevant documents that were not found, with their scores.
     """
     if settings.candidates is None:
         return None
@@ -206,9 +206,10 @@ def baselines(
 
 
 def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
-    """Return the ids of documents that each query is not to find: that of its own id, unless it is judged relevant.
+    """Return the ids of documents to exclude per query: the one with the query's own id, unless it is judged relevant.
 
-    As in BEIR, where some queries are documents; rows with one text are one query. None where nothing is judged.
+    As in BEIR, where some queries are documents too. Rows with the same text are one query. Without judgements, nothing
+    is excluded.
     """
     columns = [examples[name].to_pylist() for name in ("id", "query", "relevant")]
     own: dict[str, set[str]] = {}
@@ -224,7 +225,7 @@ def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
 
 
 def _depth(left_out: list[set[str]], most: int = DEPTH) -> int:
-    """Return how many documents to search for, so that a ranking is full without those that are left out."""
+    """Return how many documents to search for, so that rankings are full after the exclusions."""
     return most + max(1, *map(len, left_out))
 
 
@@ -234,7 +235,7 @@ def _depth(left_out: list[set[str]], most: int = DEPTH) -> int:
 def exact(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
     """Compare each query with each document: float32 [n, width] and [m, width], by their product.
 
-    Equal documents stand in the order of the collection.
+    Ties keep the order of the collection.
     """
     step = max(1, SIMILARITIES_AT_ONCE // len(documents))
     blocks = (queries[start : start + step] @ documents.T for start in range(0, len(queries), step))
@@ -242,9 +243,9 @@ def exact(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
 
 
 def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
-    """Compare each query with the documents in the clusters nearest to it (faiss's IVFFlat): fewer than k if those are.
+    """Compare each query with the documents of the nearest clusters (faiss's IVFFlat), which may be fewer than k.
 
-    UserError where faiss is not installed.
+    UserError if faiss is not installed.
     """
     try:
         import faiss
@@ -258,7 +259,7 @@ def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
     index.nprobe = -(-clusters // SHARE_SEARCHED)
     found = []
     for similarities, rows in zip(*index.search(queries, min(k, len(documents))), strict=True):
-        order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 fills up, and equal ones stand in any order
+        order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 is padding, and faiss does not order ties
         found.append((rows[order], similarities[order]))
     return found
 
@@ -267,7 +268,7 @@ SEARCH = {"exact": exact, "faiss": clustered}
 
 
 def shortened(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Return the beginnings of vectors [n, whole] as vectors of length 1: float32 [n, width]."""
+    """Return the first `width` numbers of vectors [n, whole], normalized to length 1: float32 [n, width]."""
     beginnings = vectors[:, :width]
     found: np.ndarray = beginnings / np.linalg.norm(beginnings, axis=-1, keepdims=True).clip(1e-12)
     return found
@@ -279,13 +280,13 @@ def bm25(queries: Sequence[str], documents: Iterable[str], kind: str, k: int) ->
     return [top(index.scores(query), k) for query in queries]
 
 
-# --- their parts ----------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------------
 
 
 def _embed(
     features: pa.Table, forward: inference.Forward, tokenizer: Any, target: Target, settings: Evaluate
 ) -> np.ndarray:
-    """Return a vector of length 1 for each text, pooled as in training: float32 [texts, width]."""
+    """Return a normalized vector per text, pooled as in training: float32 [texts, width]."""
     lengths = pc.list_value_length(features["input_ids"]).to_numpy()
     vectors = None
     for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
@@ -316,7 +317,7 @@ def _embedded(
 
 
 def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
-    """Return queries with their row, judgements, and the documents that they are not to find."""
+    """Return queries with their row, judgements, and excluded documents."""
     judged = [_grades(of_query) for of_query in examples["relevant"].to_pylist()]
     columns = {
         "references": pa.array(judged, pa.list_(GRADES)),
@@ -329,7 +330,7 @@ def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
 def _with_relevant(
     found: Found, queries: np.ndarray, documents: np.ndarray, ids: np.ndarray, judged: list[dict[str, int]]
 ) -> Found:
-    """Put the relevant documents that were not found behind those that were, with the cosines of their vectors."""
+    """Append the relevant documents that were not found, with their cosine similarity."""
     row_of = {name: row for row, name in enumerate(ids)}
     more = []
     for (best, scores), query, grades in zip(found, queries, judged, strict=True):
@@ -339,7 +340,7 @@ def _with_relevant(
 
 
 def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged: list[dict[str, int]]) -> pa.Table:
-    """Return a row for each document that was found for each query."""
+    """Return a row per query and document found."""
     sizes = [len(rows) for rows, _ in found]
     query, rows = pa.array(np.repeat(np.arange(len(found)), sizes)), np.concatenate([rows for rows, _ in found])
     texts, blank = _texts(documents, rows), pa.scalar(" ", pa.large_string())
@@ -365,7 +366,7 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
 
 
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
-    """Return what was found for each query, without the documents that it is not to find."""
+    """Return what was found for each query, without the excluded documents."""
     ids = documents["id"].to_numpy()
     found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]
@@ -385,7 +386,7 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
 
 
 def _texts(documents: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Return title and text of documents by their rows, of which some stand there several times."""
+    """Return title and text of documents by their rows, which may repeat."""
     distinct, place = np.unique(rows, return_inverse=True)
     wanted = np.zeros(len(documents), dtype=bool)
     wanted[distinct] = True
@@ -436,7 +437,7 @@ def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
 def _by_range(
     counts: np.ndarray, ndcg: np.ndarray, ranges: Sequence[tuple[int, int | None]], unit: str
 ) -> list[dict[str, Any]]:
-    """Return a row for each range of counts that some queries are in."""
+    """Return a row per range of counts that is not empty."""
     rows = []
     for low, high in ranges:
         inside = (counts >= low) & (counts <= (high or counts.max()))

@@ -18,9 +18,9 @@ def probe(target: Target) -> dict[str, Any]:
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return queries ({"query": ...}), or texts to embed as documents are ({"text": ...}); one kind of the two.
+    """Return queries ({"query": ...}), or texts to embed as documents ({"text": ...}).
 
-    UserError that names the input where it is neither, or of another kind than the first.
+    UserError if an input is neither, or of another kind than the first.
     """
     kind = "text" if inputs and "text" in inputs[0] else "query"
     rows = []
@@ -33,15 +33,15 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def documents(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return the collection to search: {"text": ...} with an id and a title where they have them; or as BEIR has it.
+    """Return the collection to search: {"text": ...}, perhaps with an id and a title, or in BEIR's form.
 
-    UserError that names the document where it has no text, or an id for the second time.
+    UserError names a document without a text, or with the id of an earlier one.
     """
     rows, seen = [], set()
     for number, given in enumerate(map(_as_ours, inputs)):
         name, where = identified(given, number, ("title", "text"), "document")
         if name in seen:
-            raise UserError(f"{where}: this id stands there a second time; expected an id once")
+            raise UserError(f"{where}: this id occurs a second time; expected each id once")
         seen.add(name)
         title = text_of(given, "title", where) if given.get("title") else ""
         rows.append({"id": name, "title": title, "text": text_of(given, "text", where)})

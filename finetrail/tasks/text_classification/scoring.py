@@ -38,7 +38,7 @@ ROWS_AT_ONCE = 10_000  # of predictions, as Python's objects
 MOST_CLASSES = 200  # of a bag of words: beyond it fitting takes hours, and gigabytes
 NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of texts by all labels
 MOST_LABELS, LISTED = 1_000, 10  # of more labels, the probabilities of the best are kept
-# Where the first relevant document of a query stands among its candidates; 0: not among them.
+# The rank of the first relevant document among a query's candidates; 0: it is not among them.
 FIRST_RELEVANT = (("first", 1, 1), ("2 to 3", 2, 3), ("4 to 10", 4, 10), ("below 10", 11, math.inf), ("nowhere", 0, 0))
 WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
 
@@ -63,9 +63,9 @@ def predict(
     step = texts_at_once(target)
     for start in range(0, max(len(examples), 1), step):
         some = examples.slice(start, step)
-        first, behind = np.searchsorted(text, [start, start + step])  # features of a text stand together
-        logits = _logits(features.slice(first, behind - first), target, forward, tokenizer, settings)
-        pooled = metrics.pool(logits, text[first:behind] - start, len(some), settings.pool)
+        first, end = np.searchsorted(text, [start, start + step])  # features of a text are adjacent
+        logits = _logits(features.slice(first, end - first), target, forward, tokenizer, settings)
+        pooled = metrics.pool(logits, text[first:end] - start, len(some), settings.pool)
         pooled = np.where(own_outputs(some, target), pooled, -np.inf)
         for name, values in decide(pooled, target, settings).items():
             columns.setdefault(name, []).append(values)
@@ -215,7 +215,7 @@ def units(predictions: pa.Table) -> pa.Table:
 
 
 def _relevance(predictions: pa.Table) -> np.ndarray:
-    """Return what candidates are ordered by: the model's score, or the first stage's where nothing is predicted."""
+    """Return what orders candidates: the model's score, or the first stage's without predictions."""
     if "predictions" not in predictions.column_names:
         found = pc.struct_field(predictions["candidate"], "score")
     elif "probabilities" in predictions.column_names:
@@ -226,7 +226,7 @@ def _relevance(predictions: pa.Table) -> np.ndarray:
 
 
 def _of_queries(units: pa.Table) -> dict[str, np.ndarray]:
-    """Return the scores of each query's ranking; none where there are no candidates."""
+    """Return the scores of each query's ranking; none without candidates."""
     return ranking.of_queries(units) if "ranked" in units.column_names else {}
 
 
@@ -284,14 +284,14 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
 
 
 def counted_labels(column: pa.ChunkedArray) -> Counter[str]:
-    """Return how often each label stands in a column of labels, or of lists of labels."""
+    """Count each label in a column of labels, or of lists of labels."""
     flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     values = flat.value_counts()
     return Counter(dict(zip(*(values.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
 
 def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
-    """Part texts by their label; of those with several, keep in references and predictions the labels of a slice."""
+    """Slice texts by their label; with several labels per text, a slice is all texts with its labels only."""
     references, predicted = _lists(units)
     several = pa.types.is_list(units.schema.field("references").type)
     if not several:
@@ -321,7 +321,7 @@ def _is_right(row: dict[str, Any]) -> bool:
 
 
 def _as_text(value: str | list[str] | float) -> str:
-    """Return a label, labels or a number as text; of a number all digits that a model's fp32 has."""
+    """Return a label, labels or a number as text; a number with all digits of fp32."""
     if isinstance(value, float):
         return np.format_float_positional(np.float32(value), trim="-")
     return ", ".join(value) if isinstance(value, list) else value
@@ -337,7 +337,7 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
         return np.stack([np.bincount(column, row, minlength=len(names)) for row in weights])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        # Not the whole confusion matrix: it has a number for each two labels.
+        # Not the whole confusion matrix, which has a number for each pair of labels.
         expected, found = (counts(column, weights) for column in columns)
         right = counts(columns[0][is_right], weights[:, is_right])
         total, all_right = expected.sum(-1), right.sum(-1)
@@ -374,19 +374,19 @@ def _labels_statistic(references: list[list[str]], predicted: list[list[str]], s
 
 
 def correlations(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Pearson's and Spearman's correlation of values [n] where each stands weights [samples, n] times."""
+    """Return Pearson's and Spearman's correlation of values [n] with weights [samples, n]."""
     ranks = weighted_ranks(references, weights), weighted_ranks(predicted, weights)
     return {"pearson": _pearson(references, predicted, weights), "spearman": _pearson(*ranks, weights)}
 
 
 def score_errors(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return mean absolute and root mean squared error of values [n] where each stands weights [samples, n] times."""
+    """Return mean absolute and root mean squared error of values [n] with weights [samples, n]."""
     differences, total = np.abs(references - predicted), weights.sum(-1)
     return {"mae": weights @ differences / total, "rmse": np.sqrt(weights @ differences**2 / total)}
 
 
 def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean rank of each of values [n] among all, each standing weights [samples, n] times: [samples, n]."""
+    """Return the mean rank of each of values [n] with weights [samples, n]: [samples, n]."""
     groups = np.unique(values, return_inverse=True)[1]
     sizes = np.stack([np.bincount(groups, row) for row in weights])
     return (sizes.cumsum(-1) - (sizes - 1) / 2)[:, groups]
@@ -404,9 +404,9 @@ def _pearson(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def _bins(predictions: pa.Table, target: Target) -> np.ndarray:
-    """Return what each text adds to each bin: decisions, their confidences, those right; float64 [texts, BINS, 3].
+    """Return sums per text and bin: decisions, their confidences, correct ones; float64 [texts, BINS, 3].
 
-    Of a single label: how sure the model is of it. Of several: the probability of each label, and whether it is there.
+    A decision is the predicted label, or with several labels per text each label, with its probability.
     """
     if len(predictions) > (step := texts_at_once(target)):
         parts = (predictions.slice(start, step) for start in range(0, len(predictions), step))
@@ -436,7 +436,7 @@ def _calibration_statistic(predictions: pa.Table, target: Target) -> Statistic:
     return lambda weights: {"ece": calibration_error((weights @ sums).reshape(len(weights), BINS, 3))}
 
 
-# --- what people look at ------------------------------------------------------------------------------------------
+# --- tables and errors -------------------------------------------------------------------------------------------
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
@@ -470,7 +470,7 @@ def _of_predictions(predictions: pa.Table, target: Target) -> dict[str, list[dic
 
 
 def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    """Return ndcg@10 in the new order and in the first stage's, by where its first relevant document stands there."""
+    """Return ndcg@10 in the new order and in the first stage's, by the rank of the first relevant document there."""
     before = units(predictions.select(["id", *TEXTS, "candidate"]))
     new, old = (_of_queries(table)["ndcg@10"] for table in (units(predictions), before))
     relevant = (ranking.graded(judged) for judged in before["references"].to_pylist())
@@ -500,7 +500,7 @@ def _per_label(expected: Counter[str], found: Counter[str], both: Counter[str]) 
 
 
 def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-    """Return the means of ten parts of the texts, from the lowest references to the highest."""
+    """Return means per decile of the references, from the lowest to the highest."""
     parts = np.array_split(np.argsort(references, kind="stable"), 10)
     return [
         {
@@ -542,7 +542,7 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 
 
 def _certainty(row: dict[str, Any], target: Target) -> float:
-    """Return how wrong a prediction is: its confidence, that of the worst of its decisions, or the distance."""
+    """Return how wrong a prediction is: its confidence, that of its worst decision, or the distance."""
     if target["problem"] == "regression":
         return abs(row["references"] - row["predictions"])
     if target["problem"] == "single_label":
@@ -609,7 +609,7 @@ def baselines(
 def _guessed(
     guesses: dict[str, np.ndarray], examples: pa.Table, target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions by the probabilities [texts, labels] of each name; [1, labels] are those of every text."""
+    """Return predictions by name from probabilities [texts, labels]; [1, labels] holds for every text."""
     own, references = own_outputs(examples, target), examples[TARGETS[target["problem"]]]
     tables = {}
     for name, values in guesses.items():
@@ -621,7 +621,7 @@ def _guessed(
 
 
 def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Return probabilities [texts, labels] of each text's own labels alone; all alike where these have none."""
+    """Return probabilities [texts, labels] among each text's own labels, uniform if their sum is 0."""
     if own.all():
         return probabilities
     kept = probabilities * own
@@ -630,8 +630,8 @@ def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.ndarray:
-    """Fit one model, or one for each of several labels, and return probabilities [texts asked, labels]."""
-    found = np.tile(labels.mean(0), (asked.shape[0], 1))  # stays where a label is never or always there
+    """Fit one model, or one per label with several labels per text, and return probabilities [texts asked, labels]."""
+    found = np.tile(labels.mean(0), (asked.shape[0], 1))  # kept for labels that no text or every text has
     if problem == "single_label":
         classes = labels.argmax(-1)
         if len(np.unique(classes)) > 1:
@@ -647,7 +647,7 @@ def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.nd
 def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    # C: TF-IDF rows have length 1, for which the default of 1 shrinks too much.
+    # C: TF-IDF rows have length 1, for which the default of 1 regularizes too much.
     return LogisticRegression(C=10, max_iter=1000)
 
 
@@ -674,10 +674,10 @@ def _lists(predictions: pa.Table) -> tuple[list[Any], list[Any]]:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 where there is nothing to divide by, as scikit-learn has it."""
+    """Divide; 0 for a zero denominator, as in scikit-learn."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
 
 
 def _mean_of_present(f1: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Average F1 [samples, labels] over the labels that a sample has at all, as scikit-learn does."""
+    """Average F1 [samples, labels] over the labels that occur in a sample, as scikit-learn does."""
     return _ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))

@@ -32,16 +32,16 @@ PREDICTIONS = pa.schema(
     [
         ("id", pa.string()),
         ("references", pa.list_(pa.int32())),  # the tokens to predict,
-        ("predictions", pa.list_(pa.int32())),  # those that the model found likeliest,
-        ("confidences", pa.list_(pa.float32())),  # with which probability,
-        ("losses", pa.list_(pa.float32())),  # and minus the logarithm of the references' probability
-        ("bytes", pa.int32()),  # of UTF-8 that the references stand for
+        ("predictions", pa.list_(pa.int32())),  # the most probable tokens,
+        ("confidences", pa.list_(pa.float32())),  # their probabilities,
+        ("losses", pa.list_(pa.float32())),  # and the references' negative log-probability (natural)
+        ("bytes", pa.int32()),  # of the references in UTF-8
         ("reference_texts", pa.list_(pa.string())),
         ("predicted_texts", pa.list_(pa.string())),
         ("prompt", pa.string()),
         ("continuation", pa.string()),
         ("continuation_ids", pa.list_(pa.int32())),
-        ("reference_continuation", pa.string()),  # what stands there in truth, as long
+        ("reference_continuation", pa.string()),  # the true continuation, of the same length
         ("reference_continuation_ids", pa.list_(pa.int32())),
     ]
 )
@@ -55,9 +55,9 @@ def predict(
     tokenizer: Any,
     settings: Evaluate,
 ) -> pa.Table:
-    """Return a row for each feature, in their order, and behind them one for each example that is continued.
+    """Return a row per feature, in order, and then a row per continued example.
 
-    Examples without a text are continued, all of them; where every example has one, settings.samples.count of them.
+    All examples without a text are continued. If every example has one, settings.samples.count of them are.
     """
     features = split.features
     blocks: list[dict[str, Any]] = [{} for _ in range(len(features))]
@@ -81,11 +81,11 @@ def predict(
 
 
 class Texts(dict[int, str]):
-    """The text of each token by its id, decoded when it is first asked for."""
+    """The text of each token by its id, decoded on first use."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.backend = tokenizer.backend_tokenizer
-        # Some decoders take the blank off the first token of a text.
+        # Some decoders strip the blank of the first token of a text.
         self.anchor = self.backend.encode("a", add_special_tokens=False).ids
         self.before = self.backend.decode(self.anchor, skip_special_tokens=False)
 
@@ -100,7 +100,7 @@ def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     references, scores = labels[1:][positions], logits[positions]
     predictions = scores.argmax(-1)
     best = scores.max(-1, initial=-np.inf)
-    # Sums of some 50,000 terms: in float32 they would lose the digits that a mean over all tokens keeps.
+    # float64, because a sum of 50,000 terms in float32 loses digits that the mean over all tokens shows.
     normalizers = best + np.log(np.exp(scores - best[:, None]).sum(-1, dtype=np.float64))
     return {
         "references": references,
@@ -111,7 +111,7 @@ def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the examples to continue; a prompt "" is a text of its own that is only scored."""
+    """Return the examples to continue; with the prompt "", a text is scored only."""
     rows = np.arange(len(examples))
     if (unanswered := _unanswered(examples)).any():
         return list(examples.take(rows[unanswered]).to_pylist())
@@ -122,7 +122,7 @@ def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
 
 
 def _unanswered(examples: pa.Table) -> np.ndarray:
-    """Tell which examples have no text, or conversations no last turn of the assistant: bool [examples]."""
+    """Return which examples have no text, or no last turn of the assistant: bool [examples]."""
     found = np.zeros(len(examples), dtype=bool)
     if "text" in examples.column_names:
         found |= pc.is_null(examples["text"]).to_numpy()
@@ -134,7 +134,7 @@ def _unanswered(examples: pa.Table) -> np.ndarray:
 
 
 def _parts(example: dict[str, Any], target: Target, tokenizer: Any, samples: Samples) -> tuple[str, str, str | None]:
-    """Return a prompt as people read it, as the model gets it, and what stands behind it in truth."""
+    """Return a prompt as people read it, as the model gets it, and its true continuation."""
     messages = example.get("messages")
     prompt, reference = example.get("prompt"), example.get("text")
     if messages is None and target["chat"] and prompt:
@@ -228,7 +228,7 @@ def _texts(examples: pa.Table) -> Iterator[str]:
 
 
 def _sums(blocks: pa.Table) -> np.ndarray:
-    """Return what each block adds up: tokens, their losses, those predicted right, and bytes; float64 [blocks, 4]."""
+    """Return sums per block: tokens, losses, correct predictions and bytes, float64 [blocks, 4]."""
     sizes = pc.list_value_length(blocks["references"]).to_numpy()
     block = np.repeat(np.arange(len(blocks)), sizes)
     losses, references, found = (
@@ -251,7 +251,7 @@ def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _sample_scores(predictions: pa.Table) -> dict[str, float]:
-    """Return diversity and repetition of the continuations, and of what stands there in truth."""
+    """Return diversity and repetition of the continuations and of the true ones."""
     if "continuation_ids" not in predictions.column_names:
         return {}
     found = {
@@ -271,15 +271,15 @@ def _sample_scores(predictions: pa.Table) -> dict[str, float]:
 
 
 def distinct(texts: list[list[int]], size: int) -> float:
-    """Return different n-grams as a share of all n-grams, over all texts together (Li et al. 2016)."""
+    """Return the share of distinct n-grams in the n-grams of all texts together (Li et al. 2016)."""
     grams = [gram for text in texts for gram in _grams(text, size)]
     return len(set(grams)) / max(len(grams), 1)
 
 
 def repetition(texts: list[list[int]]) -> float:
-    """Return the share of a text's 4-grams that stand in it before, the mean over texts (Welleck et al. 2020).
+    """Return the share of 4-grams that occur earlier in their text, as the mean over texts (Welleck et al. 2020).
 
-    A text of less than 4 tokens repeats none.
+    It is 0 for a text of fewer than 4 tokens.
     """
     shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
     return sum(shares) / len(shares)
@@ -344,7 +344,7 @@ def baselines(
 
 
 def _pairs(features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return each token that is to be predicted, and the one before it: int64 [tokens]."""
+    """Return each token to predict, and the token before it: int64 [tokens]."""
     ids, labels = (pc.list_flatten(features[name]).to_numpy().astype(np.int64) for name in ("input_ids", "labels"))
     positions = np.flatnonzero(labels != IGNORE_INDEX)  # none is the first of its feature
     return ids[positions - 1], labels[positions]
@@ -353,7 +353,7 @@ def _pairs(features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def _bigram(
     before: np.ndarray, after: np.ndarray, held_before: np.ndarray, held_after: np.ndarray, unigram: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probability of each held-out token after the one before it, and what most often followed that one."""
+    """Return the probability of each held-out token after the one before, and that one's most frequent successor."""
     size = len(unigram)
     pairs, counts = np.unique(before * size + after, return_counts=True)
     context = np.bincount(before, minlength=size)
@@ -365,7 +365,7 @@ def _bigram(
     share = np.where(context[held_before] > 0, share, 1.0)  # of the unigrams
     probability = (1 - share) * seen / np.maximum(context[held_before], 1) + share * unigram[held_after]
     best = np.full(size, unigram.argmax())
-    order = np.argsort(counts, kind="stable")  # the last that is written is the most frequent
+    order = np.argsort(counts, kind="stable")  # the last write wins: the most frequent follower
     best[pairs[order] // size] = pairs[order] % size
     return probability, best[held_before]
 

@@ -30,7 +30,7 @@ CONTEXT_WORDS = 6  # on each side of an error
 def get_entities(labels: list[str]) -> list[tuple[str, int, int]]:
     """Return (type, first, last) of each entity."""
     from seqeval.metrics.sequence_labeling import (
-        get_entities as found,  # imports scikit-learn, which answers do without
+        get_entities as found,  # imports scikit-learn, which inference does not need
     )
 
     return found(labels)
@@ -46,7 +46,7 @@ def predict(
 ) -> pa.Table:
     """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
 
-    Where the words were cut out of texts, these and the places of the words (OFFSETS) stand beside.
+    If the words were cut out of texts, the texts and the places of the words (OFFSETS) are further columns.
     A word without subwords, which no model sees, gets O (or the first label) with confidence 0; inside of an entity,
     its I-.
     """
@@ -150,7 +150,7 @@ SliceOf = Callable[[str, list[str]], str]
 
 
 def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the entities of some slices; others become O, predicted ones too."""
+    """Return the function that keeps the entities of some slices; others become O, also predicted ones."""
 
     def kept(tokens: list[str], labels: list[str], names: Collection[str]) -> list[str]:
         found = ["O"] * len(labels)
@@ -170,7 +170,7 @@ def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.
 
 
 def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the words of some slices, by their references."""
+    """Return the function that keeps the words of some slices per sentence, by their references."""
 
     def take(units: pa.Table, names: Collection[str]) -> pa.Table:
         pairs = zip(units["tokens"].to_pylist(), units["references"].to_pylist(), strict=True)
@@ -228,7 +228,7 @@ def baselines(
     """
     common = "O" if metrics.has_entities(target) else _most_common(_counted(train.examples["labels"]))
     pairs = pa.table([pc.list_flatten(train.examples[name]) for name in ("tokens", "labels")], ["token", "label"])
-    # The most frequent label of a token stands first; of several, the first in the alphabet.
+    # The most frequent label of a token comes first; ties in alphabetical order.
     keys = [("token", "ascending"), ("count_all", "descending"), ("label", "ascending")]
     ranked = pairs.group_by(["token", "label"]).aggregate([([], "count_all")]).sort_by(keys).combine_chunks()
     tokens, references = split.examples["tokens"].combine_chunks(), split.examples["labels"]
@@ -248,9 +248,9 @@ def baselines(
 
 
 def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
-    """Let an entity go on over the words in it that no model sees, in place.
+    """Extend entities over inner words that no model sees, in place.
 
-    Such as the blank in a date where tokens are characters: O there would cut every such entity in two.
+    An example is the blank in a date if tokens are characters: with O there, the date would be two entities.
     """
     words = np.flatnonzero(seen)
     sentence = np.searchsorted(starts, words, side="right")
@@ -261,7 +261,7 @@ def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
-    """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
+    """Return "LOC: New York, PER: Ada", or all labels if they are not entities."""
     if not entities:
         return " ".join(labels)
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
@@ -290,12 +290,12 @@ def _kind(label: str, entities: bool) -> str:
 
 
 def _most_common(counts: Counter[str]) -> str:
-    """Return the most frequent label; of several, the first in the alphabet."""
+    """Return the most frequent label; ties in alphabetical order."""
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _in_context(row: dict[str, Any], position: int, entities: bool) -> dict[str, Any]:
-    """Return one error and, where labels are of entities, those in its context."""
+    """Return one error and, if labels are tags of entities, the entities in its context."""
     first, end = max(0, position - CONTEXT_WORDS), position + 1 + CONTEXT_WORDS
     tokens = row["tokens"][first:end]
     error = {
