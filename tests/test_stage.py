@@ -85,6 +85,7 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
         ),
         (
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
+            RuntimeError("basic_ios::clear: iostream error"),
             "error: no space left on a",
         ),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left ([Errno 12] "),
