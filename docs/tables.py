@@ -275,7 +275,7 @@ def keys() -> str:
         for name, model in own.items():
             if len(rows := section(model, shared[name])) > len(section(shared[name], shared[name])):
                 parts += [f"### {task}: {name}", "", *rows]
-        if hasattr(settings, "Mixture"):
+        if settings.Mixture is not None:
             rows = section(settings.Mixture, schema.Mixture)
             parts += [f"### {task}: corpus of several parts", "", *rows]
         readers |= {

@@ -7,8 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from ruamel.yaml import YAML
@@ -16,6 +15,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from finetrail import environment, layout, schema, stage, tasks, upgrades
 from finetrail.errors import UserError
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Settings
 
 SHOWN = 200  # characters of a value in a message
 
@@ -74,7 +76,7 @@ def validate() -> None:
             install = f"pip install {TRACKER_PACKAGES[name]}"
             raise UserError(f"{layout.PARAMS}: trackers: {name} is not installed; expected `{install}`, or none")
     path, settings = layout.recipe_file(params.task, params.recipe), tasks.module(params.task, "settings")
-    if lacking := list(settings.lacking(recipe)) if hasattr(settings, "lacking") else []:
+    if lacking := list(settings.lacking(recipe)) if settings.lacking else []:
         raise UserError(f"{path}: {'; '.join(lacking)}")
     environment.check(recipe.numerics, path)
 
@@ -87,7 +89,7 @@ def validate_with(target: Any) -> None:
     params = load_params()
     settings = tasks.module(params.task, "settings")
     recipe = load_recipe(params.task, params.recipe)
-    if problems := list(settings.misfits(recipe, target)) if hasattr(settings, "misfits") else []:
+    if problems := list(settings.misfits(recipe, target)) if settings.misfits else []:
         raise UserError(f"{layout.recipe_file(params.task, params.recipe)}: {'; '.join(problems)}")
 
 
@@ -122,7 +124,7 @@ def model_of(raw: Any, task: str) -> type[BaseModel]:
     return recipe_model(settings, mixture(settings) if is_mixture else schema.sliced(settings.Corpus))
 
 
-def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
+def recipe_model(settings: "Settings", corpus: Any) -> type[BaseModel]:
     """Return the model of a task's recipes, with the type of their corpus section."""
     return create_model(
         "Recipe",
@@ -136,16 +138,16 @@ def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
     )
 
 
-def _train(settings: ModuleType) -> Any:
+def _train(settings: "Settings") -> Any:
     """Return the type of a task's section train, which may have distillation where its models can be taught."""
-    if not hasattr(settings, "TaughtTrain"):
+    if settings.TaughtTrain is None:
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
 
 
-def mixture(settings: Any) -> Any:
+def mixture(settings: "Settings") -> Any:
     """Return the model of a corpus section of several corpora of a task."""
-    if hasattr(settings, "Mixture"):
+    if settings.Mixture is not None:
         return settings.Mixture
     named: Any = dict.__class_getitem__((schema.Name, schema.sliced(settings.Corpus)))
     return create_model("Mixture", __base__=schema.Mixture, parts=(named, schema.Mixture.model_fields["parts"]))

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,13 +23,16 @@ from finetrail.sources import Fetched, fetch, find, moving
 from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
 
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Corpus
+
 # So much waits to be written, as Python's objects.
 ROW_GROUP = 10_000
 VALUES_WAITING = 1 << 26  # characters of texts, and items of lists
 
 
 def canonical_rows(
-    fetched: Fetched, corpus: Any, task: ModuleType, counts: dict[str, Any], renamed: Counter[str]
+    fetched: Fetched, corpus: Any, task: "Corpus", counts: dict[str, Any], renamed: Counter[str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes.
 
@@ -40,7 +42,7 @@ def canonical_rows(
 
     def read(pattern: str) -> Iterator[readers.Record]:
         again = partial(readers.read, fetched.root, find(fetched, pattern), corpus.reader, new_ids)
-        return task.records(again, corpus) if hasattr(task, "records") else again()
+        return task.records(again, corpus) if task.records else again()
 
     records = splits.assemble(corpus.splits, read)
     for table, record in Bar(records, desc="read", unit="examples"):
@@ -50,7 +52,7 @@ def canonical_rows(
             yield of_table, row | kept if of_table in layout.SPLITS else row
 
 
-def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
+def slices(record: readers.Record, corpus: schema.Corpus) -> dict[str, str | None]:
     """Return the columns of corpus.slices as texts; None for nothing, UserError for what is no single value."""
     found: dict[str, str | None] = {}
     for name in corpus.sliced_by:
@@ -68,7 +70,7 @@ def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
 
 
 def beside_rows(
-    beside: dict[str, tuple[Any, Fetched]], corpus: Any, task: ModuleType, counts: dict[str, Any]
+    beside: dict[str, tuple[Any, Fetched]], corpus: schema.Corpus, task: "Corpus", counts: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     """Yield (table, row) of the tables that come from sources of their own; each is (section, its files)."""
     for table, (section, fetched) in beside.items():
@@ -108,7 +110,7 @@ def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], 
 def mixed_rows(
     fetched: dict[str | None, Fetched],
     parts: dict[str | None, Any],
-    task: ModuleType,
+    task: "Corpus",
     counts: dict[str, Any],
     renamed: Counter[str],
 ) -> Iterator[tuple[str, Any]]:

@@ -37,21 +37,22 @@ def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table
 
     numerics.use(declared.numerics, declared.threads)
     numerics.use_tf32(declared.numerics)
-    modeling, target = tasks.module(declared.task, "modeling"), stage.read_json(layout.TARGET)
+    teaching, target = tasks.module(declared.task, "modeling").TEACHING, stage.read_json(layout.TARGET)
+    assert teaching is not None  # or the recipe could have no teacher
     weights, tokenizer = layout.TEACHER / "weights", AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
     distillation.check_tokens(AutoTokenizer.from_pretrained(layout.TEACHER / "tokenizer"), tokenizer)
-    model = modeling.load_teacher(weights, target)
+    model = teaching.load_teacher(weights, target)
     with pa.memory_map(str(layout.features_file("train"))) as file:
         features = pa.ipc.open_stream(file).read_all()
     distillation.check_lengths(model.config, features)
-    if not modeling.INPUTS_STAY:
+    if teaching.taught is None:
         shutil.copytree(weights, folder / layout.TAUGHT_BY.name)
         stage.log(f"teach: {model.num_parameters():,} parameters, asked in training: each epoch has other inputs")
         return pa.table({})
-    forward = inference.torch_forward(model.to(inference.device()))
+    forward = inference.torch_forward(model.to(inference.device()))  # type: ignore[arg-type]  # of _Wrapped
     rows: dict[int, Any] = {}
     for numbers, outputs in inference.run(features, forward, tokenizer.pad_token_id, batch_size):
-        rows |= zip(numbers.tolist(), modeling.taught(outputs, features.take(numbers)), strict=True)
+        rows |= zip(numbers.tolist(), teaching.taught(outputs, features.take(numbers)), strict=True)
     stage.log(f"teach: {model.num_parameters():,} parameters, logits of {len(rows):,} features of train")
     return pa.table({distillation.TAUGHT: distillation.column([rows[row] for row in range(len(features))])})
 

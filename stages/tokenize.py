@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,9 @@ from finetrail.encoding.engines import Batch, Features, OrderedMap, ordered_map
 from finetrail.errors import UserError
 from finetrail.progress import Bar, working
 from finetrail.schema import Tokenize
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Encoding, TableEncoder
 
 # They bound memory, whatever the size of the corpus and of its texts.
 EXAMPLES_A_BATCH = 4096
@@ -32,7 +34,7 @@ def main() -> None:
         tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
         target = task.target(train(), settings)
         encoder = task.Encoder(tokenizer, target, settings)
-        if hasattr(encoder, "survey"):
+        if encoder.survey is not None:
             encoder.survey(lambda table: pq.read_table(layout.table_file(layout.CORPUS, table)))
     engine = ordered_map(settings.engine, settings.num_proc)
     with stage.outputs(layout.TOKENIZED) as [folder], engine as mapped:
@@ -49,7 +51,7 @@ def main() -> None:
             if table not in layout.SPLITS and rows is not None and (left_out := row_count(path) - len(rows)):
                 counts[table]["left_out_by_limit"] = left_out
             log_counts(table, counts[table])
-            if not counts[table].get("features", 1):
+            if encoder.nothing is not None and not counts[table].get("features", 1):
                 raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
         # Without the engine: the same features, so that nothing behind this stage runs again.
@@ -77,7 +79,7 @@ def part_rows(path: Path, kept: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def encoded(
-    encoder: Any, table: str, batches: "Batches", parts: dict[str, np.ndarray], mapped: OrderedMap
+    encoder: "TableEncoder", table: str, batches: "Batches", parts: dict[str, np.ndarray], mapped: OrderedMap
 ) -> Iterator[Features]:
     """Yield features and counts of a table; of a mixture part by part, so that each is encoded as it is alone."""
     if not parts:
@@ -89,7 +91,7 @@ def encoded(
         for features, of_batch in encoder.encode_table(table, replace(batches, kept=rows), mapped):
             counts.update(of_batch)
             yield features.append_column(layout.PART, pa.array([part] * len(features), pa.string())), of_batch
-        if not counts.get("features", 1):
+        if encoder.nothing is not None and not counts.get("features", 1):
             raise UserError(f"tokenize: {table} of {part}: {encoder.nothing(counts)}")
 
 
@@ -123,19 +125,21 @@ class Batches:
         return read(self.path, self.kept, self.size)
 
 
-def kept_rows(table: str, limit: int | None, task: ModuleType) -> np.ndarray | None:
+def kept_rows(table: str, limit: int | None, task: "Encoding") -> np.ndarray | None:
     """Return the rows of a table that a limit keeps, in order; None for all.
 
     Of a split so many, or whole groups of rows that belong together (task.TOGETHER); of what splits share, all that
     their kept rows name (task.needed, ids), and so many others.
     """
     path = layout.table_file(layout.CORPUS, table)
-    if limit is None or (table not in layout.SPLITS and not hasattr(task, "needed")):
+    if limit is None:
         return None
     if table in layout.SPLITS:
-        return evenly_grouped(path, limit, getattr(task, "TOGETHER", None))
+        return evenly_grouped(path, limit, task.TOGETHER)
+    if (needed := task.needed) is None:
+        return None
     splits = ((layout.table_file(layout.CORPUS, split), kept_rows(split, limit, task)) for split in layout.SPLITS)
-    named = {given for path, rows in splits for _, examples in read(path, rows) for given in task.needed(examples)}
+    named = {given for path, rows in splits for _, examples in read(path, rows) for given in needed(examples)}
     ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
     is_named = np.fromiter((given in named for given in ids), bool, len(ids))
     return np.union1d(np.flatnonzero(is_named), evenly(np.flatnonzero(~is_named), limit))

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import peft
 import torch
@@ -39,6 +38,9 @@ from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
 from finetrail.training.speed import speed_up
 
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Modeling
+
 # Files of scratch: what a run has found out, for when it goes on.
 PIECE_SIZE, EXECUTION = "piece_size.json", "execution.json"
 ADAPTER = layout.TRAINED_ADAPTER.name
@@ -53,7 +55,7 @@ def main() -> None:
     target = stage.read_json(layout.TARGET)
     params.validate_with(target)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
-    taught = hasattr(settings, "distillation") and task.INPUTS_STAY
+    taught = hasattr(settings, "distillation") and task.TEACHING is not None and task.TEACHING.taught is not None
     train, validation = load_features("train", taught), load_features("validation")
     # Similar lengths in a batch here too: validation is scored as a whole, in any order.
     validation = validation.select(batching.feature_lengths(validation).argsort(kind="stable")[::-1])
@@ -119,7 +121,7 @@ def scratch(declared: params.Declared) -> Path:
     return layout.SCRATCH / "train" / checkpoints.key(determined_by, params.declared_files("train"))
 
 
-def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, seed: int) -> PreTrainedModel:
+def build_model(task: "Modeling", target: Any, settings: Any, train: Dataset, seed: int) -> PreTrainedModel:
     """Make the model that trains: with its new weights, those of adapters too, drawn from the seed."""
     make_deterministic(seed)
     model = task.build_model(layout.WEIGHTS, target, settings, train)
@@ -133,12 +135,13 @@ def build_model(task: ModuleType, target: Any, settings: Any, train: Dataset, se
     return model
 
 
-def teach(model: PreTrainedModel, task: ModuleType, target: Any, settings: Any) -> None:
+def teach(model: PreTrainedModel, task: "Modeling", target: Any, settings: Any) -> None:
     """Let the model learn from what its teacher said of the features, or says of each batch where inputs change."""
-    ask = None
-    if not task.INPUTS_STAY:
-        ask = task.asking(task.load_teacher(layout.TAUGHT_BY, target), effective_precision(settings.precision))
-    distillation.teach(model, task.divergence, settings.distillation, ask)
+    teaching, ask = task.TEACHING, None
+    assert teaching is not None  # or the recipe could have no teacher
+    if teaching.asking is not None:
+        ask = teaching.asking(teaching.load_teacher(layout.TAUGHT_BY, target), effective_precision(settings.precision))
+    distillation.teach(model, teaching.divergence, settings.distillation, ask)
 
 
 def executed(model: PreTrainedModel, run: Run) -> Run:
@@ -198,7 +201,7 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             execution.tell_of_compiler(error, prepared.execution)
             raise
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
-    if hasattr(run.task, "finish"):  # before adapters are kept, for they are kept with the head
+    if run.task.finish is not None:  # before adapters are kept, for they are kept with the head
         run.task.finish(model)
     if run.settings.lora is not None:
         if run.settings.lora.keep and stage.is_first_process():

@@ -21,8 +21,8 @@ from finetrail.schema import Distillation
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import packing, speed
 
-TAUGHT = sorted(task for task in tasks.names() if hasattr(tasks.module(task, "settings"), "TaughtTrain"))
-BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").INPUTS_STAY]
+TAUGHT = sorted(task for task in tasks.names() if tasks.module(task, "settings").TaughtTrain)
+BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").TEACHING.taught]
 SETTINGS = Distillation(temperature=2.0, labels_weight=0.3, teacher_weight=0.7)
 
 

@@ -303,7 +303,7 @@ def read_inputs(data: bytes, folder: Path) -> None:
     path.write_bytes(data[1:])
     given = [{"id": str(number)} | one for number, (_, one) in enumerate(objects(path, path.name, None))]
     task.examples(given)
-    if hasattr(task, "documents"):
+    if task.documents is not None:
         task.documents(given)
 
 

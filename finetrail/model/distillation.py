@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,22 @@ TAUGHT = "teacher_logits"
 # What a model gave and what it was given, the teacher's logits of the batch [items, choices], temperature -> the mean
 # divergence over the items of the batch.
 Divergence = Callable[[Any, dict[str, Any], torch.Tensor, float], torch.Tensor]
+
+
+class Teaching(NamedTuple):
+    """How a task's models learn from a teacher. Exactly one of the last two is there.
+
+    taught: where each epoch has the same inputs. A teacher sees them once, before training.
+    asking: where each epoch draws its inputs anew. The teacher sees each batch, during training.
+    """
+
+    # A finished model's folder and the target -> the model, in fp32; UserError where it does not fit.
+    load_teacher: Callable[[Path, Any], PreTrainedModel]
+    divergence: Divergence
+    # A teacher's outputs of a batch, by name, and its features -> the logits of each feature: [items, choices].
+    taught: Callable[[dict[str, np.ndarray], pa.Table], list[np.ndarray]] | None = None
+    # A teacher, and train.precision -> the function from a batch to the teacher's logits: [items, choices].
+    asking: Callable[[PreTrainedModel, str], Callable[[dict[str, Any]], torch.Tensor]] | None = None
 
 
 def load_teacher(

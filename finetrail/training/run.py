@@ -5,8 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +30,9 @@ from finetrail.training.mixing import Mixture
 from finetrail.training.trackers import Trackers
 from finetrail.transfers import send
 
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Modeling
+
 HISTORY = "history"
 
 
@@ -38,7 +40,7 @@ HISTORY = "history"
 class Run:
     """One training, but for its model; scratch is this run's own, and keeps checkpoints and curves."""
 
-    task: ModuleType  # its modeling.py
+    task: "Modeling"
     collator: Collator
     train: Dataset  # features with what the collator takes
     validation: Dataset

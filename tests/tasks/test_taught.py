@@ -24,8 +24,8 @@ from stages import download_corpus, download_model, teach, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
 
-TAUGHT = sorted(task for task in tasks.names() if hasattr(tasks.module(task, "settings"), "TaughtTrain"))
-BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").INPUTS_STAY]
+TAUGHT = sorted(task for task in tasks.names() if tasks.module(task, "settings").TaughtTrain)
+BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").TEACHING.taught]
 DISTILLATION = {"temperature": 2.0, "labels_weight": 0.5, "teacher_weight": 0.5}
 # Each engine and process would draw its own dropout.
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")

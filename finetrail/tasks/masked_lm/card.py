@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# Optional in tasks/contract.py, and not used here.
+folders = None
+
 LIBRARY = "transformers"
 
 

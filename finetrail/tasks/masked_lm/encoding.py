@@ -24,6 +24,9 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.settings import Tokenize
 
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
+
 PIECES = pa.list_(pa.int8())
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("pieces", PIECES)])
 FEATURES = pa.schema(
@@ -65,6 +68,8 @@ class Tokens(NamedTuple):
 
 class Encoder:
     """Encodes tables of texts."""
+
+    survey = None
 
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 

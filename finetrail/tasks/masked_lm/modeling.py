@@ -19,13 +19,14 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.metrics import validate as validate
 from finetrail.tasks.masked_lm.settings import Train
 
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
+
 PIPELINE_TAG = "fill-mask"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "pieces", "labels", "draw")
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Masks are drawn anew in each epoch: a teacher has to see each batch.
-INPUTS_STAY = False
 
 NEW_HEAD = (
     "the base model has no masked-LM head: it got a new one, tied to its word embeddings, "
@@ -107,6 +108,10 @@ def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]
         return logits[0]
 
     return ask
+
+
+# Masks are drawn anew in each epoch, so a teacher has to see each batch.
+TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

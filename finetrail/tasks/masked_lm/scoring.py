@@ -1,7 +1,7 @@
 """Turns blocks and a model's outputs into what it puts for the masks, and that into scores, tables and baselines."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,12 @@ from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import metrics
 from finetrail.tasks.masked_lm.settings import Evaluate
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = counted = alone = None
 
 BEST = 5  # tokens kept for each mask
 CONTEXT_TOKENS = 15  # on each side of a mask
@@ -87,7 +93,7 @@ def statistics(units: pa.Table, target: None, settings: Evaluate) -> Statistic:
     return lambda weights: metrics.scores(weights @ sums)
 
 
-def outcomes(units: pa.Table, target: None, settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: None, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each block; its score is the negative of its tokens' mean loss."""
     losses, _, tokens = _sums(units).T
     return [
@@ -109,7 +115,7 @@ def slicings(units: pa.Table, train: pa.Table, target: None) -> list[Slicing]:
     return [slicing.by_length("length in tokens", units["tokens"].to_pylist()), *slicing.by_columns(units)]
 
 
-def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: None, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores; fill_mask has the same id and position for every model."""
     return {
         "fill_mask": _fill_mask(predictions, settings.fill_mask_examples),
@@ -118,7 +124,7 @@ def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str,
     }
 
 
-def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evaluate) -> "list[Row]":
     """Return the tokens that are predicted wrong, the most confident first, each in its context."""
     flat = {name: predictions[name].combine_chunks().flatten() for name in ("references", "predictions", "confidences")}
     wrong = np.flatnonzero(pc.not_equal(flat["references"], flat["predictions"]))

@@ -7,6 +7,9 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
+
 KEYS = ("text", "input_ids", "positions")
 QUESTIONS = pa.schema(
     [

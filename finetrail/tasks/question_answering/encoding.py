@@ -24,6 +24,9 @@ from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Tokenize
 
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
+
 # Of a table at a time: whole web pages as contexts then still fit into memory.
 EXAMPLES_A_CALL = 512
 # Of each character of the first two planes: white space, or what continues the character before it, such as an accent
@@ -73,6 +76,8 @@ def features_schema(types: bool) -> pa.Schema:
 
 class Encoder:
     """Encodes tables of questions with their contexts."""
+
+    survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: dict[str, bool], settings: Tokenize) -> None:
         self.backend = tokenizers.plain_backend(tokenizer)

@@ -21,36 +21,37 @@ from finetrail.model import distillation, loading
 from finetrail.tasks.question_answering.metrics import span_accuracy
 from finetrail.tasks.question_answering.settings import Train
 
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
+
 PIPELINE_TAG = "question-answering"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 # The logit of what is no choice. Not infinity: probability times logarithm would be no number.
 NEVER = -1e9
 
 
-def base_is_baseline(folder: Path) -> bool:
+def base_is_baseline(base_model: Path) -> bool:
     """Tell whether a base model answers before it is trained: its new head points anywhere."""
     return False
 
 
-def notes(folder: Path) -> list[str]:
+def notes(base_model: Path) -> list[str]:
     """Return what people should know of the base model, a sentence each."""
     return []
 
 
-def build_model(folder: Path, target: dict[str, bool], settings: Train, train: Dataset) -> PreTrainedModel:
+def build_model(base_model: Path, target: dict[str, bool], settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with a new head, drawn from torch's generator: seed it before.
 
     A model that answers questions keeps its head, to be trained on.
     """
     # Two outputs a token, start and end; a base model that was a classifier has as many as it had classes.
     model, _ = loading.checked(
-        folder,
+        base_model,
         AutoModelForQuestionAnswering,
         MODEL_FOR_QUESTION_ANSWERING_MAPPING,
         num_labels=2,
@@ -98,6 +99,10 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
     logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1).float()
     logits = logits.masked_fill(~tokens[..., None], NEVER)
     return distillation.divergences(logits.mT, whole.mT, temperature).mean()
+
+
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

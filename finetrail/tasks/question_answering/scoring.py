@@ -8,7 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,12 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = counted = alone = None
 
 # Text, start, end (characters; None for no answer), score.
 Span = tuple[str, int | None, int | None, float]
@@ -266,7 +272,7 @@ def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> 
     return to_scores
 
 
-def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> "list[Outcome]":
     """Return what became of each question; its score is its F1."""
     return [
         {
@@ -331,7 +337,7 @@ def _f1(predicted: str, expected: str, script: str) -> float:
     return 2 * same / (len(a) + len(b)) if same else 0.0
 
 
-def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
 
     null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; auto chooses by that
@@ -405,7 +411,7 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], settings: Evaluate) -> "list[Row]":
     """Return the questions without an exact match, the most confident first, each with the context of its answer."""
     pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
     scores = [question_scores(*pair, settings.script) for pair in pairs]

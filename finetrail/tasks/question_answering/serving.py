@@ -8,6 +8,9 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
+
 KEYS = ("question", "context")
 EXPECTED = 'expected {"question": "...", "context": "..."}'
 

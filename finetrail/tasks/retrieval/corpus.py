@@ -16,6 +16,9 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Corpus
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
 RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])

@@ -20,6 +20,9 @@ from finetrail.encoding.ranking import Bm25, Given, hard_negatives, texts_of
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Negatives, Tokenize
 
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = None
+
 DOCUMENT = ["id", "title", "text"]
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))])
 PAIRS = pa.schema(
@@ -71,6 +74,8 @@ def needed(queries: pa.Table) -> list[str]:
 
 class Encoder:
     """Encodes tables of queries, and of documents."""
+
+    nothing = None
 
     tables = dict.fromkeys(layout.SPLITS, PAIRS) | {"documents": TEXTS}
 

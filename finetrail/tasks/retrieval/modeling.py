@@ -21,6 +21,9 @@ from finetrail.model.loading import checked
 from finetrail.tasks.retrieval.metrics import validate as validate
 from finetrail.tasks.retrieval.settings import Train
 
+# Optional in tasks/contract.py, and not used here.
+TEACHING = finish = models = None
+
 PIPELINE_TAG = "sentence-similarity"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")

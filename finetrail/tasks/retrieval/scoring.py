@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +18,12 @@ from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded, per_query
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = settle = counted = alone = None
 
 SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
 EXCERPT = 300  # characters
@@ -133,7 +139,7 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
     return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "list[Outcome]":
     """Return what became of each query; its score is its ndcg@10."""
     return [
         {
@@ -159,7 +165,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     ]
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> "dict[str, list[Row]]":
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
     predictions = units(predictions)
     ndcg = _per_query(predictions)["ndcg@10"]
@@ -171,7 +177,7 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
     }
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> "list[Row]":
     """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
     errors = []
     for row in units(predictions).to_pylist():

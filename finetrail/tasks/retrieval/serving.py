@@ -8,6 +8,9 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = FORMATS = None
+
 
 def probe(target: Any) -> dict[str, Any]:
     """Return an input that a model of this target answers."""

@@ -24,6 +24,9 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
 
+# Optional in tasks/contract.py, and not used here.
+needed = None
+
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
 TEXTS = ("text", "text_pair")
 # Rows that agree in this field of a column are ranked together: a limit keeps all of them, or none.
@@ -106,6 +109,8 @@ class Frame(NamedTuple):
 
 class Encoder:
     """Encodes tables of texts."""
+
+    survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
         self.backend = base_tokenizer.plain_backend(tokenizer)

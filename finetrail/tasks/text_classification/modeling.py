@@ -26,8 +26,6 @@ PIPELINE_TAG = "text-classification"
 COLUMNS = ("input_ids", "token_type_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 # The problem as transformers names it, by which its models choose their loss.
 PROBLEM_TYPES = {
@@ -124,6 +122,10 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
     if inputs["labels"].is_floating_point():  # as many labels as apply
         logits, taught = (torch.stack([values, torch.zeros_like(values)], dim=-1) for values in (logits, taught))
     return distillation.divergences(logits, taught, temperature).mean()
+
+
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

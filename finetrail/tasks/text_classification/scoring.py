@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,12 @@ from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
 from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+candidates = settle = None
 
 TEXTS = ("text", "text_pair")
 BINS = 15  # of the calibration error, as in Guo et al. 2017
@@ -243,7 +249,7 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
     return lambda weights: {name: value for part in parts for name, value in part(weights).items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> "list[Outcome]":
     """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative.
 
     Of candidates what became of each query; its score is its ndcg@10.
@@ -438,7 +444,7 @@ def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Sta
 # --- what people look at ------------------------------------------------------------------------------------------
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> "dict[str, list[Row]]":
     """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference.
 
     Of candidates also by_first_stage.
@@ -513,7 +519,7 @@ def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[st
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> "list[Row]":
     """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first.
 
     Of single labels, each confusion has one, as far as there is room.

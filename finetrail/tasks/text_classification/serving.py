@@ -6,6 +6,9 @@ import pyarrow as pa
 
 from finetrail.tasks.inputs import identified, text_of
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
+
 KEYS = ("text", "text_pair")
 
 

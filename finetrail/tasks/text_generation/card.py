@@ -5,6 +5,9 @@ from typing import Any
 
 from finetrail.tasks.text_generation.settings import PLACE
 
+# Optional in tasks/contract.py, and not used here.
+folders = None
+
 LIBRARY = "transformers"
 
 

@@ -14,6 +14,9 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.text_generation.settings import Corpus
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 # prompt is null in a document; text is the document, or the prompt's completion.
 SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("text", pa.string())])
 MESSAGES = pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))

@@ -30,6 +30,9 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
 
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
+
 # Of a block: what is left of a prompt before a completion that is too long.
 LEAST_PROMPT = 4  # a quarter
 
@@ -69,6 +72,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
 
 class Encoder:
     """Encodes tables of texts."""
+
+    survey = None
 
     def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
         self.backend = plain_backend(tokenizer)

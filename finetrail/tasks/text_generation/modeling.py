@@ -22,6 +22,9 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.metrics import validate as validate
 from finetrail.tasks.text_generation.settings import Train
 
+# Optional in tasks/contract.py, and not used here.
+TEACHING = finish = models = None
+
 PIPELINE_TAG = "text-generation"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels")

@@ -4,7 +4,7 @@ A row of the predictions is a block (or a completion), with its tokens; or a sam
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,12 @@ from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = counted = alone = None
 
 CONTEXT_TOKENS = 12  # on each side of an error
 REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
@@ -195,7 +201,7 @@ def statistics(units: pa.Table, target: Any, settings: Evaluate) -> Statistic:
     return lambda weights: _scores(weights @ sums)
 
 
-def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each block; its score is the negative of its tokens' mean loss."""
     tokens, losses, *_ = _sums(units).T
     return [
@@ -291,14 +297,14 @@ def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
     return list(zip(*(text[start:] for start in range(size)), strict=False))
 
 
-def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return the continuations, to be read."""
     samples = predictions.filter(pc.is_valid(predictions["continuation"]))
     columns = {"id": "id", "prompt": "prompt", "continuation": "continuation", "reference_continuation": "reference"}
     return {"samples": samples.select(list(columns)).rename_columns(list(columns.values())).to_pylist()}
 
 
-def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> "list[Row]":
     """Return the tokens where the model was surest of another one, each in its context."""
     blocks = units(predictions)
     references, found, sure = (

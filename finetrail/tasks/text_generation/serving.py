@@ -11,6 +11,9 @@ from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
+
 KEYS = ("prompt", "text", "messages")
 INPUTS = SCHEMA.append(MESSAGES)
 

@@ -14,10 +14,13 @@ from finetrail.schema import (
     Settings,
     Sha256,
     TextReader,
-    Train,
+)
+from finetrail.schema import (
+    Train as Train,
 )
 
-__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+Mixture = TaughtTrain = lacking = misfits = None
 
 # Of transformers: what a base model must be, or make with a new head.
 AUTO_CLASS = "AutoModelForCausalLM"

@@ -4,6 +4,9 @@ from typing import Any
 
 from finetrail.tasks.token_classification.settings import Target, label_names
 
+# Optional in tasks/contract.py, and not used here.
+folders = None
+
 LIBRARY = "transformers"
 
 

@@ -22,6 +22,9 @@ from finetrail.errors import UserError
 from finetrail.schema import SpanReader, SpanRules
 from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Scheme, Tags
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
 PLACES = pa.list_(pa.int32())
 OF_TEXTS = pa.schema([*SCHEMA, ("text", pa.string()), ("starts", PLACES), ("ends", PLACES)])

@@ -31,6 +31,9 @@ from finetrail.tasks.token_classification.settings import (
     rule_of_words,
 )
 
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
+
 FEATURES = pa.schema(
     [
         ("example", pa.int32()),  # row of the sentence in data/corpus
@@ -80,6 +83,8 @@ def _kind(label: str) -> str:
 
 class Encoder:
     """Encodes tables of sentences; keeps the subwords of the words it has met."""
+
+    survey = nothing = None
 
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 

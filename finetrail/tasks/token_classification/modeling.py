@@ -21,13 +21,14 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification.metrics import validate as validate
 from finetrail.tasks.token_classification.settings import Target, Train, label_names
 
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
+
 PIPELINE_TAG = "token-classification"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
@@ -75,6 +76,10 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
     """Return the mean divergence over the tokens with labels."""
     logits = outputs["logits"][inputs["labels"] != IGNORE_INDEX]
     return distillation.divergences(logits, taught, temperature).mean()
+
+
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import accumulate, chain, compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,12 @@ from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.token_classification import metrics
 from finetrail.tasks.token_classification.settings import NO_SCHEME, OFFSETS, Evaluate, Target, label_names
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = alone = None
 
 CONTEXT_WORDS = 6  # on each side of an error
 
@@ -99,7 +105,7 @@ def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic
     return lambda weights: metrics.scores(weights @ counts, target)
 
 
-def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
     """Return what became of each sentence, as text; its score is 1 where all labels are right, and 0 elsewhere."""
     entities = metrics.has_entities(target)
     return [
@@ -180,7 +186,7 @@ def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Tab
     return take
 
 
-def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
     references, predicted = _lists(predictions)
     counts = metrics.count(references, predicted, target).sum(0)
@@ -195,7 +201,7 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[st
     return {"per_label": per_label, "confusion": confusion}
 
 
-def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the words that are labelled wrong, the most confident first, each in its context.
 
     Each confusion has one, as far as there is room.

@@ -16,6 +16,9 @@ from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.token_classification.corpus import OF_TEXTS
 from finetrail.tasks.token_classification.settings import OFFSETS, Target, has_entities, is_without_scheme
 
+# Optional in tasks/contract.py, and not used here.
+documents = None
+
 KEYS = ("tokens", "text")
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
