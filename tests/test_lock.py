@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-audit.lock")
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-audit.lock", "requirements-docs.lock")
 NOTHING = "six==1.17.0 ; python_version < '3'\n"
 SOURCE_ONLY = ("antlr4-python3-runtime", "seqeval")  # pure Python: they build anywhere
 
