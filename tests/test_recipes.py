@@ -662,6 +662,7 @@ def test_recipes_of_small_corpora_share_the_embedded_base_model() -> None:
 # --- from the corpus to the report ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/test_pipeline.py runs the whole graph of a toy
 def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHub) -> None:
     folder = start("conll2003-pos", epochs=1)
 
@@ -684,15 +685,26 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
     assert (card.pipeline_tag, card.language, card.metrics[0]) == ("token-classification", "en", "accuracy")
 
 
-@pytest.fixture
-def klue_project(start: Start, hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project of klue-ner, downloaded and tokenized; the current folder."""
-    folder = start("klue-ner", epochs=1)
-    for what in ("corpus", "model"):
-        download(folder, what, hub)
-    monkeypatch.chdir(folder)
-    tokenize.main()
+@pytest.fixture(scope="module")
+def klue(make_project: Callable[[Path], Path], hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of klue-ner, downloaded and tokenized."""
+    folder = start_project(make_project, tmp_path_factory.mktemp("klue"), "klue-ner", epochs=1)
+    run(folder, "python", "-c", DOWNLOAD, hub=hub)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tokenize.main()
     return folder
+
+
+# In one process, whose imports take seconds.
+DOWNLOAD = "from stages import download_corpus as corpus, download_model as model; corpus.main(); model.main()"
+
+
+@pytest.fixture
+def klue_project(klue: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same; the current folder."""
+    monkeypatch.chdir(klue)
+    return klue
 
 
 @pytest.mark.usefixtures("restored_torch")

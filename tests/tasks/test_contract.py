@@ -399,7 +399,15 @@ def words(value: Any) -> list[str]:
     return str(value).split()
 
 
+# Two kinds of input; CI tries the pages of the others too.
+PAGES = [
+    name if name in ("question_answering", "token_classification") else pytest.param(name, marks=pytest.mark.slow)
+    for name in tasks.names()
+]
+
+
 @pytest.mark.filterwarnings("ignore")  # Gradio's own
+@pytest.mark.parametrize("task", PAGES, indirect=True)
 def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
     settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
     show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)

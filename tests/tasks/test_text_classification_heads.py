@@ -207,7 +207,7 @@ def test_both_engines_train_heads_alike() -> None:
     path, yaml = layout.recipe_file("text_classification", "toy"), YAML()
     for engine in train.ENGINES:
         recipe = yaml.load(path)
-        recipe["train"].update(engine=engine)
+        recipe["train"].update(engine=engine, epochs=2.0)
         yaml.dump(recipe, path)
         AcceleratorState._reset_state(reset_partial_state=True)
         train.main()
