@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "tests/README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_made_parts_are_current(tables: Any, name: str, monkeypatch: pytest.Monk
     assert "<!-- end " in text
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
 
@@ -57,3 +57,11 @@ def test_the_readme_lists_every_beginning_for_its_task() -> None:
         first, *endings = re.findall(r"`([\w-]+)`", cells[2])
         listed |= {(task, first)} | {(task, f"bring-your-own{ending}") for ending in endings}
     assert listed == {(path.parent.name, path.stem) for path in ROOT.glob("recipes/*/bring-your-own-*.yaml")}
+
+
+def test_the_readme_of_tests_names_each_file_once() -> None:
+    text = (ROOT / "tests/README.md").read_text()
+    named = [link for row in re.findall(r"(?m)^\| .* \|$", text) for link in re.findall(r"\]\((\S*?test_\S+)\)", row)]
+    assert sorted(named) == sorted(
+        path.relative_to(ROOT / "tests").as_posix() for path in ROOT.glob("tests/**/test_*.py")
+    )

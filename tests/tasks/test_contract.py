@@ -29,6 +29,7 @@ from toys import TOYS, projects
 from finetrail import demo, inference, layout, params, predict, serve, service, tasks
 from finetrail.evaluation import splits
 from finetrail.exporting import __main__ as exporting
+from finetrail.stage import read_json as read
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 EARLIER = Path(__file__).parent.parent / "upgrades"  # COMMIT/TASK/finetrail.json, as that commit's export wrote it
@@ -50,10 +51,6 @@ def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
 def task(request: pytest.FixtureRequest, at: Callable[[str], Path], restored_torch: None) -> str:
     at(request.param)
     return str(request.param)
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stored() -> pa.Table:

@@ -23,6 +23,7 @@ from finetrail.evaluation import inference as evaluation
 from finetrail.evaluation import splits
 from finetrail.evaluation.splits import Encoded
 from finetrail.params import load_recipe
+from finetrail.stage import read_json as read
 from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -66,10 +67,6 @@ def mixed(request: pytest.FixtureRequest) -> Iterator[str]:
         for one in STAGES if task in SOME else STAGES[:-2]:
             one.main()
         yield task
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from finetrail import inference, layout
 from finetrail.errors import UserError
 from finetrail.evaluation import splits
 from finetrail.params import load_recipe
+from finetrail.stage import read_json as read
 from finetrail.tasks.text_classification import encoding, modeling, scoring
 from finetrail.tasks.text_classification.settings import Train, heads_of
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
@@ -61,10 +62,6 @@ def exported(request: pytest.FixtureRequest) -> Iterator[None]:
         for one in STAGES:
             one.main()
         yield
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stored(part: str) -> list[dict[str, Any]]:

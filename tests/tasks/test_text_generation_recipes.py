@@ -6,10 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset, Features, Value
-from hub_server import StandInHub
+from conftest import real
+from datasets import Features, Value
+from hub_server import StandInHub, write_parquet
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -32,7 +30,6 @@ from stages import download_corpus
 
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_generation")
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 NAMES = (
     "bbc",
     "bring-your-own-chat",
@@ -64,11 +61,6 @@ configs:
     path: wikitext-2-raw-v1/validation-*
 ---
 """
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]], features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows, features=features).to_parquet(path)
 
 
 def write_corpora(root: Path) -> None:
@@ -266,36 +258,15 @@ def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path]
     assert torch.equal(model.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Return the function that puts a text at a URL that ends with ChatbotData.csv."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    (tmp_path / "web").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "web")))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-
-    def put(content: str) -> str:
-        (tmp_path / "web/ChatbotData.csv").write_bytes(content.encode())
-        return f"http://127.0.0.1:{server.server_port}/ChatbotData.csv"
-
-    yield put
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
-    start: Callable[..., Path], serve: Callable[[str], str], hub: StandInHub
+    start: Callable[..., Path], web: tuple[Path, str], hub: StandInHub
 ) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerows([("Q", "A", "label"), *((*CHATS[row % 3], row) for row in range(40))])
-    folder = start("chatbot-ko", urls=[serve(text.getvalue())], sha256=None)
+    served, url = web
+    (served / "ChatbotData.csv").write_bytes(text.getvalue().encode())
+    folder = start("chatbot-ko", urls=[f"{url}/ChatbotData.csv"], sha256=None)
     corpus, _ = download(folder, hub)
     assert corpus["license"] == "mit"
     assert sizes() == [36, 2, 2]
@@ -308,9 +279,7 @@ def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
 
 
 def test_the_chatbot_corpus_is_the_one_that_the_recipe_pins(start: Callable[..., Path]) -> None:
-    given = CORPORA / "ko_chatbot/ChatbotData.csv"
-    if not given.is_file():
-        pytest.skip("no ko_chatbot in FINETRAIL_CORPORA")
+    given = real("ko_chatbot/ChatbotData.csv")
     start("chatbot-ko", urls=[given.as_uri()])  # the pinned sha256 stays
     download_corpus.main()
     assert sizes() == [10_641, 591, 591]
