@@ -301,14 +301,12 @@ def test_prompts_of_ones_own_need_one_file(start: Callable[..., Path], hub: Stan
     assert tokenizer.decode(learned) == f"{first['text']}<|endoftext|>"
 
 
-@pytest.mark.parametrize("names", [("role", "content", "user", "assistant"), ("from", "value", "human", "gpt")])
-def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub: StandInHub, names: Any) -> None:
+def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("bring-your-own-chat")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
-    role, content, user, assistant = names
     lines = [
-        {"messages": [{role: user, content: f"{number} + 1?"}, {role: assistant, content: f"{number + 1}."}] * 2}
+        {"messages": [{"from": "human", "value": f"{number} + 1?"}, {"from": "gpt", "value": f"{number + 1}."}] * 2}
         for number in range(20)
     ]
     (given / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
