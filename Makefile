@@ -34,7 +34,7 @@ try: installed   ## a page to try the model in data/exported, with examples from
 	@python -m finetrail.demo
 
 # Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
-test: installed   ## set up, then run all tests
+test: installed   ## set up, then run the tests, without those that CI alone runs
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # Without what takes seconds: stages, processes, exporters, browsers; tests/conftest.py tells it by what a file imports.

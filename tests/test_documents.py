@@ -44,7 +44,7 @@ def test_links_lead_to_files(path: Path) -> None:
 def test_make_lists_its_targets() -> None:
     printed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
-    for target in ("run", "test", "lint", "check"):
+    for target in ("run", "test", "test-fast", "lint", "check"):
         assert f"make {target} " in printed
 
 
