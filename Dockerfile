@@ -1,5 +1,5 @@
 # The environment of finetrail, without its code: a clone is mounted at /work, so that no edit builds the image again.
-# docs/guide.md says how it is used.
+# docs/installing.md says how it is used.
 ARG PYTHON=3.11
 FROM python:${PYTHON}-slim-bookworm
 

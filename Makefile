@@ -4,9 +4,9 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run join paper try test lint check results table docs lock audit sbom
+.PHONY: help run join paper try test test-fast lint check results table docs site lock audit sbom
 help:   ## list the targets
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 # DVC keeps its records in Git, and DVCLive wants a commit to stand on.
 .PHONY: committed
@@ -34,8 +34,12 @@ try: installed   ## a page to try the model in data/exported, with examples from
 	@python -m finetrail.demo
 
 # Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
-test: installed   ## set up, then run all tests
+test: installed   ## set up, then run the tests, without those that CI alone runs
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+# Without what takes seconds: stages, processes, exporters, browsers; tests/conftest.py tells it by what a file imports.
+test-fast: installed   ## the tests that take milliseconds each: under a minute, for the inner loop
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder --fast
 
 lint: installed   ## ruff and mypy
 	@ruff check .
@@ -68,24 +72,29 @@ lock: installed   ## write requirements*.lock from pyproject.toml, with hashes, 
 	@$(COMPILE) --all-extras --output-file requirements.lock pyproject.toml
 	@echo torch | $(COMPILE) --no-config --constraint requirements.lock --output-file requirements-cuda.lock \
 	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) -
-	@$(COMPILE) --no-config --constraint requirements.lock --output-file requirements-audit.lock --group audit
+	@for group in audit docs; do $(COMPILE) --no-config --constraint requirements.lock \
+	  --output-file requirements-$$group.lock --group $$group || exit 1; done
 
-# In an environment of their own: nothing that trains needs them. Both read the lock files, and not what is installed.
+# Tools have environments of their own, since nothing that trains needs them: tools-NAME makes .scratch/NAME from
+# requirements-NAME.lock.
+tools-%: installed
+	@mkdir -p .scratch
+	@uv venv --quiet --allow-existing .scratch/$*
+	@uv pip sync --quiet --require-hashes --python .scratch/$*/bin/python requirements-$*.lock
+
+site: tools-docs   ## build the documentation in site/, without warnings; site/index.html opens without a network
+	@.scratch/docs/bin/python docs/site.py
+
+# Both read the lock files, not what is installed.
 AUDIT = .scratch/audit
 LOCKED = requirements.lock requirements-cuda.lock
-.PHONY: tools
-tools: installed
-	@mkdir -p .scratch
-	@uv venv --quiet --allow-existing $(AUDIT)
-	@uv pip sync --quiet --require-hashes --python $(AUDIT)/bin/python requirements-audit.lock
-
-audit: tools   ## ask OSV for known vulnerabilities of all locked packages; it needs a network, FLAGS go to pip-audit
+audit: tools-audit   ## ask OSV for known vulnerabilities of all locked packages; it needs a network, FLAGS go to pip-audit
 	@$(AUDIT)/bin/pip-audit --disable-pip --progress-spinner off --vulnerability-service osv $(FLAGS) \
 	  $(LOCKED:%=--requirement %) 2> $(AUDIT)/log || { if grep --quiet '^Traceback' $(AUDIT)/log; then \
 	  echo 'error: nothing was audited: the service did not answer, or not as OSV does:' "$$(tail -n 1 $(AUDIT)/log)" >&2; \
 	  else cat $(AUDIT)/log >&2; fi; exit 1; }
 
-sbom: tools   ## write sbom.json (CycloneDX) from the lock files; equal lock files give equal bytes
+sbom: tools-audit   ## write sbom.json (CycloneDX) from the lock files; equal lock files give equal bytes
 	@cat $(LOCKED) | PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 	  --output-reproducible --output-format JSON --output-file sbom.json -
 

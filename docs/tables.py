@@ -24,7 +24,7 @@ from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
-DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md",
+DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/using.md",
              "docs/scale.md")  # fmt: skip
 
 

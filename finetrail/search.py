@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
         epilog=usage,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("space", type=Path, metavar="SPACE", help="YAML file with what to try; see docs/guide.md")
+    parser.add_argument("space", type=Path, metavar="SPACE", help="YAML file with what to try; see docs/searching.md")
     parser.add_argument("--jobs", type=_positive, default=1, help="trials at a time (default: %(default)s)")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("--json", action="store_true", help="print JSON instead")

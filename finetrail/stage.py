@@ -27,8 +27,9 @@ RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13).
-NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ")
+# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13); "iostream" where only the last
+# bytes of a stream do not fit.
+NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ", "iostream error")
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
 # What output() has given and not yet moved into place: end() removes it.

@@ -2,10 +2,15 @@
 
 import os
 import random
+import re
 import shutil
+import subprocess
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,8 @@ from finetrail import stage  # noqa: E402
 from finetrail.model.base import limits  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+# Real corpora, which are not part of the project.
+CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 COPIED = (
     "dvc.yaml",
     "params.yaml",
@@ -70,6 +77,20 @@ LONGEST = (
     "test_training.py",
 )
 
+# What takes seconds: a stage, another process, an ONNX file, a browser.
+TAKES_LONG = re.compile(r'(?m)^\s*(?:from|import) (?:stages|subprocess|spread|onnx)\b|importorskip\("playwright')
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only files that run no stage, process, exporter or browser")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, leave out a test file by what it imports, before it is imported."""
+    if not config.getoption("--fast") or not collection_path.name.startswith("test_"):
+        return None
+    return bool(TAKES_LONG.search(collection_path.read_text(encoding="utf-8"))) or None
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: one of them would else run alone at the end. Skip what is slow."""
@@ -92,6 +113,41 @@ def without_a_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "call", lambda function, *args, what: function(*args))
         yield
+
+
+def real(name: str) -> Path:
+    """Return a file or folder of the real corpora; skip the test where it is not there."""
+    if not (CORPORA / name).exists():
+        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    return CORPORA / name
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run Git as somebody, and return what it printed."""
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    """The files below a folder."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the URL under which its files are served."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 # --- corpus -------------------------------------------------------------------------------------------------------

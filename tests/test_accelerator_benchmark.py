@@ -107,6 +107,7 @@ def test_each_side_of_each_case_is_there(whole: tuple[Path, subprocess.Completed
     assert found["seconds_from_start_to_first_update"].keys() == {"plain", "ours"}
 
 
+@pytest.mark.slow
 def test_a_part_that_is_stopped_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,16 +1,14 @@
 """The beir reader: judged queries with their documents, the documents themselves, and ids that lead nowhere."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import BeirReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 BEIR = BeirReader(format="beir", documents="./corpus.jsonl", queries="queries.jsonl")
 DOCUMENTS = [
     {"_id": "d1", "title": "One", "text": "first", "metadata": {}},
@@ -110,9 +108,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path, changes, message):
 
 
 def test_a_real_collection_has_the_judgements_that_its_files_have():
-    root = CORPORA / "cranfield"
-    if not root.is_dir():
-        pytest.skip("no cranfield in FINETRAIL_CORPORA")
+    root = real("cranfield")
     documents = list(readers.read(root, [root / "corpus.jsonl"], BEIR))
     texts = {record.id: record.values for record in documents}
     assert len(texts) == 1400

@@ -2,11 +2,10 @@
 
 import csv
 import io
-import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import CORPORA, real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,8 +13,6 @@ from pydantic import ValidationError
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import CsvReader
-
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 
 
 def reader(quoting="minimal", delimiter=",", encoding="utf-8", **columns):
@@ -109,9 +106,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path, reader, content, message):
     ],
 )
 def test_real_corpora_without_quoting_give_a_record_a_line(name, columns, labels):
-    path = CORPORA / name
-    if not path.is_file():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    path = real(name)
     records = list(readers.read(CORPORA, [path], reader("none", "\t", **columns)))
     lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     assert [record.where for record in records] == [f"{name}:{number + 1}" for number in range(1, len(lines))]

@@ -28,6 +28,7 @@ from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.onnx import export_onnx
+from finetrail.stage import read_json as read
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import encoding, modeling, scoring
 from finetrail.tasks.token_classification.settings import Tokenize
@@ -152,10 +153,6 @@ def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     made = done / layout.EXPORTED / "onnx" / "model.onnx"
     monkeypatch.setattr(export, "export_onnx", lambda model, path, inputs: shutil.copy(made, path))
     return copy
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

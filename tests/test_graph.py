@@ -143,6 +143,10 @@ def test_params_declared_are_those_read(name: str) -> None:
     assert loaded == {name}
     # task and recipe stand in the file names that every stage depends on; only the report also writes them down.
     assert set(params.declared_keys(name)) - {"task", "recipe"} == read | overrides
+    of_files = {str(file): set(keys) for entry in stages()[name].get("params", ()) if isinstance(entry, dict)
+                for file, keys in entry.items()}  # fmt: skip
+    of_recipe = of_files.get("recipes/${task}/${recipe}.yaml", set())
+    assert of_files.get("recipes/${task}/defaults.yaml", set()) == of_recipe & set(params.DEFAULTED)
 
 
 def test_data_dependencies_are_outputs_of_other_stages() -> None:

@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-audit.lock")
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-audit.lock", "requirements-docs.lock")
 NOTHING = "six==1.17.0 ; python_version < '3'\n"
 SOURCE_ONLY = ("antlr4-python3-runtime", "seqeval")  # pure Python: they build anywhere
 
@@ -136,7 +136,9 @@ def test_the_lock_files_are_what_make_lock_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("index")
-@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(
+    "python", [PYTHONS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in PYTHONS[1:-1]), PYTHONS[-1]]
+)
 def test_the_lock_file_resolves_to_wheels(python: str, tmp_path: Path) -> None:
     """With all that they need, which uv refuses where it has no hash; it reads no more than metadata for that."""
     sources = [f"--no-binary={name}" for name in SOURCE_ONLY]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import git
 from ruamel.yaml import YAML
 
 from finetrail import check, mend, params
@@ -14,11 +15,6 @@ from finetrail.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "dvc.lock").read_bytes()
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
 
 @pytest.fixture

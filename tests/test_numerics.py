@@ -225,6 +225,7 @@ def compute(folder: Path, machine: str) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in COMPUTED}
 
 
+@pytest.mark.slow  # nine processes
 @pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="portable numerics need AVX2")
 def test_portable_gives_the_same_bytes_with_any_cores_threads_and_settings(
     make_project: Callable[[Path], Path], tmp_path: Path

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 WORKFLOWS = [*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("docs/workflows/*.yml")]
-CONFIGURATIONS = ("Dockerfile", ".devcontainer/devcontainer.json", "docs/guide.md", "README.md")
+CONFIGURATIONS = ("Dockerfile", ".devcontainer/devcontainer.json", "docs/installing.md", "README.md")
 
 
 def read(path: Path) -> Any:

@@ -1,14 +1,13 @@
 """Readers: every format, what real files have in them, and every refusal with its place."""
 
 import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import CORPORA, real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +15,6 @@ from finetrail.corpus import raw, readers
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
 from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, JsonReader, ParquetReader
-
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 
 
 def conll(separator=None, token_column=0, label_column=-1, comment=None, encoding="utf-8"):
@@ -499,9 +496,7 @@ def test_parquet_names_the_fields_of_a_struct_where_one_is_missing(tmp_path):
 
 def counts_of(corpus, name):
     """Return sentences, tokens and tags as the corpus' own SOURCE.txt counts them."""
-    if not (CORPORA / corpus / name).is_file():
-        pytest.skip(f"no {corpus}/{name} in FINETRAIL_CORPORA")
-    source = (CORPORA / corpus / "SOURCE.txt").read_text(encoding="utf-8")
+    source = real(f"{corpus}/{name}").with_name("SOURCE.txt").read_text(encoding="utf-8")
     line = re.search(rf"^  {re.escape(name)}: .*?([\d,]+) sentences, ([\d,]+) tokens, .*tags (.*)$", source, re.M)
     assert line
     tags = {tag: int(count) for tag, count in (pair.rsplit(":", 1) for pair in line[3].split())}

@@ -5,16 +5,11 @@ weights, configurations of a tokenizer that name no class), and sizes that take 
 """
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +18,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
-from datasets import ClassLabel, Dataset, Features, List, Value
-from hub_server import StandInHub
+from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings
+from datasets import ClassLabel, Features, List, Value
+from hub_server import StandInHub, write_parquet
 from huggingface_hub import ModelCard
+from recipe_projects import edit, run
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -35,13 +31,13 @@ from transformers import BertConfig, BertForPreTraining, DistilBertConfig, Disti
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
 from finetrail.schema import Bootstrap, Evaluate
+from finetrail.stage import read_json
 from finetrail.tasks.token_classification import modeling, scoring
 from finetrail.tasks.token_classification.settings import Train
 from stages import evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path("recipes/token_classification")
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 SPLITS = ("train", "validation", "test")
 
 # --- the corpora ----------------------------------------------------------------------------------------------------
@@ -109,11 +105,6 @@ def write_hub_conll2003(folder: Path) -> None:
             for number, words in enumerate(news(count, seed))
         ]
         write_parquet(folder / f"conll2003/{split}/0000.parquet", rows, features)
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]], features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows, features=features).to_parquet(path)
 
 
 KLUE_SENTENCES = [
@@ -268,29 +259,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], str]]:
+def serve(web: tuple[Path, str]) -> Callable[[dict[str, str]], str]:
     """Return the function that puts files into a zip at a URL, beside a README as NLTK's archive has one."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    folder = tmp_path / "web"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
+    folder, url = web
 
     def zipped(files: dict[str, str]) -> str:
         with zipfile.ZipFile(folder / "conll2000.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in {"conll2000/README": "CONLL 2000\n"}.items() | files.items():
                 archive.writestr(name, text)
-        return f"http://127.0.0.1:{server.server_port}/conll2000.zip"
+        return f"{url}/conll2000.zip"
 
-    yield zipped
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return zipped
 
 
 Start = Callable[..., Path]
@@ -311,35 +290,6 @@ def start_project(
     return folder
 
 
-def edit(path: Path, changes: dict[str, Any]) -> None:
-    yaml = YAML()
-    content = yaml.load(path)
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = content
-        for name in sections:
-            section = section[name]
-        assert last in section, f"{path} has no {key}"
-        section[last] = value
-    yaml.dump(content, path)
-
-
-def run(folder: Path, *command: str, hub: StandInHub | None = None) -> str:
-    """Run a command as a user with the environment activated; return what it prints, stderr included."""
-    home = folder.parent / "home"
-    git = {f"GIT_{who}_{what}": "toy@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    settings = {f"DVC_{name}_DIR": str(home / name) for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
-    environment = git | settings | {"HOME": str(home), "GIT_CONFIG_GLOBAL": "/dev/null", "HF_HUB_OFFLINE": "1"}
-    if hub is not None:
-        environment |= hub.env(home / "hub") | {"HF_HUB_OFFLINE": "0"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 def download(folder: Path, what: str, hub: StandInHub | None = None) -> dict[str, Any]:
     """Run a download stage and return the provenance that it records."""
     run(folder, "python", "-m", f"stages.download_{what}", hub=hub)
@@ -352,10 +302,6 @@ def repro(folder: Path, *arguments: str, hub: StandInHub) -> str:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=before")
     return run(folder, "dvc", "repro", *arguments, hub=hub)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sentences(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -372,12 +318,6 @@ def labels(folder: Path) -> set[str]:
 
 def scheme(folder: Path) -> str:
     return read_json(folder / "data/corpus/checks.json")["scheme"]
-
-
-def real(name: str) -> Path:
-    if not (CORPORA / name).exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
-    return CORPORA / name
 
 
 def load_recipe(name: str) -> Any:
@@ -662,6 +602,7 @@ def test_recipes_of_small_corpora_share_the_embedded_base_model() -> None:
 # --- from the corpus to the report ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/test_pipeline.py runs the whole graph of a toy
 def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHub) -> None:
     folder = start("conll2003-pos", epochs=1)
 
@@ -684,15 +625,26 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
     assert (card.pipeline_tag, card.language, card.metrics[0]) == ("token-classification", "en", "accuracy")
 
 
-@pytest.fixture
-def klue_project(start: Start, hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project of klue-ner, downloaded and tokenized; the current folder."""
-    folder = start("klue-ner", epochs=1)
-    for what in ("corpus", "model"):
-        download(folder, what, hub)
-    monkeypatch.chdir(folder)
-    tokenize.main()
+@pytest.fixture(scope="module")
+def klue(make_project: Callable[[Path], Path], hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of klue-ner, downloaded and tokenized."""
+    folder = start_project(make_project, tmp_path_factory.mktemp("klue"), "klue-ner", epochs=1)
+    run(folder, "python", "-c", DOWNLOAD, hub=hub)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tokenize.main()
     return folder
+
+
+# In one process, whose imports take seconds.
+DOWNLOAD = "from stages import download_corpus as corpus, download_model as model; corpus.main(); model.main()"
+
+
+@pytest.fixture
+def klue_project(klue: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same; the current folder."""
+    monkeypatch.chdir(klue)
+    return klue
 
 
 @pytest.mark.usefixtures("restored_torch")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dvc.api
 import pytest
+from conftest import git
 from dvc.cli import main as dvc_main
 from dvc.config import Config
 from dvc.repo import Repo as DvcRepo
@@ -39,13 +40,6 @@ stages:
 """
 # Of each kind: what pip installs for its test.
 PACKAGES = {"ssh": "dvc-ssh", "s3": "dvc-s3 moto[s3] flask flask-cors"}
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def dvc_run(folder: Path, *arguments: str) -> None:

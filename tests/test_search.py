@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import git
 from dvc.repo import Repo
 from dvc.utils.hydra import to_hydra_overrides
 from ruamel.yaml import YAML
@@ -348,12 +349,6 @@ def repository(tmp_path: Path) -> Path:
         "[cache]\n    dir = ../../cache\n['remote \"team\"']\n    url = ../../team\n"
     )
     return root
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def test_a_clone_has_the_edits_the_experiments_the_cache_and_the_corpora_and_the_workspace_stays(

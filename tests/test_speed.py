@@ -310,6 +310,7 @@ def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, 
     assert fast.base_model(**unlabelled)[0].shape[:2] == (3, 9)
 
 
+@pytest.mark.slow  # the compiler takes its time
 @pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
 def test_a_compiled_model_has_the_losses_and_gradients_of_the_plain_one(head: Any) -> None:
     plain, compiled = (made(head, "bert") for _ in range(2))

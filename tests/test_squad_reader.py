@@ -1,17 +1,15 @@
 """The squad reader: every question once with its context, and the path of what is malformed."""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import SquadReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 SQUAD = SquadReader(format="squad")
 
 
@@ -108,9 +106,7 @@ def test_a_mistake_is_told_with_its_path_in_the_file(tmp_path, content, message)
     ],
 )
 def test_real_corpora_have_the_questions_that_their_source_counts_and_answers_stand_in_their_contexts(name):
-    path = CORPORA / name
-    if not path.is_file():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    path = real(name)
     line = re.search(
         rf"{re.escape(path.name)}: .*?([\d,]+) questions, ([\d,]+) answers",
         (path.parent / "SOURCE.txt").read_text(encoding="utf-8"),

@@ -87,6 +87,7 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
             "error: no space left on a",
         ),
+        (RuntimeError("basic_ios::clear: iostream error"), "error: no space left on a disk"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left ([Errno 12] "),
         (MemoryError(), "error: no memory left (MemoryError); expected more of it"),
         (

@@ -1,17 +1,16 @@
 """The text reader: files, lines and paragraphs, in all columns that a recipe can name."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail import sources
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import FileSource, PackageSource, TextReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 ALL = {key: key for key in ("text", "first_line", "rest", "folder", "stem")}
 CONTENT = "\ufeff\n  \nHead line\r\n\r\none\n\ttwo \u2028 2\n\u3000\n\nthree\n\n"
 
@@ -126,9 +125,7 @@ def test_the_news_of_a_package_have_their_folders_as_classes():
 
 
 def test_the_imdb_reviews_have_a_file_each():
-    folder = CORPORA / "imdb/aclImdb"
-    if not folder.is_dir():
-        pytest.skip("no imdb/aclImdb in FINETRAIL_CORPORA")
+    folder = real("imdb/aclImdb")
     fetched = sources.fetch(FileSource(kind="file", path=str(folder), sha256=None), "dataset", folder)
     for split, each in (("train", 800), ("test", 400)):
         files = sources.find(fetched, f"{split}/[pn]*/*.txt")

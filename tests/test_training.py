@@ -130,7 +130,7 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 # --- determinism --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batching", ["length", "random"])
+@pytest.mark.parametrize(("run", "batching"), [("trainer", "length"), ("accelerate", "random")], indirect=["run"])
 def test_a_seed_gives_the_same_bytes_again_and_another_seed_does_not(run: Run, batching: str) -> None:
     first, again, other = (save(weights(run(seed, batching=batching, epochs=1.0)[0])) for seed in (1, 1, 2))
     assert first == again
@@ -190,7 +190,9 @@ def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run
     assert (record["best_value"], record["best_update"]) == (values[best - 1], best * UPDATES)
 
 
-@pytest.mark.parametrize("eval_batch_size", [1, 7, 64])
+@pytest.mark.parametrize(
+    ("run", "eval_batch_size"), [("trainer", 7), ("accelerate", 1), ("accelerate", 64)], indirect=["run"]
+)
 def test_validation_gets_what_reduce_keeps_of_every_batch_in_the_order_of_the_features(
     run: Run, features: dict[str, pa.Table], eval_batch_size: int
 ) -> None:
@@ -492,7 +494,16 @@ def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[
         yield by_update
 
 
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 2, "gradient_accumulation": 4}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    ("run", "changes"),
+    [
+        ("trainer", {}),
+        ("accelerate", {}),
+        ("trainer", {"batch_size": 2, "gradient_accumulation": 4}),
+        ("accelerate", {"precision": "bf16"}),
+    ],
+    indirect=["run"],
+)
 def test_between_two_points_of_the_curve_nothing_is_read(
     run: Run, reads_by_update: dict[int, list[str]], changes: dict[str, Any]
 ) -> None:
@@ -509,7 +520,7 @@ def test_each_point_of_the_curve_is_read(run: Run, reads_by_update: dict[int, li
     assert all(reads_by_update[update] for update in range(2, UPDATES + 1))
 
 
-@pytest.mark.parametrize("log_steps", [1, 1000])
+@pytest.mark.parametrize(("run", "log_steps"), [("trainer", 1), ("accelerate", 1000)], indirect=["run"])
 def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int) -> None:
     with pytest.raises(UserError, match=r"train: loss is nan at update \d+; expected a finite .* lower train.lr"):
         run(lr=1e30, log_steps=log_steps, warmup=0.0)

@@ -109,12 +109,8 @@ def problems_of(model: Any, combination: Recipe, task: str) -> list[str]:
         recipe = model.model_validate(given)
     except ValidationError as error:
         return [problem["msg"] for problem in error.errors(include_url=False)]
-    for key, (section, field) in params.OVERRIDES.items():
-        if (value := getattr(settings, key)) is not None:
-            section_changed = getattr(recipe, section).model_copy(update={field: value})
-            recipe = recipe.model_copy(update={section: section_changed})
-    as_written = model.model_validate(given)
-    return [*params.contradictions(as_written, task), *params.contradictions(recipe, task)]
+    overridden = params.overridden(recipe, settings)
+    return [*params.contradictions(recipe, task), *params.contradictions(overridden, task)]
 
 
 # Of params.yaml, what has no bounds or is no setting of a run.

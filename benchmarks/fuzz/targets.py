@@ -16,7 +16,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import ROOT
-from finetrail import delimited, params, schema, stage, tasks
+from finetrail import delimited, layout, params, schema, stage, tasks
 from finetrail.corpus.raw import objects
 from finetrail.errors import UserError
+from finetrail.recipe import text as text_of_recipe
 from finetrail.service import Limits, Service, make_app
 from finetrail.sources import Fetched, archives
 from stages.download_corpus import canonical_rows, write_tables
@@ -277,10 +278,9 @@ def model_of(task: str) -> Any:
 
 def recipe_seeds() -> list[bytes]:
     names = tasks.names()
-    return [
-        bytes([names.index(path.parent.name)]) + path.read_bytes()
-        for path in sorted((ROOT / "recipes").glob("*/*.yaml"))
-    ]
+    with chdir(ROOT):
+        whole = [(path.parent.name, text_of_recipe(params.read_recipe(path))) for path in layout.recipe_files()]
+    return [bytes([names.index(task)]) + text.encode() for task, text in whole]
 
 
 def read_delimited(data: bytes, folder: Path) -> None:

@@ -70,6 +70,11 @@ class Record(NamedTuple):
     where: str
     values: dict[str, Any]
 
+    @property
+    def place(self) -> str:
+        """Return its place and id, as messages about it begin."""
+        return f"{self.where}: example {self.id!r}"
+
 
 def read(root: Path, files: list[Path], reader: Reader, renamed: set[str] | None = None) -> Iterator[Record]:
     """Yield the examples of `files`, in the order given; messages name a file relative to `root`.

@@ -29,4 +29,10 @@ def framed(body: np.ndarray, sizes: np.ndarray, prefix: list[int], suffix: list[
 
 
 def lists(sizes: np.ndarray, values: np.ndarray) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(bounds(sizes), pa.int32()), pa.array(values, pa.int32()))
+    """Return runs of whole numbers as lists of int32."""
+    return runs(sizes, pa.array(values, pa.int32()))
+
+
+def runs(sizes: np.ndarray, values: pa.Array) -> pa.Array:
+    """Return runs of any values as lists of these sizes."""
+    return pa.ListArray.from_arrays(pa.array(bounds(sizes), pa.int32()), values)

@@ -1,6 +1,7 @@
 """Loads a base model's tokenizer, and refuses what would fail or lose text later."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,10 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     """
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
-    try:
-        tokenizer = _as_its_file_has_it(folder, pre_split)
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
-        reason = str(error).split(". ")[0]
-        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
-    if not tokenizer.is_fast:
-        kind = type(tokenizer).__name__
-        raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
+    require_folder(folder)
+    tokenizer = loaded(folder, lambda: _as_its_file_has_it(folder, pre_split))
+    config = loaded(folder, lambda: AutoConfig.from_pretrained(folder))
+    require_fast(folder, tokenizer)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{folder}: the tokenizer has special tokens alone; expected those of words, in tokenizer.json")
     check_tokens(folder, tokenizer, getattr(config, "vocab_size", None))
@@ -37,13 +31,7 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
         raise UserError(
             f"features of {max_length} tokens exceed the {limit} positions of the base model; expected fewer"
         )
-    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise UserError(
-            f"{folder}: the tokenizer has no pad_token and no eos_token; expected one, to fill batches with"
-        )
-    tokenizer.padding_side = "right"  # positions of words count from the left
+    pad_on_the_right(folder, tokenizer)
     # klue/roberta-base has BERT's tokenizer, whose second token type is out of range in a RoBERTa, which has one.
     if getattr(config, "type_vocab_size", 0) < 2:
         names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
@@ -53,6 +41,47 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     for key in OF_LOADING:
         tokenizer.init_kwargs.pop(key, None)
     return tokenizer
+
+
+def require_folder(folder: Path) -> None:
+    """Raise UserError where there is no folder of a base model's tokenizer."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
+
+
+def loaded(folder: Path, load: Callable[[], Any]) -> Any:
+    """Return what load() gives; UserError if it raises anything."""
+    try:
+        return load()
+    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
+        reason = str(error).split(". ")[0]
+        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
+
+
+def require_fast(folder: Path, tokenizer: Any) -> None:
+    """Raise UserError for a tokenizer in Python, which has no backend."""
+    if not tokenizer.is_fast:
+        kind = type(tokenizer).__name__
+        raise UserError(f"{folder}: {kind} is a slow tokenizer; expected a fast one (tokenizer.json)")
+
+
+def pad_on_the_right(folder: Path, tokenizer: Any) -> None:
+    """Let the tokenizer pad on the right, as positions count from the left, with any token; UserError without one."""
+    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no pad_token and no eos_token; expected one, to fill batches with"
+        )
+    tokenizer.padding_side = "right"
+
+
+def plain_backend(tokenizer: Any) -> Any:
+    """Return the tokenizer's backend, without the truncation and padding that a saved one keeps of its first use."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def check_tokens(folder: Path, tokenizer: Any, vocabulary: int | None) -> None:

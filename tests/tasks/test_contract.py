@@ -29,6 +29,7 @@ from toys import TOYS, projects
 from finetrail import demo, inference, layout, params, predict, serve, service, tasks
 from finetrail.evaluation import splits
 from finetrail.exporting import __main__ as exporting
+from finetrail.stage import read_json as read
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 EARLIER = Path(__file__).parent.parent / "upgrades"  # COMMIT/TASK/finetrail.json, as that commit's export wrote it
@@ -50,10 +51,6 @@ def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
 def task(request: pytest.FixtureRequest, at: Callable[[str], Path], restored_torch: None) -> str:
     at(request.param)
     return str(request.param)
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stored() -> pa.Table:
@@ -399,7 +396,15 @@ def words(value: Any) -> list[str]:
     return str(value).split()
 
 
+# Two kinds of input; CI tries the pages of the others too.
+PAGES = [
+    name if name in ("question_answering", "token_classification") else pytest.param(name, marks=pytest.mark.slow)
+    for name in tasks.names()
+]
+
+
 @pytest.mark.filterwarnings("ignore")  # Gradio's own
+@pytest.mark.parametrize("task", PAGES, indirect=True)
 def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
     settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
     show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)

@@ -66,7 +66,8 @@ def on_two() -> Iterator[OrderedMap]:
         yield mapped
 
 
-@pytest.fixture(params=["on_two", "on_ray"])
+# A cluster of two nodes is a dozen processes: CI has it. A test of Ray that starts itself runs always.
+@pytest.fixture(params=["on_two", pytest.param("on_ray", marks=pytest.mark.slow)])
 def mapped(request: pytest.FixtureRequest) -> OrderedMap:
     return request.getfixturevalue(request.param)
 
@@ -105,6 +106,7 @@ def test_every_task_gives_the_same_bytes_and_counts(
 # --- the stage ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_stage_writes_the_same_folder_whatever_encodes(at: Callable[[str], Path], cluster: str) -> None:
     project = at("text_generation")  # whose tokenizer is trained in the stage
     recipe = project / "recipes/text_generation/toy.yaml"
@@ -171,6 +173,7 @@ def test_results_come_in_order_from_other_processes(mapped: OrderedMap) -> None:
     assert len(processes) > 1
 
 
+@pytest.mark.slow
 def test_both_nodes_of_a_cluster_encode(on_ray: OrderedMap) -> None:
     assert len(set(on_ray(node, batches(8)))) == 2
 
@@ -191,10 +194,8 @@ def test_a_bug_is_told_with_its_name(mapped: OrderedMap) -> None:
         list(mapped(fail, batches(2)))
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_killed_process_ends_it_with_one_error(
-    engine: str, cluster: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_killed_process_ends_it_with_one_error(engine: str, request: pytest.FixtureRequest) -> None:
     if engine == "local":
         with pytest.raises(UserError, match=KILLED), ordered_map("local", 2) as mapped:
             list(mapped(die, batches(6)))

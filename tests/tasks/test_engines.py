@@ -86,10 +86,10 @@ def test_both_engines_have_the_same_losses_and_results(task: str) -> None:
     assert records[0]["best_value"] == pytest.approx(records[1]["best_value"], abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
-    task: str, engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    task: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    engine = ENGINES[tasks.names().index(task) % 2]  # of which the one knows nothing of tasks that the other does not
     undisturbed = trained(task, engine=engine)
     updated = Journal.updated
     for last in itertools.count(3, 2):
@@ -221,8 +221,7 @@ def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_bat
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("retrieval")
-    declared = [trained("retrieval", engine=engine, micro_batch=2) for engine in ENGINES]
-    assert curve(declared[0], "train/loss") == pytest.approx(curve(declared[1], "train/loss"), rel=1e-5)
+    expected = trained("retrieval", engine="accelerate", micro_batch=2)
     assert "out of memory" not in capfd.readouterr().err
     forward = BertModel.forward
 
@@ -232,11 +231,10 @@ def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_bat
         return forward(self, input_ids, **others)
 
     monkeypatch.setattr(BertModel, "forward", limited)
-    for engine, expected in zip(ENGINES, declared, strict=True):
-        halved = trained("retrieval", engine=engine, micro_batch=None)
-        records = [json.loads(files.pop("data/trained/training.json")) for files in (halved, expected)]
-        assert [record["piece_size"] for record in records] == [2, 2]
-        assert halved == expected
+    halved = trained("retrieval", engine="accelerate", micro_batch=None)
+    records = [json.loads(files.pop("data/trained/training.json")) for files in (halved, expected)]
+    assert [record["piece_size"] for record in records] == [2, 2]
+    assert halved == expected
     assert "out of memory: again, with at most 2 features at once" in capfd.readouterr().err
 
 
@@ -274,6 +272,7 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
     assert [int(batch["items"].sum()) > 0 for [batch] in batches] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("task", ["retrieval", "text_classification", "text_generation"], indirect=True)
 def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True, "quantize": None}
     plain = trained(task, engine="trainer", lora=None)
@@ -341,6 +340,7 @@ def test_another_setting_never_meets_an_old_checkpoint(
     assert "goes on" not in capfd.readouterr().err
 
 
+@pytest.mark.slow  # the compiler takes its time
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch 2.13's own
 def test_a_compiled_model_trains_to_the_same_losses(tokenized: Callable[[str], Path]) -> None:
     tokenized("text_classification")

@@ -179,7 +179,7 @@ def test_an_answer_that_stands_nowhere_is_left_out_and_the_question_with_its_las
     assert starts([{"text": "Paris", "start": 3}, {"text": "Ada", "start": 0}], mismatch, counts) == [0]
     assert read(record([{"text": "Paris", "start": 3}, {"text": " ", "start": 3}]), mismatch, counts) == []
     train = counts["train"]
-    assert (train.questions, train.answers, train.answers_dropped, train.examples_dropped) == (1, 1, 3, 1)
+    assert (train.examples, train.answers, train.answers_dropped, train.examples_dropped) == (1, 1, 3, 1)
     assert (train.mended.total(), train.unanswerable) == (0, 0)
 
 
@@ -231,7 +231,7 @@ def test_blank_questions_and_contexts_are_left_out_and_counted() -> None:
     counts = counted()
 
     assert read(record([], question=" \n"), counts=counts) == [] == read(record([], context=""), counts=counts)
-    assert (counts["train"].empty_examples, counts["train"].questions) == (2, 0)
+    assert (counts["train"].empty_examples, counts["train"].examples) == (2, 0)
 
 
 def test_checks_tell_what_is_shared_by_contexts_and_by_questions() -> None:

@@ -1,6 +1,5 @@
 """Pairs against the transformers tokenizer called on one pair after the other, and labels against run_qa.py's."""
 
-import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer, RobertaConfig
@@ -19,7 +19,6 @@ from finetrail.tasks.question_answering import corpus, encoding
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Corpus, Tokenize
 
 ROOT = Path(__file__).parents[2]
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
 TARGET = {"unanswerable": False}
 LOADED: dict[Path, Any] = {}
@@ -326,12 +325,6 @@ def test_the_target_tells_whether_train_has_questions_without_an_answer() -> Non
 
 
 # --- real corpora ---------------------------------------------------------------------------------------------------
-
-
-def real(name: str) -> Path:
-    if not (CORPORA / name).exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
-    return CORPORA / name
 
 
 def read(path: Path) -> pa.Table:

@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import real
 from datasets import Features, List, Value
-from hub_server import StandInHub
+from hub_server import StandInHub, write_parquet
+from recipe_projects import edit, run
 from ruamel.yaml import YAML
-from test_recipes import edit, real, run, write_parquet
 from transformers import BertConfig, BertForPreTraining
 
 from finetrail import inference, layout, params, stage

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import string
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,6 @@ from finetrail.tasks.question_answering import corpus, encoding, scoring
 from finetrail.tasks.question_answering.settings import Evaluate, Tokenize
 
 ROOT = Path(__file__).parents[2]
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 TARGET = {"unanswerable": True}
 SCRIPTS = ("squad", "squad2", "korquad")
 
@@ -407,9 +406,7 @@ def test_scores_are_those_of_the_official_script(script: str, data: st.DataObjec
 
 
 def real_answers(name: str) -> tuple[list[list[str]], list[str]]:
-    path = CORPORA / name
-    if not path.exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    path = real(name)
     questions = [
         (qa, paragraph["context"])
         for article in json.loads(path.read_text(encoding="utf-8"))["data"]

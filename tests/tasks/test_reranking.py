@@ -358,7 +358,7 @@ def test_a_reranker_that_was_trained_before_keeps_its_head(tiny_checkpoint: Path
 
 
 def test_the_example_of_the_guide_is_a_candidate() -> None:
-    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs/retrieval.md").read_text(encoding="utf-8")
     (line,) = (line for line in guide.splitlines() if line.startswith('{"id": "q7/1"'))
     row = json.loads(line)
 

@@ -18,6 +18,7 @@ __all__ = ["tokenized"]  # a fixture
 LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": False, "quantize": None}
 
 
+@pytest.mark.slow
 def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> None:
     tokenized("token_classification")
     trained("token_classification", engine="accelerate", gradient_accumulation=2, precision="bf16")
@@ -65,6 +66,7 @@ def test_a_run_that_is_spread_otherwise_meets_no_checkpoint(
     assert len(set(found)) == 3
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_have_other_names_in_checkpoints_is_refused(tokenized: Callable[[str], Path]) -> None:
     tokenized("retrieval")
     assert "error: launcher: FSDP has no checkpoints for BiEncoder; expected DDP" in trained(

@@ -7,6 +7,7 @@ import pytest
 from spread import SPREAD, tokenized, trained
 
 __all__ = ["tokenized"]  # a fixture
+pytestmark = pytest.mark.slow  # six processes each
 KILLED_IN_TRAINING = """
 import os, signal
 from finetrail.training.journal import Journal
@@ -30,8 +31,8 @@ shards.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
     ("engine", "killed", "update"),
     [
         ("trainer", KILLED_IN_TRAINING, 3),
-        pytest.param("accelerate", KILLED_IN_TRAINING, 3, marks=pytest.mark.slow),
-        pytest.param("trainer", KILLED_BEHIND_IT, 6, marks=pytest.mark.slow),
+        ("accelerate", KILLED_IN_TRAINING, 3),
+        ("trainer", KILLED_BEHIND_IT, 6),
     ],
 )
 def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(

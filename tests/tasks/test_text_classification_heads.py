@@ -20,6 +20,7 @@ from finetrail import inference, layout
 from finetrail.errors import UserError
 from finetrail.evaluation import splits
 from finetrail.params import load_recipe
+from finetrail.stage import read_json as read
 from finetrail.tasks.text_classification import encoding, modeling, scoring
 from finetrail.tasks.text_classification.settings import Train, heads_of
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
@@ -61,10 +62,6 @@ def exported(request: pytest.FixtureRequest) -> Iterator[None]:
         for one in STAGES:
             one.main()
         yield
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stored(part: str) -> list[dict[str, Any]]:
@@ -207,7 +204,7 @@ def test_both_engines_train_heads_alike() -> None:
     path, yaml = layout.recipe_file("text_classification", "toy"), YAML()
     for engine in train.ENGINES:
         recipe = yaml.load(path)
-        recipe["train"].update(engine=engine)
+        recipe["train"].update(engine=engine, epochs=2.0)
         yaml.dump(recipe, path)
         AcceleratorState._reset_state(reset_partial_state=True)
         train.main()

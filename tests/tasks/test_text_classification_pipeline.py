@@ -130,7 +130,9 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     for one in (download_corpus, download_model, tokenize):
         one.main()
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": True, "quantize": None}
-    changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"}
+    changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"} | {
+        "epochs": 3.0
+    }
     found = {}
     for engine in train.ENGINES:
         undisturbed = trained(changes | {"engine": engine})

@@ -4,11 +4,8 @@ import io
 import json
 import shutil
 import tarfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import real
 from datasets import ClassLabel, Features, Value
-from hub_server import StandInHub
+from hub_server import StandInHub, write_parquet
+from recipe_projects import edit, run
 from ruamel.yaml import YAML
-from test_recipes import edit, real, run, write_parquet
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -290,25 +288,6 @@ def test_klue_ynat_has_seven_topics(from_hub: dict[str, Path], monkeypatch: pyte
 
 
 # --- recipes of URLs ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the URL under which its files are served."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    folder = tmp_path / "web"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 Enter = Callable[..., Any]

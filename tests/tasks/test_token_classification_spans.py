@@ -141,7 +141,7 @@ def test_the_rule_goes_with_the_tables():
         assert table.names == ["id", "tokens", "labels", "text", "starts", "ends"]
 
 
-GUIDE = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs/token_classification.md").read_text(encoding="utf-8")
 
 
 def test_the_reader_that_the_guide_shows_is_one():

@@ -75,10 +75,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, target: None, settings: Tokenize) -> None:
         self.settings = settings
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.capacity = settings.block_size - len(self.prefix) - len(self.suffix)
         self.special = np.zeros(1 + max(tokenizer.get_vocab().values()), dtype=bool)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import log_softmax
 
+from finetrail.encoding import ragged
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
@@ -59,12 +61,12 @@ def predict(
         "positions": pa.array(masks.at - masks.starts[masks.block], pa.int32()),
         "parts": _parts(masks),
         "shown": _shown(masks, tokenizer.mask_token_id),
-        "fills": _runs(each, _of(names, vocabulary, best.ravel())),
-        "probabilities": _runs(each, pa.array(probabilities.ravel())),
+        "fills": ragged.runs(each, _of(names, vocabulary, best.ravel())),
+        "probabilities": ragged.runs(each, pa.array(probabilities.ravel())),
     }
     counts = np.bincount(masks.block, minlength=len(split.features))
     tokens, filled = _texts(masks, best[:, 0], tokenizer, vocabulary)
-    lists = {name: _runs(counts, values) for name, values in flat.items()}
+    lists = {name: ragged.runs(counts, values) for name, values in flat.items()}
     text = np.unique(split.features["example"].to_numpy(), return_inverse=True)[1]
     of_texts = {name: column.take(pa.array(text)) for name, column in slice_columns(split.examples).items()}
     return pa.table({"id": _block_ids(split), **lists, "tokens": tokens, "filled": filled, **of_texts})
@@ -170,7 +172,7 @@ class Masks(NamedTuple):
 def _masks(features: pa.Table) -> Masks:
     columns = (features[name].combine_chunks() for name in ("input_ids", "pieces", "labels"))
     ids, pieces, labels = (column.flatten().to_numpy() for column in columns)
-    starts = _bounds(pc.list_value_length(features["input_ids"]).to_numpy())
+    starts = ragged.bounds(pc.list_value_length(features["input_ids"]).to_numpy())
     at = np.flatnonzero(labels != IGNORE_INDEX)
     return Masks(ids, pieces, starts, at, labels[at], np.searchsorted(starts, at, side="right") - 1)
 
@@ -186,9 +188,7 @@ def _outputs(
         for row, logits in zip(rows, outputs["logits"], strict=True):
             mine = slice(firsts[row], firsts[row + 1])
             # Few of a batch's logits, [batch, length, vocabulary], are needed.
-            kept = logits[masks.at[mine] - masks.starts[row]]
-            kept = kept - kept.max(-1, keepdims=True, initial=-np.inf)
-            kept -= np.log(np.exp(kept).sum(-1, keepdims=True))
+            kept = log_softmax(logits[masks.at[mine] - masks.starts[row]], axis=-1)
             losses[mine] = -np.take_along_axis(kept, masks.wanted[mine, None], -1)[:, 0]
             best[mine] = _best(kept)
             probabilities[mine] = np.exp(np.take_along_axis(kept, best[mine], -1))
@@ -209,14 +209,6 @@ def _block_ids(split: Encoded) -> list[str]:
     return [f"{ids[row]}:{count}" for row, count in zip(example, number, strict=True)]
 
 
-def _bounds(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def _runs(sizes: np.ndarray, values: pa.Array) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(_bounds(sizes), pa.int32()), values)
-
-
 def _of(texts: pa.Array, vocabulary: np.ndarray, ids: np.ndarray) -> pa.Array:
     """Return the text of each id; texts are those of the vocabulary, which is sorted."""
     return texts.take(pa.array(np.searchsorted(vocabulary, ids)))
@@ -229,7 +221,7 @@ def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: np.n
     filled[masks.at] = predicted
     is_text = np.isin(filled, [*set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}], invert=True)
     filled_pieces = pc.if_else(is_text, _of(pieces, vocabulary, filled), "")
-    return _runs(sizes, _of(pieces, vocabulary, masks.ids)), pc.binary_join(_runs(sizes, filled_pieces), "")
+    return ragged.runs(sizes, _of(pieces, vocabulary, masks.ids)), pc.binary_join(ragged.runs(sizes, filled_pieces), "")
 
 
 def pieces_of_text(tokenizer: Any, vocabulary: Iterable[int]) -> pa.Array:

@@ -4,14 +4,15 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from finetrail import layout
 from finetrail.corpus import places
-from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.checks import TableCounts, no_digests, overlap, string
+from finetrail.corpus.duplicates import digest, duplicates
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering.settings import Corpus
@@ -47,30 +48,23 @@ class Answer(NamedTuple):
     converted: bool
 
 
-def _digests() -> "array[int]":
-    return array("Q")
-
-
 @dataclass
-class Counts:
-    """What is known of one split while its questions pass; 24 bytes a question."""
+class Counts(TableCounts):
+    """Counts of one split, whose examples are questions with their contexts; 24 bytes per question."""
 
-    questions: int = 0
     answers: int = 0
     unanswerable: int = 0
-    empty_examples: int = 0
     mended: Counter[str] = field(default_factory=Counter)  # answers, by MENDED
     answers_ignored: int = 0  # of questions that are marked as impossible
     answers_dropped: int = 0
     examples_dropped: int = 0  # whose answers were all dropped
-    digests: "array[int]" = field(default_factory=_digests)  # of each question with its context
-    asked: "array[int]" = field(default_factory=_digests)  # of each question alone
-    contexts: "array[int]" = field(default_factory=_digests)  # of the context of each question
+    asked: "array[int]" = field(default_factory=no_digests)  # of each question alone
+    contexts: "array[int]" = field(default_factory=no_digests)  # of the context of each question
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of data/corpus."""
-    return dict.fromkeys(("train", "validation", "test"), SCHEMA)
+    return dict.fromkeys(layout.SPLITS, SCHEMA)
 
 
 def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
@@ -91,8 +85,8 @@ def rows(
     UserError with place and id where a value is not of its type, or an answer is not where corpus.answer_mismatch
     refuses that.
     """
-    where, of_table = f"{record.where}: example {record.id!r}", counts[table]
-    question, context = (_text(record.values[column], column, where) for column in ("question", "context"))
+    where, of_table = record.place, counts[table]
+    question, context = (string(record.values[column], column, where) for column in ("question", "context"))
     if not question.strip() or not context.strip():
         of_table.empty_examples += 1
         return
@@ -103,13 +97,12 @@ def rows(
         of_table.examples_dropped += 1
         return
     of_table.answers_ignored += record.values.get("answers_ignored", 0)
-    of_table.questions += 1
     of_table.answers += len(answers)
     of_table.unanswerable += not answers
-    of_table.digests.append(digest([question, context]))
+    of_table.add([question, context])
     of_table.asked.append(digest(question))
     of_table.contexts.append(digest(context))
-    title = None if title is None else _text(title, "title", where)
+    title = None if title is None else string(title, "title", where)
     yield table, {"id": record.id, "title": title, "question": question, "context": context, "answers": answers}
 
 
@@ -119,25 +112,18 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     leakage counts the questions about a context that the other split has too, whatever is asked there: who learned
     from its answers knows it. question_leakage counts questions that the other split has too, whatever their context.
     """
-    pairs = list(combinations(counts, 2))
     met = {kind for of_table in counts.values() for kind, count in of_table.mended.items() if count} - {places.MOVED}
     return {
         "splits": {table: _of_split(of_table, met) for table, of_table in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].contexts, counts[b].contexts) for a, b in pairs},
-        "question_leakage": {f"{a}/{b}": shared(counts[a].asked, counts[b].asked) for a, b in pairs},
+        "leakage": overlap({split: of_split.contexts for split, of_split in counts.items()}),
+        "question_leakage": overlap({split: of_split.asked for split, of_split in counts.items()}),
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
     """Return one split in words, for the log."""
     without = f", {counts.unanswerable:,} without an answer" if counts.unanswerable else ""
-    return f"{counts.questions:,} questions about {_distinct(counts.contexts):,} contexts{without}"
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return value
+    return f"{counts.examples:,} questions about {_distinct(counts.contexts):,} contexts{without}"
 
 
 def _in_utf16(records: Iterator[Record]) -> bool:
@@ -189,7 +175,7 @@ def _answers(value: Any, where: str) -> list[Answer]:
         start = answer.get("start", answer.get("answer_start"))
         if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
             raise UserError(f"{where}: answers[{number}] starts at {start!r:.60}; expected a number of characters")
-        text = _text(answer["text"], f"answers[{number}].text", where)
+        text = string(answer["text"], f"answers[{number}].text", where)
         found.append(Answer(text, start, answer.get(CONVERTED) is True))
     return found
 
@@ -225,7 +211,7 @@ def _distinct(digests: "array[int]") -> int:
 def _of_split(counts: Counts, met: set[str]) -> dict[str, Any]:
     """Return the counts of a split; met: of answers mended otherwise than by moving, the kinds that some split has."""
     return {
-        "questions": counts.questions,
+        "questions": counts.examples,
         "contexts": _distinct(counts.contexts),
         "answers": counts.answers,
         "unanswerable": counts.unanswerable,

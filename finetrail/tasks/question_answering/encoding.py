@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
@@ -79,10 +80,7 @@ class Encoder:
     survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.frame, self.settings = pair_frame(self.backend), settings
         self.trims = trims_offsets(self.backend)
         self.capacity = settings.max_length - len(self.frame.ids)  # for a question and a window
@@ -92,9 +90,7 @@ class Encoder:
                 f"tokenize.stride: {settings.stride} leaves windows beside a question of "
                 f"{settings.max_question_length} tokens no room to advance in {self.capacity}"
             )
-        self.tables = dict.fromkeys(
-            ("train", "validation", "test"), features_schema("token_type_ids" in tokenizer.model_input_names)
-        )
+        self.tables = dict.fromkeys(layout.SPLITS, features_schema("token_type_ids" in tokenizer.model_input_names))
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Return the features of some examples at a time, and what was counted on the way."""

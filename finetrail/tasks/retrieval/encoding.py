@@ -85,10 +85,7 @@ class Encoder:
     tables = dict.fromkeys(layout.SPLITS, PAIRS) | {"documents": TEXTS}
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.settings = settings
         self.miner: Miner | None = None
@@ -163,9 +160,7 @@ class Encoder:
         columns = [
             pa.array(rows[example], pa.int32()),
             ragged.lists(query_tokens.sizes, query_tokens.ids),
-            pa.ListArray.from_arrays(
-                pa.array(ragged.bounds(sizes), pa.int32()), ragged.lists(tokens.sizes, tokens.ids)
-            ),
+            ragged.runs(sizes, ragged.lists(tokens.sizes, tokens.ids)),
             _key_lists(sizes, keys[chosen]),
             _key_lists(known[example], keys[_rows(known, example)]),
         ]
@@ -305,7 +300,7 @@ def _with_own(relevant: pa.Array, own: np.ndarray) -> pa.Array:
 
 
 def _key_lists(sizes: np.ndarray, keys: np.ndarray) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(ragged.bounds(sizes), pa.int32()), pa.array(keys, pa.int64()))
+    return ragged.runs(sizes, pa.array(keys, pa.int64()))
 
 
 def _counts(parts: list[Texts]) -> dict[str, int]:

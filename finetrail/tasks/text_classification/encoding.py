@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail import layout
 from finetrail.corpus.forms import normalized
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as base_tokenizer
@@ -26,7 +27,6 @@ from finetrail.tasks.text_classification.settings import TARGETS, Problem, Targe
 # Optional in tasks/contract.py, and not used here.
 needed = None
 
-SPLITS = ("train", "validation", "test")
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
 TEXTS = ("text", "text_pair")
 # Rows that agree in this field of a column are ranked together: a limit keeps all of them, or none.
@@ -117,10 +117,7 @@ class Encoder:
     survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = base_tokenizer.plain_backend(tokenizer)
         self.target, self.settings = target, settings
         self.label_ids = {label: index for index, label in enumerate(target["label_names"])}
         self.frames = {count: frame(self.backend, count) for count in (1, 2)}
@@ -128,7 +125,7 @@ class Encoder:
         columns = [("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))]
         columns += [("token_type_ids", pa.list_(pa.int32()))] if self.has_types else []
         self.schema = pa.schema([*columns, ("labels", LABEL_TYPES[target["problem"]])])
-        self.tables = dict.fromkeys(SPLITS, self.schema)
+        self.tables = dict.fromkeys(layout.SPLITS, self.schema)
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Return the features of each batch with counts to be summed."""

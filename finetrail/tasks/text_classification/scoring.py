@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, ranking, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.errors import chosen
+from finetrail.evaluation.ratios import ratio
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
@@ -131,7 +132,7 @@ def decide(logits: np.ndarray, target: Target, settings: Evaluate) -> dict[str, 
         return {"predictions": pa.array(logits[:, 0].astype(np.float64))}
     single = target["problem"] == "single_label"
     values = logits.astype(np.float64)  # so that probabilities sum to 1
-    return labelled(softmax(values, axis=-1) if single else metrics.sigmoid(values), target, settings)
+    return labelled(softmax(values, axis=-1) if single else expit(values), target, settings)
 
 
 def labelled(probabilities: np.ndarray, target: Target, settings: Evaluate) -> dict[str, pa.Array]:
@@ -343,11 +344,11 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
         total, all_right = expected.sum(-1), right.sum(-1)
         # Gorodkin 2004: the correlation of the two assignments.
         spread = (total**2 - (expected**2).sum(-1)) * (total**2 - (found**2).sum(-1))
-        f1 = _ratio(2 * right, expected + found)
+        f1 = ratio(2 * right, expected + found)
         scores = {
-            "accuracy": _ratio(all_right, total),
+            "accuracy": ratio(all_right, total),
             "macro_f1": _mean_of_present(f1, expected + found),
-            "mcc": _ratio(all_right * total - (expected * found).sum(-1), np.sqrt(spread)),
+            "mcc": ratio(all_right * total - (expected * found).sum(-1), np.sqrt(spread)),
         }
         if settings.positive_label is not None:
             absent = np.zeros(len(weights))
@@ -365,9 +366,9 @@ def _labels_statistic(references: list[list[str]], predicted: list[list[str]], s
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         right, wanted, given = (weights @ part for part in counts)
         return {
-            "micro_f1": _ratio(2 * right.sum(-1), (wanted + given).sum(-1)),
-            "macro_f1": _mean_of_present(_ratio(2 * right, wanted + given), wanted + given),
-            "exact_match": _ratio(weights @ exact, weights.sum(-1)),
+            "micro_f1": ratio(2 * right.sum(-1), (wanted + given).sum(-1)),
+            "macro_f1": _mean_of_present(ratio(2 * right, wanted + given), wanted + given),
+            "exact_match": ratio(weights @ exact, weights.sum(-1)),
         }
 
     return statistic
@@ -397,7 +398,7 @@ def _pearson(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.n
     total = weights.sum(-1, keepdims=True)
     first, second = (side - (side * weights).sum(-1, keepdims=True) / total for side in (first, second))
     spreads = ((side**2 * weights).sum(-1) for side in (first, second))
-    return _ratio((first * second * weights).sum(-1), np.sqrt(np.prod(list(spreads), axis=0)))
+    return ratio((first * second * weights).sum(-1), np.sqrt(np.prod(list(spreads), axis=0)))
 
 
 # --- calibration --------------------------------------------------------------------------------------------------
@@ -428,7 +429,7 @@ def _bins(predictions: pa.Table, target: Target) -> np.ndarray:
 
 def calibration_error(bins: np.ndarray) -> np.ndarray:
     """Return the mean distance of confidence and accuracy (ECE of Guo et al. 2017): [..., BINS, 3] -> [...]."""
-    return _ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
+    return ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
 
 
 def _calibration_statistic(predictions: pa.Table, target: Target) -> Statistic:
@@ -492,7 +493,7 @@ def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def _per_label(expected: Counter[str], found: Counter[str], both: Counter[str]) -> list[dict[str, Any]]:
     names = sorted({*expected, *found})
     wanted, given, right = (np.array([counts[name] for name in names]) for counts in (expected, found, both))
-    columns = _ratio(right, given), _ratio(right, wanted), _ratio(2 * right, wanted + given)
+    columns = ratio(right, given), ratio(right, wanted), ratio(2 * right, wanted + given)
     return [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
         for name, p, r, f, support in zip(names, *columns, wanted, strict=True)
@@ -673,11 +674,6 @@ def _lists(predictions: pa.Table) -> tuple[list[Any], list[Any]]:
     return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 for a zero denominator, as in scikit-learn."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
-
-
 def _mean_of_present(f1: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Average F1 [samples, labels] over the labels that occur in a sample, as scikit-learn does."""
-    return _ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))
+    return ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))

@@ -17,7 +17,15 @@ from finetrail import layout
 from finetrail.encoding import chats, new_model, ragged
 from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
-from finetrail.encoding.tokenizer import check_tokens, model_positions
+from finetrail.encoding.tokenizer import (
+    check_tokens,
+    loaded,
+    model_positions,
+    pad_on_the_right,
+    plain_backend,
+    require_fast,
+    require_folder,
+)
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokenize
@@ -38,8 +46,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     """Load the base model's tokenizer, or train the new model's; UserError where it does not go with the model."""
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
+    require_folder(folder)
     tokenizer = new_model.train_tokenizer(folder, _texts(train)) if new_model.is_new(folder) else _pretrained(folder)
     if settings.eos_token is not None:
         if settings.eos_token not in tokenizer.get_vocab():
@@ -49,9 +56,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
         _use_chat_template(tokenizer, settings)
     if tokenizer.eos_token is None:
         raise UserError(f"{folder}: the tokenizer names no token that ends a text; expected tokenize.eos_token to")
-    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # positions count from the left
+    pad_on_the_right(folder, tokenizer)
     config = AutoConfig.from_pretrained(folder)
     check_tokens(folder, tokenizer, config.vocab_size)
     limit = model_positions(config)
@@ -71,10 +76,7 @@ class Encoder:
     survey = None
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = plain_backend(tokenizer)
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
         self.chats = None if settings.chat is None else chats.Encoder(tokenizer)
@@ -297,13 +299,8 @@ def _pretrained(folder: Path) -> Any:
     # AutoTokenizer (5.23) makes GPT-2's byte-level BPE of any tokenizer.json beside a GPT-2's config: KoGPT2's, which
     # is another, then finds no tokens in Korean.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
-        tokenizer = kind.from_pretrained(folder)
-    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
-        reason = str(error).split(". ")[0]
-        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
-    if not tokenizer.is_fast:
-        raise UserError(f"{folder}: {type(tokenizer).__name__} is a slow tokenizer; expected a fast one")
+    tokenizer = loaded(folder, lambda: kind.from_pretrained(folder))
+    require_fast(folder, tokenizer)
     return tokenizer
 
 

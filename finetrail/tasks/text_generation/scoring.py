@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.encoding import ragged
 from finetrail.evaluation import generation, inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
@@ -375,12 +376,11 @@ def _as_predictions(features: pa.Table, probabilities: np.ndarray, found: np.nda
     flat = pc.list_flatten(features["labels"]).to_numpy()
     parents = pc.list_parent_indices(features["labels"]).to_numpy()
     sizes = np.bincount(parents[flat != IGNORE_INDEX], minlength=len(features))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     lists = {
         "references": flat[flat != IGNORE_INDEX],
         "predictions": found,
         "confidences": np.zeros(len(found)),
         "losses": -np.log(probabilities),
     }
-    columns = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in lists.items()}
+    columns = {name: ragged.runs(sizes, pa.array(values)) for name, values in lists.items()}
     return pa.table(columns | {"bytes": features["bytes"]})

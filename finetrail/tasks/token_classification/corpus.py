@@ -3,11 +3,9 @@
 Texts with spans are cut into words by the recipe's rule; text, and where each word stands in it, are kept.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +13,8 @@ import pyarrow as pa
 from finetrail import layout
 from finetrail.corpus import spans
 from finetrail.corpus.brat import DISCONTINUOUS
-from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.checks import LabelCounts, leakage, unseen_labels
+from finetrail.corpus.duplicates import duplicates
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import SHAPE, to_iob2
 from finetrail.corpus.words import cut
@@ -43,17 +42,12 @@ MISFITS = {
 
 
 @dataclass
-class Counts:
-    """What is known of one split while its sentences pass; 8 bytes a sentence."""
+class Counts(LabelCounts):
+    """Counts of one split; equal sentences have equal tokens."""
 
-    sentences: int = 0
     tokens: int = 0
-    empty_examples: int = 0
     empty_tokens: int = 0
     repaired_transitions: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    first_id: dict[str, str] = field(default_factory=dict)  # label -> first example that has it
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each sentence's tokens, in order
     spans: int = 0  # as the files have them
     misfits: Counter[str] = field(default_factory=Counter)  # by MISFITS
     shown: dict[str, str] = field(default_factory=dict)  # misfit -> the first one
@@ -76,7 +70,7 @@ def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]
     Raises UserError with place and id where tokens and labels do not fit together or the scheme, or where the recipe
     refuses a span.
     """
-    where = f"{record.where}: example {record.id!r}"
+    where = record.place
     if isinstance(settings.reader, SpanReader):
         row = _of_spans(record, settings.reader.spans, where, counts[split])
     else:
@@ -90,20 +84,12 @@ def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
-    unseen = {split: _unseen(counts["train"], counts[split]) for split in ("validation", "test")}
-    if settings.tags.unseen_labels == "refuse":
-        for split, labels in unseen.items():
-            for label in labels:
-                first = counts[split].first_id[label]
-                raise UserError(
-                    f"{split}: example {first!r} has the label {label!r}, which train lacks; "
-                    "expected labels that train has, or tags.unseen_labels: keep"
-                )
+    unseen = unseen_labels(counts, "tags.unseen_labels", settings.tags.unseen_labels)
     notes = [line for split, of_split in counts.items() for line in _notes(split, of_split)]
     return {
         "scheme": "none" if settings.tags.scheme_name == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
+        "leakage": leakage(counts),
         "unseen_labels": unseen,
         **({"notes": notes} if notes else {}),
     }
@@ -115,7 +101,7 @@ def summary(counts: Counts, settings: Corpus) -> str:
         kinds = f"{len(counts.labels)} labels"
     else:
         kinds = f"{len({label[2:] for label in counts.labels} - {''})} entity types"
-    return f"{counts.sentences:,} sentences, {counts.tokens:,} tokens, {kinds}"
+    return f"{counts.examples:,} sentences, {counts.tokens:,} tokens, {kinds}"
 
 
 def _of_words(record: Record, settings: Corpus, where: str, counts: Counts) -> dict[str, Any]:
@@ -149,14 +135,11 @@ def _of_spans(record: Record, rules: SpanRules, where: str, counts: Counts) -> d
 
 
 def _count(row: dict[str, Any], counts: Counts) -> None:
-    tokens, labels = row["tokens"], row["labels"]
-    counts.sentences += 1
+    tokens = row["tokens"]
+    counts.add(tokens)
     counts.tokens += len(tokens)
     counts.empty_tokens += tokens.count("")
-    counts.labels.update(labels)
-    for label in labels:
-        counts.first_id.setdefault(label, row["id"])
-    counts.digests.append(digest(tokens))
+    counts.add_labels(row["labels"], row["id"])
 
 
 def _strings(values: Any, column: str, where: str) -> list[str]:
@@ -192,10 +175,6 @@ def _normalised(labels: list[str], tags: Tags, where: str) -> tuple[list[str], i
     return normalised, len(impossible)
 
 
-def _unseen(train: Counts, other: Counts) -> dict[str, int]:
-    return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
-
-
 def _notes(split: str, counts: Counts) -> list[str]:
     """Return one line for each thing that spans or their annotation lost, with an example where there is one."""
     lines = [f"{split}: examples {why}, left out: {count:,}" for why, count in sorted(counts.skipped.items())]
@@ -208,7 +187,7 @@ def _notes(split: str, counts: Counts) -> list[str]:
 
 def _split_checks(counts: Counts) -> dict[str, Any]:
     return {
-        "sentences": counts.sentences,
+        "sentences": counts.examples,
         "tokens": counts.tokens,
         "empty_examples": counts.empty_examples,
         "empty_tokens": counts.empty_tokens,

@@ -89,10 +89,7 @@ class Encoder:
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        backend.no_truncation()
-        backend.no_padding()
+        backend = tokenizers.plain_backend(tokenizer)
         self.subwords = SubwordCache(backend)
         self.prefix, self.suffix = tokenizers.special_tokens(backend)
         self.ignored = [IGNORE_INDEX] * len(self.prefix), [IGNORE_INDEX] * len(self.suffix)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import softmax
 
 from finetrail.encoding import padding, ragged
 from finetrail.evaluation import inference, slicing
@@ -60,7 +61,7 @@ def predict(
     (words, counts), (positions, _) = (padding.runs(features[name]) for name in ("words", "positions"))
     bounds = ragged.bounds(counts)
     for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
-        probabilities = _softmax(outputs["logits"])
+        probabilities = softmax(outputs["logits"], axis=-1)
         for row, feature in zip(rows, probabilities, strict=True):
             own = slice(bounds[row], bounds[row + 1])
             scored, word = feature[positions[own]], starts[sentence[row]] + words[own]
@@ -240,9 +241,9 @@ def baselines(
         "most_frequent_label_of_word": best,
         f"everything_{common}": pa.array(np.full(len(best), common, dtype=object), pa.string()),
     }
-    bounds = pa.array(ragged.bounds(pc.list_value_length(tokens).to_numpy()), pa.int32())
+    sizes = pc.list_value_length(tokens).to_numpy()
     return {
-        name: pa.table({"references": references, "predictions": pa.ListArray.from_arrays(bounds, labels)})
+        name: pa.table({"references": references, "predictions": ragged.runs(sizes, labels)})
         for name, labels in guesses.items()
     }
 
@@ -278,11 +279,6 @@ def _counted(lists: pa.ChunkedArray) -> Counter[str]:
 
 def _lists(predictions: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
     return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def _kind(label: str, entities: bool) -> str:

@@ -1,0 +1,148 @@
+"""Where a corpus or a base model comes from."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from finetrail.schema.base import HUB_ID, Settings, Sha256
+
+MOST_MIB = 1 << 43  # whose bytes are 2**63, which no file has
+MAX_MIB_HELP = (
+    "a download that is larger is refused, and so is a single file of it, or of what a dataset of the Hub becomes, "
+    "that is; null: no limit"
+)
+SHA256_HELP = "sha256 of the file; of a folder or glob: of its sorted 'SHA256  PATH' lines; null is not verified"
+
+
+class PackageSource(Settings):
+    """Files of an installed Python package, read without importing it."""
+
+    kind: Literal["package"]
+    package: str = Field(min_length=1, description="distribution name, as pip installs it")
+    version: str = Field(min_length=1, description="the installed version must be this one")
+    path: str = Field(min_length=1, description="file or folder, relative to site-packages")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+
+class FileSource(Settings):
+    """Local files: one file, a folder, or a glob. DVC does not watch them: pin sha256 to notice a change."""
+
+    kind: Literal["file"]
+    path: str = Field(min_length=1, description="file, folder or glob; relative to the project's root, or absolute")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+
+
+class ArchiveSource(Settings):
+    """A local archive, unpacked as one that comes by URL; paths of splits are those inside it."""
+
+    kind: Literal["archive"]
+    path: str = Field(
+        min_length=1, description="a .gz, .zip, .tar or .tar.gz, or a glob; relative to the project's root, or absolute"
+    )
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+    max_unpacked_mib: int = Field(ge=1, description="an archive that unpacks to more is refused")
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise ValueError for a URL with a password in it, or a user name where none belongs, which Git would keep."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc and (parts.password is not None or parts.scheme in ("http", "https")):
+        # Not even in this message: it may end in a log.
+        raise ValueError(f"a URL to {parts.hostname} has a user name in it; expected it in ~/.netrc")
+
+
+class UrlSource(Settings):
+    """Files fetched by URL: http(s), or any protocol that fsspec opens; archives are unpacked."""
+
+    kind: Literal["url"]
+    urls: list[str] = Field(min_length=1, description="one file each; .gz, .zip, .tar and .tar.gz are unpacked")
+    sha256: list[Sha256] | None = Field(description="sha256 of each file as served, in the order of urls; null: any")
+    max_unpacked_mib: int = Field(
+        ge=1, description="a file that is larger, or an archive that unpacks to more, is refused"
+    )
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "UrlSource":
+        for url in self.urls:
+            refuse_credentials(url)
+        return self
+
+    @model_validator(mode="after")
+    def _one_hash_each(self) -> "UrlSource":
+        if self.sha256 is not None and len(self.sha256) != len(self.urls):
+            raise ValueError(f"sha256 has {len(self.sha256)} entries for {len(self.urls)} urls; expected one each")
+        return self
+
+
+class HubSource(Settings):
+    """A dataset or a model of the Hugging Face Hub (HF_ENDPOINT names another), at a revision."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=HUB_ID, description="OWNER/NAME")
+    config: str | None = Field(description="a dataset's configuration; null for its only one, and for models")
+    revision: str = Field(min_length=1, description="commit, tag, branch or ref; resolved to its commit and recorded")
+    max_mib: int | None = Field(ge=1, lt=MOST_MIB, description=MAX_MIB_HELP)
+
+
+class DvcSource(Settings):
+    """An output of this or of another DVC repository, at a Git revision or experiment."""
+
+    kind: Literal["dvc"]
+    repo: str | None = Field(description="URL or path of the DVC repository; null is this one")
+    rev: str | None = Field(description="Git revision or experiment name; null is the workspace")
+    path: str = Field(min_length=1, description="the output, or a file in it, relative to the repository's root")
+    sha256: Sha256 | None = Field(description=SHA256_HELP)
+    max_mib: int | None = Field(ge=1, lt=MOST_MIB, description=MAX_MIB_HELP)
+
+    @model_validator(mode="after")
+    def _stays_in_the_repository(self) -> "DvcSource":
+        if PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
+            raise ValueError(f"path {self.path!r} leads out of the repository; expected one in it, or kind: file")
+        return self
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> "DvcSource":
+        refuse_credentials(self.repo or "")
+        return self
+
+
+# In data/model/tokenizer of a new model, in place of a tokenizer: how the tokenize stage trains one.
+TOKENIZER_TO_TRAIN = "tokenizer_to_train.json"
+
+
+class TokenizerToTrain(Settings):
+    """Byte-level BPE, trained on the corpus's train split (Radford et al. 2019); it has no unknown characters."""
+
+    kind: Literal["byte_level_bpe"]
+    vocab_size: int = Field(ge=257, description="256 bytes, the token that ends a text, and the merges")
+    min_frequency: int = Field(ge=1, description="a pair that stands less often in train is not merged")
+
+
+class NewSource(Settings):
+    """A model made from its configuration, with random weights, and with a tokenizer trained on the train split."""
+
+    kind: Literal["new"]
+    config: dict[str, str | int | float | bool | None] = Field(
+        description="of transformers, with model_type; vocab_size and the special tokens' ids follow from the tokenizer"
+    )
+    tokenizer: TokenizerToTrain
+
+    @model_validator(mode="after")
+    def _only_what_does_not_follow(self) -> "NewSource":
+        if not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config has no model_type; expected one that transformers knows, such as gpt2")
+        given = [key for key in self.config if key == "vocab_size" or key.endswith("_token_id")]
+        if given:
+            raise ValueError(f"config has {given[0]}, which follows from the tokenizer; expected it without")
+        return self
+
+
+Source = Annotated[
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource, Field(discriminator="kind")
+]
+ModelSource = Annotated[
+    PackageSource | FileSource | ArchiveSource | UrlSource | HubSource | DvcSource | NewSource,
+    Field(discriminator="kind"),
+]
