@@ -148,10 +148,10 @@ def composed(raw: Any, path: Path, defaults: dict[str, Any], defaults_path: Path
         return Content(raw, path)
     values: dict[str, Any] = dict(raw)
     taken: set[upgrades.Path] = set()
-    for section in DEFAULTED:
-        own, default = raw.get(section), defaults.get(section)
-        if section not in raw or section not in defaults:
-            continue
+    for section in defaults.keys() & raw.keys():
+        own, default = raw[section], defaults[section]
+        if default is None and section != "numerics":
+            default = {}
         if isinstance(default, dict) and (own is None or isinstance(own, dict)):
             values[section] = default | (own or {})
             taken |= {(section, key) for key in default.keys() - (own or {}).keys()}
@@ -174,7 +174,7 @@ def read_defaults(task: str) -> dict[str, Any]:
             problems.append(f"{key}: expected a section, got {_shown(raw[key])}")
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
-    return {key: {} if value is None and key != "numerics" else value for key, value in raw.items()}
+    return raw
 
 
 def read_recipe(path: Path) -> Content:

@@ -1,13 +1,15 @@
 """Brings params.yaml and recipes of an earlier version to this one; all else in them stays, to the byte.
 
-python -m finetrail.upgrade                      # params.yaml and every recipe
-python -m finetrail.upgrade masked_lm/mine       # one recipe, TASK/NAME or its file; --diff: show it, and write nothing
+python -m finetrail.upgrade                      # params.yaml, and every recipe with the defaults of its task
+python -m finetrail.upgrade masked_lm/mine       # one recipe, TASK/NAME or its file, with the defaults of its task
+python -m finetrail.upgrade --diff               # show what would change, and write nothing
 """
 
 import argparse
 import difflib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,13 +45,16 @@ class Edit(NamedTuple):
 
 
 def main() -> None:
-    """Upgrade each file that can be, and tell of the others."""
+    """Upgrade each file that can be upgraded, and report the others."""
     options = arguments()
     problems: list[str] = []
     done: list[Upgrade] = []
+    defaults: dict[Path, dict[str, Any]] = {}  # by folder: as they will be
     for path in options.files:
         try:
-            done.append(planned(path))
+            done.append(planned(path, defaults.get(path.parent)))
+            if path.stem == layout.DEFAULTS:
+                defaults[path.parent] = YAML(typ="safe", pure=True).load(done[-1].new)
         except UserError as error:
             problems.append(str(error))
     for upgrade in done:
@@ -66,26 +71,78 @@ def main() -> None:
         raise UserError(f"{len(problems)} left as they are: {'; '.join(problems)}")
 
 
-def planned(path: Path) -> Upgrade:
-    """Return what a file gets; UserError where it would not be valid even then, or is no file of these."""
+def planned(path: Path, defaults: dict[str, Any] | None = None) -> Upgrade:
+    """Return what a file gets; UserError if it would not be valid even then, or is no file of these.
+
+    `defaults` are those of a recipe's task, if not as the file beside the recipe has them.
+    """
     raw, text = params.read_yaml(path), path.read_bytes().decode()
     model = model_of(path, raw)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
-    try:
-        new, changes = upgrades.upgraded(raw, model)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if path.name == layout.PARAMS.name:
+    if path.stem == layout.DEFAULTS:
+        new, changes = upgraded_defaults(raw, path)
+    elif path.name == layout.PARAMS.name:
+        new, changes = renamed(raw, path)
+        changes += upgrades.add(new, upgrades.missing(model, new))
         params.checked(model, new, path)
     else:
-        params.checked_recipe(new, path, path.absolute().parent.name)
+        defaults = defaults_beside(path) if defaults is None else defaults
+        new, changes = upgraded_recipe(raw, path, defaults)
+        params.checked_recipe(new, path, path.absolute().parent.name, defaults)
     if not changes:
         return Upgrade(path, text, text, [])
     edited = edit(text, changes, json_schema(path))
     if not _means(edited, new):
         raise UserError(f"{path}: anchors or merged sections stand in the way; expected {told(changes)}")
     return Upgrade(path, text, edited, changes)
+
+
+def renamed(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a file with the names of this version, and the changes; UserError with the file."""
+    try:
+        return upgrades.renamed(raw)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def upgraded_recipe(raw: Any, path: Path, defaults: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a recipe as this version has it, and the changes.
+
+    A key of a section that the defaults have is added to the defaults, and not to each recipe.
+    """
+    new, changes = renamed(raw, path)
+    own = [place for place in lacking(new, path, defaults) if not (len(place) == 2 and place[0] in defaults)]
+    return new, changes + upgrades.add(new, own)
+
+
+def upgraded_defaults(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[Change]]:
+    """Return the defaults with the keys that a recipe beside them lacks in both files, and the changes."""
+    new, changes = renamed(raw, path)
+    places: dict[upgrades.Path, None] = {}
+    for file in sorted(path.parent.glob("*.yaml")):
+        with suppress(UserError):  # which is reported for the recipe itself
+            if file == path or not isinstance(own := params.read_yaml(file), dict):
+                continue
+            own, _ = renamed(own, file)
+            for place in lacking(own, file, new):
+                if len(place) >= 2 and place[0] in new and place[1] not in (own.get(place[0]) or {}):
+                    places[place] = None
+    return new, changes + upgrades.add(new, places)
+
+
+def lacking(recipe: Any, path: Path, defaults: dict[str, Any]) -> list[upgrades.Path]:
+    """Return the places of the keys that a recipe with its defaults lacks."""
+    task = path.absolute().parent.name
+    values = params.composed(recipe, path, defaults, layout.defaults_file(task)).values
+    return upgrades.missing(params.model_of(values, task), values)
+
+
+def defaults_beside(path: Path) -> dict[str, Any]:
+    """Return the defaults in the folder of a recipe; none for a recipe of the time before there were any."""
+    beside = path.with_name(f"{layout.DEFAULTS}.yaml")
+    found = params.read_yaml(beside) if beside.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def model_of(path: Path, raw: Any) -> type[BaseModel]:
@@ -293,8 +350,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--diff", action="store_true", help="show what would change, and write nothing")
     options = parser.parse_args()
-    everything = [layout.PARAMS, *sorted(layout.RECIPES.glob("*/*.yaml"))]
-    options.files = [file_of(name) for name in options.files] or everything
+    named = [file_of(name) for name in options.files] or [layout.PARAMS, *layout.recipe_files()]
+    beside = {path.with_name(f"{layout.DEFAULTS}.yaml") for path in named if path.name != layout.PARAMS.name}
+    defaults = sorted(path for path in beside if path.is_file())
+    options.files = [*defaults, *(path for path in named if path not in beside)]
     return options
 
 

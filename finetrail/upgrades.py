@@ -122,13 +122,25 @@ def upgraded(raw: dict[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any
 
     UserError for a value of an earlier name that has no counterpart.
     """
+    new, changes = renamed(raw)
+    return new, changes + add(new, missing(model, new))
+
+
+def renamed(raw: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a file with the names of this version, and the changes; UserError as in upgraded()."""
     new = deepcopy(raw)
-    changes = list(_rename(new))
-    for place in missing(model, new):
-        if (key := dotted(place)) in ADDED:
-            _section(new, place)[place[-1]] = ADDED[key]
+    return new, list(_rename(new))
+
+
+def add(content: dict[str, Any], places: Iterable[Path]) -> list[Change]:
+    """Add those of the missing keys that a later version brought and whose section is there; return the changes."""
+    changes = []
+    for place in places:
+        section = _section(content, place)
+        if (key := dotted(place)) in ADDED and isinstance(section, dict):
+            section[place[-1]] = ADDED[key]
             changes.append(Change(place, ADDED[key]))
-    return new, changes
+    return changes
 
 
 def target(task: str, found: Any) -> Any:

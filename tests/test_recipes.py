@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
+from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings, whole
 from datasets import ClassLabel, Dataset, Features, List, Value
 from hub_server import StandInHub
 from huggingface_hub import ModelCard
@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM
 
+from finetrail import layout
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
 from finetrail.schema import Bootstrap, Evaluate
@@ -313,7 +314,7 @@ def start_project(
 
 def edit(path: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
-    content = yaml.load(path)
+    content = yaml.load(path if path.name == "params.yaml" else whole(path))
     for key, value in changes.items():
         *sections, last = key.split(".")
         section = content
@@ -381,12 +382,12 @@ def real(name: str) -> Path:
 
 
 def load_recipe(name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml"))
 
 
 def test_every_shipped_recipe_is_run_here() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    assert [path.stem for path in (ROOT / RECIPES).glob("*.yaml") if f'"{path.stem}"' not in tests] == []
+    assert [path.stem for path in layout.recipe_files(ROOT, RECIPES.name) if f'"{path.stem}"' not in tests] == []
 
 
 # --- corpora of the Hub ---------------------------------------------------------------------------------------------
