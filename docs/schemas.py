@@ -55,6 +55,8 @@ def relaxed(root: dict[str, Any], optional: dict[str, set[str] | None]) -> dict[
     new = deepcopy(root)
     for name, keys in optional.items():
         section = new["properties"][name]
+        if keys is None and "oneOf" in section:  # of whose forms several fit, once no key is required
+            section["anyOf"] = section.pop("oneOf")
         for form in upgrade.objects(section, new):
             if keys is None:
                 form.pop("required", None)

@@ -222,7 +222,7 @@ def test_a_part_of_a_mixture_is_a_corpus() -> None:
     content = params.read_yaml(path)
     for part in content["corpus"]["parts"].values():
         del part["splits"]["group"]
-    new, changes = upgrades.upgraded(content, upgrade.model_of(path, content))
+    new, changes = upgrade.upgraded_recipe(content, path, upgrade.defaults_beside(path))
     without = text.replace("        group:\n", "")
     assert {change.place[:3] for change in changes} == {
         ("corpus", "parts", name) for name in content["corpus"]["parts"]
