@@ -18,7 +18,6 @@ from finetrail import environment, layout, schema, stage, tasks, upgrades
 from finetrail.errors import UserError
 
 SHOWN = 200  # characters of a value in a message
-SECTION_MISSING = "the section is missing; expected it, empty if this file gives no key of it"
 
 # Nullable keys of params.yaml, and the place in the recipe that each replaces.
 OVERRIDES = {
@@ -168,9 +167,10 @@ def read_defaults(task: str) -> dict[str, Any]:
         raise UserError(f"{path} is missing; expected the defaults of {task}, as the project's Git history has them")
     raw = _mapping(path)
     problems = [f"{key}: unknown section; expected {', '.join(DEFAULTED)}" for key in raw if key not in DEFAULTED]
-    problems += [f"{key}: {SECTION_MISSING}" for key in DEFAULTED if key not in raw]
-    for key in raw.keys() & set(DEFAULTED) - {"numerics"}:
-        if raw[key] is not None and not isinstance(raw[key], dict):
+    for key in DEFAULTED:
+        if key not in raw:
+            problems.append(f"{key}: required key is missing (write it without a value for no defaults)")
+        elif key != "numerics" and raw[key] is not None and not isinstance(raw[key], dict):
             problems.append(f"{key}: expected a section, got {_shown(raw[key])}")
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
@@ -502,7 +502,7 @@ def _describe(problem: Any, content: Content) -> str:
 def _missing(place: upgrades.Path, content: Content) -> str:
     """Return what is said of a key that is missing: also that the defaults may have it, if it is one that they may."""
     if content.defaults and place[0] in DEFAULTED and len(place) == 1:
-        return SECTION_MISSING
+        return "required key is missing (without a value it takes the defaults)"
     null = "write it without a value for null"
     if content.defaults and place[0] in DEFAULTED and len(place) == 2:
         return f"required key is missing ({null}); it may be here, or in {content.defaults} for all recipes of the task"
