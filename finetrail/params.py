@@ -532,8 +532,9 @@ def check() -> None:
         chosen = layout.recipe_file(params.task, params.recipe)
         validate()
     finally:
-        # Once each: all recipes of a task may have one default that is wrong.
-        for problems in dict.fromkeys(problems for path, problems in broken.items() if path != chosen):
-            stage.log(f"warning: {problems}")
+        told = broken.get(chosen) if chosen else None
+        for problems in dict.fromkeys(broken.values()):  # once each: all recipes of a task share a wrong default
+            if problems != told:
+                stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")
