@@ -27,7 +27,7 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-# Of each tracker. The package mlflow (3.17) is also its server, and refuses the pyarrow of this project.
+# What each tracker needs. The package mlflow (3.17) includes its server, and refuses the pyarrow of this project.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
@@ -84,7 +84,7 @@ def validate() -> None:
 def validate_with(target: Any) -> None:
     """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
 
-    Before training: its own stage would tell only behind it. No output depends on what is read here.
+    Train calls it, because the later stage would report this only after training. No output depends on it.
     """
     params = load_params()
     settings = tasks.module(params.task, "settings")
@@ -206,7 +206,7 @@ def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
 
 
 def _train(settings: ModuleType) -> Any:
-    """Return the type of a task's section train, which may have distillation where its models can be taught."""
+    """Return the type of a task's section train, which may have distillation if its models can have a teacher."""
     if not hasattr(settings, "TaughtTrain"):
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
@@ -251,7 +251,7 @@ def _declared_params(stage_name: str) -> dict[Path, list[str]]:
 
 
 def _definition(stage_name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a stage as dvc.yaml has it, and what its ${NAME} stand for: task, recipe, and those of foreach."""
+    """Return a stage as dvc.yaml has it, and the values of its ${NAME}: task, recipe, and those of foreach."""
     name, _, key = stage_name.partition("@")
     stages, params = _mapping(layout.GRAPH).get("stages", {}), load_params()
     if name not in stages:
@@ -308,7 +308,7 @@ def _yaml_problem(error: YAMLError) -> str:
     return NO_MEANING
 
 
-# Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
+# Limits for params.yaml and recipes, whose longest have 200 values, 8 levels deep. An alias counts as its content.
 MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
 LARGEST = 2**63
 # Open at once, those in texts too.
@@ -335,17 +335,17 @@ def read_yaml(path: Path) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
     except (LookupError, TypeError, OverflowError, AttributeError) as error:
-        # What ruamel.yaml (0.19) meets in tags that are none of their values, list as keys, and unknown versions.
+        # ruamel.yaml (0.19) raises these for tags that do not fit their values, lists as keys, and unknown versions.
         raise UserError(f"{path}: not valid YAML: {NO_MEANING} ({error!s:.60})") from None
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
-    except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module
+    except ValueError as error:  # an impossible date, a number of thousands of digits, or raised in this module
         said = "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
         raise UserError(f"{path}: not a recipe's YAML: {said}") from None
 
 
 def _check_sizes(content: Any) -> None:
-    """Raise ValueError for what no recipe has and takes hours or a message of megabytes: an alias can hold itself."""
+    """Raise ValueError for content that takes hours to validate or megabytes to report: an alias can hold itself."""
     left = [(content, 0)]
     for _ in range(MOST_VALUES):
         if not left:
@@ -362,7 +362,7 @@ def _check_sizes(content: Any) -> None:
 
 
 class _InvalidSection(AttributeError):
-    """A check reads a section that is wrong by itself, which has been told."""
+    """A check reads a section that is invalid by itself, which is reported already."""
 
 
 class _ValidSections:
@@ -388,9 +388,9 @@ class _ValidSections:
 
 
 def contradictions(recipe: Any, task: str) -> Iterator[str]:
-    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
+    """Yield the contradictions between sections of a recipe, as far as the sections that a check reads are valid.
 
-    A task checks each part of a mixture as if it were the corpus; what all parts have in common is told once.
+    A task checks each part of a mixture as if it were the corpus; a problem of all parts is yielded once.
     """
     yield from _problems(schema.check, recipe)
     check = tasks.module(task, "settings").check
@@ -411,7 +411,7 @@ def _by_part(recipe: Any) -> dict[str | None, Any]:
 
 
 def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
-    """Yield what a check yields, up to where it reads a section that is invalid; a ValueError is its last problem."""
+    """Yield what a check yields until it reads an invalid section; a ValueError is its last problem."""
     try:
         yield from check(recipe)
     except _InvalidSection:

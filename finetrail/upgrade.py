@@ -1,4 +1,4 @@
-"""Brings params.yaml and recipes of an earlier version to this one; all else in them stays, to the byte.
+"""Brings params.yaml, recipes and defaults of an earlier version to this one; every other byte of them stays.
 
 python -m finetrail.upgrade                      # params.yaml, and every recipe with the defaults of its task
 python -m finetrail.upgrade masked_lm/mine       # one recipe, TASK/NAME or its file, with the defaults of its task
@@ -27,7 +27,7 @@ Pairs = dict[str, tuple[Node, Node]]
 
 
 class Upgrade(NamedTuple):
-    """What a file is, what it gets, and the text that it then has."""
+    """A file, its changes, and its text before and after them."""
 
     path: Path
     old: str
@@ -36,7 +36,7 @@ class Upgrade(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """A span of a text, the order of those that begin together, and what stands there then."""
+    """A span of a text, its replacement, and the order among edits that begin at one place."""
 
     start: int
     end: int
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def planned(path: Path, defaults: dict[str, Any] | None = None) -> Upgrade:
-    """Return what a file gets; UserError if it would not be valid even then, or is no file of these.
+    """Return the upgrade of a file; UserError if the result would be invalid, or the file is of another kind.
 
     `defaults` are those of a recipe's task, if not as the file beside the recipe has them.
     """
@@ -166,9 +166,9 @@ def _means(text: str, content: Any) -> bool:
 
 
 def edit(text: str, changes: list[Change], sections: dict[str, Any]) -> str:
-    """Write changes into a text of YAML: where the schema has the key, by `sections`, its JSON schema.
+    """Write changes into a YAML text, new keys in the order of `sections`, the JSON schema of the file.
 
-    A text, because a library that writes YAML anew moves comments, quotes and blanks.
+    The text is edited, because a library that rewrites YAML moves comments, quotes and blanks.
     """
     root = YAML(typ="safe", pure=True).compose(text)
     edits: set[Edit] = set()  # a set, because two places may be one: an anchor and its alias
@@ -190,7 +190,7 @@ def edit(text: str, changes: list[Change], sections: dict[str, Any]) -> str:
 
 
 def _insertion(text: str, section: Any, change: Change, changes: list[Change], sections: dict[str, Any]) -> Edit:
-    """Return the edit that writes a new key behind the one that the schema has before it, or before all others."""
+    """Return the edit that writes a new key after its predecessor in the schema, or before all others."""
     pairs = _pairs(section)
     for other in changes:  # the schema knows a renamed key by its new name
         if other.old is not None and other.place[:-1] == change.place[:-1]:
@@ -211,12 +211,12 @@ def _insertion(text: str, section: Any, change: Change, changes: list[Change], s
     if before is None:
         start = key.start_mark.index - column
         return Edit(start, start, order, line + newline)
-    end = _line_behind(text, _end(before[1], before[0].end_mark.index), column)
+    end = _line_after(text, _end(before[1], before[0].end_mark.index), column)
     return Edit(end, end, order, line + newline if text[:end].endswith("\n") else newline + line)
 
 
 def _node(root: Any, place: upgrades.Path) -> Any:
-    """Return the section that holds a key; None where it is merged from elsewhere (<<)."""
+    """Return the section that holds a key; None if it is merged from elsewhere (<<)."""
     for key in place[:-1]:
         found = _pairs(root).get(key)
         if found is None:
@@ -230,7 +230,7 @@ def _pairs(node: Any) -> Pairs:
 
 
 def _end(node: Node, after: int) -> int:
-    """Return where a value ends, without the comments behind it; `after`: where its key does."""
+    """Return the end of a value, without the comments after it; `after`: the end of its key."""
     if node.start_mark.index < after:  # an alias: its node is where the anchor is
         return after
     if not isinstance(node, CollectionNode) or node.flow_style or not node.value:
@@ -241,8 +241,8 @@ def _end(node: Node, after: int) -> int:
     return _end(node.value[-1], node.start_mark.index)
 
 
-def _line_behind(text: str, end: int, column: int) -> int:
-    """Return the beginning of the line behind a value, and behind comments that are further in than its key."""
+def _line_after(text: str, end: int, column: int) -> int:
+    """Return the start of the line after a value and after comments that are indented more than its key."""
     end = len(text[:end].rstrip())
     while (end := text.find("\n", end) + 1) > 0:
         line = text[end:].partition("\n")[0]
@@ -252,7 +252,7 @@ def _line_behind(text: str, end: int, column: int) -> int:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value of the table as recipes have it: null as nothing."""
+    """Return a value of the table as recipes write it: null as nothing."""
     return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
@@ -328,7 +328,7 @@ def shown(upgrade: Upgrade) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file, of which nothing else has a copy, in one step; a link stays one."""
+    """Replace a file atomically, because nothing else may have a copy of it; a link stays a link."""
     path = path.resolve()
     beside = path.with_name(f".{path.name}.partial")
     try:
@@ -343,7 +343,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m finetrail.upgrade",
-        description="Bring params.yaml and recipes of an earlier version to this one.",
+        description="Bring params.yaml, recipes and defaults of an earlier version to this one.",
     )
     parser.add_argument(
         "files", nargs="*", metavar="RECIPE", help="TASK/NAME, or a file; none: params.yaml and every recipe"
