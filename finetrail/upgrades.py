@@ -1,7 +1,7 @@
 """What each version of the schema brought, and what files of an earlier version get so that they keep their meaning.
 
 A file has no version number: the keys that it lacks, and the earlier names that it has, show its version. Therefore no
-name may return with another meaning. docs/keys.json has the version of each key, and a test compares it with this table.
+name may return with another meaning. docs/keys.json has the version of each key, and a test compares them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
