@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +389,22 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
         },
         "export": {"int8": True, "max_metric_drop": 0.5, "hub_repo": None, "hub_private": True},
     }
+
+
+def whole(path: Path) -> str:
+    """Return the text of a recipe that gives every key itself: those of the defaults beside it first."""
+    yaml = YAML()
+    yaml.width = 1 << 20
+    content, defaults = yaml.load(path), yaml.load(path.with_name("defaults.yaml"))
+    for section, default in defaults.items():
+        if content[section] is None:
+            content[section] = default
+        elif isinstance(default, dict):
+            for key in reversed([key for key in default if key not in content[section]]):
+                content[section].insert(0, key, default[key])
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue()
 
 
 # What the two classifiers' settings have besides, and the train split of models that do not look at it.
