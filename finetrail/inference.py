@@ -43,7 +43,7 @@ class Exported(NamedTuple):
     """What an exported folder says of itself."""
 
     task: str
-    target: Any
+    target: object
     tokenize: Tokenize
     evaluate: Evaluate
 

@@ -84,7 +84,7 @@ def validate() -> None:
     environment.check(recipe.numerics, path)
 
 
-def validate_with(target: Any) -> None:
+def validate_with(target: object) -> None:
     """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
 
     Train calls it, because the later stage would report this only after training. No output depends on it.

@@ -82,7 +82,7 @@ class Data(NamedTuple):
 
 
 def scores(
-    scoring: "Scoring", data: Data, shared: dict[str, Encoded], target: Any, settings: Evaluate
+    scoring: "Scoring", data: Data, shared: dict[str, Encoded], target: object, settings: Evaluate
 ) -> dict[str, dict[str, Any]]:
     """Return the scores of each split with their intervals, and those of its baselines."""
     found: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> 
     return rows
 
 
-def sliced(scoring: "Scoring", data: Data, headline: str, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
+def sliced(scoring: "Scoring", data: Data, headline: str, target: object, settings: Evaluate) -> list[dict[str, Any]]:
     """Return the scores of the test split's slices, and log those that are worse than the rest."""
     units = scoring.units(data.trained[FINAL_SPLIT])
     found = slices.scores(
@@ -128,14 +128,14 @@ class Model(NamedTuple):
     """A model and what its predictions depend on, in the order in which a task's scoring takes it all."""
 
     shared: dict[str, Encoded]
-    target: Any
+    target: object
     forward: Forward
     tokenizer: Any
     settings: Evaluate
 
 
 def loader(
-    modeling: "Modeling", shared: dict[str, Encoded], target: Any, settings: Evaluate
+    modeling: "Modeling", shared: dict[str, Encoded], target: object, settings: Evaluate
 ) -> Callable[[Path], Model]:
     """Return the function from a model's folder to the model."""
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
@@ -166,7 +166,7 @@ def candidates(scoring: "Scoring", model: Model, given: dict[str, Encoded]) -> P
     return {name: table for name, table in found.items() if table is not None}
 
 
-def with_intervals(scoring: "Scoring", predicted: pa.Table, target: Any, settings: Evaluate) -> dict[str, float]:
+def with_intervals(scoring: "Scoring", predicted: pa.Table, target: object, settings: Evaluate) -> dict[str, float]:
     """Return each score with the ends of its interval: f1, f1_low, f1_high, ..."""
     scores = scoring.score(predicted, target, settings)
     units = scoring.units(predicted)
@@ -179,7 +179,7 @@ def with_intervals(scoring: "Scoring", predicted: pa.Table, target: Any, setting
 
 
 def settled(
-    scoring: "Scoring", predictions: Predictions, target: Any, settings: Evaluate
+    scoring: "Scoring", predictions: Predictions, target: object, settings: Evaluate
 ) -> tuple[Evaluate, Predictions, dict[str, Any]]:
     """Return settings and predictions after what the task leaves to validation, and that for the record, if any."""
     if scoring.settle is None:
@@ -204,7 +204,7 @@ def summary(split: str, scores: dict[str, float], metrics: list[str], baselines:
 
 
 def all_tables(
-    scoring: "Scoring", trained: Predictions, before: Predictions, target: Any, settings: Evaluate
+    scoring: "Scoring", trained: Predictions, before: Predictions, target: object, settings: Evaluate
 ) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores, for plots and the report: name -> rows of all splits.
 

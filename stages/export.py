@@ -74,7 +74,7 @@ def write(
     model: PreTrainedModel,
     encoded: Encoded,
     expected: pa.Table,
-    target: Any,
+    target: object,
     records: dict[str, Any],
     declared: params.Declared,
     hub_repo: str | None,
@@ -123,7 +123,7 @@ def settled(declared: params.Declared, records: dict[str, Any]) -> Evaluate:
 
 
 def predictor(
-    scoring: "Scoring", encoded: Encoded, target: Any, folder: Path, evaluate: Evaluate
+    scoring: "Scoring", encoded: Encoded, target: object, folder: Path, evaluate: Evaluate
 ) -> Callable[[Forward], pa.Table]:
     """Return the function from what runs a model to its predictions of a split."""
     shared, tokenizer = splits.load_shared(), AutoTokenizer.from_pretrained(folder)
@@ -167,7 +167,7 @@ def read_records(task: str) -> dict[str, Any]:
     }
 
 
-def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate: Evaluate) -> dict[str, Any]:
+def inference_settings(task: str, records: dict[str, Any], target: object, evaluate: Evaluate) -> dict[str, Any]:
     """Return what finetrail.inference needs to encode and decode as evaluation did."""
     return {
         SCHEMA_VERSION: VERSION,

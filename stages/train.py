@@ -98,7 +98,7 @@ def tracked(declared: params.Declared) -> trackers.Trackers:
     return trackers.Trackers(names, declared.task, declared.recipe, settings)
 
 
-def mixture(train: Dataset, settings: Any, seed: int) -> mixing.Mixture | None:
+def mixture(train: Dataset, settings: schema.Train, seed: int) -> mixing.Mixture | None:
     """Return what each epoch takes of the parts of train, where the recipe gives them other shares than their sizes."""
     if not isinstance(settings.batching, schema.MixedBatching):
         return None
@@ -121,7 +121,7 @@ def scratch(declared: params.Declared) -> Path:
     return layout.SCRATCH / "train" / checkpoints.key(determined_by, params.declared_files("train"))
 
 
-def build_model(task: "Modeling", target: Any, settings: Any, train: Dataset, seed: int) -> PreTrainedModel:
+def build_model(task: "Modeling", target: object, settings: schema.Train, train: Dataset, seed: int) -> PreTrainedModel:
     """Make the model that trains: with its new weights, those of adapters too, drawn from the seed."""
     make_deterministic(seed)
     model = task.build_model(layout.WEIGHTS, target, settings, train)
@@ -135,7 +135,7 @@ def build_model(task: "Modeling", target: Any, settings: Any, train: Dataset, se
     return model
 
 
-def teach(model: PreTrainedModel, task: "Modeling", target: Any, settings: Any) -> None:
+def teach(model: PreTrainedModel, task: "Modeling", target: object, settings: Any) -> None:
     """Let the model learn from what its teacher said of the features, or says of each batch where inputs change."""
     teaching, ask = task.TEACHING, None
     assert teaching is not None  # or the recipe could have no teacher

@@ -189,6 +189,7 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
     task = SimpleNamespace(
         tables=lambda settings: TABLES,
         Counts=Counts,
+        records=None,
         rows=each_token_is_a_document,
         checks=lambda counts, settings: {table: of_table.rows for table, of_table in counts.items()},
         summary=lambda counts, settings: f"has {counts.rows}",

@@ -93,6 +93,7 @@ SCORING = SimpleNamespace(
     statistics=statistics,
     tables=tables,
     headline=lambda target, settings: "share",
+    **dict.fromkeys(["beside", "candidates", "counted", "settle"]),
     slicings=lambda units, train, target: [
         slicing.by_name("id", units["id"].to_pylist(), ["t0", "t1", "t2"]),
         slicing.by_name("train", train["id"].to_pylist(), ["r0", "r2"]),

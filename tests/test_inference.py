@@ -362,7 +362,11 @@ def search(monkeypatch, tmp_path):
         "encoding": SimpleNamespace(load_tokenizer=lambda *_: None, Encoder=FakeEncoder),
         "scoring": SimpleNamespace(predict=predict),
         "serving": SimpleNamespace(
-            examples=rows, documents=rows, answers=pa.Table.to_pylist, text_input=lambda text: {"text": text}
+            examples=rows,
+            examples_for=None,
+            documents=rows,
+            answers=pa.Table.to_pylist,
+            text_input=lambda text: {"text": text},
         ),
         "modeling": None,
     }

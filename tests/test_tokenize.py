@@ -28,6 +28,7 @@ ROW_GROUP = 4  # so that batches end inside of tables
 
 class Encoder:
     tables = SCHEMAS
+    survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: Any, settings: Any) -> None:
         self.target = target
@@ -77,7 +78,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             assert ids_of(train) == [f"train-{row}" for row in range(10)], "the target is of the whole split"
             return target
 
-        encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder, **more)
+        members = {"load_tokenizer": load_tokenizer, "target": find_target, "Encoder": Encoder}
+        encoding = SimpleNamespace(**members | {"TOGETHER": None, "needed": None} | more)
         declared = SimpleNamespace(
             task="made-here", tokenize=Settings(engine="local", num_proc=1, max_length=8, limit=limit)
         )

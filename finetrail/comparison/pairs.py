@@ -32,7 +32,7 @@ class Evaluated:
 
     run: Run
     units: pa.Table  # a row for each example that is scored, as the task's scoring.units() has them
-    target: Any
+    target: object
     settings: schema.Evaluate  # the recipe's evaluate section
     corpus: dict[str, dict[str, Any]]  # table -> id -> row: the test split and what the splits share
 

@@ -33,7 +33,7 @@ class Units(NamedTuple):
         return table.filter(pa.array(self.counted(table), pa.bool_()))
 
 
-def of_task(scoring: "Scoring", metric: str, target: Any, settings: Evaluate) -> Units:
+def of_task(scoring: "Scoring", metric: str, target: object, settings: Evaluate) -> Units:
     """Return what scores slices of a task: by one of its metrics; all units count where scoring.py does not say."""
     return Units(
         lambda table: scoring.statistics(table, target, settings),

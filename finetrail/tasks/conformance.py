@@ -4,7 +4,7 @@ A new task needs a function here; tests/test_graph.py compares them with the fol
 """
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from finetrail import schema
 from finetrail.tasks import contract
@@ -43,7 +43,7 @@ def masked_lm() -> None:
 def question_answering() -> None:
     from .question_answering import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
 
-    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, dict[str, bool]](
+    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
         settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
     )
 
@@ -51,7 +51,7 @@ def question_answering() -> None:
 def retrieval() -> None:
     from .retrieval import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
 
-    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, dict[str, Any]](
+    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
         settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
     )
 
@@ -59,7 +59,7 @@ def retrieval() -> None:
 def text_classification() -> None:
     from .text_classification import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
 
-    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, dict[str, Any]](
+    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
         settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
     )
 
@@ -67,7 +67,7 @@ def text_classification() -> None:
 def text_generation() -> None:
     from .text_generation import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
 
-    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, dict[str, Any]](
+    Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
         settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
     )
 

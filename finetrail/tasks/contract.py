@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetrail import schema
 from finetrail.corpus.concerns import Concern
@@ -229,7 +229,9 @@ class Modeling(Protocol[Target_contra, Train_contra]):
     def load_model(self, folder: Path) -> PreTrainedModel:
         """Load a trained or a base model to predict with, in fp32, from safetensors only."""
 
-    def build_collator(self, tokenizer: Any, settings: Train_contra) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+    def build_collator(
+        self, tokenizer: PreTrainedTokenizerBase, settings: Train_contra
+    ) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
         """Return the function from features (COLUMNS) to inputs of the model, padded to the longest, and labels."""
 
     def items(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -497,13 +497,13 @@ def test_inputs_that_are_none_are_refused(given: list[dict[str, Any]], message: 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id stands there a second time"),
+        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id occurs a second time"),
         ([{"title": "a"}], "document '0': there is no text; expected a string"),
         ([{"text": "a", "title": 3}], "document '0': title is 3; expected a string"),
         ([{"id": "a", "_id": "a", "text": "a"}], "document 'a': unknown key '_id'; expected id, title, text"),
         ([{"_id": "a", "text": "a", "url": "x"}], "document 'a': unknown key 'url'; expected id, title, text"),
         ([{"id": "a", "text": "a", "metadata": {}}], "document 'a': unknown key 'metadata'; expected id, title, text"),
-        ([{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}], "document 'a': this id stands there a second time"),
+        ([{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}], "document 'a': this id occurs a second time"),
         ([], "there are no documents to search"),
     ],
 )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
@@ -23,9 +23,7 @@ from finetrail.tasks.masked_lm.settings import Train
 finish = models = None
 
 PIPELINE_TAG = "fill-mask"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "pieces", "labels", "draw")
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
 
 NEW_HEAD = (
@@ -35,25 +33,21 @@ NEW_HEAD = (
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: before adaptation, to compare with."""
+    """Return True: evaluation compares with the model before adaptation."""
     return True
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return [NEW_HEAD] if _load(base_model)[1] else []
 
 
 def build_model(base_model: Path, target: None, settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model with its masked-LM head, or with a new one, to be trained.
-
-    UserError where the checkpoint lacks weights of the encoder.
-    """
+    """Load a base model with its masked-LM head, or with a new one. UserError if weights of the encoder are missing."""
     return _load(base_model)[0]
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model in fp32; a head that the checkpoint lacks is the same each time."""
+    """Load a model; a head that the checkpoint lacks is initialized the same each time."""
     return _load(folder)[0]
 
 
@@ -70,7 +64,7 @@ def _load(folder: Path) -> tuple[PreTrainedModel, set[str]]:
 
 
 def _reset(name: str, parameter: torch.Tensor) -> None:
-    """Let a new head pass on what it gets: matrices are the identity, norms neutral."""
+    """Initialize a new head as the identity: identity matrices and neutral norms."""
     if parameter.ndim > 1:
         torch.nn.init.eye_(parameter)
     else:
@@ -78,7 +72,7 @@ def _reset(name: str, parameter: torch.Tensor) -> None:
 
 
 def load_teacher(folder: Path, target: None) -> PreTrainedModel:
-    """Load a finished model that fills masks, in fp32; UserError where it is none."""
+    """Load a finished masked language model; UserError for any other."""
     return distillation.load_teacher(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING, label_names=None)
 
 
@@ -114,8 +108,10 @@ def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]
 TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what makes a batch of features: masks drawn with the seed `draw` where labels are null."""
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+    """Return the function that pads features, and draws masks with the seed `draw` if labels are null."""
     how = masking(tokenizer, settings)
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
@@ -138,12 +134,12 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
 
 
 def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its tokens with labels."""
+    """Count the tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Keep what each block adds to the scores: float32 [batch, 3], sums of losses, right tokens and tokens."""
+    """Return sums per block: losses, correct tokens and tokens, float32 [batch, 3]."""
     known = labels != IGNORE_INDEX
     kept, wanted = logits[known].float(), labels[known]
     values = [cross_entropy(kept, wanted, reduction="none"), kept.argmax(-1) == wanted, torch.ones_like(wanted)]

@@ -22,7 +22,7 @@ from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
-from finetrail.tasks.question_answering.settings import NULL_POSITION, Tokenize
+from finetrail.tasks.question_answering.settings import NULL_POSITION, Target, Tokenize
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -48,7 +48,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizers.load_tokenizer(folder, settings.max_length)
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, bool]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return whether train has questions without an answer, so that a model can learn to give none."""
     lengths = (pc.min(pc.list_value_length(batch["answers"])).as_py() for batch in train)
     return {"unanswerable": min(lengths, default=1) == 0}
@@ -79,7 +79,7 @@ class Encoder:
 
     survey = nothing = None
 
-    def __init__(self, tokenizer: Any, target: dict[str, bool], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         self.backend = tokenizers.plain_backend(tokenizer)
         self.frame, self.settings = pair_frame(self.backend), settings
         self.trims = trims_offsets(self.backend)

@@ -1,7 +1,7 @@
 """The recipe's schema for question answering."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,12 @@ MOST_SPECIAL_TOKENS = 4  # of a pair: RoBERTa's <s> </s></s> </s>
 
 COLUMNS = {"question", "context", "answers"}
 METRICS = ("loss", "span_accuracy")
+
+
+class Target(TypedDict):
+    """What the model has to know of the corpus."""
+
+    unanswerable: bool  # train has questions without an answer
 
 
 class Corpus(schema.Corpus):

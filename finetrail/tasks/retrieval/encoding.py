@@ -18,7 +18,7 @@ from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import UNTIMED, Batch, Features, OrderedMap
 from finetrail.encoding.ranking import Bm25, Given, hard_negatives, texts_of
 from finetrail.errors import UserError
-from finetrail.tasks.retrieval.settings import Negatives, Tokenize
+from finetrail.tasks.retrieval.settings import Negatives, Target, Tokenize
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = None
@@ -60,10 +60,15 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizers.load_tokenizer(folder, max(settings.max_length, settings.max_query_length))
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return how a text becomes a vector, which training, search and the exported model share."""
-    shared = ("pooling", "dimensions", "max_length", "query_prefix", "document_prefix")
-    return {name: getattr(settings, name) for name in shared}
+    return {
+        "pooling": settings.pooling,
+        "dimensions": settings.dimensions,
+        "max_length": settings.max_length,
+        "query_prefix": settings.query_prefix,
+        "document_prefix": settings.document_prefix,
+    }
 
 
 def needed(queries: pa.Table) -> list[str]:
@@ -79,7 +84,7 @@ class Encoder:
 
     tables = dict.fromkeys(layout.SPLITS, PAIRS) | {"documents": TEXTS}
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         self.backend = tokenizers.plain_backend(tokenizer)
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.settings = settings

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,16 @@ AUTO_CLASS = "AutoModel"
 BEST_METRICS = ("loss", "mrr@10")
 # The label that evaluate gives to candidates that are relevant, for a reranker to learn.
 RELEVANT_LABEL = "relevant"
+
+
+class Target(TypedDict):
+    """How a text becomes a vector: the keys of Tokenize, as described there."""
+
+    pooling: Literal["mean", "cls"]
+    dimensions: list[int] | None
+    max_length: int
+    query_prefix: str
+    document_prefix: str
 
 
 class Splits(schema.Splits):

@@ -22,7 +22,7 @@ from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
+from finetrail.tasks.text_classification.settings import TARGETS, Problem, Target, Tokenize, heads_of
 
 # Optional in tasks/contract.py, and not used here.
 needed = None
@@ -39,7 +39,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return base_tokenizer.load_tokenizer(folder, settings.max_length)
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
     columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; where the parts of a
     mixture have heads of their own, "heads": "separate"; of a first stage's candidates, "candidates": true; and, of
@@ -51,7 +51,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     found: set[str] = set()
     scores: list[np.ndarray] = []
     metadata: dict[bytes, bytes] = {}
-    problem, texts, are_candidates = "", list(TEXTS[:1]), False
+    problem: Problem = "single_label"
+    texts, are_candidates = list(TEXTS[:1]), False
     for batch in train:
         metadata = batch.schema.metadata or {}
         texts = [name for name in TEXTS if name in batch.column_names]
@@ -72,12 +73,15 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         raise UserError(
             f"train: candidates have the labels {', '.join(sorted(found))}; expected one, whose probability ranks them"
         )
-    more: dict[str, Any] = {
-        key: metadata[key.encode()].decode() for key in ("normalize", "heads") if key.encode() in metadata
-    }
-    more |= {"candidates": True} if are_candidates else {}
-    more |= _spread(np.concatenate(scores)) if scores else {}
-    told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
+    told: Target = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts}
+    if b"normalize" in metadata:
+        told["normalize"] = metadata[b"normalize"].decode()
+    if b"heads" in metadata:
+        told["heads"] = metadata[b"heads"].decode()
+    if are_candidates:
+        told["candidates"] = True
+    if scores:
+        told["mean"], told["std"] = _spread(np.concatenate(scores))
     for head, outputs in heads_of(told).items():
         if len(outputs) == 1:
             label = told["label_names"][outputs[0]]
@@ -85,14 +89,14 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     return told
 
 
-def _spread(scores: np.ndarray) -> dict[str, float]:
-    """Return {"mean", "std"} of scores, float64 [texts]; UserError where all are the same in fp32, what models see."""
+def _spread(scores: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of scores, float64 [texts]; UserError where all are equal in fp32."""
     if len(np.unique(scores.astype(np.float32))) == 1:
         raise UserError(
             f"train: {scores[0]:g} is the score of all its texts (in 32 bits); expected two or more, so that there is "
             "one to learn"
         )
-    return {"mean": float(scores.mean()), "std": float(scores.std())}
+    return float(scores.mean()), float(scores.std())
 
 
 class Frame(NamedTuple):
@@ -112,7 +116,7 @@ class Encoder:
 
     survey = nothing = None
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         self.backend = base_tokenizer.plain_backend(tokenizer)
         self.target, self.settings = target, settings
         self.label_ids = {label: index for index, label in enumerate(target["label_names"])}
@@ -215,7 +219,9 @@ class Encoder:
         """Return what the loss takes: nothing to learn of a label that train lacks, or without a target (inference)."""
         problem = self.target["problem"]
         column = TARGETS[problem]
-        given = examples[column].to_pylist() if column in examples.column_names else [None] * len(examples)
+        given: list[Any] = [None] * len(examples)
+        if column in examples.column_names:
+            given = examples[column].to_pylist()
         if problem == "single_label":
             return pa.array([self.label_ids.get(label, IGNORE_INDEX) for label in given], pa.int32())
         if problem == "regression":

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy.special import expit
 
 from finetrail import layout
+from finetrail.tasks.text_classification.settings import Target
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -29,7 +30,7 @@ def compute(references: Iterable[Any], predictions: Iterable[Any], problem: str)
     return dict(metric.compute(predictions=list(predictions), references=list(references)) or {})
 
 
-def validate(logits: np.ndarray, features: pa.Table, target: dict[str, Any]) -> dict[str, float]:
+def validate(logits: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
     """Score logits [features, labels] against the features' labels, one score a text; for choosing a checkpoint.
 
     The windows of a text have the mean of their logits. A label that train lacks counts as an error among single

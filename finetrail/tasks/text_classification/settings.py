@@ -1,7 +1,7 @@
 """The recipe's schema for text classification."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -24,8 +24,10 @@ lacking = None
 # Of transformers: what a base model must be, or make with a new head.
 AUTO_CLASS = "AutoModelForSequenceClassification"
 
+Problem = Literal["single_label", "multi_label", "regression"]
+
 # What is to be predicted -> the column of the corpus that holds it.
-TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
+TARGETS: dict[Problem, str] = {"single_label": "label", "multi_label": "labels", "regression": "score"}
 
 
 LabelMap = Annotated[
@@ -40,12 +42,25 @@ LabelMap = Annotated[
 SEPARATE_HEADS = {"heads": "separate"}
 
 
+class Target(TypedDict):
+    """What the model predicts, and of what; see encoding.target()."""
+
+    problem: Problem
+    label_names: list[str]  # in the order of the model's outputs
+    texts: NotRequired[list[str]]  # columns; early versions lack it
+    normalize: NotRequired[str]
+    heads: NotRequired[str]
+    candidates: NotRequired[bool]
+    mean: NotRequired[float]
+    std: NotRequired[float]
+
+
 def label_of(head: str, label: str) -> str:
     """Return the name that a label of one part has where parts have heads of their own."""
     return f"{head}/{label}"
 
 
-def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
+def heads_of(target: Target) -> dict[str, list[int]]:
     """Return the outputs of each head of a model; none of a model with one head for all."""
     found: dict[str, list[int]] = {}
     if target.get("heads") == SEPARATE_HEADS["heads"]:
@@ -60,7 +75,7 @@ class Corpus(schema.Corpus):
     reader: Annotated[
         CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
     ]
-    problem: Literal["single_label", "multi_label", "regression"] = Field(
+    problem: Problem = Field(
         description="what each text has: one label (column label), any number of them (labels), or a number (score), "
         "which is learned in standard deviations from its mean over train and given in its own unit"
     )
@@ -252,7 +267,7 @@ def check(recipe: Any) -> Iterator[str]:
         yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"
 
 
-def misfits(recipe: Any, target: Mapping[str, Any]) -> Iterator[str]:
+def misfits(recipe: Any, target: Target) -> Iterator[str]:
     """Yield each setting of evaluation that names a label which train lacks."""
     positive = recipe.evaluate.positive_label
     if positive is not None and positive not in target["label_names"]:

@@ -28,7 +28,7 @@ from finetrail.encoding.tokenizer import (
 )
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
+from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokenize
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -65,7 +65,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizer
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return how a prompt is laid out for the model: by a template, or as a chat, by the tokenizer's chat template."""
     return {"block_size": settings.block_size, "template": settings.template, "chat": settings.chat is not None}
 
@@ -75,7 +75,7 @@ class Encoder:
 
     survey = None
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
         self.backend = plain_backend(tokenizer)
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE

@@ -1,7 +1,7 @@
 """The recipe's schema for text generation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,14 @@ DOCUMENTS = {"text"}
 COMPLETIONS = {"prompt", "completion"}
 CONVERSATIONS = {"messages"}
 PLACE = "{prompt}"
+
+
+class Target(TypedDict):
+    """How a prompt is laid out for the model."""
+
+    block_size: int
+    template: str | None
+    chat: bool  # by the tokenizer's chat template
 
 
 class Corpus(schema.Corpus):

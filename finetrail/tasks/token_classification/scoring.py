@@ -31,7 +31,7 @@ CONTEXT_WORDS = 6  # on each side of an error
 def get_entities(labels: list[str]) -> list[tuple[str, int, int]]:
     """Return (type, first, last) of each entity."""
     from seqeval.metrics.sequence_labeling import (
-        get_entities as found,  # imports scikit-learn, which answers do without
+        get_entities as found,  # imports scikit-learn, which inference does not need
     )
 
     return found(labels)
@@ -47,7 +47,7 @@ def predict(
 ) -> pa.Table:
     """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
 
-    Where the words were cut out of texts, these and the places of the words (OFFSETS) stand beside.
+    If the words were cut out of texts, the texts and the places of the words (OFFSETS) are further columns.
     A word without subwords, which no model sees, gets O (or the first label) with confidence 0; inside of an entity,
     its I-.
     """
@@ -85,28 +85,26 @@ def predict(
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "f1" if metrics.has_entities(target) else "accuracy"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]."""
+    """Return the scores, each in [0, 1]."""
     return metrics.compute(*_lists(predictions), target)
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each sentence: all of them."""
+    """Return all rows: a row per sentence."""
     return predictions
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the sentences to the scores."""
     counts = metrics.count(*_lists(units), target)
     return lambda weights: metrics.scores(weights @ counts, target)
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
-    """Return what became of each sentence, as text; its score is 1 where all labels are right, and 0 elsewhere."""
+    """Return the outcome of each sentence; its score is 1 if all labels are correct, else 0."""
     entities = metrics.has_entities(target)
     return [
         {
@@ -120,7 +118,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how sentences are parted: by length and columns; and entities, or single words, by label and novelty."""
+    """Slice sentences by length and columns, and entities or single words by label and novelty."""
     known = {token.lower() for token in _distinct(train["tokens"])}
     counts = _counted(train["labels"])
     if metrics.has_entities(target):
@@ -142,7 +140,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
 
 
 def counted(units: pa.Table, target: Target) -> np.ndarray:
-    """Return which sentences change the headline: bool [sentences]. One without any entity does not change F1."""
+    """Return which sentences change the headline: one without any entity does not change F1."""
     if not metrics.has_entities(target):
         return np.ones(len(units), dtype=bool)
     return np.array([any(label != "O" for label in chain(*pair)) for pair in zip(*_lists(units), strict=True)])
@@ -153,7 +151,7 @@ SliceOf = Callable[[str, list[str]], str]
 
 
 def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the entities of some slices; others become O, predicted ones too."""
+    """Return the function that keeps the entities of some slices; others become O, also predicted ones."""
 
     def kept(tokens: list[str], labels: list[str], names: Collection[str]) -> list[str]:
         found = ["O"] * len(labels)
@@ -173,7 +171,7 @@ def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.
 
 
 def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the words of some slices, by their references."""
+    """Return the function that keeps the words of some slices per sentence, by their references."""
 
     def take(units: pa.Table, names: Collection[str]) -> pa.Table:
         pairs = zip(units["tokens"].to_pylist(), units["references"].to_pylist(), strict=True)
@@ -187,7 +185,7 @@ def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Tab
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
-    """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
+    """Return per_label, and confusion of words without the prefix of their label."""
     references, predicted = _lists(predictions)
     counts = metrics.count(references, predicted, target).sum(0)
     per_label = metrics.per_unit(counts, metrics.units(references, predicted, target))
@@ -202,9 +200,9 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[s
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the words that are labelled wrong, the most confident first, each in its context.
+    """Return the words with wrong labels, the most confident first, in context.
 
-    Each confusion has one, as far as there is room.
+    Each confusion is represented, as far as `most` allows.
     """
     entities = metrics.has_entities(target)
     labels = [pc.list_flatten(predictions[name]) for name in ("references", "predictions")]
@@ -225,13 +223,13 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
+    """Return each word's most frequent label in train, and one label for all words.
 
-    A word that train lacks gets the label that is most frequent in all, which is O for entities.
+    A word that train lacks gets the most frequent label, which is O for entities.
     """
     common = "O" if metrics.has_entities(target) else _most_common(_counted(train.examples["labels"]))
     pairs = pa.table([pc.list_flatten(train.examples[name]) for name in ("tokens", "labels")], ["token", "label"])
-    # The most frequent label of a token stands first; of several, the first in the alphabet.
+    # The most frequent label of a token comes first; ties in alphabetical order.
     keys = [("token", "ascending"), ("count_all", "descending"), ("label", "ascending")]
     ranked = pairs.group_by(["token", "label"]).aggregate([([], "count_all")]).sort_by(keys).combine_chunks()
     tokens, references = split.examples["tokens"].combine_chunks(), split.examples["labels"]
@@ -251,9 +249,9 @@ def baselines(
 
 
 def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
-    """Let an entity go on over the words in it that no model sees, in place.
+    """Extend entities over inner words that no model sees, in place.
 
-    Such as the blank in a date where tokens are characters: O there would cut every such entity in two.
+    An example is the blank in a date if tokens are characters: with O there, the date would be two entities.
     """
     words = np.flatnonzero(seen)
     sentence = np.searchsorted(starts, words, side="right")
@@ -264,7 +262,7 @@ def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
-    """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
+    """Return "LOC: New York, PER: Ada", or all labels if they are not entities."""
     if not entities:
         return " ".join(labels)
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
@@ -288,12 +286,12 @@ def _kind(label: str, entities: bool) -> str:
 
 
 def _most_common(counts: Counter[str]) -> str:
-    """Return the most frequent label; of several, the first in the alphabet."""
+    """Return the most frequent label; ties in alphabetical order."""
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _in_context(row: dict[str, Any], position: int, entities: bool) -> dict[str, Any]:
-    """Return one error and, where labels are of entities, those in its context."""
+    """Return one error and, if labels are tags of entities, the entities in its context."""
     first, end = max(0, position - CONTEXT_WORDS), position + 1 + CONTEXT_WORDS
     tokens = row["tokens"][first:end]
     error = {
