@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from finetrail.environment import PORTABLE, PORTABLE_THREADS
 from finetrail.errors import UserError
-from finetrail.products import use_portable_products
+from finetrail.patches.products import use_portable_products
 
 # torch drops the kernels of a library with the object.
 _kept: list[torch.library.Library] = []

@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from finetrail import layout, numerics, params, schema, stage, tasks
 from finetrail.errors import UserError
 from finetrail.model import distillation
+from finetrail.patches.speedups import speed_up
 from finetrail.training import (
     adapters,
     batching,
@@ -37,7 +38,6 @@ from finetrail.training import (
 )
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
-from finetrail.training.speed import speed_up
 
 # Files of scratch: what a run has found out, for when it goes on.
 PIECE_SIZE, EXECUTION = "piece_size.json", "execution.json"
@@ -152,7 +152,7 @@ def executed(model: PreTrainedModel, run: Run) -> Run:
     if way.padding == "none":
         packer = packing.use(model, rounds=way.execution == "graphs", compiles=compiles)
         run = replace(run, collator=packer.collator(run.collator))
-    else:
+    elif run.settings.speedups:
         speed_up(model, compiles)
     if compiles:
         model.compile(dynamic=True)  # in place: names and weights stay what they are

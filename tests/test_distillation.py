@@ -17,9 +17,10 @@ from toy_models import BATCHES, OWN_SETTINGS, TARGETS, build, without_dropout
 from finetrail import tasks
 from finetrail.errors import UserError
 from finetrail.model import distillation
+from finetrail.patches import speedups
 from finetrail.schema import Distillation
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import packing, speed
+from finetrail.training import packing
 
 TAUGHT = sorted(task for task in tasks.names() if hasattr(tasks.module(task, "settings"), "TaughtTrain"))
 BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").INPUTS_STAY]
@@ -204,7 +205,7 @@ def test_what_is_faster_has_the_same_loss_and_gradients(task: str, way: str, pai
     made.student.zero_grad()
     batch = dict(made.batch)
     if way == "speed_up":
-        speed.speed_up(made.student, compiles=False)
+        speedups.speed_up(made.student, compiles=False)
     else:
         batch = packing.use(made.student, rounds=False, compiles=False).collator(lambda features: features)(batch)
     loss = made.student(**batch).loss

@@ -43,7 +43,7 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
     import torch
 
-    from finetrail.model.masks import use_masks_unread
+    from finetrail.patches.attention_masks import use_masks_unread
     from finetrail.transfers import fetch, send
 
     model.eval()

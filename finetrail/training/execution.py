@@ -36,7 +36,7 @@ def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int
 
     It depends on the machine's kind, not on how busy it is: a run that is resumed is executed in the same way.
     """
-    packs = packing.applies(model, precision)
+    packs = settings.speedups and packing.applies(model, precision)
     padding: Literal["buckets", "none"] = "none" if packs else "buckets"
     if settings.execution in ("eager", "compile"):
         return Execution(padding, settings.execution)
@@ -51,6 +51,8 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
     """Yield what CUDA graphs would need and this run lacks."""
     if not torch.cuda.is_available():
         yield "a CUDA device"
+    if not settings.speedups:
+        yield "speedups true"
     if not packs:
         yield "a model and a precision that train without padding"  # else batches have too many shapes
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or os.environ.get("ACCELERATE_USE_FSDP") == "true":

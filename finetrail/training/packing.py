@@ -26,8 +26,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail.patches import flash_attention
+from finetrail.patches.architectures import LIKE_BERT, fills_masks, has_head
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training.last_layer import LIKE_BERT, fills_masks, has_head
 
 NAME = "finetrail_packed"
 # Architectures whose layers pass `packing` on to attention; of these, the ones whose positions begin behind the
@@ -57,7 +58,7 @@ def applies(model: PreTrainedModel, precision: str) -> bool:
     On a CPU, and in fp32, batches go through in pieces of similar length instead.
     """
     on_cuda = torch.version.cuda is not None and torch.cuda.is_available()
-    if not on_cuda or torch.cuda.get_device_capability() < LOWEST_CAPABILITY:
+    if not on_cuda or torch.cuda.get_device_capability() < LOWEST_CAPABILITY or not flash_attention.is_known():
         return False
     return precision in HALF_PRECISION and supported(model) and _head_width(model) in HEAD_WIDTHS
 
@@ -303,40 +304,9 @@ def attend(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = (states.to(dtype) for states in (query, key, value))  # rotary positions leave fp32
     causal = bool(getattr(module, "is_causal", False))
-    attention = _flash if query.is_cuda else reference
+    attention = flash_attention.attend if query.is_cuda else reference
     bounds, longest = packing["bounds"], packing["longest"]
     return attention(query, key, value, bounds, longest, dropout, causal, scaling, sliding_window)[None], None
-
-
-def _flash(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: torch.Tensor,
-    longest: int,
-    dropout: float,
-    causal: bool,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    """Attend by what torch.nn.attention.varlen calls too; that has no dropout (2.13)."""
-    side = None if window is None else window - 1
-    attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
-        query,
-        key,
-        value,
-        bounds,
-        bounds,
-        longest,
-        longest,
-        dropout,
-        causal,
-        False,
-        scale=scaling,
-        window_size_left=side,
-        window_size_right=0 if causal and window is not None else side,
-    )[0]
-    return attended
 
 
 def reference(

@@ -2,12 +2,12 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from accelerate import Accelerator, DistributedType
 from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
+from finetrail.patches.fsdp_tied_bias import forget_second_names
 from finetrail.schema import Train
 from finetrail.training.optimizers import layer_stack
 
@@ -50,25 +50,13 @@ def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel
     # Else all would be computed in bf16, the loss and norms too: autocast, below, computes as by DDP.
     plugin.mixed_precision_policy = None
     whole = copy.deepcopy(model)
-    _forget_second_names(model)
+    forget_second_names(model)
     return whole if accelerator.is_main_process else whole.to("meta")  # type: ignore[arg-type]
 
 
 def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:
     """Return the context of a pass: that which Accelerate (1.15) gives all models but those that are spread."""
     return accelerator.autocast() if are_used(accelerator) else nullcontext()
-
-
-def _forget_second_names(model: PreTrainedModel) -> None:
-    """Leave the output embeddings' bias in one place, as Accelerate (1.15) spreads them; torch refuses a second."""
-    embeddings: Any = model.get_output_embeddings()
-    bias = getattr(embeddings, "bias", None)
-    for prefix, module in model.named_modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter is bias and module is not embeddings:
-                delattr(module, name)
-                tied = (model._tied_weights_keys or {}).items()
-                model._tied_weights_keys = {one: other for one, other in tied if other != f"{prefix}.{name}"}
 
 
 def gather(accelerator: Accelerator, model: PreTrainedModel, whole: PreTrainedModel) -> None:

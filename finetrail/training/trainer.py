@@ -36,11 +36,22 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     if state and state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
         trainer.finish(state)  # it was killed behind its last update
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            trainer.close_batches()
     if shards.are_used(trainer.accelerator):
         shards.gather(trainer.accelerator, model, whole)
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
     return whole, _record(trainer, precision)
+
+
+class Arguments(TrainingArguments):
+    """TrainingArguments of a process with one device; a launcher starts a process for each device."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)  # with more the Trainer would split batches among them
 
 
 class PieceTrainer(Trainer):
@@ -59,6 +70,7 @@ class PieceTrainer(Trainer):
         )
         self.run = run
         self.run_pass: graphs.Pass | None = None
+        self.batches: Generator[Any] | None = None  # of this epoch
         self.journal = Journal(run, model, main=self.accelerator.is_main_process)
         self.remove_callback(PrinterCallback)
         self.add_callback(Reporting(self))
@@ -66,22 +78,18 @@ class PieceTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         return self.run.loader(self.accelerator)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        self.batches: Generator[Any] | None = None
-        try:
-            super()._run_epoch(*args, **kwargs)
-        finally:
-            if self.batches is not None:
-                self.batches.close()
-
-    def get_batch_samples(self, epoch_iterator: Any, *args: Any) -> Any:
-        # Here, and not in the loader: to go on within an epoch, it (5.23) makes a plain one of that.
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any) -> tuple[list[Any], torch.Tensor]:
+        # Here and not in the loader, which the Trainer (5.23) replaces where it resumes within an epoch.
         if self.batches is None:
             self.batches = prefetched(epoch_iterator)
-        return super().get_batch_samples(self.batches, *args)
+        batches, _ = super().get_batch_samples(self.batches, *args)
+        return batches, count_items(self.accelerator, batches)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        return count_items(self.accelerator, batch_samples)
+    def close_batches(self) -> None:
+        """End the thread that makes the batches of this epoch."""
+        if self.batches is not None:
+            self.batches.close()
+            self.batches = None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         if self.run_pass is None:  # the model is what Accelerate made of it
@@ -97,11 +105,6 @@ class PieceTrainer(Trainer):
         self.log(dict(scores))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Where there is no such folder yet, it (5.23) overlooks that the best checkpoint is the one that it writes.
-        checkpoints.folder(self.run.scratch, self.state.global_step).mkdir(parents=True, exist_ok=True)
-        super()._save_checkpoint(model, trial)
 
     def finish(self, state: TrainerState) -> None:
         """Take over the state of a run that is done, and its best model."""
@@ -135,11 +138,16 @@ class Reporting(TrainerCallback):
         elif self.due(state.global_step, self.trainer.accelerator):
             control.should_save = True
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.close_batches()
+
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.report(state.global_step, kwargs["logs"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.journal.evaluated(state.epoch, kwargs["metrics"])
+        # The Trainer (5.23) takes this checkpoint for the best one only if its folder exists before it is written.
+        checkpoints.folder(self.run.scratch, state.global_step).mkdir(parents=True, exist_ok=True)
         if self.run.is_out_of_patience(_reports(state)):
             control.should_training_stop = True
 
@@ -175,7 +183,7 @@ def _record(trainer: PieceTrainer, precision: str) -> dict[str, Any]:
 
 def _arguments(run: Run, precision: str) -> TrainingArguments:
     settings = run.settings
-    arguments = TrainingArguments(
+    arguments = Arguments(
         output_dir=str(run.scratch),
         seed=run.seed,
         learning_rate=settings.lr,
@@ -206,8 +214,6 @@ def _arguments(run: Run, precision: str) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
     )
-    # Several devices take as many processes, which a launcher starts: else the Trainer would split batches among them.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
     # Else `accelerate launch`, or its configuration file, would have its own.
     arguments.mixed_precision = "no" if precision == "fp32" else precision
     return arguments

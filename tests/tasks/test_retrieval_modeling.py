@@ -20,12 +20,12 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, Tra
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
+from finetrail.patches.speedups import speed_up
 from finetrail.schema import Bootstrap, Lora
 from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
 from finetrail.training import adapters, memory
-from finetrail.training.speed import speed_up
 
 TRAIN = Train.model_construct(scale=20.0)
 EVALUATE = Evaluate(
