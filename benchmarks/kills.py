@@ -80,15 +80,15 @@ def results(project: Path) -> dict[str, str]:
 
 def survive(project: Path, seconds: dict[str, float], generator: random.Random, stages: tuple[str, ...]) -> list[str]:
     """Kill once in each of these stages, then run to the end; return a line for each kill."""
-    log, told = project.parent / f"{project.name}.log", []
+    log, killed = project.parent / f"{project.name}.log", []
     for number, stage in enumerate(stages):
         how = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
         after = generator.uniform(0, seconds[stage])
         hit = killed_in(stage, after, how, project, log)
-        told.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
+        killed.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
     mended(project)
     undisturbed(project, log)
-    return told
+    return killed
 
 
 def clone(folder: Path, project: Path) -> Path:

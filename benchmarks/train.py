@@ -214,13 +214,13 @@ def ours(declared: Any, settings: Any, scratch: Path) -> None:
     run = train_stage.Run(
         task=task,
         collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), settings),
-        train=train_stage.taken(features["train"], task.COLUMNS),
-        validation=train_stage.taken(few, task.COLUMNS),
+        train=train_stage.select_columns(features["train"], task.COLUMNS),
+        validation=train_stage.select_columns(few, task.COLUMNS),
         validate=lambda reduced: task.validate(reduced, few.with_format("arrow")[:], target),
         settings=settings,
         seed=declared.seed,
         scratch=scratch,
-        piece_size=settings.batch_size,
+        micro_batch_size=settings.batch_size,
     )
     train_stage.fit(lambda: train_stage.build_model(task, target, settings, features["train"], declared.seed), run)
 

@@ -31,7 +31,7 @@ OVERRIDES = {
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
-class Declared:
+class StageParams:
     """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Declared:
         raise AttributeError(f"stage {self._name!r} reads {key!r}, which dvc.yaml does not declare for it")
 
 
-def load(stage_name: str) -> Declared:
+def load(stage_name: str) -> StageParams:
     """Validate params.yaml and the whole recipe, and return the part that dvc.yaml declares for one stage.
 
     `stage_name` is as DVC prints it: "train", "download@corpus". Overrides of params.yaml are in place.
@@ -56,7 +56,7 @@ def load(stage_name: str) -> Declared:
     for key, (section, field) in OVERRIDES.items():
         if values.get(key) is not None and section in values:
             values[section] = values[section].model_copy(update={field: values[key]})
-    return Declared(stage_name, values)
+    return StageParams(stage_name, values)
 
 
 def validate() -> None:

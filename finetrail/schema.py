@@ -733,7 +733,7 @@ class Train(Settings):
     lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
 
     @property
-    def piece_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Features that go through the model at once, unless memory ends before."""
         return self.batch_size
 

@@ -72,7 +72,7 @@ def write(
     expected: pa.Table,
     target: Any,
     records: dict[str, Any],
-    declared: params.Declared,
+    declared: params.StageParams,
     hub_repo: str | None,
 ) -> dict[str, Any]:
     """Write what belongs beside a folder's weights and tokenizer; return the records of its weights and ONNX files.
@@ -111,7 +111,7 @@ def write(
     return metrics
 
 
-def settled(declared: params.Declared, records: dict[str, Any]) -> Any:
+def settled(declared: params.StageParams, records: dict[str, Any]) -> Any:
     """Return the settings of evaluation, with what it left to train and validation."""
     return declared.evaluate.model_copy(update=records["evaluation"].get("settled", {}))
 

@@ -26,7 +26,7 @@ def main() -> None:
         stage.log("teach: no teacher: nothing to learn from but the labels")
 
 
-def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table:
+def lesson(declared: params.StageParams, batch_size: int, folder: Path) -> pa.Table:
     """Check the teacher, and return its logits; or copy it into the folder, to be asked while the student trains."""
     # Seconds to import, and most recipes have no teacher.
     from transformers import AutoTokenizer
@@ -50,7 +50,7 @@ def lesson(declared: params.Declared, batch_size: int, folder: Path) -> pa.Table
         return pa.table({})
     forward = inference.torch_forward(model.to(inference.device()))
     rows: dict[int, Any] = {}
-    for numbers, outputs in inference.run(features, forward, tokenizer.pad_token_id, batch_size):
+    for numbers, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, batch_size):
         rows |= zip(numbers.tolist(), modeling.taught(outputs, features.take(numbers)), strict=True)
     stage.log(f"teach: {model.num_parameters():,} parameters, logits of {len(rows):,} features of train")
     return pa.table({distillation.TAUGHT: distillation.column([rows[row] for row in range(len(features))])})

@@ -40,7 +40,7 @@ from finetrail.training.determinism import make_deterministic
 from finetrail.training.run import HISTORY, Run, effective_precision
 
 # Files of scratch: what a run has found out, for when it goes on.
-PIECE_SIZE, EXECUTION = "piece_size.json", "execution.json"
+MICRO_BATCH_SIZE, EXECUTION = "micro_batch_size.json", "execution.json"
 ADAPTER = layout.TRAINED_ADAPTER.name
 ENGINES = {"trainer": trainer.train, "accelerate": loop.train}
 
@@ -63,13 +63,13 @@ def main() -> None:
     run = Run(
         task=task,
         collator=distillation.collator(task.build_collator(tokenizer, settings)),
-        train=taken(train, task.COLUMNS),
-        validation=taken(validation, task.COLUMNS),
+        train=select_columns(train, task.COLUMNS),
+        validation=select_columns(validation, task.COLUMNS),
         validate=lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
         settings=settings,
         seed=declared.seed,
         scratch=scratch(declared),
-        piece_size=settings.piece_size,
+        micro_batch_size=settings.micro_batch_size,
         mixture=mixture(train, settings, declared.seed),
         trackers=tracked(declared),
     )
@@ -89,7 +89,7 @@ def main() -> None:
         )
 
 
-def tracked(declared: params.Declared) -> trackers.Trackers:
+def tracked(declared: params.StageParams) -> trackers.Trackers:
     """Return what curves are sent to, which no stage depends on: it changes no output."""
     names = params.load_params().trackers or []
     settings = {"seed": declared.seed, "numerics": declared.numerics} | declared.train.model_dump(mode="json")
@@ -104,7 +104,7 @@ def mixture(train: Dataset, settings: Any, seed: int) -> mixing.Mixture | None:
     return mixing.Mixture(parts, settings.batching.mix, seed, settings.epochs)
 
 
-def scratch(declared: params.Declared) -> Path:
+def scratch(declared: params.StageParams) -> Path:
     """Return where this very run keeps its checkpoints: other settings, code, data or machines never use them."""
     processes, on_this_node = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     determined_by = {
@@ -144,7 +144,7 @@ def teach(model: PreTrainedModel, task: ModuleType, target: Any, settings: Any) 
 def executed(model: PreTrainedModel, run: Run) -> Run:
     """Prepare the model for how the run executes its passes, and return the run with that."""
     if not run.task.SEPARABLE:
-        model.piece_size = run.piece_size  # type: ignore[assignment]
+        model.micro_batch_size = run.micro_batch_size  # type: ignore[assignment]
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     precision = effective_precision(run.settings.precision)
     way = execution.chosen(model, run.settings, precision, run.updates(processes)[1])
@@ -166,9 +166,9 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
     Where CUDA graphs fail, which auto may have chosen, the stage starts anew without them.
     """
     record = None
-    piece_size, execution_file = run.scratch / PIECE_SIZE, run.scratch / EXECUTION
-    if piece_size.exists():
-        run = replace(run, piece_size=stage.read_json(piece_size))
+    size_file, execution_file = run.scratch / MICRO_BATCH_SIZE, run.scratch / EXECUTION
+    if size_file.exists():
+        run = replace(run, micro_batch_size=stage.read_json(size_file))
     if execution_file.exists():
         run = replace(run, settings=run.settings.model_copy(update={"execution": stage.read_json(execution_file)}))
     while record is None:
@@ -183,19 +183,19 @@ def fit(build: Callable[[], PreTrainedModel], run: Run) -> tuple[PreTrainedModel
             if prepared.execution.execution == "graphs":
                 start_without_graphs(run, str(error).splitlines()[0])
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the others wait for this one, and would for ever
-            if several or run.piece_size == 1:
+            if several or run.micro_batch_size == 1:
                 raise UserError(
-                    f"train: the device is out of memory with {run.piece_size} features at once; expected a smaller "
-                    "batch_size (and more train.gradient_accumulation), train.gradient_checkpointing, or a smaller "
-                    "tokenize.max_length"
+                    f"train: the device is out of memory with {run.micro_batch_size} features at once; expected a "
+                    "smaller batch_size (and more train.gradient_accumulation), train.gradient_checkpointing, or a "
+                    "smaller tokenize.max_length"
                 ) from None
-            run = replace(run, piece_size=run.piece_size // 2)
+            run = replace(run, micro_batch_size=run.micro_batch_size // 2)
             run.scratch.mkdir(parents=True, exist_ok=True)
-            with stage.output(piece_size) as path:
-                stage.write_json(path, run.piece_size)
-            stage.log(f"train: out of memory: again, with at most {run.piece_size} features at once")
+            with stage.output(size_file) as path:
+                stage.write_json(path, run.micro_batch_size)
+            stage.log(f"train: out of memory: again, with at most {run.micro_batch_size} features at once")
         except Exception as error:
-            execution.tell_of_compiler(error, prepared.execution)
+            execution.raise_compiler_error(error, prepared.execution)
             raise
         gc.collect()  # the Trainer and its callbacks hold each other, and with them what the device holds
     if hasattr(run.task, "finish"):  # before adapters are kept, for they are kept with the head
@@ -240,7 +240,7 @@ def load_features(split: str, taught: bool = False) -> Dataset:
     return labelled
 
 
-def taken(features: Dataset, columns: tuple[str, ...]) -> Dataset:
+def select_columns(features: Dataset, columns: tuple[str, ...]) -> Dataset:
     """Leave out the columns that no batch needs: Python would hold the whole of each row."""
     return features.select_columns([name for name in features.column_names if name in columns])
 

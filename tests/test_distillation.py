@@ -184,13 +184,13 @@ def test_evaluation_has_the_plain_loss_and_nothing_of_the_teacher_is_saved(
 @pytest.mark.parametrize("task", TAUGHT)
 def test_the_losses_of_parts_add_up_to_that_of_the_batch(task: str, pair: Callable[[str], Pair]) -> None:
     made = pair(task)
-    whole, total = made.student(**made.batch).loss, made.modeling.items(made.batch)
+    whole, total = made.student(**made.batch).loss, made.modeling.num_items(made.batch)
     parts = []
     for row in range(len(made.batch["input_ids"])):
         part = {name: value[row : row + 1] for name, value in BATCHES[task].items()}
         if task in BEFORE:
             part[distillation.TAUGHT] = taught_by(task, made.teacher, part)
-        parts.append(made.student(**part).loss * made.modeling.items(part) / total)
+        parts.append(made.student(**part).loss * made.modeling.num_items(part) / total)
     assert torch.allclose(sum(parts), whole, atol=1e-5)
 
 

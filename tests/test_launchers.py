@@ -24,13 +24,13 @@ ONE_ENGINE = ["accelerate", pytest.param("trainer", marks=pytest.mark.slow)]
 # In place of a worker that the system kills, behind the second update.
 DYING = """
 import os, runpy, signal
-from finetrail.training.journal import Journal
-updated = Journal.updated
+from finetrail.training.logger import TrainingLogger
+updated = TrainingLogger.updated
 def die(self, update):
     updated(self, update)
     if update == 2 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
-Journal.updated = die
+TrainingLogger.updated = die
 runpy.run_module("stages.train", run_name="__main__")
 """
 

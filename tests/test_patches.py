@@ -175,7 +175,7 @@ def test_speedups_false_runs_the_libraries_own_code(switched_on: bool, tmp_path:
         settings=Train(**toy_settings(speedups=switched_on)),
         seed=0,
         scratch=tmp_path,
-        piece_size=2,
+        micro_batch_size=2,
     )
     assert executed(model, run).execution.padding == "buckets"
     changed = (

@@ -39,13 +39,13 @@ def main() -> None:
             if time.time() > orders["deadline"]:
                 break
             case = Case(*values)
-            tell(results, case=case.name, side=side)
-            tell(results, case=case.name, side=side, found=measured(case, side, device, tiny, folder))
+            write_line(results, case=case.name, side=side)
+            write_line(results, case=case.name, side=side, found=measured(case, side, device, tiny, folder))
             if device == "cuda" and not works():
                 sys.exit(BROKEN)
 
 
-def tell(results: Any, **line: Any) -> None:
+def write_line(results: Any, **line: Any) -> None:
     results.write(json.dumps(line) + "\n")
     results.flush()
 
@@ -106,9 +106,9 @@ def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dic
     else:
         seen: list[float] = []
 
-        def updated(journal: Any) -> None:
+        def updated(logger: Any) -> None:
             if watch.updated():
-                seen.append(journal.loss)
+                seen.append(logger.loss)
                 raise ours.Enough
 
         with ours.variant(side.padding, side.deterministic, updated) as ways, suppress(ours.Enough):

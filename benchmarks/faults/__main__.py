@@ -64,7 +64,7 @@ def measure(part: str, chosen: argparse.Namespace, folder: Path) -> None:
         place, log, found = folder / task, folder / "log", []
         try:
             with disk.file_system(place) if hasattr(module, "ROOM") else nullcontext(place):
-                toy = toys.in_peace(task, chosen.toys or folder / "toys", log).copied(place / "project")
+                toy = toys.uninterrupted(task, chosen.toys or folder / "toys", log).copied(place / "project")
                 for outcome in module.run(toy, log):
                     print(*outcome, sep=" | ", flush=True)
                     found.append(outcome)

@@ -48,9 +48,9 @@ class Toy:
         return found == expected and not list(self.project.glob("*/.*.partial"))
 
 
-def in_peace(task: str, folder: Path, log: Path) -> Toy:
+def uninterrupted(task: str, folder: Path, log: Path) -> Toy:
     """Return the project of a task after a run in peace: the one of an earlier call, if the folder has it."""
-    project, kept = folder / task / "project", folder / task / "in_peace.json"
+    project, kept = folder / task / "project", folder / task / "uninterrupted.json"
     if not kept.exists():
         remove(project)
         projects.make(task, project, models.TINY, True, EXAMPLES, epochs=EPOCHS, checkpoint_every=CHECKPOINTS)

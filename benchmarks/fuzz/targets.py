@@ -189,10 +189,10 @@ def read_corpus(data: bytes, folder: Path, known: list[Corpus]) -> None:
     )
     (folder / "tables").mkdir()
     write_tables(rows, tables, folder / "tables")
-    told(corpus.task, counts, corpus.section)
+    report_concerns(corpus.task, counts, corpus.section)
 
 
-def told(name: str, counts: dict[str, Any], section: Any) -> None:
+def report_concerns(name: str, counts: dict[str, Any], section: Any) -> None:
     task, concerns = tasks.module(name, "corpus"), tasks.module(name, "concerns")
     checks = task.checks(counts, section)
     json.dumps(checks, allow_nan=False).encode()

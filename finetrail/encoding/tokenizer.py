@@ -21,7 +21,7 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     if not folder.is_dir():
         raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
     try:
-        tokenizer = _as_its_file_has_it(folder, pre_split)
+        tokenizer = _load_as_file_says(folder, pre_split)
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
         reason = str(error).split(". ")[0]
@@ -72,7 +72,7 @@ def check_tokens(folder: Path, tokenizer: Any, vocabulary: int | None) -> None:
         raise UserError(f"{folder}: the tokenizer's {token!r:.60} is token {number}; expected one below {vocabulary}")
 
 
-def _as_its_file_has_it(folder: Path, pre_split: bool) -> Any:
+def _load_as_file_says(folder: Path, pre_split: bool) -> Any:
     """Load a tokenizer that normalizes and parts texts as its tokenizer.json says, where there is one.
 
     AutoTokenizer (5.23) takes vocabulary and merges from that file, and the rest from the defaults of the class that

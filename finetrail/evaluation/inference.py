@@ -123,7 +123,7 @@ def _reader(session: Any, shapes: dict[str, list[Any]]) -> Read:
     return read
 
 
-def run(
+def forward_batches(
     features: pa.Table, forward: Forward, pad_token_id: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Yield (rows, outputs) of each batch: the longest first, so that memory runs out at once or not at all.

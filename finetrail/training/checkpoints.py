@@ -66,19 +66,19 @@ def _files(checkpoint: Path) -> list[Path]:
     return sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != SEAL)
 
 
-class Due:
+class CheckpointTimer:
     """Tells when a checkpoint is due: so many updates or minutes after the last one, at a point of the loss curve."""
 
     def __init__(self, every: str | None, log_steps: int) -> None:
         number, unit = every.split() if every else ("0", "never")
         self.number, self.unit, self.log_steps = int(number), unit, log_steps
-        self.saved(0)
+        self.reset(0)
 
-    def saved(self, update: int) -> None:
+    def reset(self, update: int) -> None:
         """Begin to count anew."""
         self.update, self.time = update, time.monotonic()
 
-    def __call__(self, update: int, accelerator: Accelerator) -> bool:
+    def is_due(self, update: int, accelerator: Accelerator) -> bool:
         """Tell whether one is due after this update, the same in all processes."""
         # Between two points of the curve the losses since the last one would be lost.
         if self.unit == "never" or update % self.log_steps:

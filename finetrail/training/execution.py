@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.training import graphs, packing, shards
+from finetrail.training import fsdp, graphs, packing
 
 # From so many updates on, recording takes less time than it saves: an estimate, no GPU was measured.
 UPDATES_WORTH_RECORDING = 2000
@@ -69,11 +69,11 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
         yield "lora.quantize null"
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
-    if getattr(model, "piece_size", None) not in (None, settings.batch_size):
+    if getattr(model, "micro_batch_size", None) not in (None, settings.batch_size):
         yield "batches that are encoded as a whole"  # parts that are computed anew read the generator's state
 
 
-def tell_of_compiler(error: BaseException, execution: Execution) -> None:
+def raise_compiler_error(error: BaseException, execution: Execution) -> None:
     """Raise UserError where torch.compile itself raised an error, and not the code that it compiled.
 
     Nobody can tell before which layers and settings it takes.
@@ -87,11 +87,11 @@ def tell_of_compiler(error: BaseException, execution: Execution) -> None:
         ) from None
 
 
-def run_pass(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:
+def make_forward_backward(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:
     """Return what runs a batch forward and backward."""
 
     def run(inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
-        with shards.autocast(accelerator):
+        with fsdp.autocast(accelerator):
             loss = model(**inputs)["loss"] * weight
         accelerator.backward(loss)
         return loss.detach()

@@ -61,8 +61,8 @@ class CudaGraphs:
 class Recorded:
     """A pass that is recorded once for each shape of its batch, for parameters on one device."""
 
-    def __init__(self, run_pass: Pass, parameters: Iterable[nn.Parameter], record: Recorder) -> None:
-        self.run_pass, self.record = run_pass, record
+    def __init__(self, forward_backward: Pass, parameters: Iterable[nn.Parameter], record: Recorder) -> None:
+        self.forward_backward, self.record = forward_backward, record
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.recordings: dict[Any, tuple[list[torch.Tensor], torch.Tensor, Callable[[], None]]] = {}
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
@@ -74,7 +74,7 @@ class Recorded:
         if shapes not in self.recordings:
             self.seen[shapes] += 1
             if self.seen[shapes] <= PLAIN_FIRST or len(self.recordings) == MOST_RECORDINGS:
-                return self.run_pass(inputs, weight)
+                return self.forward_backward(inputs, weight)
             self._record_and_restore(inputs, weight)
         buffers, loss, replay = self.recordings[shapes]
         if self.parameters[0].is_cuda and not weight.is_cuda:
@@ -105,12 +105,12 @@ class Recorded:
         own_weight = weight.to(device, torch.float32, copy=True)
         for parameter in self.parameters:
             parameter.grad = None
-        expected = self._numbers(self.run_pass(own, own_weight))
+        expected = self._numbers(self.forward_backward(own, own_weight))
         for parameter in self.parameters:
             if parameter.grad is not None:  # AdamW leaves alone what no pass reaches
                 parameter.grad = self.gradients.setdefault(parameter, torch.zeros_like(parameter))
         try:
-            loss, replay = self.record(lambda: self.run_pass(own, own_weight))
+            loss, replay = self.record(lambda: self.forward_backward(own, own_weight))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

@@ -34,9 +34,9 @@ class Mixture:
         """Return the features of an epoch, part by part: int64 [features of train], a row perhaps several times."""
         starts = sum((self.counts(earlier) for earlier in range(epoch)), np.zeros(len(self.names), dtype=np.int64))
         bounds = zip(starts, starts + self.counts(epoch), strict=True)
-        return np.concatenate([self._taken(part, start, end) for part, (start, end) in enumerate(bounds)])
+        return np.concatenate([self._rows_between(part, start, end) for part, (start, end) in enumerate(bounds)])
 
-    def _taken(self, part: int, start: int, end: int) -> np.ndarray:
+    def _rows_between(self, part: int, start: int, end: int) -> np.ndarray:
         """Return what stands between two places of the endless row of a part's passes."""
         rows = self.rows_of[part]
         first, last = start // len(rows), math.ceil(end / len(rows))

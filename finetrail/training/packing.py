@@ -247,7 +247,11 @@ def _replace_inputs(packer: Packer, inside: list[Any], base: Any, args: Any, inp
 def _take_inputs(packer: Packer, module: Any, states: tuple[torch.Tensor, ...]) -> Any:
     """Leave out what the head does not read of what was attended and of the layer's input, both [1, tokens, width]."""
     packing = module.packing
-    return tuple(_taken(packer, part, packing) for part in states) if _takes(packer, module, packing) else states
+    return (
+        tuple(_select_kept(packer, part, packing) for part in states)
+        if _keeps_some(packer, module, packing)
+        else states
+    )
 
 
 def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
@@ -259,18 +263,18 @@ def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
 def _take_output(packer: Packer, early: bool, base: Any, args: Any, inputs: Batch, output: Any) -> None:
     """Leave what the head reads in the base model's output."""
     packing, states = inputs["packing"], output.last_hidden_state
-    if not _takes(packer, base, packing):
+    if not _keeps_some(packer, base, packing):
         output.last_hidden_state = padded(states, packing)
     elif not early:
-        output.last_hidden_state = _taken(packer, states, packing)
+        output.last_hidden_state = _select_kept(packer, states, packing)
 
 
-def _takes(packer: Packer, module: nn.Module, packing: Batch) -> bool:
+def _keeps_some(packer: Packer, module: nn.Module, packing: Batch) -> bool:
     """Return whether the head gets only some tokens: where it reads those with labels, in training alone."""
     return "kept" in packing and (packer.reads == FIRST or module.training)
 
 
-def _taken(packer: Packer, states: torch.Tensor, packing: Batch) -> torch.Tensor:
+def _select_kept(packer: Packer, states: torch.Tensor, packing: Batch) -> torch.Tensor:
     kept = states[0].index_select(0, packing["kept"])
     return kept[:, None] if packer.reads == FIRST else kept[None]
 

@@ -18,7 +18,7 @@ def is_over(reports: Iterable[tuple[int, Report]], metric: str, best_is_highest:
     """Tell whether so many epochs were without a better value of the metric; patience None never ends.
 
     While the best score is 0, nothing is right yet: and an epoch counts only if neither loss is below its lowest.
-    reports: (update, report) in order, under the names of Journal.
+    reports: (update, report) in order, under the names of TrainingLogger.
     """
     if patience is None:
         return False
@@ -37,10 +37,10 @@ def is_over(reports: Iterable[tuple[int, Report]], metric: str, best_is_highest:
 
 def _epochs(reports: Iterable[tuple[int, Report]], metric: str) -> Iterable[Epoch]:
     """Yield what the reports say of each epoch; a report's loss is the mean over the updates since the one before."""
-    total, told, begun = 0.0, 0, 0
+    total, last_update, first_update = 0.0, 0, 0
     for update, report in reports:
         if "loss" in report:
-            total, told = total + report["loss"] * (update - told), update
+            total, last_update = total + report["loss"] * (update - last_update), update
         if "eval_loss" in report:
-            yield Epoch(report[f"eval_{metric}"], report["eval_loss"], total / max(told - begun, 1))
-            total, begun = 0.0, told
+            yield Epoch(report[f"eval_{metric}"], report["eval_loss"], total / max(last_update - first_update, 1))
+            total, first_update = 0.0, last_update

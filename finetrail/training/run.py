@@ -16,7 +16,7 @@ from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import MixedBatching, Train
 from finetrail.tasks import LOWER_IS_BETTER
-from finetrail.training import graphs, patience, shards
+from finetrail.training import fsdp, graphs, patience
 from finetrail.training.batching import (
     MOST_PADDING,
     Batch,
@@ -46,7 +46,7 @@ class Run:
     settings: Train
     seed: int
     scratch: Path
-    piece_size: int  # at most so many features go through the model at once
+    micro_batch_size: int  # at most so many features go through the model at once
     execution: Execution = Execution()
     mixture: Mixture | None = None  # where the parts of train have other shares of an epoch than by their sizes
     trackers: Trackers = Trackers([], "", "", {})  # where curves go beside DVCLive's
@@ -63,8 +63,8 @@ class Run:
     def updates(self, processes: int) -> tuple[int, int]:
         """Return how many updates an epoch has, and all of training."""
         batches = math.ceil(math.ceil(len(self.train) / self.settings.batch_size) / processes)
-        an_epoch = math.ceil(batches / self.settings.gradient_accumulation)
-        return an_epoch, math.ceil(an_epoch * self.settings.epochs)
+        updates_per_epoch = math.ceil(batches / self.settings.gradient_accumulation)
+        return updates_per_epoch, math.ceil(updates_per_epoch * self.settings.epochs)
 
     def loader(self, accelerator: Accelerator) -> TrainLoader:
         """Return the batches of this process."""
@@ -79,11 +79,11 @@ class Run:
             self.mixture,
         )
         # Of a model that is spread, each pass needs all processes: then they must have as many.
-        piece_size = None if shards.are_used(accelerator) or not self.task.SEPARABLE else self.piece_size
+        micro_batch_size = None if fsdp.is_used(accelerator) or not self.task.SEPARABLE else self.micro_batch_size
         similar = batches.grouped and self.execution.padding == "buckets"
         most_padding = MOST_PADDING if similar else 1.0
-        items, columns = self.task.items, self.task.COLUMNS
-        return train_loader(self.train, self.collator, items, batches, columns, piece_size, most_padding)
+        num_items, columns = self.task.num_items, self.task.COLUMNS
+        return train_loader(self.train, self.collator, num_items, batches, columns, micro_batch_size, most_padding)
 
     def tokens(self, epochs: float) -> int:
         """Return how many tokens, without padding, so many epochs have, a fraction of one in proportion."""
@@ -111,7 +111,7 @@ class Run:
             "precision": precision,
             "processes": accelerator.num_processes,
             "effective_batch_size": batch_size,
-            "piece_size": self.piece_size,
+            "piece_size": self.micro_batch_size,
             **asdict(self.execution),
             "parameters": model.num_parameters(),
             "parameters_trained": model.num_parameters(only_trainable=True),
@@ -124,16 +124,16 @@ class Run:
         } | ({} if self.mixture is None else {"features_of_parts": self.mixture.record(math.ceil(epochs_done))})
 
 
-def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
+def count_items_in_batch(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
     """Return over how many items an update's loss is a mean: those of its batches on all processes."""
-    own = torch.stack([batch["items"].sum() for batch in batches]).sum()
+    own = torch.stack([batch["num_items"].sum() for batch in batches]).sum()
     if accelerator.num_processes == 1:
         return own  # on the CPU, where nothing has to wait for it
     return accelerator.reduce(own.to(accelerator.device, non_blocking=True), "sum")
 
 
 def backward(
-    accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor, run_pass: graphs.Pass
+    accelerator: Accelerator, model: Any, batch: Batch, num_items_in_batch: torch.Tensor, forward_backward: graphs.Pass
 ) -> torch.Tensor:
     """Add a batch's gradients to those of its update, of so many items, and return its share of the update's loss.
 
@@ -142,10 +142,12 @@ def backward(
     The batch comes from the CPU, and the device is never waited for.
     """
     share = torch.zeros((), device=accelerator.device)
-    pieces = batch["pieces"]
-    for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
-        with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
-            share += run_pass(send(piece, accelerator.device), own / items * accelerator.num_processes)
+    micro_batches = batch["micro_batches"]
+    for number, (micro_batch, own) in enumerate(zip(micro_batches, batch["num_items"], strict=True), start=1):
+        with nullcontext() if number == len(micro_batches) else accelerator.no_sync(model):
+            share += forward_backward(
+                send(micro_batch, accelerator.device), own / num_items_in_batch * accelerator.num_processes
+            )
     return share
 
 

@@ -68,7 +68,7 @@ class Trackers:
             folder.mkdir(exist_ok=True)
             try:
                 self.callbacks[tracker] = callback(tracker, self.arguments.run_name)
-                self._tell(tracker, "on_train_begin")
+                self._call(tracker, "on_train_begin")
             except Exception as error:  # a server that does not answer, a key that is missing: each has its own classes
                 expected = "a tracker that answers, or none"
                 raise UserError(f"train: {tracker}: {_reason(error)}; expected {expected}") from None
@@ -80,26 +80,26 @@ class Trackers:
         """Put values onto the curves, under the Trainer's names."""
         for tracker in list(self.callbacks):
             self.state.global_step = update
-            self._try(tracker, "on_log", logs=dict(report))
+            self._call_or_drop(tracker, "on_log", logs=dict(report))
 
     def end(self) -> None:
         """Close the runs."""
         for tracker in list(self.callbacks):
-            self._try(tracker, "on_train_end")
+            self._call_or_drop(tracker, "on_train_end")
             with suppress(Exception):  # what it has to say was told of above
                 close(tracker)
         self.callbacks = {}
         self.model = None  # else it would stay on the device while another one trains
 
-    def _try(self, tracker: str, event: str, **known: Any) -> None:
+    def _call_or_drop(self, tracker: str, event: str, **known: Any) -> None:
         """Tell a tracker; leave it out where it fails, for hours of training are worth more than their curves."""
         try:
-            self._tell(tracker, event, **known)
+            self._call(tracker, event, **known)
         except Exception as error:
             del self.callbacks[tracker]
             stage.log(f"train: warning: {tracker}: {_reason(error)}: training goes on without it")
 
-    def _tell(self, tracker: str, event: str, **known: Any) -> None:
+    def _call(self, tracker: str, event: str, **known: Any) -> None:
         getattr(self.callbacks[tracker], event)(self.arguments, self.state, self.control, model=self.model, **known)
 
 

@@ -15,11 +15,11 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from finetrail.training import checkpoints, execution, graphs, shards, validation
-from finetrail.training.journal import Journal
+from finetrail.training import checkpoints, execution, fsdp, graphs, validation
+from finetrail.training.logger import TrainingLogger
 from finetrail.training.optimizers import freeze, parameter_groups
 from finetrail.training.prefetch import prefetched
-from finetrail.training.run import Run, backward, count_items, effective_precision
+from finetrail.training.run import Run, backward, count_items_in_batch, effective_precision
 
 
 def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -28,9 +28,9 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     Where scratch has a checkpoint of this run, it goes on from there.
     """
     precision = effective_precision(run.settings.precision)
-    trainer = PieceTrainer(model, run, _arguments(run, precision))
-    shards.check(trainer.accelerator, run.settings)
-    whole = shards.prepare(trainer.accelerator, model)
+    trainer = MicroBatchTrainer(model, run, _arguments(run, precision))
+    fsdp.validate(trainer.accelerator, run.settings)
+    whole = fsdp.prepare(trainer.accelerator, model)
     checkpoint = checkpoints.newest(run.scratch)
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else None
     if state and state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
@@ -40,8 +40,8 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             trainer.close_batches()
-    if shards.are_used(trainer.accelerator):
-        shards.gather(trainer.accelerator, model, whole)
+    if fsdp.is_used(trainer.accelerator):
+        fsdp.gather(trainer.accelerator, model, whole)
     trainer.accelerator.wait_for_everyone()  # scratch is removed after this; every process loads the best from there
     return whole, _record(trainer, precision)
 
@@ -54,7 +54,7 @@ class Arguments(TrainingArguments):
         return min(super().n_gpu, 1)  # with more the Trainer would split batches among them
 
 
-class PieceTrainer(Trainer):
+class MicroBatchTrainer(Trainer):
     """The Trainer with our batches, whose loss and validation are those of the other engine, and with its callbacks."""
 
     def __init__(self, model: PreTrainedModel, run: Run, arguments: TrainingArguments) -> None:
@@ -69,9 +69,9 @@ class PieceTrainer(Trainer):
             optimizer_cls_and_kwargs=(optimizer, options | {"params": groups}),
         )
         self.run = run
-        self.run_pass: graphs.Pass | None = None
+        self.forward_backward: graphs.Pass | None = None
         self.batches: Generator[Any] | None = None  # of this epoch
-        self.journal = Journal(run, model, main=self.accelerator.is_main_process)
+        self.logger = TrainingLogger(run, model, main=self.accelerator.is_main_process)
         self.remove_callback(PrinterCallback)
         self.add_callback(Reporting(self))
 
@@ -83,7 +83,7 @@ class PieceTrainer(Trainer):
         if self.batches is None:
             self.batches = prefetched(epoch_iterator)
         batches, _ = super().get_batch_samples(self.batches, *args)
-        return batches, count_items(self.accelerator, batches)
+        return batches, count_items_in_batch(self.accelerator, batches)
 
     def close_batches(self) -> None:
         """End the thread that makes the batches of this epoch."""
@@ -92,9 +92,9 @@ class PieceTrainer(Trainer):
             self.batches = None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        if self.run_pass is None:  # the model is what Accelerate made of it
-            self.run_pass = execution.run_pass(self.accelerator, model, self.run.execution)
-        return backward(self.accelerator, model, inputs, num_items_in_batch, self.run_pass)
+        if self.forward_backward is None:  # the model is what Accelerate made of it
+            self.forward_backward = execution.make_forward_backward(self.accelerator, model, self.run.execution)
+        return backward(self.accelerator, model, inputs, num_items_in_batch, self.forward_backward)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # its estimate, which nothing reads, takes a batch of one piece
@@ -109,22 +109,24 @@ class PieceTrainer(Trainer):
     def finish(self, state: TrainerState) -> None:
         """Take over the state of a run that is done, and its best model."""
         self.state = state
-        self.journal.start(state.max_steps, _reports(state))
-        self.journal.end()
+        self.logger.start(state.max_steps, _reports(state))
+        self.logger.end()
         self._load_best_model()
 
 
 class Reporting(TrainerCallback):
     """Tells the journal, lets layers join training, says when to save and when to stop; seals what is saved."""
 
-    def __init__(self, trainer: PieceTrainer) -> None:
-        self.trainer, self.run, self.journal = trainer, trainer.run, trainer.journal
-        self.due = checkpoints.Due(self.run.settings.checkpoint_every, self.run.settings.log_steps)
-        self.an_epoch, _ = self.run.updates(trainer.accelerator.num_processes)
+    def __init__(self, trainer: MicroBatchTrainer) -> None:
+        self.trainer, self.run, self.logger = trainer, trainer.run, trainer.logger
+        self.checkpoint_timer = checkpoints.CheckpointTimer(
+            self.run.settings.checkpoint_every, self.run.settings.log_steps
+        )
+        self.updates_per_epoch, _ = self.run.updates(trainer.accelerator.num_processes)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.start(state.max_steps, _reports(state))
-        self.due.saved(state.global_step)
+        self.logger.start(state.max_steps, _reports(state))
+        self.checkpoint_timer.reset(state.global_step)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         kwargs["model"].train()
@@ -132,20 +134,20 @@ class Reporting(TrainerCallback):
             freeze(kwargs["model"], int(state.epoch or 0), self.run.settings.unfreeze_layers)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.updated(state.global_step)
-        if state.global_step % self.an_epoch == 0 or state.global_step == state.max_steps:
+        self.logger.updated(state.global_step)
+        if state.global_step % self.updates_per_epoch == 0 or state.global_step == state.max_steps:
             control.should_log = True  # its checkpoint, at the end of the epoch, shall hold all losses
-        elif self.due(state.global_step, self.trainer.accelerator):
+        elif self.checkpoint_timer.is_due(state.global_step, self.trainer.accelerator):
             control.should_save = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.close_batches()
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.report(state.global_step, kwargs["logs"])
+        self.logger.report(state.global_step, kwargs["logs"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.evaluated(state.epoch, kwargs["metrics"])
+        self.logger.evaluated(state.epoch, kwargs["metrics"])
         # The Trainer (5.23) takes this checkpoint for the best one only if its folder exists before it is written.
         checkpoints.folder(self.run.scratch, state.global_step).mkdir(parents=True, exist_ok=True)
         if self.run.is_out_of_patience(_reports(state)):
@@ -156,17 +158,17 @@ class Reporting(TrainerCallback):
         if state.is_world_process_zero:
             best = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
             checkpoints.seal(checkpoints.folder(self.run.scratch, state.global_step), self.run.scratch, best)
-        self.due.saved(state.global_step)
+        self.checkpoint_timer.reset(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.journal.end()
+        self.logger.end()
 
 
 def _reports(state: TrainerState) -> list[tuple[int, dict[str, float]]]:
     return [(int(report["step"]), report) for report in state.log_history]
 
 
-def _record(trainer: PieceTrainer, precision: str) -> dict[str, Any]:
+def _record(trainer: MicroBatchTrainer, precision: str) -> dict[str, Any]:
     """Return what was effective."""
     state = trainer.state
     return trainer.run.record(

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object, pad_across_processes
 from finetrail.errors import UserError
 from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import shards
+from finetrail.training import fsdp
 from finetrail.training.run import Run
 from finetrail.transfers import fetch, send
 
@@ -34,7 +34,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
         collated = run.collator(rows)
         batch = send(collated, accelerator.device)
         try:
-            with torch.no_grad(), shards.autocast(accelerator):
+            with torch.no_grad(), fsdp.autocast(accelerator):
                 outputs = model(**batch)
         except torch.OutOfMemoryError:
             raise UserError(
@@ -43,7 +43,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
             ) from None
         if counted:
             losses.append(outputs["loss"])
-            items.append(int(run.task.items(collated)))
+            items.append(int(run.task.num_items(collated)))
         reduced = run.task.reduce(_logits(outputs, accelerator.unwrap_model(model).config), batch.get("labels"))
         arrays = reduced if isinstance(reduced, tuple) else (reduced,)
         kept += _copied(fetched)

@@ -9,20 +9,20 @@ from spread import SPREAD, tokenized, trained
 __all__ = ["tokenized"]  # a fixture
 KILLED_IN_TRAINING = """
 import os, signal
-from finetrail.training.journal import Journal
-updated = Journal.updated
+from finetrail.training.logger import TrainingLogger
+updated = TrainingLogger.updated
 
 def die(self, update):
     updated(self, update)
     if update == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Journal.updated = die
+TrainingLogger.updated = die
 """
 KILLED_BEHIND_IT = """
 import os, signal
-from finetrail.training import shards
-shards.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+from finetrail.training import fsdp
+fsdp.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

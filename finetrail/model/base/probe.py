@@ -22,7 +22,7 @@ RANGES = {
 META = ("meta", "data-dependent")  # what torch says where a pass wants to look at numbers
 
 
-def check(folder: Path, auto_class: str, where: str) -> None:
+def build(folder: Path, auto_class: str, where: str) -> None:
     """Raise UserError where a folder's configuration makes no model of transformers' auto_class, or not of its weights.
 
     On torch's meta device, where tensors have shapes and no numbers. A new model has no weights.

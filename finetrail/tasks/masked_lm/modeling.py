@@ -21,7 +21,7 @@ from finetrail.tasks.masked_lm.settings import Train
 
 PIPELINE_TAG = "fill-mask"
 # Of the features, what the collator takes.
-COLUMNS = ("input_ids", "pieces", "labels", "draw")
+COLUMNS = ("input_ids", "pieces", "labels", "row_seed")
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
 # Masks are drawn anew in each epoch: a teacher has to see each batch.
@@ -120,7 +120,7 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
         labels[~np.repeat(unmasked, lengths)] = frozen
         for row in np.flatnonzero(unmasked):
             block = slice(ends[row] - lengths[row], ends[row])
-            generator = np.random.default_rng(features["draw"][row].as_py())
+            generator = np.random.default_rng(features["row_seed"][row].as_py())
             ids[block], labels[block] = mask(ids[block], pieces[block], how, generator)
         arrays = {
             "input_ids": padding.filled(ids, lengths, tokenizer.pad_token_id),
@@ -132,7 +132,7 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return over how many items the loss of a batch is a mean: its tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 

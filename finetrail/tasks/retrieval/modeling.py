@@ -56,7 +56,9 @@ class BiEncoder(PreTrainedModel):
     def __init__(self, encoder: PreTrainedModel, target: dict[str, Any], scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
-        self.piece_size: int | None = None  # of a batch in training, so many features are encoded at once; None: all
+        self.micro_batch_size: int | None = (
+            None  # of a batch in training, so many features are encoded at once; None: all
+        )
 
     def forward(
         self,
@@ -92,12 +94,12 @@ class BiEncoder(PreTrainedModel):
     def embed_in_parts(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None, given: int
     ) -> torch.Tensor:
-        """Return what embed() does; in training piece_size features, of `given` texts each, are in memory at once.
+        """Return what embed() does; in training it encodes micro_batch_size features, of `given` texts each, at once.
 
         Each part is encoded anew in the backward pass, with the same dropout, when the loss has told the gradient of
         its vectors (GradCache, Gao et al. 2021). Parts have texts of similar length.
         """
-        at_once = given * (self.piece_size or len(input_ids))
+        at_once = given * (self.micro_batch_size or len(input_ids))
         if at_once >= len(input_ids) or not torch.is_grad_enabled():
             return self.embed(input_ids, attention_mask, packing)
         lengths = attention_mask.sum(1)
@@ -263,7 +265,7 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return over how many items the loss of a batch is a mean: its queries."""
     return torch.tensor(len(batch["input_ids"]))
 

@@ -139,7 +139,7 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return over how many items the loss of a batch is a mean: its features, each with all its labels."""
     return torch.tensor(len(batch["labels"]))
 

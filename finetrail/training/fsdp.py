@@ -12,14 +12,14 @@ from finetrail.schema import Train
 from finetrail.training.optimizers import layer_stack
 
 
-def are_used(accelerator: Accelerator) -> bool:
+def is_used(accelerator: Accelerator) -> bool:
     """Tell whether each process has but a part of the weights."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def check(accelerator: Accelerator, settings: Train) -> None:
+def validate(accelerator: Accelerator, settings: Train) -> None:
     """Raise UserError where the weights are spread in a way that settings, or the gathering at the end, rule out."""
-    kind, spread = accelerator.distributed_type, are_used(accelerator)
+    kind, spread = accelerator.distributed_type, is_used(accelerator)
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (spread and not accelerator.is_fsdp2):
         raise UserError(
             f"launcher: {kind.value}{' version 1' if spread else ''} spreads the weights over processes in a way that "
@@ -38,7 +38,7 @@ def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel
     The copy is in the main memory of the main process, and empty in the others. UserError where the model cannot be
     spread.
     """
-    if not are_used(accelerator):
+    if not is_used(accelerator):
         return model
     # torch's checkpoints of such a model go by the names of its weights.
     if not model.state_dict().keys() >= {name for name, _ in model.named_parameters()}:
@@ -56,7 +56,7 @@ def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel
 
 def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:
     """Return the context of a pass: that which Accelerate (1.15) gives all models but those that are spread."""
-    return accelerator.autocast() if are_used(accelerator) else nullcontext()
+    return accelerator.autocast() if is_used(accelerator) else nullcontext()
 
 
 def gather(accelerator: Accelerator, model: PreTrainedModel, whole: PreTrainedModel) -> None:

@@ -14,7 +14,7 @@ from finetrail.training.run import HISTORY, Run
 NAMES = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
 
 
-class Journal:
+class TrainingLogger:
     """A bar over updates, one line an epoch, and curves by update, without timings.
 
     Reports have the Trainer's names: loss, grad_norm, learning_rate, and those of validation behind eval_. Where this
