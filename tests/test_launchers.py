@@ -140,7 +140,7 @@ def test_a_worker_that_dies_ends_the_stage_and_the_next_run_goes_on_to_the_same_
     checkpoints = list(project.glob(".scratch/train/*/checkpoint-*"))
     assert checkpoints
     printed = run(project, *torchrun("-m", "stages.train"))
-    assert "goes on from the checkpoint after update" in printed
+    assert "resumes from the checkpoint after update" in printed
     resumed = (project / "data/trained/model.safetensors").read_bytes()
     run(project, *torchrun("-m", "stages.train"))
     assert (project / "data/trained/model.safetensors").read_bytes() == resumed

@@ -26,7 +26,7 @@ KILLED = TASKS_TINY[0]
 # Of a base model that is used, so that its kernels are too: MiniLM-L6's.
 SIZES = models.MINILM
 CHECKPOINTS = ".scratch/train/*/checkpoint-*/complete.json"
-RESUMED = "goes on from the checkpoint"
+RESUMED = "resumes from the checkpoint"
 MOST_SECONDS = 50
 TICK = 0.002
 

@@ -1,7 +1,12 @@
-"""Turns a model and a run's features into a trained model and its record, with a bare Accelerate loop.
+"""Trains with a bare Accelerate loop. Change it if your research needs a loop of its own.
 
-The place to change where research needs a loop of its own. It sees the batches of the Trainer's engine, in the same
-order, and its losses and results are the same.
+1. `train` makes the Accelerator, and a `Loop` with model, optimizer, schedule and loader.
+2. `resume` loads the newest sealed checkpoint, if there is one: weights, optimizer, schedule, generators and `State`.
+3. `epoch` skips the batches that were used already, collects gradient_accumulation batches, and calls `update`.
+4. `update` accumulates gradients, clips them and steps the optimizer. It logs, and saves if a checkpoint is due.
+5. After each epoch it validates, saves, and decides whether to stop. At the end the best checkpoint is loaded.
+
+Batches, their order, losses and results are those of the other engine.
 """
 
 import json
@@ -30,7 +35,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass
 class State:
-    """How far a run is, and what it has reported; in each checkpoint."""
+    """The progress of a run and what it has reported; a part of each checkpoint."""
 
     update: int = 0
     best_value: float | None = None
@@ -41,9 +46,9 @@ class State:
 
 
 def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train, keep the best checkpoint, and return the model with the record of what was effective.
+    """Train, load the best checkpoint, and return the model with the record of the run.
 
-    Where scratch has a checkpoint of this run, it goes on from there.
+    It resumes from the newest checkpoint in run.scratch, if there is one.
     """
     precision = effective_precision(run.settings.precision)
     set_seed(run.seed)  # as the Trainer does, so that both draw the same dropout
@@ -51,7 +56,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     accelerator = Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=not torch.accelerator.is_available(),
-        # Frozen layers get no gradient; DDP then has to look for those that do.
+        # Frozen layers get no gradient, so DDP has to find the parameters that do.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=freezes)],
     )
     fsdp.validate(accelerator, run.settings)
@@ -70,7 +75,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
 
 
 class Loop:
-    """Model, optimizer and schedule of one run, and how far it is."""
+    """Model, optimizer, schedule and progress of one run."""
 
     def __init__(self, model: PreTrainedModel, run: Run, accelerator: Accelerator) -> None:
         settings = run.settings
@@ -84,7 +89,7 @@ class Loop:
         warmup = math.ceil(self.updates * settings.warmup)
         self.schedule = get_scheduler(settings.schedule, self.optimizer, warmup, self.updates)
         self.loader = run.loader(accelerator)
-        # The weights are ours to save: Accelerate would save those of what it wraps the model in, under other names.
+        # The loop saves the weights itself: Accelerate would save those of the wrapped model, under other names.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
         self.logger = TrainingLogger(run, model, main=accelerator.is_main_process)
@@ -92,7 +97,7 @@ class Loop:
         self.losses: list[torch.Tensor] = []  # since the last point of the curve
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Load the newest checkpoint, if there is one."""
         checkpoint = checkpoints.newest(self.run.scratch)
         if checkpoint:
             self.state = State(**stage.read_json(checkpoint / STATE))
@@ -123,7 +128,7 @@ class Loop:
         self.save()
 
     def update(self, batches: list[Any]) -> None:
-        """Change the weights once."""
+        """Take one optimizer step over some batches."""
         num_items_in_batch = count_items_in_batch(self.accelerator, batches)
         share = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches, start=1):
@@ -147,7 +152,7 @@ class Loop:
             self.save()
 
     def validate(self) -> None:
-        """Score the validation split; note whether that is the best, and whether training is done."""
+        """Score the validation split; update the best value, and whether training is done."""
         settings, state = self.run.settings, self.state
         found = validation.scores(self.model, self.accelerator, self.run)
         scores = {f"eval_{name}": value for name, value in found.items()}
@@ -159,7 +164,7 @@ class Loop:
         state.done = self.run.is_out_of_patience(state.reports) or state.update == self.updates
 
     def report(self, values: dict[str, float]) -> None:
-        """Put values onto the curves."""
+        """Add values to the curves."""
         self.state.reports.append((self.state.update, values))
         self.logger.report(self.state.update, values)
 
@@ -168,26 +173,26 @@ class Loop:
         scratch = self.run.scratch
         folder = checkpoints.folder(scratch, self.state.update)
         self.accelerator.save_state(str(folder))
-        self.accelerator.wait_for_everyone()  # each process has a file in it
+        self.accelerator.wait_for_everyone()  # each process writes a file
         if self.accelerator.is_main_process:
             self.state.schedule = self.schedule.state_dict()
             # The norm of an update that fp16 skips is not finite, which write_json refuses.
             (folder / STATE).write_text(json.dumps(asdict(self.state)))
-            if not fsdp.is_used(self.accelerator):  # whose parts save_state has saved
+            if not fsdp.is_used(self.accelerator):  # save_state has saved those
                 save_model(self.plain, str(folder / WEIGHTS))
             best = checkpoints.folder(scratch, self.state.best_update) if self.state.best_update else None
             checkpoints.seal(folder, scratch, best)
         self.checkpoint_timer.reset(self.state.update)
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Take over the weights of a checkpoint."""
+        """Load the weights of a checkpoint."""
         if fsdp.is_used(self.accelerator):
             load_fsdp_model(self.accelerator.state.fsdp_plugin, self.accelerator, self.model, str(checkpoint))
         else:
             load_model(self.plain, checkpoint / WEIGHTS)
 
     def record(self, precision: str) -> dict[str, Any]:
-        """Return what was effective."""
+        """Return the record of the run."""
         assert self.state.best_value is not None
         return self.run.record(
             self.accelerator,

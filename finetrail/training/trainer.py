@@ -1,4 +1,11 @@
-"""Turns a model and a run's features into a trained model and its record, with the Hugging Face Trainer."""
+"""Trains with the Hugging Face Trainer.
+
+1. `train` makes the Trainer, and resumes from the newest sealed checkpoint if there is one.
+2. `MicroBatchTrainer` overrides public methods: batches, the number of items over which the loss is a mean, the
+   training step and the validation are those of the other engine.
+3. `Reporting`, a callback, logs, unfreezes layers, and decides when to save and to stop. It seals each checkpoint.
+4. At the end the Trainer loads the best checkpoint.
+"""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -23,9 +30,9 @@ from finetrail.training.run import Run, backward, count_items_in_batch, effectiv
 
 
 def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train, keep the best checkpoint, and return the model with the record of what was effective.
+    """Train, load the best checkpoint, and return the model with the record of the run.
 
-    Where scratch has a checkpoint of this run, it goes on from there.
+    It resumes from the newest checkpoint in run.scratch, if there is one.
     """
     precision = effective_precision(run.settings.precision)
     trainer = MicroBatchTrainer(model, run, _arguments(run, precision))
@@ -34,7 +41,7 @@ def train(model: PreTrainedModel, run: Run) -> tuple[PreTrainedModel, dict[str, 
     checkpoint = checkpoints.newest(run.scratch)
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)) if checkpoint else None
     if state and state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
-        trainer.finish(state)  # it was killed behind its last update
+        trainer.finish(state)  # it was killed after its last update
     else:
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -55,7 +62,7 @@ class Arguments(TrainingArguments):
 
 
 class MicroBatchTrainer(Trainer):
-    """The Trainer with our batches, whose loss and validation are those of the other engine, and with its callbacks."""
+    """The Trainer with batches, loss, validation and logging shared with the other engine."""
 
     def __init__(self, model: PreTrainedModel, run: Run, arguments: TrainingArguments) -> None:
         settings = run.settings
@@ -92,12 +99,12 @@ class MicroBatchTrainer(Trainer):
             self.batches = None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        if self.forward_backward is None:  # the model is what Accelerate made of it
+        if self.forward_backward is None:  # the model is the one that Accelerate wrapped
             self.forward_backward = execution.make_forward_backward(self.accelerator, model, self.run.execution)
         return backward(self.accelerator, model, inputs, num_items_in_batch, self.forward_backward)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        return 0  # its estimate, which nothing reads, takes a batch of one piece
+        return 0  # nothing reads the estimate, which expects an undivided batch
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         found = validation.scores(self.model_wrapped, self.accelerator, self.run)
@@ -107,7 +114,7 @@ class MicroBatchTrainer(Trainer):
         return scores
 
     def finish(self, state: TrainerState) -> None:
-        """Take over the state of a run that is done, and its best model."""
+        """Load the state of a finished run, and its best model."""
         self.state = state
         self.logger.start(state.max_steps, _reports(state))
         self.logger.end()
@@ -115,7 +122,7 @@ class MicroBatchTrainer(Trainer):
 
 
 class Reporting(TrainerCallback):
-    """Tells the journal, lets layers join training, says when to save and when to stop; seals what is saved."""
+    """Logs, unfreezes layers, decides when to save and when to stop, and seals checkpoints."""
 
     def __init__(self, trainer: MicroBatchTrainer) -> None:
         self.trainer, self.run, self.logger = trainer, trainer.run, trainer.logger
@@ -136,7 +143,7 @@ class Reporting(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.logger.updated(state.global_step)
         if state.global_step % self.updates_per_epoch == 0 or state.global_step == state.max_steps:
-            control.should_log = True  # its checkpoint, at the end of the epoch, shall hold all losses
+            control.should_log = True  # the checkpoint at the end of the epoch contains all losses
         elif self.checkpoint_timer.is_due(state.global_step, self.trainer.accelerator):
             control.should_save = True
 
@@ -154,7 +161,7 @@ class Reporting(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.accelerator.wait_for_everyone()  # each process has a file in it
+        self.trainer.accelerator.wait_for_everyone()  # each process writes a file
         if state.is_world_process_zero:
             best = Path(state.best_model_checkpoint) if state.best_model_checkpoint else None
             checkpoints.seal(checkpoints.folder(self.run.scratch, state.global_step), self.run.scratch, best)
@@ -169,7 +176,7 @@ def _reports(state: TrainerState) -> list[tuple[int, dict[str, float]]]:
 
 
 def _record(trainer: MicroBatchTrainer, precision: str) -> dict[str, Any]:
-    """Return what was effective."""
+    """Return the record of the run."""
     state = trainer.state
     return trainer.run.record(
         trainer.accelerator,
@@ -200,22 +207,22 @@ def _arguments(run: Run, precision: str) -> TrainingArguments:
         optim=settings.optimizer,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=not torch.accelerator.is_available(),  # else the Trainer refuses bf16 on a CPU
+        use_cpu=not torch.accelerator.is_available(),  # without it the Trainer refuses bf16 on a CPU
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=None,  # older checkpoints go when a newer one is sealed, and not before
+        save_total_limit=None,  # older checkpoints are removed when a newer one is sealed
         load_best_model_at_end=True,
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model=settings.best_metric,
         greater_is_better=run.best_is_highest,
         logging_steps=settings.log_steps,
-        logging_first_step=True,  # a short run has a curve too
-        logging_nan_inf_filter=False,  # the journal stops at such a loss instead
+        logging_first_step=True,  # so that a short run has a curve
+        logging_nan_inf_filter=False,  # the logger raises at such a loss instead
         ddp_find_unused_parameters=settings.unfreeze_layers is not None,  # frozen layers get no gradient
-        remove_unused_columns=False,  # the caller chose them; a model's forward() need not take what its collator does
+        remove_unused_columns=False,  # the collator may need columns that the model's forward() does not take
         disable_tqdm=True,
         report_to="none",
     )
-    # Else `accelerate launch`, or its configuration file, would have its own.
+    # Overrides that of `accelerate launch` and its configuration file.
     arguments.mixed_precision = "no" if precision == "fp32" else precision
     return arguments

@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
         except Killed:
             assert list(layout.SCRATCH.glob("train/*/checkpoint-*"))
     assert last > 5, "training was too short to be killed twice"
-    assert re.search(r"goes on from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
+    assert re.search(r"resumes from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
     assert files == undisturbed
     assert not (layout.SCRATCH / "train").exists()
 
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
             trained("text_classification", engine=engine)
     trained("text_classification", engine=engine)
     printed = capfd.readouterr().err
-    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "resumes from the checkpoint after update 2 of" in printed
     assert "skipped" not in printed
 
 
@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     capfd.readouterr()
     assert trained("text_classification") == undisturbed
     printed = capfd.readouterr().err
-    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "resumes from the checkpoint after update 2 of" in printed
     assert "out of memory" not in printed
 
 

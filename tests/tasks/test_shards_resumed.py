@@ -40,7 +40,7 @@ def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(
     tokenized("token_classification")
     trained("token_classification", killed, SPREAD, succeeds=False, engine=engine)
     printed = trained("token_classification", SPREAD)
-    assert f"goes on from the checkpoint after update {update} of 6" in printed
+    assert f"resumes from the checkpoint after update {update} of 6" in printed
     resumed = Path("data/trained/model.safetensors").read_bytes()
     trained("token_classification", SPREAD)
     assert Path("data/trained/model.safetensors").read_bytes() == resumed
