@@ -27,9 +27,8 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
     features, size = run.validation.with_format("arrow"), run.settings.eval_batch_size
     losses, items = [torch.zeros((), device=accelerator.device)], [0]
     kept: list[tuple[np.ndarray, ...]] = []
-    fetched: list[
-        Callable[[], list[np.ndarray]]
-    ] = []  # of the previous batch, by process, while the device computes this one
+    # Of the previous batch, by process, while the device computes this one.
+    fetched: list[Callable[[], list[np.ndarray]]] = []
     batches = list(turns(len(features), size, accelerator))
     for start, counted in Bar(batches, desc="validate", unit="batches"):
         rows = features[start : start + size]
