@@ -1,6 +1,6 @@
-"""The recipe's base model -> data/model: verified weights as safetensors, its tokenizer, and where they came from.
+"""Fetches and verifies the recipe's base model: data/model, with safetensors weights, tokenizer and provenance.
 
-Of a student, the layers that the recipe keeps, and its teacher beside it.
+For a student, it keeps the layers that the recipe names, and adds the teacher.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ def copied(fetched: Fetched, model: schema.Model | schema.Teacher, folder: Path)
 
 
 def probed(folder: Path, fetched: Fetched, auto_class: str) -> None:
-    """Build the model where that can do no harm; UserError if its configuration makes none, or not in time."""
+    """Build the model in a process with limits; UserError if its configuration makes none, or exceeds the limits."""
     where = describe(fetched.provenance)
     with working("build the model"):
         too_much = f"{where}: its model takes too much to build"
@@ -54,7 +54,7 @@ def probed(folder: Path, fetched: Fetched, auto_class: str) -> None:
 
 
 def log_model(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:
-    """Log what came, and what to pin where it may change."""
+    """Log what was downloaded, and what to pin if its source may change."""
     if hint := pin_hint(fetched):
         log(f"download@model: {what}{hint}")
     size = (

@@ -403,7 +403,7 @@ def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_lo
     assert (record["piece_size"], in_pieces["piece_size"]) == (8, 2)
     assert record["effective_batch_size"] == in_pieces["effective_batch_size"] == 8
     assert curve("train/loss") == pytest.approx(whole, rel=1e-4)
-    assert "out of memory: again, with at most 4 features" in capfd.readouterr().err
+    assert "out of memory: trying again with at most 4 features" in capfd.readouterr().err
 
 
 def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def lacks(execution: str, device: str) -> str | None:
 
 @contextmanager
 def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], None]) -> Iterator[dict[str, str]]:
-    """Train with or without padding (None: as by default), and call updated(logger) behind each update.
+    """Train with or without padding (None: as by default), and call updated(logger) after each update.
 
     Gives what is to hold how the passes are executed.
     """
@@ -89,7 +89,7 @@ def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], 
 
 
 def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) -> None:
-    """Train in the working folder's data/, as the train stage does, until the journal is told Enough."""
+    """Train in the working folder's data/, as the train stage does, until the logger raises Enough."""
     from transformers import AutoTokenizer
 
     from stages import train as train_stage
@@ -124,7 +124,7 @@ def executions(device: str) -> list[str]:
 
 
 def evaluates_in_tf32(device: str) -> bool:
-    """Let this process multiply fp32 as TF32 where evaluation does; tell whether it does."""
+    """Make this process multiply fp32 as TF32 where evaluation does; return True if it does."""
     if device == "cuda":
         numerics.use_tf32("fast")
     return device == "cuda"

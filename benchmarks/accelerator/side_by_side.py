@@ -51,7 +51,7 @@ def write_line(results: Any, **line: Any) -> None:
 
 
 def works() -> bool:
-    """Tell whether the device still computes: an error in a kernel ends it for the process."""
+    """Return True if the device still computes: after an error in a kernel, the process cannot use it."""
     try:
         torch.cuda.synchronize()
     except RuntimeError:
@@ -79,7 +79,7 @@ def measured(case: Case, side_name: str, device: str, tiny: bool, folder: Path) 
 
 
 def clean(compiled: bool) -> None:
-    """Let the next side find the device as this one did."""
+    """Leave the device for the next side as this one found it."""
     torch.use_deterministic_algorithms(False)
     if torch.cuda.is_available():
         enable_tf32(False)

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", help="some of the six")
     parser.add_argument("--keep", type=Path, default=RESULT, help="the file that has the counts of all parts")
     parser.add_argument(
-        "--toys", type=Path, help="folder that keeps the projects that have run in peace, for the next call"
+        "--toys", type=Path, help="folder that keeps the projects of uninterrupted runs, for the next call"
     )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()

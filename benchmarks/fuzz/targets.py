@@ -224,7 +224,7 @@ def spacy_file() -> bytes:
 
 
 def unpack(data: bytes, folder: Path, ending: str) -> None:
-    """Unpack, and look that nothing stands outside the folder, is no file, or is more than the limit."""
+    """Unpack, and check that nothing is outside the folder, other than a file, or larger than the limit."""
     root, archive = folder / "unpacked", folder / f"a{ending}"
     root.mkdir()
     archive.write_bytes(data)

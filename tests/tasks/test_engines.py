@@ -237,7 +237,7 @@ def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_bat
         records = [json.loads(files.pop("data/trained/training.json")) for files in (halved, expected)]
         assert [record["piece_size"] for record in records] == [2, 2]
         assert halved == expected
-    assert "out of memory: again, with at most 2 features at once" in capfd.readouterr().err
+    assert "out of memory: trying again with at most 2 features at once" in capfd.readouterr().err
 
 
 def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
