@@ -34,7 +34,7 @@ OVERRIDES = {
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
-class Declared:
+class StageParams:
     """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Declared:
         raise AttributeError(f"stage {self._name!r} reads {key!r}, which dvc.yaml does not declare for it")
 
 
-def load(stage_name: str) -> Declared:
+def load(stage_name: str) -> StageParams:
     """Validate params.yaml and the whole recipe, and return the part that dvc.yaml declares for one stage.
 
     `stage_name` is the name that DVC prints: "train", "download@corpus". Defaults and overrides are applied.
@@ -55,7 +55,7 @@ def load(stage_name: str) -> Declared:
     keys = declared_keys(stage_name)
     recipe = overridden(load_recipe(params.task, params.recipe), params, keys)
     values = {key: getattr(recipe if key in type(recipe).model_fields else params, key) for key in keys}
-    return Declared(stage_name, {"task": params.task, "recipe": params.recipe} | values)
+    return StageParams(stage_name, {"task": params.task, "recipe": params.recipe} | values)
 
 
 def overridden(recipe: Any, params: schema.Params, keys: Iterable[str] = tuple(OVERRIDES)) -> Any:

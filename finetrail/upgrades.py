@@ -99,6 +99,7 @@ VERSIONS = (
             "model.teacher.source.max_mib": None,
         },
     ),
+    Version(10, "a switch for speedups", {"train.speedups": True}),
 )
 VERSION = VERSIONS[-1].number
 ADDED = {key: value for version in VERSIONS for key, value in version.added.items()}

@@ -436,6 +436,7 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "checkpoint_every": None,
         "gradient_checkpointing": False,
         "execution": "auto",
+        "speedups": True,
         "lora": None,
     } | changes
 
