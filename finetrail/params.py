@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from finetrail.tasks.contract import Settings
 
 SHOWN = 200  # characters of a value in a message
-SECTION_MISSING = "the section is missing; expected it, empty if this file gives no key of it"
 
 # Nullable keys of params.yaml, and the place in the recipe that each replaces.
 OVERRIDES = {
@@ -31,11 +30,11 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-# Of each tracker. The package mlflow (3.17) is also its server, and refuses the pyarrow of this project.
+# What each tracker needs. The package mlflow (3.17) includes its server, and refuses the pyarrow of this project.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
-class Declared:
+class StageParams:
     """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
@@ -46,7 +45,7 @@ class Declared:
         raise AttributeError(f"stage {self._name!r} reads {key!r}, which dvc.yaml does not declare for it")
 
 
-def load(stage_name: str) -> Declared:
+def load(stage_name: str) -> StageParams:
     """Validate params.yaml and the whole recipe, and return the part that dvc.yaml declares for one stage.
 
     `stage_name` is the name that DVC prints: "train", "download@corpus". Defaults and overrides are applied.
@@ -56,7 +55,7 @@ def load(stage_name: str) -> Declared:
     keys = declared_keys(stage_name)
     recipe = overridden(load_recipe(params.task, params.recipe), params, keys)
     values = {key: getattr(recipe if key in type(recipe).model_fields else params, key) for key in keys}
-    return Declared(stage_name, {"task": params.task, "recipe": params.recipe} | values)
+    return StageParams(stage_name, {"task": params.task, "recipe": params.recipe} | values)
 
 
 def overridden(recipe: Any, params: schema.Params, keys: Iterable[str] = tuple(OVERRIDES)) -> Any:
@@ -88,7 +87,7 @@ def validate() -> None:
 def validate_with(target: object) -> None:
     """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
 
-    Before training: its own stage would tell only behind it. No output depends on what is read here.
+    Train calls it, because the later stage would report this only after training. No output depends on it.
     """
     params = load_params()
     settings = tasks.module(params.task, "settings")
@@ -151,10 +150,10 @@ def composed(raw: Any, path: Path, defaults: dict[str, Any], defaults_path: Path
         return Content(raw, path)
     values: dict[str, Any] = dict(raw)
     taken: set[upgrades.Path] = set()
-    for section in DEFAULTED:
-        own, default = raw.get(section), defaults.get(section)
-        if section not in raw or section not in defaults:
-            continue
+    for section in defaults.keys() & raw.keys():
+        own, default = raw[section], defaults[section]
+        if default is None and section != "numerics":
+            default = {}
         if isinstance(default, dict) and (own is None or isinstance(own, dict)):
             values[section] = default | (own or {})
             taken |= {(section, key) for key in default.keys() - (own or {}).keys()}
@@ -171,13 +170,14 @@ def read_defaults(task: str) -> dict[str, Any]:
         raise UserError(f"{path} is missing; expected the defaults of {task}, as the project's Git history has them")
     raw = _mapping(path)
     problems = [f"{key}: unknown section; expected {', '.join(DEFAULTED)}" for key in raw if key not in DEFAULTED]
-    problems += [f"{key}: {SECTION_MISSING}" for key in DEFAULTED if key not in raw]
-    for key in raw.keys() & set(DEFAULTED) - {"numerics"}:
-        if raw[key] is not None and not isinstance(raw[key], dict):
+    for key in DEFAULTED:
+        if key not in raw:
+            problems.append(f"{key}: required key is missing (write it without a value for no defaults)")
+        elif key != "numerics" and raw[key] is not None and not isinstance(raw[key], dict):
             problems.append(f"{key}: expected a section, got {_shown(raw[key])}")
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
-    return {key: {} if value is None and key != "numerics" else value for key, value in raw.items()}
+    return raw
 
 
 def read_recipe(path: Path) -> Content:
@@ -209,7 +209,7 @@ def recipe_model(settings: "Settings", corpus: Any) -> type[BaseModel]:
 
 
 def _train(settings: "Settings") -> Any:
-    """Return the type of a task's section train, which may have distillation where its models can be taught."""
+    """Return the type of a task's section train, which may have distillation if its models can have a teacher."""
     if settings.TaughtTrain is None:
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
@@ -254,7 +254,7 @@ def _declared_params(stage_name: str) -> dict[Path, list[str]]:
 
 
 def _definition(stage_name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a stage as dvc.yaml has it, and what its ${NAME} stand for: task, recipe, and those of foreach."""
+    """Return a stage as dvc.yaml has it, and the values of its ${NAME}: task, recipe, and those of foreach."""
     name, _, key = stage_name.partition("@")
     stages, params = _mapping(layout.GRAPH).get("stages", {}), load_params()
     if name not in stages:
@@ -311,7 +311,7 @@ def _yaml_problem(error: YAMLError) -> str:
     return NO_MEANING
 
 
-# Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
+# Limits for params.yaml and recipes, whose longest have 200 values, 8 levels deep. An alias counts as its content.
 MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
 LARGEST = 2**63
 # Open at once, those in texts too.
@@ -338,17 +338,17 @@ def read_yaml(path: Path) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
     except (LookupError, TypeError, OverflowError, AttributeError) as error:
-        # What ruamel.yaml (0.19) meets in tags that are none of their values, list as keys, and unknown versions.
+        # ruamel.yaml (0.19) raises these for tags that do not fit their values, lists as keys, and unknown versions.
         raise UserError(f"{path}: not valid YAML: {NO_MEANING} ({error!s:.60})") from None
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
-    except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module
+    except ValueError as error:  # an impossible date, a number of thousands of digits, or raised in this module
         said = "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
         raise UserError(f"{path}: not a recipe's YAML: {said}") from None
 
 
 def _check_sizes(content: Any) -> None:
-    """Raise ValueError for what no recipe has and takes hours or a message of megabytes: an alias can hold itself."""
+    """Raise ValueError for content that takes hours to validate or megabytes to report: an alias can hold itself."""
     left = [(content, 0)]
     for _ in range(MOST_VALUES):
         if not left:
@@ -365,7 +365,7 @@ def _check_sizes(content: Any) -> None:
 
 
 class _InvalidSection(AttributeError):
-    """A check reads a section that is wrong by itself, which has been told."""
+    """A check reads a section that is invalid by itself, which is reported already."""
 
 
 class _ValidSections:
@@ -391,9 +391,9 @@ class _ValidSections:
 
 
 def contradictions(recipe: Any, task: str) -> Iterator[str]:
-    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
+    """Yield the contradictions between sections of a recipe, as far as the sections that a check reads are valid.
 
-    A task checks each part of a mixture as if it were the corpus; what all parts have in common is told once.
+    A task checks each part of a mixture as if it were the corpus; a problem of all parts is yielded once.
     """
     yield from _problems(schema.check, recipe)
     check = tasks.module(task, "settings").check
@@ -414,7 +414,7 @@ def _by_part(recipe: Any) -> dict[str | None, Any]:
 
 
 def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
-    """Yield what a check yields, up to where it reads a section that is invalid; a ValueError is its last problem."""
+    """Yield what a check yields until it reads an invalid section; a ValueError is its last problem."""
     try:
         yield from check(recipe)
     except _InvalidSection:
@@ -505,7 +505,7 @@ def _describe(problem: Any, content: Content) -> str:
 def _missing(place: upgrades.Path, content: Content) -> str:
     """Return what is said of a key that is missing: also that the defaults may have it, if it is one that they may."""
     if content.defaults and place[0] in DEFAULTED and len(place) == 1:
-        return SECTION_MISSING
+        return "required key is missing (without a value it takes the defaults)"
     null = "write it without a value for null"
     if content.defaults and place[0] in DEFAULTED and len(place) == 2:
         return f"required key is missing ({null}); it may be here, or in {content.defaults} for all recipes of the task"
@@ -535,8 +535,9 @@ def check() -> None:
         chosen = layout.recipe_file(params.task, params.recipe)
         validate()
     finally:
-        # Once each: all recipes of a task may have one default that is wrong.
-        for problems in dict.fromkeys(problems for path, problems in broken.items() if path != chosen):
-            stage.log(f"warning: {problems}")
+        told = broken.get(chosen) if chosen else None
+        for problems in dict.fromkeys(broken.values()):  # once each: all recipes of a task share a wrong default
+            if problems != told:
+                stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")

@@ -72,7 +72,8 @@ def _lines(key: str, value: Any, place: upgrades.Path, content: params.Content) 
     """Return the lines of a key. The first has the comment: a value below it is of the same file."""
     buffer = StringIO()
     yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 1 << 20
+    yaml.default_flow_style, yaml.width = False, 1 << 20
+    yaml.sort_base_mapping_type_on_output = False
     yaml.dump({key: value}, buffer)
     first, *others = buffer.getvalue().splitlines()
     comment = f"# {content.file(place).name}"

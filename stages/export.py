@@ -76,7 +76,7 @@ def write(
     expected: pa.Table,
     target: object,
     records: dict[str, Any],
-    declared: params.Declared,
+    declared: params.StageParams,
     hub_repo: str | None,
 ) -> dict[str, Any]:
     """Write what belongs beside a folder's weights and tokenizer; return the records of its weights and ONNX files.
@@ -116,7 +116,7 @@ def write(
     return metrics
 
 
-def settled(declared: params.Declared, records: dict[str, Any]) -> Evaluate:
+def settled(declared: params.StageParams, records: dict[str, Any]) -> Evaluate:
     """Return the settings of evaluation, with what it left to train and validation."""
     settings: Evaluate = declared.evaluate
     return settings.model_copy(update=records["evaluation"].get("settled", {}))

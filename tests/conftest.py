@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,22 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
     }
 
 
+def whole(path: Path) -> str:
+    """Return the text of a recipe that gives every key itself: those of the defaults beside it first."""
+    yaml = YAML()
+    yaml.width = 1 << 20
+    content, defaults = yaml.load(path), yaml.load(path.with_name("defaults.yaml"))
+    for section, default in defaults.items():
+        if content[section] is None:
+            content[section] = default
+        elif isinstance(default, dict):
+            for key in reversed([key for key in default if key not in content[section]]):
+                content[section].insert(0, key, default[key])
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
 # What the two classifiers' settings have besides, and the train split of models that do not look at it.
 PLAIN_LOSS = {"label_smoothing": 0.0, "class_weights": None}
 NO_FEATURES = Dataset.from_dict({})
@@ -419,6 +436,7 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "checkpoint_every": None,
         "gradient_checkpointing": False,
         "execution": "auto",
+        "speedups": True,
         "lora": None,
     } | changes
 

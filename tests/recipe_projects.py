@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conftest import whole
 from hub_server import StandInHub
 from ruamel.yaml import YAML
 
 
 def edit(path: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
-    content = yaml.load(path)
+    content = yaml.load(path if path.name == "params.yaml" else whole(path))
     for key, value in changes.items():
         *sections, last = key.split(".")
         section = content

@@ -43,7 +43,8 @@ class Project:
         self.git("init", "--quiet", "--initial-branch", "main")
         Repo.init(str(root)).close()
         (root / RECIPE).parent.mkdir(parents=True)
-        shutil.copy(ROOT / RECIPE, root / RECIPE)
+        for name in (RECIPE, RECIPE.replace("tweets", "defaults")):
+            shutil.copy(ROOT / name, root / name)
 
     def git(self, *arguments: str) -> str:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]

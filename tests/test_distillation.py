@@ -17,9 +17,10 @@ from toy_models import BATCHES, OWN_SETTINGS, TARGETS, build, without_dropout
 from finetrail import tasks
 from finetrail.errors import UserError
 from finetrail.model import distillation
+from finetrail.patches import speedups
 from finetrail.schema import Distillation
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import packing, speed
+from finetrail.training import packing
 
 TAUGHT = sorted(task for task in tasks.names() if tasks.module(task, "settings").TaughtTrain)
 BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").TEACHING.taught]
@@ -183,13 +184,13 @@ def test_evaluation_has_the_plain_loss_and_nothing_of_the_teacher_is_saved(
 @pytest.mark.parametrize("task", TAUGHT)
 def test_the_losses_of_parts_add_up_to_that_of_the_batch(task: str, pair: Callable[[str], Pair]) -> None:
     made = pair(task)
-    whole, total = made.student(**made.batch).loss, made.modeling.items(made.batch)
+    whole, total = made.student(**made.batch).loss, made.modeling.num_items(made.batch)
     parts = []
     for row in range(len(made.batch["input_ids"])):
         part = {name: value[row : row + 1] for name, value in BATCHES[task].items()}
         if task in BEFORE:
             part[distillation.TAUGHT] = taught_by(task, made.teacher, part)
-        parts.append(made.student(**part).loss * made.modeling.items(part) / total)
+        parts.append(made.student(**part).loss * made.modeling.num_items(part) / total)
     assert torch.allclose(sum(parts), whole, atol=1e-5)
 
 
@@ -204,7 +205,7 @@ def test_what_is_faster_has_the_same_loss_and_gradients(task: str, way: str, pai
     made.student.zero_grad()
     batch = dict(made.batch)
     if way == "speed_up":
-        speed.speed_up(made.student, compiles=False)
+        speedups.speed_up(made.student, compiles=False)
     else:
         batch = packing.use(made.student, rounds=False, compiles=False).collator(lambda features: features)(batch)
     loss = made.student(**batch).loss

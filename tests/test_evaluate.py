@@ -61,7 +61,9 @@ def predict(
 ) -> pa.Table:
     assert [list(table.examples["id"].to_pylist()) for table in shared.values()] == [["d0"]]
     found = np.zeros(len(split.examples), dtype=np.int64)
-    for rows, outputs in inference.run(split.features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(
+        split.features, forward, tokenizer.pad_token_id, settings.batch_size
+    ):
         found[rows] = outputs["logits"].argmax(-1)
     return answered(split, found)
 
@@ -236,7 +238,7 @@ def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
         seen.append({name: array.tolist() for name, array in inputs.items()})
         return {"sums": inputs["input_ids"].sum(1), "lengths": inputs["attention_mask"].sum(1)}
 
-    found = list(inference.run(features, forward, PAD, 2))
+    found = list(inference.forward_batches(features, forward, PAD, 2))
 
     assert [rows.tolist() for rows, _ in found] == [[1, 3], [0]]
     assert seen == [
@@ -249,7 +251,7 @@ def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
     ]
     assert [outputs["lengths"].tolist() for _, outputs in found] == [[3, 2], [1]]
     chunks = pa.concat_tables([features.slice(0, 1), features.slice(1, 2), features.slice(3)])
-    again = list(inference.run(chunks.slice(1), forward, PAD, 3))
+    again = list(inference.forward_batches(chunks.slice(1), forward, PAD, 3))
     assert [rows.tolist() for rows, _ in again] == [[0, 2]]
     assert again[0][1]["sums"].tolist() == [18, 11 + PAD]
 
@@ -285,22 +287,22 @@ def lengths_that_fall(count: int) -> pa.Table:
 def test_a_device_has_the_next_batch_when_the_outputs_of_one_are_taken(count: int) -> None:
     forward, features = Ahead(), lengths_that_fall(count)
     found = []
-    for rows, outputs in inference.run(features, forward, PAD, 1):
+    for rows, outputs in inference.forward_batches(features, forward, PAD, 1):
         forward.events.append(f"take {outputs['ids'][0, 0]}")
         found.append((rows.tolist(), outputs["ids"].tolist()))
     if count == 3:
         first, second = ["launch 10", "launch 11", "fetch 10", "take 10"], ["launch 12", "fetch 11", "take 11"]
         assert forward.events == [*first, *second, "fetch 12", "take 12"]
     assert len(forward.events) == 3 * count
-    plain = inference.run(features, forward.__call__, PAD, 1)
+    plain = inference.forward_batches(features, forward.__call__, PAD, 1)
     assert found == [(rows.tolist(), outputs["ids"].tolist()) for rows, outputs in plain]
 
 
 def test_an_error_of_a_batch_is_raised_where_it_is_launched_and_leaving_early_launches_no_more() -> None:
     with pytest.raises(MemoryError):
-        list(inference.run(lengths_that_fall(6), Ahead(), PAD, 1))
+        list(inference.forward_batches(lengths_that_fall(6), Ahead(), PAD, 1))
     forward = Ahead()
-    found = inference.run(lengths_that_fall(6), forward, PAD, 1)
+    found = inference.forward_batches(lengths_that_fall(6), forward, PAD, 1)
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert forward.events == ["launch 10", "launch 11", "fetch 10"]

@@ -25,13 +25,13 @@ ONE_ENGINE = ["accelerate", pytest.param("trainer", marks=pytest.mark.slow)]
 # In place of a worker that the system kills, behind the second update.
 DYING = """
 import os, runpy, signal
-from finetrail.training.journal import Journal
-updated = Journal.updated
+from finetrail.training.logger import TrainingLogger
+updated = TrainingLogger.updated
 def die(self, update):
     updated(self, update)
     if update == 2 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
-Journal.updated = die
+TrainingLogger.updated = die
 runpy.run_module("stages.train", run_name="__main__")
 """
 
@@ -146,7 +146,7 @@ def test_a_worker_that_dies_ends_the_stage_and_the_next_run_goes_on_to_the_same_
     checkpoints = list(project.glob(".scratch/train/*/checkpoint-*"))
     assert checkpoints
     printed = run(project, *torchrun("-m", "stages.train"))
-    assert "goes on from the checkpoint after update" in printed
+    assert "resumes from the checkpoint after update" in printed
     resumed = (project / "data/trained/model.safetensors").read_bytes()
     run(project, *torchrun("-m", "stages.train"))
     assert (project / "data/trained/model.safetensors").read_bytes() == resumed

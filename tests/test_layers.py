@@ -93,7 +93,7 @@ def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
 
 def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
     saved("bert", tmp_path)
-    with pytest.raises(UserError, match=r"^model.layers: there is no layer 4; expected of 0 to 3$"):
+    with pytest.raises(UserError, match=r"^model.layers: there is no layer 4; expected 0 to 3$"):
         keep_layers(tmp_path, [0, 4])
 
 

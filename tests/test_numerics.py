@@ -232,7 +232,7 @@ def test_portable_gives_the_same_bytes_with_any_cores_threads_and_settings(
 ) -> None:
     folder = make_project(tmp_path)
     change(folder / RECIPE, numerics="portable", train__precision="auto")
-    products = folder / "finetrail/products.py"  # the toy's products are too small to be shared among threads
+    products = folder / "finetrail/patches/products.py"  # the toy's products are too small to be shared among threads
     products.write_text(products.read_text().replace("FLOPS = 2**21", "FLOPS = 1"))
     for stage in ("download_corpus", "download_model", "tokenize"):
         subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, capture_output=True, check=True)

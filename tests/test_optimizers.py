@@ -164,7 +164,7 @@ def run(tmp_path: Path, engine: str = "trainer", **changes: Any) -> list[dict[st
 
     snapshot()
     settings = Train(**toy_settings(**{"best_metric": "accuracy", "weight_decay": 0.1} | changes))
-    columns = {"COLUMNS": ("input_ids", "labels"), "SEPARABLE": True, "items": lambda batch: torch.tensor(1)}
+    columns = {"COLUMNS": ("input_ids", "labels"), "SEPARABLE": True, "num_items": lambda batch: torch.tensor(1)}
     task = SimpleNamespace(**columns, reduce=lambda logits, labels: logits)
     train, validation = toy_features(16), toy_features(4)
     ENGINES[engine](model, Run(task, collate, train, validation, snapshot, settings, 0, tmp_path, 8))  # type: ignore

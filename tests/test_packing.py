@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from finetrail.patches import flash_attention
 from finetrail.schema import Lora
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import adapters, graphs, packing
@@ -281,7 +282,7 @@ def test_torchs_flash_attention_takes_what_it_is_given_and_has_gradients(causal:
         torch.empty(20, heads, 64, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (4, 2, 2)
     )
     bounds = torch.empty(4, dtype=torch.int32, device="meta")
-    attended = packing._flash(query, key, value, bounds, 9, 0.1, causal, None, window)
+    attended = flash_attention.attend(query, key, value, bounds, 9, 0.1, causal, None, window)
     assert attended.shape == query.shape and attended.dtype == torch.bfloat16
     attended.sum().backward()
     assert all(one.grad is not None and one.grad.shape == one.shape for one in (query, key, value))

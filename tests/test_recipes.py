@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings
+from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings, whole
 from datasets import ClassLabel, Features, List, Value
 from hub_server import StandInHub, write_parquet
 from huggingface_hub import ModelCard
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM
 
+from finetrail import layout
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
 from finetrail.schema import Bootstrap, Evaluate
@@ -321,12 +322,12 @@ def scheme(folder: Path) -> str:
 
 
 def load_recipe(name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml"))
 
 
 def test_every_shipped_recipe_is_run_here() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    assert [path.stem for path in (ROOT / RECIPES).glob("*.yaml") if f'"{path.stem}"' not in tests] == []
+    assert [path.stem for path in layout.recipe_files(ROOT, RECIPES.name) if f'"{path.stem}"' not in tests] == []
 
 
 # --- corpora of the Hub ---------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ def write_project(folder: Path, results: Results) -> None:
     """Lay the records out as the stages do, with this project's params.yaml and recipe."""
     recipe = layout.recipe_file("token_classification", "wnut16")
     (folder / recipe).parent.mkdir(parents=True)
-    shutil.copy(PROJECT / recipe, folder / recipe)
+    for file in (recipe, layout.defaults_file("token_classification")):
+        shutil.copy(PROJECT / file, folder / file)
     (folder / layout.PARAMS).write_text(
         "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\ntrackers:\nthreads:\n"
         "lr:\nepochs:\nbatch_size:\nlimit:\n"

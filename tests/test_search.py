@@ -94,9 +94,9 @@ def test_the_recipes_own_values_are_those_without_overrides(loaded: Callable[...
         "task='text_classification'",
         "recipe='bbc-news'",
         "limit=100",
-        f"{recipe}:train.schedule='cosine'",
+        f"{recipe}:++train.schedule='cosine'",
         "lr=3e-05",
-        f"{recipe}:train.warmup=0.2",
+        f"{recipe}:++train.warmup=0.2",
     ]
 
 

@@ -100,5 +100,5 @@ def test_in_bf16_scores_keep_their_last_digits() -> None:
 def test_a_head_that_is_not_linear_is_refused() -> None:
     model = build("bert")
     model.classifier = torch.nn.Identity()
-    with pytest.raises(UserError, match="the head of bert is no linear layer"):
+    with pytest.raises(UserError, match="the head of bert is not a linear layer"):
         standardization.standardize(model, MEAN, STD, head_is_kept=False)

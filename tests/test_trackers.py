@@ -105,7 +105,7 @@ def test_a_tracker_that_fails_later_does_not_end_training(
     monkeypatch.setattr(trackers, "callback", lambda *_: failing)
     run(tracker("tensorboard"))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert warnings == ["train: warning: tensorboard: no route to host: training goes on without it"]
+    assert warnings == ["train: warning: tensorboard: no route to host: training continues without it"]
     assert failing.heard == (2 if event == "on_log" else 5)
 
 

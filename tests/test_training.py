@@ -27,7 +27,7 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding, modeling
 from finetrail.tasks.token_classification.settings import Tokenize, Train
-from finetrail.training import batching, journal
+from finetrail.training import batching, logger
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.trackers import Trackers
 from stages import download_corpus, download_model, evaluate, tokenize, train
@@ -93,13 +93,13 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
             training.run.Run(
                 task=SimpleNamespace(**vars(modeling) | {"reduce": reduce}),  # type: ignore[arg-type]
                 collator=modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
-                train=train.taken(Dataset(features["train"]), modeling.COLUMNS),
-                validation=train.taken(Dataset(features["validation"]), modeling.COLUMNS),
+                train=train.select_columns(Dataset(features["train"]), modeling.COLUMNS),
+                validation=train.select_columns(Dataset(features["validation"]), modeling.COLUMNS),
                 validate=validate,
                 settings=settings,
                 seed=seed,
                 scratch=tmp_path / "scratch",
-                piece_size=settings.batch_size,
+                micro_batch_size=settings.batch_size,
                 trackers=Trackers(list(tracked), "task", "recipe", settings.model_dump(mode="json")),
             ),
         )
@@ -305,12 +305,12 @@ def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> N
 
 def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
     logs = {"loss": 1.0, "learning_rate": 2e-5, "grad_norm": 3.0, "epoch": 0.5}
-    assert journal.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
-    assert journal.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
+    assert logger.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
+    assert logger.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
         "validation/loss": 0.1,
         "validation/f1": 0.5,
     }
-    assert journal.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
+    assert logger.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
 
 
 def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -378,9 +378,9 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
 
 def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> None:
     table = pa.table({"labels": [[1]], "example": [0], "input_ids": [[2]], "words": [[0]]})
-    kept = train.taken(Dataset(table), modeling.COLUMNS)
+    kept = train.select_columns(Dataset(table), modeling.COLUMNS)
     assert kept[0] == {"labels": [1], "input_ids": [2]}
-    assert train.taken(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
+    assert train.select_columns(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
 
 
 def out_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
@@ -405,7 +405,7 @@ def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_lo
     assert (record["piece_size"], in_pieces["piece_size"]) == (8, 2)
     assert record["effective_batch_size"] == in_pieces["effective_batch_size"] == 8
     assert curve("train/loss") == pytest.approx(whole, rel=1e-4)
-    assert "out of memory: again, with at most 4 features" in capfd.readouterr().err
+    assert "out of memory: trying again with at most 4 features" in capfd.readouterr().err
 
 
 def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,7 +466,7 @@ class Reads(TorchDispatchMode):
 @pytest.fixture
 def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[str]]]:
     """Note what training reads before the end of each update, outside of the model."""
-    forward, updated = BertForTokenClassification.forward, journal.Journal.updated
+    forward, updated = BertForTokenClassification.forward, logger.TrainingLogger.updated
     by_update: dict[int, list[str]] = {}
     reads = Reads()
 
@@ -476,7 +476,7 @@ def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[
         reads.found[:] = before
         return outputs
 
-    def note(self: journal.Journal, update: int) -> None:
+    def note(self: logger.TrainingLogger, update: int) -> None:
         updated(self, update)
         by_update[update] = list(reads.found)
         reads.found.clear()
@@ -487,7 +487,7 @@ def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[
 
     monkeypatch.setattr(train, "speed_up", lambda *_: None)  # for CPUs; its hooks index by masks
     monkeypatch.setattr(BertForTokenClassification, "forward", unseen)
-    monkeypatch.setattr(journal.Journal, "updated", note)
+    monkeypatch.setattr(logger.TrainingLogger, "updated", note)
     for name in ("cpu", "numpy", "tolist", "__array__"):  # of a CPU's tensor these are no operations
         monkeypatch.setattr(torch.Tensor, name, noted(name))
     with reads:

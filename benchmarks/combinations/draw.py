@@ -18,7 +18,7 @@ from benchmarks.combinations.menu import MORE, Menu, Path, Vocabulary
 from benchmarks.combinations.starts import Recipe, Start, put
 from finetrail import params, schema, tasks
 
-# Keys of params.yaml, which stand beside the sections.
+# Keys of params.yaml outside the sections.
 PARAMS = "params"
 # How many second changes are tried where a first one contradicts other settings.
 SECOND_CHANGES = 60
@@ -86,7 +86,7 @@ class Drawer:
             yield changed(attempt, path, value)
 
     def accepts(self, combination: Recipe) -> bool:
-        """Tell whether the check accepts a combination; anything but an answer is raised."""
+        """Return True if the check accepts a combination; anything but an answer is raised."""
         problems = problems_of(self.model, combination, self.start.task)
         self.said["refused" if problems else "accepted"] += 1
         return not problems
@@ -135,7 +135,7 @@ def plain_params(task: str) -> Recipe:
 
 
 def is_there(combination: Recipe, path: Path) -> bool:
-    """Tell whether a combination has the section of a key, and the key, which `MORE` is of a section."""
+    """Return True if a combination has the section of a key and the key, which for a section is `MORE`."""
     section: Any = combination
     for name in path[:-1]:
         if not isinstance(section, dict) or name not in section:
@@ -145,7 +145,7 @@ def is_there(combination: Recipe, path: Path) -> bool:
 
 
 def has(combination: Recipe, path: Path, value: Any) -> bool:
-    """Tell whether a key has this value."""
+    """Return True if a key has this value."""
     section: Any = combination
     for name in path[:-1]:
         section = section[name]

@@ -139,6 +139,6 @@ def judged(ended: Ended, folder: Path) -> str:
 
 
 def has_trained(folder: Path) -> bool:
-    """Tell whether a run has made an update."""
+    """Return True if a run has made an update."""
     curves = (folder / ".scratch").rglob("loss.tsv")
     return any(len(path.read_text().splitlines()) > 1 for path in curves)

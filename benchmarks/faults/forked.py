@@ -23,7 +23,7 @@ class Ended(NamedTuple):
     log: str
 
     @property
-    def told(self) -> str | None:
+    def reported(self) -> str | None:
         """Return the one line that says what to do, if the stage ended with that and no traceback."""
         last = self.log.strip().rpartition("\n")[2]
         return last if self.code == 1 and last.startswith("error: ") and "Traceback" not in self.log else None

@@ -190,10 +190,10 @@ def read_corpus(data: bytes, folder: Path, known: list[Corpus]) -> None:
     )
     (folder / "tables").mkdir()
     write_tables(rows, tables, folder / "tables")
-    told(corpus.task, counts, corpus.section)
+    report_concerns(corpus.task, counts, corpus.section)
 
 
-def told(name: str, counts: dict[str, Any], section: Any) -> None:
+def report_concerns(name: str, counts: dict[str, Any], section: Any) -> None:
     task, concerns = tasks.module(name, "corpus"), tasks.module(name, "concerns")
     checks = task.checks(counts, section)
     json.dumps(checks, allow_nan=False).encode()
@@ -225,7 +225,7 @@ def spacy_file() -> bytes:
 
 
 def unpack(data: bytes, folder: Path, ending: str) -> None:
-    """Unpack, and look that nothing stands outside the folder, is no file, or is more than the limit."""
+    """Unpack, and check that nothing is outside the folder, other than a file, or larger than the limit."""
     root, archive = folder / "unpacked", folder / f"a{ending}"
     root.mkdir()
     archive.write_bytes(data)

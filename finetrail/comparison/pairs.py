@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError, create_model
 from ruamel.yaml import YAML
 
-from finetrail import layout, schema, tasks, upgrades
+from finetrail import layout, params, schema, tasks, upgrades
 from finetrail.comparison.runs import Files, Run, System, opened
 from finetrail.comparison.seeds import same_headline
 from finetrail.errors import UserError
@@ -139,8 +139,12 @@ def _settings(files: Files, task: str, recipe: Path) -> schema.Evaluate:
     """Return the evaluate section of the recipe that the run had, as this version of the schema has it."""
     settings = tasks.module(task, "settings")
     model: Any = create_model("Settings", evaluate=(settings.Evaluate, ...))
-    raw = YAML(typ="safe", pure=True).load(files.bytes(recipe))
-    section, _ = upgrades.upgraded({"evaluate": raw["evaluate"]}, model)
+    defaults = layout.defaults_file(task)
+    there = defaults in files.below(defaults.parent)  # recipes of earlier runs are complete by themselves
+    yaml = YAML(typ="safe", pure=True)
+    shared = yaml.load(files.bytes(defaults)) if there else {}
+    found = params.composed(yaml.load(files.bytes(recipe)), recipe, shared, defaults).values
+    section, _ = upgrades.upgraded({"evaluate": found["evaluate"]}, model)
     try:
         return model.model_validate(section).evaluate
     except ValidationError as error:

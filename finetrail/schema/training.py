@@ -106,10 +106,14 @@ class Train(Settings):
         description="eager: kernel by kernel; graphs: as recorded CUDA graphs; compile: by torch.compile, slow to "
         "start; auto: graphs in long runs on one GPU, else eager"
     )
+    speedups: bool = Field(
+        description="true: faster dropout, attention and last layers where finetrail has them, and batches without "
+        "padding on a GPU; false: the libraries' own code"
+    )
     lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
 
     @property
-    def piece_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Features that go through the model at once, unless memory ends before."""
         return self.batch_size
 

@@ -234,7 +234,7 @@ class Modeling(Protocol[Target_contra, Train_contra]):
     ) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
         """Return the function from features (COLUMNS) to inputs of the model, padded to the longest, and labels."""
 
-    def items(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def num_items(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the number of items that a batch's loss is a mean over, such as tokens with labels: int64 []."""
 
     def reduce(self, logits: Any, labels: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:

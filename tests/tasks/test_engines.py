@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
 from finetrail import layout, params, tasks
 from finetrail.training import four_bits, prefetch
-from finetrail.training.journal import Journal
+from finetrail.training.logger import TrainingLogger
 from stages import download_corpus, download_model, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
@@ -91,22 +91,22 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 ) -> None:
     engine = ENGINES[tasks.names().index(task) % 2]  # of which the one knows nothing of tasks that the other does not
     undisturbed = trained(task, engine=engine)
-    updated = Journal.updated
+    updated = TrainingLogger.updated
     for last in itertools.count(3, 2):
 
-        def kill(self: Journal, update: int, last: int = last) -> None:
+        def kill(self: TrainingLogger, update: int, last: int = last) -> None:
             updated(self, update)
             if update >= last:
                 raise Killed
 
-        monkeypatch.setattr(Journal, "updated", kill)
+        monkeypatch.setattr(TrainingLogger, "updated", kill)
         try:
             files = trained(task, engine=engine)
             break
         except Killed:
             assert list(layout.SCRATCH.glob("train/*/checkpoint-*"))
     assert last > 5, "training was too short to be killed twice"
-    assert re.search(r"goes on from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
+    assert re.search(r"resumes from the checkpoint after update \d+ of \d+", capfd.readouterr().err)
     assert files == undisturbed
     assert not (layout.SCRATCH / "train").exists()
 
@@ -116,20 +116,20 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
-    updated = Journal.updated
+    updated = TrainingLogger.updated
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         updated(self, update)
         if update == 3:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("text_classification", engine=engine)
     trained("text_classification", engine=engine)
     printed = capfd.readouterr().err
-    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "resumes from the checkpoint after update 2 of" in printed
     assert "skipped" not in printed
 
 
@@ -144,15 +144,15 @@ def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_w
     undisturbed = trained("text_classification", **changes)
     record = json.loads(undisturbed["data/trained/training.json"])
     assert (record["stopped_early"], record["epochs_done"]) == (True, 3.0)
-    an_epoch, updated = record["updates"] // 3, Journal.updated
+    updates_per_epoch, updated = record["updates"] // 3, TrainingLogger.updated
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         updated(self, update)
-        if update == 2 * an_epoch + 1:
+        if update == 2 * updates_per_epoch + 1:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("text_classification", **changes)
     assert trained("text_classification", **changes) == undisturbed
@@ -171,7 +171,7 @@ def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_le
         started.append(batches)
         return prefetch.made_ahead(batches)
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         if update == 3:
             assert any(thread.name.startswith("batches") for thread in threading.enumerate())
             raise Killed
@@ -179,7 +179,7 @@ def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_le
     for module in ("loop", "trainer"):
         monkeypatch.setattr(f"finetrail.training.{module}.prefetched", ahead)
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("masked_lm", engine=engine)
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
@@ -192,14 +192,14 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
-    forward, updated = BertForSequenceClassification.forward, Journal.updated
+    forward, updated = BertForSequenceClassification.forward, TrainingLogger.updated
 
     def limited(self: Any, input_ids: torch.Tensor, **others: Any) -> Any:
         if self.training and len(input_ids) > 2:
             raise torch.OutOfMemoryError
         return forward(self, input_ids, **others)
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         updated(self, update)
         if update == 3:
             raise Killed
@@ -207,13 +207,13 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     monkeypatch.setattr(BertForSequenceClassification, "forward", limited)
     undisturbed = trained("text_classification")
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("text_classification")
     capfd.readouterr()
     assert trained("text_classification") == undisturbed
     printed = capfd.readouterr().err
-    assert "goes on from the checkpoint after update 2 of" in printed
+    assert "resumes from the checkpoint after update 2 of" in printed
     assert "out of memory" not in printed
 
 
@@ -235,7 +235,7 @@ def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_bat
     records = [json.loads(files.pop("data/trained/training.json")) for files in (halved, expected)]
     assert [record["piece_size"] for record in records] == [2, 2]
     assert halved == expected
-    assert "out of memory: again, with at most 2 features at once" in capfd.readouterr().err
+    assert "out of memory: trying again with at most 2 features at once" in capfd.readouterr().err
 
 
 def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
@@ -258,18 +258,18 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
     run = train.Run(
         task=module,
         collator=module.build_collator(tokenizer, declared.train),
-        train=train.taken(features, module.COLUMNS),
+        train=train.select_columns(features, module.COLUMNS),
         validation=features,
         validate=lambda reduced: {},
         settings=declared.train.model_copy(update={"batch_size": 2}),
         seed=1,
         scratch=Path("unused"),
-        piece_size=2,
+        micro_batch_size=2,
     )
     processes = [SimpleNamespace(process_index=process, num_processes=4, distributed_type="NO") for process in range(4)]
     batches = [list(run.loader(cast(Any, process))) for process in processes]
     assert [len(of_one) for of_one in batches] == [1, 1, 1, 1]
-    assert [int(batch["items"].sum()) > 0 for [batch] in batches] == [True, True, False, False]
+    assert [int(batch["num_items"].sum()) > 0 for [batch] in batches] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("task", ["retrieval", "text_classification", "text_generation"], indirect=True)
@@ -296,15 +296,15 @@ def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": False}
     plain = trained("token_classification", engine=engine, lora=lora | {"quantize": None})
     undisturbed = trained("token_classification", engine=engine, lora=lora | {"quantize": "nf4"})
-    updated = Journal.updated
+    updated = TrainingLogger.updated
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         updated(self, update)
         if update == 3:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("token_classification")
     [checkpoint] = layout.SCRATCH.glob("train/*/checkpoint-*")
@@ -327,12 +327,12 @@ def test_another_setting_never_meets_an_old_checkpoint(
 ) -> None:
     tokenized("text_classification")
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         if update == 4:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "updated", kill)
+        patch.setattr(TrainingLogger, "updated", kill)
         with pytest.raises(Killed):
             trained("text_classification", lr=0.02)
     capfd.readouterr()

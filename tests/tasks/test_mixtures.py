@@ -24,7 +24,7 @@ from finetrail.evaluation import splits
 from finetrail.evaluation.splits import Encoded
 from finetrail.params import load_recipe
 from finetrail.stage import read_json as read
-from finetrail.training.journal import Journal
+from finetrail.training.logger import TrainingLogger
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -213,9 +213,9 @@ def losses(files: dict[str, bytes]) -> list[float]:
 
 @of_some
 def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    updated = Journal.updated
+    updated = TrainingLogger.updated
 
-    def kill(self: Journal, update: int) -> None:
+    def kill(self: TrainingLogger, update: int) -> None:
         updated(self, update)
         if update == last:
             raise KeyboardInterrupt
@@ -226,7 +226,7 @@ def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, m
     last = len(one) - 1  # in the second epoch, which goes on in each part where the first one ended
     for engine, files in undisturbed.items():
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "updated", kill)
+            patch.setattr(TrainingLogger, "updated", kill)
             with pytest.raises(KeyboardInterrupt):
                 trained(mixed, engine)
         assert trained(mixed, engine) == files

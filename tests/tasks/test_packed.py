@@ -116,7 +116,7 @@ def test_a_run_whose_passes_cannot_be_recorded_starts_anew_without(
     with pytest.raises(Started):
         trained("text_classification", execution="auto")
     assert started == [(sys.executable, sys.orig_argv)]
-    assert f"train: CUDA graphs fail here ({error}): from the beginning, without them" in capfd.readouterr().err
+    assert f"train: CUDA graphs fail here ({error}): starting again without them" in capfd.readouterr().err
     record = json.loads(trained("text_classification")[RECORD])  # as the process that was started
     assert (record["padding"], record["execution"]) == ("none", "eager")
     assert not (layout.SCRATCH / "train").exists()

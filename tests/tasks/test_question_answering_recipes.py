@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import real
+from conftest import real, whole
 from datasets import Features, List, Value
 from hub_server import StandInHub, write_parquet
 from recipe_projects import edit, run
@@ -22,7 +22,7 @@ from stages import download_corpus, download_model, evaluate, export, tokenize, 
 ROOT = Path(__file__).parents[2]
 TASK = "question_answering"
 RECIPES = Path("recipes") / TASK
-NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, RECIPES.name)]
 SPLITS = ("train", "validation", "test")
 Examples = list[dict[str, Any]]
 
@@ -171,7 +171,7 @@ def sizes() -> list[int]:
 
 
 def load_recipe(name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml"))
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, Tra
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
+from finetrail.patches.speedups import speed_up
 from finetrail.schema import Bootstrap, Lora
 from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
 from finetrail.training import adapters, memory
-from finetrail.training.speed import speed_up
 
 TRAIN = Train.model_construct(scale=20.0)
 EVALUATE = Evaluate(
@@ -396,9 +396,9 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def gradients(model: PreTrainedModel, batch: dict[str, Any], piece_size: int | None) -> dict[str, torch.Tensor]:
+def gradients(model: PreTrainedModel, batch: dict[str, Any], micro_batch_size: int | None) -> dict[str, torch.Tensor]:
     """Return the loss and each weight's gradient of one pass, whose dropout is that of the seed 0."""
-    model.piece_size = piece_size
+    model.micro_batch_size = micro_batch_size
     model.zero_grad()
     torch.manual_seed(0)
     loss = model(**batch).loss
@@ -414,14 +414,14 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dimensions", [None, [4, 16]])
-@pytest.mark.parametrize("piece_size", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_a_batch_in_parts_has_the_gradients_of_one_pass(
-    base: Path, tokenizer: Any, piece_size: int, dimensions: list[int] | None
+    base: Path, tokenizer: Any, micro_batch_size: int, dimensions: list[int] | None
 ) -> None:
     model = without_dropout(build(base, dimensions=dimensions)[0])
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
 
-    same(gradients(model, batch, piece_size), gradients(model, batch, None))
+    same(gradients(model, batch, micro_batch_size), gradients(model, batch, None))
 
 
 @pytest.mark.parametrize("faster", [False, True])
@@ -452,7 +452,7 @@ def test_no_more_than_a_part_is_in_memory(base: Path, tokenizer: Any) -> None:
         lambda encoder, args, inputs: texts.append(len(inputs["input_ids"])), with_kwargs=True
     )
 
-    def kept(piece_size: int | None) -> int:
+    def kept(micro_batch_size: int | None) -> int:
         """Return the bytes that the backward pass would find in memory."""
         size = 0
 
@@ -461,7 +461,7 @@ def test_no_more_than_a_part_is_in_memory(base: Path, tokenizer: Any) -> None:
             size += tensor.nbytes * (tensor.grad_fn is not None)
             return tensor
 
-        model.piece_size = piece_size
+        model.micro_batch_size = micro_batch_size
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model(**batch).loss
         loss.backward()
@@ -481,7 +481,7 @@ def test_validation_takes_its_batches_whole(base: Path, tokenizer: Any) -> None:
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
     with torch.no_grad():
         whole = model(**batch)
-        model.piece_size = 1
+        model.micro_batch_size = 1
         assert torch.equal(model(**batch).documents, whole.documents)
 
 
@@ -494,7 +494,7 @@ def test_parts_go_with_what_averages_gradients_over_processes(base: Path, tokeni
     try:
         spread = torch.nn.parallel.DistributedDataParallel(model)
         model.zero_grad()
-        model.piece_size = 2
+        model.micro_batch_size = 2
         spread(**batch).loss.backward()
     finally:
         torch.distributed.destroy_process_group()

@@ -19,7 +19,7 @@ from finetrail.corpus.duplicates import digest
 from stages import download_corpus, download_model, evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "recipes/retrieval").glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, "retrieval")]
 KOREAN = "question1\tquestion2\tis_duplicate\n배고파\t배가 고파\t0\n잠이 와\t졸려\t0\n심심해\t배고프다\t1\n"
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 

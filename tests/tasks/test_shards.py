@@ -11,7 +11,7 @@ from spread import SPREAD, result, tokenized, trained
 from finetrail import params
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.training import shards
+from finetrail.training import fsdp
 from stages import train
 
 __all__ = ["tokenized"]  # a fixture
@@ -79,7 +79,7 @@ def test_weights_that_nothing_gathers_are_refused(kind: DistributedType, monkeyp
     monkeypatch.setattr(Accelerator, "distributed_type", kind)
     monkeypatch.setattr(Accelerator, "is_fsdp2", False)
     with pytest.raises(UserError, match=f"launcher: {kind.value}.* spreads the weights .* expected DDP"):
-        shards.check(Accelerator(cpu=True), None)  # type: ignore[arg-type]
+        fsdp.validate(Accelerator(cpu=True), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [{"unfreeze_layers": 1}, {"execution": "compile"}])
@@ -87,6 +87,6 @@ def test_what_changes_a_spread_model_is_refused(change: dict[str, Any], monkeypa
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
     monkeypatch.setattr(Accelerator, "is_fsdp2", True)
     plain = {"unfreeze_layers": None, "execution": "auto"}
-    shards.check(Accelerator(cpu=True), Train.model_construct(**plain))
+    fsdp.validate(Accelerator(cpu=True), Train.model_construct(**plain))
     with pytest.raises(UserError, match="change a model that FSDP has spread; expected null and auto, or DDP"):
-        shards.check(Accelerator(cpu=True), Train.model_construct(**plain | change))
+        fsdp.validate(Accelerator(cpu=True), Train.model_construct(**plain | change))

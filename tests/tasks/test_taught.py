@@ -186,5 +186,5 @@ def test_a_recipe_without_a_teacher_pays_no_import_of_torch(
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "teach: no teacher: nothing to learn from but the labels\n"
+    assert done.stderr == "teach: no teacher in the recipe: the model learns from the labels alone\n"
     assert pa.ipc.open_stream((folder / layout.TAUGHT_LOGITS).read_bytes()).schema.names == []

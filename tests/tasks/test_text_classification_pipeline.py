@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, RobertaConfig, pipe
 from finetrail import inference, layout, stage
 from finetrail.params import load_recipe
 from finetrail.tasks.text_classification import encoding, serving
-from finetrail.training.journal import Journal
+from finetrail.training.logger import TrainingLogger
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -137,7 +137,7 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     for engine in train.ENGINES:
         undisturbed = trained(changes | {"engine": engine})
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "updated", killed_after_three_updates)
+            patch.setattr(TrainingLogger, "updated", killed_after_three_updates)
             with pytest.raises(KeyboardInterrupt):
                 trained(changes | {"engine": engine})
         assert trained(changes | {"engine": engine}) == undisturbed
@@ -162,7 +162,7 @@ def trained(changes: dict[str, Any]) -> bytes:
     return (layout.TRAINED / "model.safetensors").read_bytes()
 
 
-def killed_after_three_updates(journal: Journal, update: int) -> None:
+def killed_after_three_updates(logger: TrainingLogger, update: int) -> None:
     if update == 3:
         raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import real
+from conftest import real, whole
 from datasets import ClassLabel, Features, Value
 from hub_server import StandInHub, write_parquet
 from recipe_projects import edit, run
@@ -36,7 +36,7 @@ from stages import download_corpus, tokenize
 
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_classification")
-NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, RECIPES.name)]
 SPLITS = ("train", "validation", "test")
 BEGINNINGS = ("csv", "pairs", "scores", "labels", "folders")
 
@@ -377,7 +377,7 @@ def test_the_small_imdb_is_read_from_its_folders(enter: Enter, tmp_path: Path) -
 
 
 def as_declared(task: str, name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / "recipes" / task / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / "recipes" / task / f"{name}.yaml"))
 
 
 def chained(rev: str) -> dict[str, Any]:
@@ -439,7 +439,7 @@ def test_bbc_news_is_embedded(enter: Enter) -> None:
 
 def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -> None:
     plain, adapted = (
-        YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml") for name in ("bbc-news", "bbc-news-adapted")
+        YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml")) for name in ("bbc-news", "bbc-news-adapted")
     )
     assert adapted.pop("model")["source"] == {
         "kind": "dvc",
@@ -581,7 +581,7 @@ def test_folders_may_stand_below_a_folder_for_each_split(mine: Callable[..., Non
 
 
 def test_the_beginnings_share_their_settings_but_for_the_form_of_the_corpus() -> None:
-    named = {name: YAML(typ="safe").load(ROOT / RECIPES / f"bring-your-own-{name}.yaml") for name in BEGINNINGS}
+    named = {name: YAML(typ="safe").load(whole(ROOT / RECIPES / f"bring-your-own-{name}.yaml")) for name in BEGINNINGS}
     for recipe in named.values():
         recipe.pop("corpus")
         recipe["train"].pop("best_metric")

@@ -23,7 +23,7 @@ from finetrail.tasks.masked_lm.settings import Train
 finish = models = None
 
 PIPELINE_TAG = "fill-mask"
-COLUMNS = ("input_ids", "pieces", "labels", "draw")
+COLUMNS = ("input_ids", "pieces", "labels", "row_seed")
 SEPARABLE = True
 
 NEW_HEAD = (
@@ -121,7 +121,7 @@ def build_collator(
         labels[~np.repeat(unmasked, lengths)] = frozen
         for row in np.flatnonzero(unmasked):
             block = slice(ends[row] - lengths[row], ends[row])
-            generator = np.random.default_rng(features["draw"][row].as_py())
+            generator = np.random.default_rng(features["row_seed"][row].as_py())
             ids[block], labels[block] = mask(ids[block], pieces[block], how, generator)
         arrays = {
             "input_ids": padding.filled(ids, lengths, tokenizer.pad_token_id),
@@ -133,7 +133,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 

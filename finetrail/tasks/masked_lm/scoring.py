@@ -184,7 +184,7 @@ def _outputs(
     losses = np.zeros(len(masks.at), dtype=np.float32)
     best, probabilities = (np.zeros((len(masks.at), BEST), dtype=kind) for kind in (np.int64, np.float32))
     firsts = np.searchsorted(masks.at, masks.starts)
-    for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, pad_token_id, settings.batch_size):
         for row, logits in zip(rows, outputs["logits"], strict=True):
             mine = slice(firsts[row], firsts[row + 1])
             # Few of a batch's logits, [batch, length, vocabulary], are needed.

@@ -111,7 +111,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the features."""
     return torch.tensor(len(batch["start_positions"]))
 

@@ -113,7 +113,7 @@ def _windows(
     bounds = starts.offsets.to_numpy() - starts.offsets[0].as_py()
     starts, ends = starts.flatten().to_numpy(), ends.flatten().to_numpy()
     context_start = features["context_start"].to_numpy()
-    for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, pad_token_id, settings.batch_size):
         for row, start_logits, end_logits in zip(rows, outputs["start_logits"], outputs["end_logits"], strict=True):
             part = slice(bounds[row], bounds[row + 1])
             inside = slice(context_start[row], context_start[row] + part.stop - part.start)

@@ -57,7 +57,9 @@ class BiEncoder(PreTrainedModel):
     def __init__(self, encoder: PreTrainedModel, target: Target, scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
-        self.piece_size: int | None = None  # of a batch in training, so many features are encoded at once; None: all
+        self.micro_batch_size: int | None = (
+            None  # of a batch in training, so many features are encoded at once; None: all
+        )
 
     def forward(
         self,
@@ -93,12 +95,12 @@ class BiEncoder(PreTrainedModel):
     def embed_in_parts(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None, given: int
     ) -> torch.Tensor:
-        """Return embed() of a batch; in training, with piece_size features of `given` texts each in memory at once.
+        """Return what embed() does; in training it encodes micro_batch_size features, of `given` texts each, at once.
 
         The backward pass encodes each part again, with the same dropout, once the gradient of its vectors is known
         (GradCache, Gao et al. 2021). The texts of a part have similar lengths.
         """
-        at_once = given * (self.piece_size or len(input_ids))
+        at_once = given * (self.micro_batch_size or len(input_ids))
         if at_once >= len(input_ids) or not torch.is_grad_enabled():
             return self.embed(input_ids, attention_mask, packing)
         lengths = attention_mask.sum(1)
@@ -265,7 +267,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the queries."""
     return torch.tensor(len(batch["input_ids"]))
 

@@ -289,7 +289,7 @@ def _embed(
     """Return a normalized vector per text, pooled as in training: float32 [texts, width]."""
     lengths = pc.list_value_length(features["input_ids"]).to_numpy()
     vectors = None
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         hidden = outputs["last_hidden_state"]
         tokens = lengths[rows, None]
         if target["pooling"] == "cls":

@@ -169,7 +169,7 @@ class Train(schema.Train):
     scale: float = Field(gt=0, description="cosines are multiplied by it before the softmax: 1 / temperature")
 
     @property
-    def piece_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Features that are encoded at once."""
         return min(self.batch_size, self.micro_batch or self.batch_size)
 

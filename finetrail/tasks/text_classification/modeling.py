@@ -138,7 +138,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the features; the loss of one is the mean over its labels."""
     return torch.tensor(len(batch["labels"]))
 

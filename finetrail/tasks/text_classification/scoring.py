@@ -88,7 +88,7 @@ def _logits(
 ) -> np.ndarray:
     """Return the model's output for each feature: float32 [features, labels]."""
     logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         logits[rows] = outputs["logits"]
     return logits
 

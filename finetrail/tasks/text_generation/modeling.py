@@ -85,7 +85,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the tokens with labels, without the first of each feature, which nothing predicts."""
     return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
 

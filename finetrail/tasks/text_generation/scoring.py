@@ -65,7 +65,7 @@ def predict(
     more = {name: column.to_pylist() for name, column in slice_columns(split.examples).items()}
     labels = features["labels"].to_pylist()
     texts = Texts(tokenizer)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         for row, logits in zip(rows, outputs["logits"], strict=True):
             blocks[row] = _read(logits, np.array(labels[row])) | {"bytes": features["bytes"][int(row)].as_py()}
     numbers = np.unique(features["example"].to_numpy(), return_inverse=True)[1]

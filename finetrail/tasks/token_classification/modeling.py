@@ -90,7 +90,7 @@ def build_collator(
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Count the tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 

@@ -60,7 +60,7 @@ def predict(
     sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
     (words, counts), (positions, _) = (padding.runs(features[name]) for name in ("words", "positions"))
     bounds = ragged.bounds(counts)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         probabilities = softmax(outputs["logits"], axis=-1)
         for row, feature in zip(rows, probabilities, strict=True):
             own = slice(bounds[row], bounds[row + 1])
