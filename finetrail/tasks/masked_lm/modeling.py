@@ -111,7 +111,7 @@ TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
 def build_collator(
     tokenizer: PreTrainedTokenizerBase, settings: Train
 ) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return the function that pads features, and draws masks with the seed `draw` if labels are null."""
+    """Return the function that pads features, and draws masks with the seed `row_seed` if labels are null."""
     how = masking(tokenizer, settings)
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
