@@ -99,14 +99,14 @@ class Corpus(Protocol[Corpus_contra, Counted]):
 
     @property
     def Counts(self) -> Callable[[], Counted]:
-        """The class of what is counted of one table while its rows pass, in memory linear in rows at most."""
+        """The class that counts one table while its rows pass, with at most a few numbers per row in memory."""
 
     @property
     def records(self) -> Callable[[Callable[[], Iterator[Record]], Corpus_contra], Iterator[Record]] | None:
         """The function that a source's records pass through before they are split.
 
-        (read, settings) -> records. read() begins anew at each call, for what only a whole file tells. UserError names
-        the record that is wrong.
+        (read, settings) -> records. Each call of read() starts again, because some functions need a whole
+        file first. UserError names the record that is wrong.
         """
 
     def tables(self, settings: Corpus_contra) -> dict[str, pa.Schema]:
@@ -122,7 +122,7 @@ class Corpus(Protocol[Corpus_contra, Counted]):
         """
 
     def checks(self, counts: dict[str, Counted], settings: Corpus_contra) -> dict[str, Any]:
-        """Return checks.json: under "splits" the counts of each table, and what only all of them show, such as leakage.
+        """Return checks.json: the counts of each table under "splits", and comparisons of tables, such as leakage.
 
         UserError for what the recipe refuses.
         """
@@ -150,7 +150,7 @@ class TableEncoder(Protocol):
 
     @property
     def survey(self) -> Callable[[Callable[[str], pa.Table]], None] | None:
-        """The function to call before encode_table() where something depends on whole tables; it gets their reader."""
+        """The function to call before encode_table(), with a reader of tables, if features depend on other tables."""
 
     @property
     def nothing(self) -> Callable[[dict[str, int]], str] | None:
@@ -177,19 +177,19 @@ class Encoding(Protocol[Tokenize_contra, Target]):
         """The function from examples to the ids that they name in a table that all splits share."""
 
     def load_tokenizer(self, folder: Path, settings: Tokenize_contra, train: Callable[[], Iterator[pa.Table]]) -> Any:
-        """Load the base model's fast tokenizer from a folder, or train it anew, changed as the settings say.
+        """Load the base model's fast tokenizer, or train a new one, and adapt it to the settings.
 
-        train() reads the train split, in batches. UserError where tokenizer and settings do not go together.
+        train() reads the train split in batches. UserError if tokenizer and settings do not fit together.
         """
 
     def target(self, train: Iterator[pa.Table], settings: Tokenize_contra) -> Target:
         """Return the target of the train split, given in batches: a JSON value that is the same for the same corpus.
 
-        UserError where there is nothing to learn, such as a single label.
+        UserError if there is nothing to learn, such as a single label.
         """
 
     def Encoder(self, tokenizer: Any, target: Target, settings: Tokenize_contra) -> TableEncoder:
-        """Return what encodes tables. UserError where the settings leave no room for a text."""
+        """Return what encodes tables. UserError if the settings leave no room for a text."""
 
 
 class Modeling(Protocol[Target_contra, Train_contra]):
@@ -201,7 +201,7 @@ class Modeling(Protocol[Target_contra, Train_contra]):
 
     @property
     def COLUMNS(self) -> tuple[str, ...]:
-        """The features that the collator takes, as far as there are such."""
+        """The columns of the features that the collator uses, if they are there."""
 
     @property
     def SEPARABLE(self) -> bool:
@@ -215,15 +215,15 @@ class Modeling(Protocol[Target_contra, Train_contra]):
         """Return True if the base model does the task before training, so that evaluation compares with it."""
 
     def notes(self, base_model: Path) -> list[str]:
-        """Return what people should know of the base model, a sentence each."""
+        """Return what users should know about the base model, one sentence each."""
 
     def build_model(
         self, base_model: Path, target: Target_contra, settings: Train_contra, train: Dataset
     ) -> PreTrainedModel:
         """Load the base model to be trained, in fp32. New weights come from torch's generator, which has been seeded.
 
-        train: the features of the train split. UserError where the checkpoint lacks weights that are not new, or does
-        not fit the task.
+        train: the features of the train split. UserError if the checkpoint lacks weights that are not new, or does not
+        fit the task.
         """
 
     def load_model(self, folder: Path) -> PreTrainedModel:
@@ -238,9 +238,9 @@ class Modeling(Protocol[Target_contra, Train_contra]):
         """Return the number of items that a batch's loss is a mean over, such as tokens with labels: int64 []."""
 
     def reduce(self, logits: Any, labels: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Return what validation needs of a batch's logits, small enough to keep of the whole split: [batch, ...].
+        """Return what validation needs of a batch's logits, small enough to keep for the whole split: [batch, ...].
 
-        logits: what the model returns beside its loss, a tuple where these are several.
+        logits: the model's outputs without its loss, a tuple if there are several.
         """
 
     def validate(self, reduced: Any, features: pa.Table, target: Target_contra) -> dict[str, float]:
@@ -314,7 +314,7 @@ class Scoring(Protocol[Target_contra, Evaluate_contra]):
         """
 
     def headline(self, target: Target_contra, settings: Evaluate_contra) -> str:
-        """Return the name of the metric that people look at first."""
+        """Return the name of the metric that the report shows first."""
 
     @property
     def beside(self) -> Callable[[Target_contra, Evaluate_contra], list[str]] | None:
@@ -333,17 +333,17 @@ class Scoring(Protocol[Target_contra, Evaluate_contra]):
         """
 
     def outcomes(self, units: pa.Table, target: Target_contra, settings: Evaluate_contra) -> list[Outcome]:
-        """Return what became of each unit, for comparing two runs."""
+        """Return the outcome of each unit, for comparing two runs."""
 
     def slicings(self, units: pa.Table, train: pa.Table, target: Target_contra) -> list[Slicing]:
-        """Return the ways to part units into slices. train: the examples of the train split."""
+        """Return the ways to split units into slices. train: the examples of the train split."""
 
     @property
     def counted(self) -> Callable[[pa.Table, Target_contra], np.ndarray] | None:
         """The function from units to whether each changes the headline at all: bool [units]. None: all do."""
 
     def tables(self, predictions: pa.Table, target: Target_contra, settings: Evaluate_contra) -> dict[str, list[Row]]:
-        """Return what people look at beside the scores, by name: rows of plots and of the report."""
+        """Return tables for the report and its plots, by name."""
 
     def worst_errors(
         self, predictions: pa.Table, most: int, target: Target_contra, settings: Evaluate_contra

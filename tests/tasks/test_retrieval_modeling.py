@@ -344,7 +344,7 @@ def test_the_loss_over_dimensions_is_matryoshkas(base: Path, tokenizer: Any, tmp
 
 
 def test_dimensions_beyond_the_vector_are_refused(base: Path) -> None:
-    with pytest.raises(UserError, match="tokenize.dimensions: 32 is no beginning of the 32 numbers of a vector"):
+    with pytest.raises(UserError, match="tokenize.dimensions: 32, and vectors of .* have 32; expected fewer"):
         build(base, dimensions=[8, 32])
 
 

@@ -7,7 +7,7 @@ cuts a stream of framed texts anywhere. Joined texts are parted by what ends a t
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.settings import Tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -273,7 +276,7 @@ def _flat(texts: pa.Table) -> tuple[Tokens, np.ndarray]:
     return Tokens(ids.values.to_numpy(), pieces.values.to_numpy(), np.repeat(texts["example"].to_numpy(), sizes)), sizes
 
 
-def beginnings(backend: Any, size: int) -> np.ndarray | None:
+def beginnings(backend: "Tokenizer", size: int) -> np.ndarray | None:
     """Return which tokens begin a word, bool [size of the vocabulary]; None where a token does not tell it.
 
     WordPiece puts "##" before all but a word's first piece, and BERT's pre-tokenizer, which parts words at punctuation,

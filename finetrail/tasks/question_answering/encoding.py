@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Target, Tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -168,7 +171,7 @@ class Frame(NamedTuple):
     text_types: tuple[int, int]
 
 
-def pair_frame(backend: Any) -> Frame:
+def pair_frame(backend: "Tokenizer") -> Frame:
     """Read from the tokenizer how it joins two texts."""
     encoding = backend.encode("a", "b")
     first, second = ([place for place, of in enumerate(encoding.sequence_ids) if of == text] for text in (0, 1))
@@ -192,7 +195,7 @@ class Tokens(NamedTuple):
     bounds: np.ndarray
 
 
-def trims_offsets(backend: Any) -> bool:
+def trims_offsets(backend: "Tokenizer") -> bool:
     """Tell whether the tokenizer takes the blank of a byte-level token ("Ġriver") out of the token's offsets.
 
     Where the pre-tokenizer put that blank there, as RobBERT's does before each word, it takes the first letter instead.
@@ -203,7 +206,7 @@ def trims_offsets(backend: Any) -> bool:
     return any(part.get("trim_offsets", False) for part in parts)
 
 
-def _encode_distinct(backend: Any, column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
+def _encode_distinct(backend: "Tokenizer", column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
     """Return the tokens of each distinct text, and which of them stands in each row."""
     encoded = column.combine_chunks().dictionary_encode()
     texts = encoded.dictionary.to_pylist()

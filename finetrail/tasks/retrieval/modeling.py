@@ -222,8 +222,8 @@ def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Pa
     """
     if dimensions is not None and dimensions[-1] >= config.hidden_size:
         raise UserError(
-            f"tokenize.dimensions: {dimensions[-1]} is no beginning of the {config.hidden_size} numbers of a vector of "
-            f"{base_model}; expected fewer, for the whole is always among them"
+            f"tokenize.dimensions: {dimensions[-1]}, and vectors of {base_model} have {config.hidden_size}; "
+            "expected fewer, because the full size is always included"
         )
     if dimensions is None:  # the base model's own may not be usable after training
         vars(config).pop("matryoshka_dimensions", None)

@@ -49,10 +49,10 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
     else:
         config = AutoConfig.from_pretrained(base_model)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise UserError(f"{base_model}: {config.model_type} has no CausalLM in transformers; expected such as gpt2")
+            raise UserError(f"{base_model}: no CausalLM of {config.model_type} in transformers; expected e.g. gpt2")
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if not is_causal(model):
-        raise UserError(f"{base_model}: {model.config.model_type} sees the tokens it is to predict; expected a decoder")
+        raise UserError(f"{base_model}: {model.config.model_type} attends to the tokens to predict; expected a decoder")
     return model
 
 

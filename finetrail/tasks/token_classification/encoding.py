@@ -7,7 +7,7 @@ library lays out overflowing tokens; each word is scored in exactly one of them,
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from finetrail.tasks.token_classification.settings import (
     label_names,
     rule_of_words,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
@@ -198,7 +201,7 @@ class Encoder:
 class SubwordCache:
     """The subwords of each distinct word, flat: ids[starts[key] : starts[key] + lengths[key]]."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: "Tokenizer") -> None:
         self.backend = backend
         self.clear()
 
