@@ -273,9 +273,9 @@ def test_unseen_labels_can_be_refused() -> None:
         (NUMBER | {"label_map": "strip"}, "label_map: a regression corpus has scores and no labels"),
         (
             {"label_map": {0: "no", 1: "yes"}},
-            "a number or a truth value stands in quotes, such as '0': negative; got {0",
+            "quote values that YAML reads as a number or a boolean, such as '0': negative; got {0",
         ),
-        ({"label_map": {True: "yes"}}, "a number or a truth value stands in quotes, such as '0': negative; got {True"),
+        ({"label_map": {True: "yes"}}, "reads as a number or a boolean, such as '0': negative; got {True"),
         ({"label_map": {}}, "expected strip, null, or for each value in the files the name of its label"),
         (NUMBER | {"label_map": {"a": "b"}}, "label_map: a regression corpus has scores and no labels"),
     ],
