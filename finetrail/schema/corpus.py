@@ -44,8 +44,8 @@ class Splits(Settings):
     def _one_rule(self) -> "Splits":
         if self.stratify is not None and self.group is not None:
             raise ValueError(
-                f"stratify {self.stratify!r} and group {self.group!r}: whole groups are in no proportion; "
-                "expected one of the two, the other null"
+                f"stratify {self.stratify!r} and group {self.group!r}: groups are not split, so that their proportions "
+                "vary; expected null for one of them"
             )
         return self
 

@@ -44,8 +44,8 @@ def check(recipe: Any) -> Iterator[str]:
 def _push(recipe: Any) -> Iterator[str]:
     if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
         yield (
-            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
-            "of the two, the other null"
+            "export.hub_repo pushes the model, and tokenize.limit trains it on a part of its corpus; expected null "
+            "for one of them"
         )
 
 
@@ -69,7 +69,7 @@ def _without_columns(reader: Any) -> str | None:
     if isinstance(reader, BratReader | SpacyReader):
         return f"files of {reader.format} have no columns beside text and spans; expected no slices"
     if isinstance(reader, ConllReader) and reader.comment is None:
-        return "of conll they stand in comments, such as # domain=news; expected reader.comment: '#', or no slices"
+        return "in conll, slices are in comments, such as # domain=news; expected reader.comment: '#', or no slices"
     return None
 
 
@@ -89,7 +89,7 @@ def _mix(recipe: Any) -> Iterator[str]:
 def check_trained_before(recipe: Any) -> Iterator[str]:
     """Yield a problem if the base model is new, for tasks that need a pretrained one."""
     if recipe.model.source.kind == "new":
-        yield "model.source: kind new is for text_generation; expected a model that was trained before"
+        yield "model.source: kind new is for text_generation; expected a pretrained model"
 
 
 def _students(recipe: Any) -> Iterator[str]:

@@ -109,7 +109,7 @@ class DvcSource(Settings):
     @model_validator(mode="after")
     def _stays_in_the_repository(self) -> "DvcSource":
         if PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
-            raise ValueError(f"path {self.path!r} leads out of the repository; expected one in it, or kind: file")
+            raise ValueError(f"path {self.path!r} leads out of the repository; expected a path in it, or kind: file")
         return self
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class NewSource(Settings):
             raise ValueError("config has no model_type; expected one that transformers knows, such as gpt2")
         given = [key for key in self.config if key == "vocab_size" or key.endswith("_token_id")]
         if given:
-            raise ValueError(f"config has {given[0]}, which follows from the tokenizer; expected it without")
+            raise ValueError(f"config has {given[0]}, which follows from the tokenizer; expected a config without it")
         return self
 
 

@@ -140,7 +140,7 @@ class Train(Settings):
     def _layers_train(self) -> "Train":
         if self.lora is not None and (self.unfreeze_layers is not None or self.layer_decay < 1):
             raise ValueError(
-                "lora freezes the layers, and layer_decay and unfreeze_layers say how they train; "
+                "lora freezes the layers that layer_decay and unfreeze_layers train; "
                 "expected layer_decay 1.0 and no unfreeze_layers, or no lora"
             )
         return self

@@ -365,4 +365,4 @@ def test_sections_that_contradict_each_other_are_told(given: Any, message: str) 
 def test_windows_are_not_for_pairs() -> None:
     given = recipe(overflow="tail")
     given.tokenize = recipe(overflow="windows").tokenize
-    assert list(check(given)) == ["tokenize.overflow: windows is not for pairs; expected head or tail"]
+    assert list(check(given)) == ["tokenize.overflow: windows does not support pairs; expected head or tail"]

@@ -197,7 +197,7 @@ def check(recipe: Any) -> Iterator[str]:
     yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in BEST_METRICS:
         yield (
-            f"train.best_metric: {recipe.train.best_metric!r} is none of retrieval's; "
+            f"train.best_metric: {recipe.train.best_metric!r} is not a metric of retrieval; "
             f"expected one of {', '.join(BEST_METRICS)}"
         )
     given = recipe.tokenize.negatives is not None and recipe.tokenize.negatives.ranker == "given"
@@ -207,7 +207,7 @@ def check(recipe: Any) -> Iterator[str]:
             f"{'corpus.rankings too, or ranker bm25' if given else 'ranker: given too, or no rankings'}"
         )
     if recipe.train.batch_size < 2:
-        yield "train.batch_size: 1 leaves a query without other documents to tell its own from; expected 2 or more"
+        yield "train.batch_size: 1 leaves a query without other documents as negatives; expected 2 or more"
 
 
 def lacking(recipe: Any) -> Iterator[str]:

@@ -104,7 +104,7 @@ class Corpus(schema.Corpus):
             raise ValueError(f"label_separator goes with problem multi_label, not {self.problem}; expected null")
         if self.label_separator is None and self.problem == "multi_label" and self.reader.format in ("csv", "text"):
             raise ValueError(
-                f"label_separator is null, and {self.reader.format} has no lists; expected what parts the labels"
+                f"label_separator is null, and {self.reader.format} has no lists; expected the separator of the labels"
             )
         if self.label_map is not None and self.problem == "regression":
             raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
@@ -237,7 +237,7 @@ def check(recipe: Any) -> Iterator[str]:
     if recipe.corpus.head is not None:
         yield from _one_head_for_all(recipe)
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
-        yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
+        yield f"tokenize.overflow: {recipe.tokenize.overflow} does not support pairs; expected head or tail"
     if problem == "regression" and hasattr(recipe.train, "distillation"):
         yield (
             "train.distillation compares probabilities, and corpus.problem regression has none; expected single_label "
@@ -269,7 +269,7 @@ def misfits(recipe: Any, target: Mapping[str, Any]) -> Iterator[str]:
 def _one_head_for_all(recipe: Any) -> Iterator[str]:
     """Yield the settings that cannot be combined with separate heads."""
     if recipe.train.label_smoothing:
-        yield "train.label_smoothing: a label of one head has no share for those of others; expected 0.0"
+        yield "train.label_smoothing: it is not supported with separate heads; expected 0.0"
     if recipe.evaluate.positive_label is not None:
         yield "evaluate.positive_label: the heads have labels of their own; expected null"
     if hasattr(recipe.train, "distillation"):

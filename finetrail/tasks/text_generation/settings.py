@@ -190,6 +190,6 @@ def _check_chat(recipe: Any, kind: str) -> Iterator[str]:
             yield "tokenize.chat: the corpus has messages; expected template and bad_conversations"
         return
     if recipe.tokenize.template is not None:
-        yield "tokenize.template: tokenize.chat lays out prompts; expected one of the two, the other null"
+        yield "tokenize.template: tokenize.chat lays out prompts; expected null for one of them"
     if chat.template is None and recipe.model.source.kind == "new":
         yield "tokenize.chat.template: a new model has none of its own; expected a template"
