@@ -1,12 +1,12 @@
 """The recipe's schema for masked language modeling."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, Distillation, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import Distillation
 
 __all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
 
@@ -21,9 +21,7 @@ WHOLE_WORD = "true: mask whole words; false: mask single tokens"
 class Corpus(schema.Corpus):
     """A corpus of texts."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
+    reader: schema.TableReader
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":

@@ -7,16 +7,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import (
-    CsvReader,
-    Distillation,
-    Fraction,
-    JsonLinesReader,
-    JsonReader,
-    Name,
-    ParquetReader,
-    TextReader,
-)
+from finetrail.schema import Distillation, Fraction, Name
 
 __all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Mixture", "TaughtTrain", "Tokenize", "Train", "check"]
 
@@ -56,9 +47,7 @@ def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
 class Corpus(schema.Corpus):
     """A corpus of texts, or pairs of texts, with labels or scores."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
+    reader: schema.TableReader
     problem: Literal["single_label", "multi_label", "regression"] = Field(
         description="single_label: one label per text (column label); multi_label: any number of labels (column "
         "labels); regression: a number (column score), which is standardized over train for the loss and predicted in "

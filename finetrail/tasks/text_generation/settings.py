@@ -1,21 +1,12 @@
 """The recipe's schema for text generation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from finetrail import schema
-from finetrail.schema import (
-    CsvReader,
-    JsonLinesReader,
-    JsonReader,
-    ParquetReader,
-    Settings,
-    Sha256,
-    TextReader,
-    Train,
-)
+from finetrail.schema import Settings, Sha256, Train
 
 __all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
 
@@ -31,9 +22,7 @@ PLACE = "{prompt}"
 class Corpus(schema.Corpus):
     """A corpus of documents, of prompts with completions, or of conversations."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
+    reader: schema.TableReader
     bad_conversations: Literal["refuse", "leave_out"] | None = Field(
         description="conversations with an unknown role, a turn without text, or no turn of the assistant. refuse: an "
         "error; leave_out: skip and count them; null: the corpus has no messages"
