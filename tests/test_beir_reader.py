@@ -72,7 +72,7 @@ def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
         ({"qrels": HEADER + "q1\td1\thigh\n"}, "qrels/train.tsv:2: the score is 'high'; expected a whole number"),
         (
             {"qrels": HEADER + "q1\td1\t1\nq1\td1\t2\n"},
-            "qrels/train.tsv:3: query 'q1' and document 'd1' have another score in a line above",
+            "qrels/train.tsv:3: query 'q1' and document 'd1' have a different score in an earlier line",
         ),
         (
             {"qrels": HEADER + "q1\td1\t1\nq9\td1\t1\n"},
@@ -88,11 +88,11 @@ def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
         ),
         (
             {"qrels": HEADER + "q1\td1\t1\n", "documents": DOCUMENTS + DOCUMENTS},
-            "corpus.jsonl:4: the id 'd1' stands here a second time",
+            "corpus.jsonl:4: the id 'd1' occurs a second time here",
         ),
         (
             {"name": "corpus.jsonl", "documents": DOCUMENTS + DOCUMENTS},
-            "corpus.jsonl:4: the id 'd1' stands here a second time",
+            "corpus.jsonl:4: the id 'd1' occurs a second time here",
         ),
         ({"documents": [{"id": "d1", "text": ""}]}, "corpus.jsonl:1: no key '_id'; the keys there are 'id', 'text'"),
         ({"documents": [{"_id": "d1"}]}, "corpus.jsonl:1: no key 'text'; the keys there are '_id'"),

@@ -85,7 +85,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path, quoting):
             "a:3: not CSV: a field in quotes does not end where it should, in line 4; expected",
         ),
         (reader(), "t\nx\ry\n", "a:2: not CSV: a carriage return alone in line 2, outside quotes; expected it in"),
-        (reader(id="i"), "i\n7\n7\n", "a:3: the id '7' stands here a second time"),
+        (reader(id="i"), "i\n7\n7\n", "a:3: the id '7' occurs a second time here"),
         (reader(encoding="klingon"), "t\nx\n", "reader.encoding: Python knows no encoding 'klingon'"),
         (reader(encoding="base64"), "t\nx\n", "reader.encoding: Python knows no encoding 'base64'"),
     ],

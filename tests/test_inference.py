@@ -512,7 +512,7 @@ def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, mon
         ("", "in.jsonl: there is nothing in it; expected an input a line"),
         ("\n\n", "in.jsonl: there is nothing in it"),
         ('{"text": "a"}\n{"text"', "in.jsonl:2: not JSON: "),
-        ('"a"\n', "in.jsonl:1: str; expected one JSON object a line"),
+        ('"a"\n', "in.jsonl:1: str; expected one JSON object per line"),
         ('{"text": "a"}\n\n{"text": 1}\n', "in.jsonl:3: input '1': text is 1; expected"),
         ('{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the id '1' stands there more than once"),
         (b'{"text": "\xff"}', "in.jsonl: the byte 0xff at offset 10 is not utf-8; expected text in that encoding"),

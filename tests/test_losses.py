@@ -208,7 +208,7 @@ def test_other_class_weights_are_refused_in_one_sentence(class_weights: Any) -> 
     with pytest.raises(ValidationError) as caught:
         ClassifierTrain(**toy_settings(label_smoothing=0.0, class_weights=class_weights))
     (problem,) = caught.value.errors()
-    assert "expected balanced, null, or for each label a weight above 0" in problem["msg"]
+    assert "expected balanced, null, or a weight above 0 for each label" in problem["msg"]
 
 
 @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])

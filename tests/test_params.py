@@ -314,7 +314,7 @@ def test_all_that_a_recipe_shows_is_told_at_once(folder: Path) -> None:
         "corpus.splits.stratify: 'label', and no split is a fraction of train's file",
         "expected null",
         "model.source: kind new is for text_generation",
-        "expected a model that was trained before",
+        "expected a pretrained model",
         "train.best_metric: 'f1' does not go with corpus.problem single_label",
         "expected one of loss, accuracy, macro_f1, mcc",
         "evaluate.threshold: expected null, as it is for multi_label",
@@ -355,7 +355,7 @@ def test_a_new_model_is_refused_where_the_task_cannot_train_one(folder: Path, re
         params.load_recipe(*recipe.split("/"))
         return
     replace_model(Path(f"recipes/{recipe}.yaml"))
-    with pytest.raises(UserError, match="model.source: kind new is for text_generation; expected a model that was"):
+    with pytest.raises(UserError, match="model.source: kind new is for text_generation; expected a pretrained"):
         params.load_recipe(*recipe.split("/"))
 
 
@@ -616,7 +616,7 @@ def test_a_model_of_a_part_of_its_corpus_is_not_pushed(folder: Path) -> None:
     params.validate()
     edit(Path("params.yaml"), "limit:", "limit: 8")
     with pytest.raises(
-        UserError, match="params.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see"
+        UserError, match="params.yaml: export.hub_repo pushes the model, and tokenize.limit trains it on"
     ):
         params.validate()
 

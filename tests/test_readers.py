@@ -151,7 +151,7 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             conll(encoding="utf-16"),
             b"a O\n",
-            "a: not utf-16, for it has no byte order mark; expected text in that encoding",
+            "a: not utf-16: it has no byte order mark; expected text in that encoding",
         ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
         (
@@ -163,17 +163,17 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             jsonl(text="t"),
             '{"t": "x"}\n{"t": \n',
-            "a:2: not JSON: it breaks off, column 7; expected an object a line",
+            "a:2: not JSON: it breaks off, column 7; expected one object per line",
         ),
-        (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object a line, or reader.format: json"),
+        (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object per line, or reader.format: json"),
         (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are 'text', 'id'"),
         (jsonl(text="t"), '{"t": ["\\ud83d"]}\n', r"a:1: a lone surrogate such as \ud83d; expected text"),
         (jsonl(id="i", text="t"), '{"t": "x", "i": null}\n', "a:1: the id is None; expected a string or a whole"),
-        (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' stands here a second time"),
+        (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' occurs a second time here"),
         (
             jsonl(text="t"),
             "{'t': 'x'}\n",
-            "a:1: not JSON: no key in double quotes, column 2; expected an object a line",
+            "a:1: not JSON: no key in double quotes, column 2; expected one object per line",
         ),
         (
             json_array(text="t"),
@@ -319,11 +319,13 @@ def test_ids_of_an_earlier_file_get_their_files_name_and_those_of_one_file_are_r
     records = readers.read(tmp_path, [tmp_path / "a", tmp_path / "b"], conllu(), renamed)
     assert [record.id for record in records] == ["n01-1", "a:13", "b:n01-1", "b:13"]  # the second has none
     assert renamed == {"b:n01-1"}
-    with pytest.raises(UserError, match=r"^a:\d+: the id 'n01-1' stands here a second time; expected an id once in a"):
+    with pytest.raises(
+        UserError, match=r"^a:\d+: the id 'n01-1' occurs a second time here; expected unique ids within a"
+    ):
         read(tmp_path, conllu(), a=CONLLU + "\n" + CONLLU)
     # What the new id would be is taken.
     lines = {"a": '{"i": "1"}', "b": '{"i": "c:1"}', "c": '{"i": "1"}'}
-    with pytest.raises(UserError, match=r"^c:1: the id '1' stands here a second time"):
+    with pytest.raises(UserError, match=r"^c:1: the id '1' occurs a second time here"):
         read(tmp_path, jsonl(id="i"), **lines)
 
 
@@ -465,7 +467,11 @@ def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
         (json_array(text="t"), '[{"t": "x"}, {"u": 1}]', "a, item 1: no key 't'; the keys there are 'u'"),
         (json_array(text="t.u"), '[{"t": {"v": 1}}]', "a, item 0: no key 'u' in 't'; the keys there are 'v'"),
         (json_array(text="t.u"), '[{"t": "x"}]', "a, item 0: 'x' in 't'; expected an object with the key 'u'"),
-        (json_array(text=["t", "u"]), '[{"t": "x", "u": 1}]', "a, item 0: 1 is no text; expected texts to join as"),
+        (
+            json_array(text=["t", "u"]),
+            '[{"t": "x", "u": 1}]',
+            "a, item 0: 1 is not a string; expected strings to join as",
+        ),
         (json_array(text="t"), '[{"t": "x"},\n]', "a:2: not JSON: "),
         (json_array(text="t"), "[" * 200_000, "a: JSON nested too deeply"),
         (
@@ -476,7 +482,7 @@ def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
         (
             jsonl(text="t"),
             '\n[\n {"t": "x"}\n]',
-            "a:2: a JSON array; expected one JSON object a line, or reader.format",
+            "a:2: a JSON array; expected one JSON object per line, or reader.format",
         ),
     ],
 )

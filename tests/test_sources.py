@@ -533,13 +533,13 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 @pytest.mark.parametrize("second", ["a.txt", "a.txt/b.txt"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, while the test writes such an archive
 def test_members_that_replace_each_other_are_refused(tmp_path, name, make, second):
-    with pytest.raises(UserError, match=f"member '{second}' is there twice"):
+    with pytest.raises(UserError, match=f"member '{second}' occurs twice"):
         unpack(tmp_path, name, make([("a.txt", b"1"), (second, b"2")]))
 
 
 def test_archives_that_replace_each_other_are_refused(server, tmp_path):
     server.files |= {"a.zip": zip_of([("x.txt", b"a")]), "b.zip": zip_of([("x.txt", b"b")])}
-    with pytest.raises(UserError, match="b.zip: member 'x.txt' is there twice"):
+    with pytest.raises(UserError, match="b.zip: member 'x.txt' occurs twice"):
         download(server, tmp_path, "a.zip", "b.zip")
 
 
@@ -553,7 +553,7 @@ def local_archive(tmp_path, name, sha256=None, max_mib=1):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_a_local_archive_is_unpacked_as_one_by_url(tmp_path, name):
     write(tmp_path, {name: ARCHIVES[name]})
-    for _ in range(2):  # what an earlier run unpacked is no member that is there twice
+    for _ in range(2):  # what an earlier run unpacked is no member that occurs twice
         fetched = local_archive(tmp_path, name, sha256=sha(ARCHIVES[name]))
     assert contents(fetched) == MEMBERS
     assert [file["path"] for file in fetched.provenance["files"]] == [name]
@@ -581,7 +581,11 @@ def test_a_file_source_leads_an_archive_to_its_kind(tmp_path):
         ("none.gz", None, "none.gz: no such file; expected .tar, .tar.gz, .tgz, .zip, .gz"),
         ("a.txt", None, "a.txt is no archive; expected .tar, .tar.gz, .tgz, .zip, .gz, or kind: file"),
         ("large.gz", None, "large.gz: unpacks to more than 1 MiB, the recipe's max_unpacked_mib"),
-        ("broken.zip", None, "broken.zip: a damaged or truncated archive, or none; expected what its ending says"),
+        (
+            "broken.zip",
+            None,
+            "broken.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
+        ),
         ("good.gz", "0" * 64, f"expected {'0' * 64}"),
     ],
 )

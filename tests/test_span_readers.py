@@ -317,7 +317,7 @@ def test_spacy_files_are_read_by_spacy(tmp_path):
         (DOCCANO, {"text": TEXT, "label": [[0, 7, 3]]}, r"a:1: label\[0\]: label is 3; expected a name$"),
         (DOCCANO, {"text": TEXT, "label": [[0, "7", "X"]]}, r"a:1: label\[0\]: end is '7'; expected a whole number$"),
         (DOCCANO, {"label": []}, r"a:1: no key 'text'; the keys there are 'label'$"),
-        (DOCCANO, [{"text": TEXT, "label": []}], r"a:1: a JSON array; expected one JSON object a line$"),
+        (DOCCANO, [{"text": TEXT, "label": []}], r"a:1: a JSON array; expected one JSON object per line$"),
         (PLAIN, {"text": TEXT}, r"a:1: no key 'spans'; the keys there are 'text'$"),
         (PLAIN, {"text": TEXT, "spans": {}}, r"a:1: spans is {}; expected a list$"),
         (

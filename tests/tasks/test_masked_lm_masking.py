@@ -125,6 +125,6 @@ def test_whole_words_need_a_tokenizer_that_knows_words(parting: Any) -> None:
     tokenizer: Any = SimpleNamespace(
         backend_tokenizer=backend, all_special_ids=[0], get_vocab=lambda: {"<mask>": 0, "a": 1}, mask_token_id=0
     )
-    with pytest.raises(UserError, match="whole_word: true, but the base model's tokenizer parts no words"):
+    with pytest.raises(UserError, match="whole_word: true, but the base model's tokenizer does not split"):
         masking(tokenizer, WHOLE_WORDS)
     assert masking(tokenizer, SimpleNamespace(mask_probability=0.3, whole_word=False)).ordinary.tolist() == [1]

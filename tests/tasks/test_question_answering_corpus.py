@@ -269,7 +269,7 @@ def test_warnings_tell_what_was_left_out_and_repaired() -> None:
 
     assert [*map(str, concerns.of_corpus(corpus.checks(counts, settings())))] == [
         "train: blank questions or contexts, left out: 1",
-        "train: answers that stood elsewhere in the context, repaired: 1",
+        "train: answers found elsewhere in the context, repaired: 1",
         "train: answers that are not where they should be in the context, left out: 1",
         "train: questions left out, as none of their answers was left: 1",
     ]
@@ -288,7 +288,7 @@ def test_each_kind_of_repair_has_its_count_and_its_warning() -> None:
     assert [found["splits"]["train"][name] for name in kinds] == [1, 1, 1]
     assert [found["splits"]["test"][name] for name in kinds] == [0, 0, 0]
     assert [*map(str, concerns.of_corpus(found))] == [
-        "train: answers that stood elsewhere in the context, repaired: 1",
+        "train: answers found elsewhere in the context, repaired: 1",
         "train: answers whose start counts UTF-16 units, converted to characters: 1",
         "train: answers with white space around them that their context lacks, repaired: 1",
         "train: questions that repeat an earlier one of their split, with its context: 2",

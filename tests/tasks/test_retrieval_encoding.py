@@ -190,7 +190,9 @@ def test_special_tokens_must_leave_room(tiny_bpe: Path, name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bpe)
     tokenizer.backend_tokenizer.post_processor = template("<s> <s> $A </s>", tokenizer)
 
-    with pytest.raises(UserError, match=f"tokenize.{name}: 3 is room for special tokens alone; expected more than 3"):
+    with pytest.raises(
+        UserError, match=f"tokenize.{name}: 3 is enough only for the special tokens; expected more than 3"
+    ):
         encoder(tokenizer, **{name: 3})
 
 

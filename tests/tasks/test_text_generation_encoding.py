@@ -332,7 +332,7 @@ def test_a_tokenizer_beside_a_gpt2_is_taken_as_its_file_says(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, "names no token that ends a text; expected tokenize.eos_token to"),
+        ({}, "the tokenizer has no eos_token; expected one in tokenize.eos_token"),
         ({"eos_token": "<end>"}, "tokenize.eos_token: '<end>' is not in the vocabulary; expected a token"),
         ({"eos_token": "</s>", "block_size": 17}, "tokenize.block_size: 17 is above the 16 positions of the base"),
     ],
