@@ -1,5 +1,6 @@
 """The documents say what the files say: made parts are current, links lead somewhere, commands exist and run."""
 
+import ast
 import os
 import re
 import shlex
@@ -243,3 +244,24 @@ def test_the_corpus_page_lists_every_beginning_for_its_task() -> None:
         first, *endings = re.findall(r"`([\w-]+)`", cells[2])
         listed |= {(task, first)} | {(task, f"bring-your-own{ending}") for ending in endings}
     assert listed == {(path.parent.name, path.stem) for path in ROOT.glob("recipes/*/bring-your-own-*.yaml")}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield the texts of a module, with … for what is put in; texts that stand beside each other are one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    rows = re.findall(r"(?m)^\| message \|.*\n\| ---.*\n((?:\|.*\n)+)", (ROOT / "docs/troubleshooting.md").read_text())
+    quoted = [row.split("`")[1] for table in rows for row in table.splitlines()]
+    said = [
+        text for folder in ("finetrail", "stages") for path in (ROOT / folder).rglob("*.py") for text in strings(path)
+    ]
+
+    assert len(quoted) > 40
+    patterns = {one: re.compile(".*".join(map(re.escape, one.split("…"))), re.DOTALL) for one in quoted}
+    assert [one for one, pattern in patterns.items() if not any(map(pattern.search, said))] == []
