@@ -69,11 +69,16 @@ TEMPLATES = (
 )
 
 LONGEST = (
+    "test_combinations.py",
+    "test_contract.py",
     "test_engines.py",
     "test_launchers.py",
+    "test_mixtures.py",
     "test_pipeline.py",
     "test_shards.py",
+    "test_shards_resumed.py",
     "test_taught.py",
+    "test_text_classification_recipes.py",
     "test_training.py",
 )
 
