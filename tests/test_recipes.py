@@ -22,7 +22,7 @@ from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings
 from datasets import ClassLabel, Features, List, Value
 from hub_server import StandInHub, write_parquet
 from huggingface_hub import ModelCard
-from recipe_projects import edit, run
+from recipe_projects import download, edit, run
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -290,12 +290,6 @@ def start_project(
     return folder
 
 
-def download(folder: Path, what: str, hub: StandInHub | None = None) -> dict[str, Any]:
-    """Run a download stage and return the provenance that it records."""
-    run(folder, "python", "-m", f"stages.download_{what}", hub=hub)
-    return read_json(folder / f"data/{what}/provenance.json")
-
-
 def repro(folder: Path, *arguments: str, hub: StandInHub) -> str:
     """Run DVC in a new Git repository."""
     run(folder, "git", "init", "--quiet")
@@ -338,7 +332,7 @@ def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
 ) -> None:
     folder = start(recipe)
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [40, 10, 15]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS[column]
@@ -364,7 +358,7 @@ def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> N
 def test_a_dataset_of_ones_own_needs_its_name_and_takes_the_cards_licence(start: Start, hub: StandInHub) -> None:
     folder = start("bring-your-own-hub", {"corpus.source.repo": "me/tweets", "corpus.name": "me/tweets"})
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [5, 5, 5]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS["ner_tags"]
@@ -381,7 +375,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     name = settings["model"]["name"]
     folder = start(recipe)
 
-    provenance = download(folder, "model", hub)
+    provenance = download(folder, "model", hub=hub)
 
     assert provenance["source"]["repo"] == name
     assert provenance["resolved"] == {"commit": hub.commit("model", name)}
@@ -629,15 +623,11 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
 def klue(make_project: Callable[[Path], Path], hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project of klue-ner, downloaded and tokenized."""
     folder = start_project(make_project, tmp_path_factory.mktemp("klue"), "klue-ner", epochs=1)
-    run(folder, "python", "-c", DOWNLOAD, hub=hub)
+    download(folder, "corpus", "model", hub=hub)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         tokenize.main()
     return folder
-
-
-# In one process, whose imports take seconds.
-DOWNLOAD = "from stages import download_corpus as corpus, download_model as model; corpus.main(); model.main()"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from conftest import real
 from datasets import Features, List, Value
 from hub_server import StandInHub, write_parquet
-from recipe_projects import edit, run
+from recipe_projects import download_all, edit
 from ruamel.yaml import YAML
 from transformers import BertConfig, BertForPreTraining
 
@@ -120,17 +120,6 @@ def project(make: Callable[[Path], Path], parent: Path, recipe: str, changes: di
     return folder
 
 
-# One process for all that comes from the Hub: its libraries read the Hub's address when they are imported.
-DOWNLOAD = """
-import os, sys
-from stages import download_corpus, download_model
-for folder in sys.argv[1:]:
-    os.chdir(folder)
-    download_corpus.main()
-    download_model.main()
-"""
-
-
 @pytest.fixture(scope="module")
 def from_hub(
     make_project: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
@@ -143,7 +132,7 @@ def from_hub(
         write_models(root / "models")
     projects = {name: project(make_project, work / name, name) for name in ("squad", "squad2", "korquad")}
     with StandInHub(root, refs=("refs/convert/parquet",)) as hub:
-        run(projects["squad"], "python", "-c", DOWNLOAD, *map(str, projects.values()), hub=hub)
+        download_all([(folder, what) for folder in projects.values() for what in ("corpus", "model")], hub)
     yield projects
 
 

@@ -16,7 +16,7 @@ import torch
 from conftest import real
 from datasets import ClassLabel, Features, Value
 from hub_server import StandInHub, write_parquet
-from recipe_projects import edit, run
+from recipe_projects import download_all, edit
 from ruamel.yaml import YAML
 from transformers import (
     AutoTokenizer,
@@ -153,15 +153,6 @@ BASES = {
     "nsmc": "beomi/kcbert-base",
     "klue-ynat": "klue/bert-base",
 }
-# One process for all that comes from the Hub: its libraries read the Hub's address when they are imported.
-DOWNLOAD = """
-import os, sys
-from stages import download_corpus, download_model
-for place in sys.argv[1:]:
-    folder, _, what = place.rpartition("=")
-    os.chdir(folder)
-    (download_corpus if what == "corpus" else download_model).main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +166,9 @@ def from_hub(
         torch.manual_seed(0)
         write_models(root / "models", tiny_bpe)
     projects = {name: project(make_project, work / name, name) for name in sorted({*HUB, *BASES})}
-    places = [f"{projects[name]}=corpus" for name in HUB] + [f"{projects[name]}=model" for name in BASES]
+    places = [(projects[name], "corpus") for name in HUB] + [(projects[name], "model") for name in BASES]
     with StandInHub(root, refs=("refs/convert/parquet",)) as hub:
-        run(next(iter(projects.values())), "python", "-c", DOWNLOAD, *places, hub=hub)
+        download_all(places, hub)
     yield projects
 
 
