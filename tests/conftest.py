@@ -83,7 +83,9 @@ LONGEST = (
 )
 
 # What takes seconds: a stage, another process, an ONNX file, a browser.
-TAKES_LONG = re.compile(r"(?m)^\s*(?:from|import) (?:stages|subprocess|spread|recipe_projects|onnx|playwright)\b")
+TAKES_LONG = re.compile(
+    r"(?m)^\s*(?:from|import) (?:stages|subprocess|spread|toy_training|recipe_projects|onnx|playwright)\b"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,9 +12,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from ruamel.yaml import YAML
 from safetensors.numpy import load
+from toy_training import ENGINES, curve, trained
 from toys import projects
 from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
@@ -24,8 +23,6 @@ from finetrail.training.journal import Journal
 from stages import download_corpus, download_model, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
-
-ENGINES = list(train.ENGINES)
 
 
 class Killed(Exception):
@@ -45,25 +42,6 @@ def tokenized(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]
 def task(request: pytest.FixtureRequest, tokenized: Callable[[str], Path]) -> str:
     tokenized(request.param)
     return str(request.param)
-
-
-def trained(task: str, **changes: Any) -> dict[str, bytes]:
-    """Run the stage with changes to the recipe's section train; return its files."""
-    path = layout.recipe_file(task, "toy")
-    yaml = YAML()
-    recipe = yaml.load(path)
-    recipe["train"].update(changes)
-    yaml.dump(recipe, path)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train.main()
-    folders = (layout.TRAINED, layout.TRAIN_HISTORY)
-    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
-    return {file.as_posix(): file.read_bytes() for file in files}
-
-
-def curve(files: dict[str, bytes], name: str) -> list[float]:
-    lines = files[f"metrics/train/plots/metrics/{name}.tsv"].decode().splitlines()[1:]
-    return [float(line.split("\t")[1]) for line in lines]
 
 
 def test_both_engines_have_the_same_losses_and_results(task: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import ENGINES, curve, trained
 from test_graphs import Again
+from toy_training import ENGINES, curve, trained
 from toys import projects
 
 from finetrail import layout, tasks

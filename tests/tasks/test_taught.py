@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+import toy_training
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
+from spread import TORCHRUN
 from toys import projects
 
 from finetrail import layout, tasks
@@ -29,7 +30,6 @@ BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").INPUTS_STAY]
 DISTILLATION = {"temperature": 2.0, "labels_weight": 0.5, "teacher_weight": 0.5}
 # Each engine and process would draw its own dropout.
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint")
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -74,9 +74,7 @@ def taught(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
 
 def trained(task: str, **changes: Any) -> tuple[list[float], dict[str, Any]]:
     """Run the stage train with changes to the recipe's section; return its loss curve and weights."""
-    change(task, lambda recipe: recipe["train"].update(changes))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train.main()
+    toy_training.trained(task, **changes)
     return result()
 
 

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import NO_FEATURES, toy_recipe, toy_settings
 from ruamel.yaml import YAML
+from toy_training import ENGINES, curve, trained
 from toys import Recipe, save, write
 from transformers import AutoTokenizer, pipeline
 
@@ -200,18 +200,13 @@ def test_shares_of_no_own_label_are_all_alike() -> None:
 
 @pytest.mark.usefixtures("exported")
 def test_both_engines_train_heads_alike() -> None:
-    curves = []
-    path, yaml = layout.recipe_file("text_classification", "toy"), YAML()
-    for engine in train.ENGINES:
-        recipe = yaml.load(path)
-        recipe["train"].update(engine=engine, epochs=2.0)
-        yaml.dump(recipe, path)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        train.main()
-        files = sorted(layout.TRAIN_HISTORY.rglob("*.tsv"))
-        curves.append(
-            {file.name: [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]] for file in files}
-        )
+    runs = [trained("text_classification", engine=engine, epochs=2.0) for engine in ENGINES]
+    names = [
+        name.removeprefix("metrics/train/plots/metrics/").removesuffix(".tsv")
+        for name in runs[0]
+        if name.endswith(".tsv")
+    ]
+    curves = [{name: curve(files, name) for name in names} for files in runs]
     assert curves[0].keys() == curves[1].keys()
     for name in curves[0]:
         assert curves[0][name] == pytest.approx(curves[1][name], rel=1e-5, abs=1e-5)
