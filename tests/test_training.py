@@ -182,7 +182,9 @@ def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
     assert (record["best_value"], record["best_update"]) == (losses[UPDATES], UPDATES)
 
 
-@pytest.mark.parametrize(("best_metric", "best"), [("perplexity", 2), ("recall@10", 3)])
+@pytest.mark.parametrize(
+    ("run", "best_metric", "best"), [("trainer", "perplexity", 2), ("accelerate", "recall@10", 3)], indirect=["run"]
+)
 def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run, best_metric: str, best: int) -> None:
     values = [40.0, 9.5, 80.0]
     epochs = iter(values)

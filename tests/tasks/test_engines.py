@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.numpy import load
-from toy_training import ENGINES, curve, trained
+from toy_training import ENGINES, configure, curve, trained
 from toys import projects
 from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_w
         with pytest.raises(Killed):
             trained("text_classification", **changes)
     assert trained("text_classification", **changes) == undisturbed
-    trained("text_classification", epochs=2.0, patience=None)  # as the other tests have it
+    configure("text_classification", epochs=2.0, patience=None)  # as the other tests have it
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -225,7 +225,7 @@ def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
         with monkeypatch.context() as patch:
             patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
             assert trained("text_classification", engine=engine, epochs=0.5) == plain
-    trained("text_classification", epochs=2.0)  # for the next test
+    configure("text_classification", epochs=2.0)  # for the next test
 
 
 def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task: str) -> None:
@@ -255,7 +255,7 @@ def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str)
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True, "quantize": None}
     plain = trained(task, engine="trainer", lora=None)
     one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
-    trained(task, lora=None, gradient_checkpointing=False)  # for the next test
+    configure(task, lora=None, gradient_checkpointing=False)  # for the next test
     assert curve(one, "train/loss") == pytest.approx(curve(other, "train/loss"), rel=1e-5, abs=1e-5)
     assert curve(one, "train/loss") != curve(plain, "train/loss")
     model = "data/trained/model.safetensors"
@@ -288,7 +288,7 @@ def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
     [checkpoint] = layout.SCRATCH.glob("train/*/checkpoint-*")
     held = load((checkpoint / "model.safetensors").read_bytes())
     assert trained("token_classification") == undisturbed
-    trained("token_classification", engine="trainer", lora=None)  # for the next test
+    configure("token_classification", engine="trainer", lora=None)  # for the next test
     model = "data/trained/model.safetensors"
     whole = load(plain[model])
     assert {name: weight.shape for name, weight in load(undisturbed[model]).items()} == {
@@ -324,7 +324,7 @@ def test_a_compiled_model_trains_to_the_same_losses(tokenized: Callable[[str], P
     tokenized("text_classification")
     settings = {"epochs": 0.3, "lr": 1e-3}
     eager, compiled = (trained("text_classification", execution=way, **settings) for way in ("eager", "compile"))
-    trained("text_classification", execution="eager")  # for the next test
+    configure("text_classification", execution="eager")  # for the next test
     assert curve(compiled, "validation/loss") == pytest.approx(curve(eager, "validation/loss"), abs=0.05)
     assert (
         load(compiled["data/trained/model.safetensors"]).keys() == load(eager["data/trained/model.safetensors"]).keys()

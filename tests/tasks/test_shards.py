@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from accelerate import Accelerator, DistributedType
 from spread import SPREAD, result, tokenized, trained
+from toy_training import configure
 
 from finetrail import params
 from finetrail.errors import UserError
@@ -25,7 +26,7 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
     _, record, losses = result()
     trained("token_classification", SPREAD, gradient_accumulation=1)
     _, of_two, losses_of_two = result()
-    trained("token_classification", precision="fp32")  # for the next test
+    configure("token_classification", precision="fp32")  # for the next test
     assert record["precision"] == of_two["precision"] == "bf16"
     assert losses_of_two == pytest.approx(losses, rel=1e-3)
 

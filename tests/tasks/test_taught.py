@@ -97,7 +97,7 @@ def test_the_loss_is_the_same_by_both_engines_and_however_a_batch_is_split(
             if weights[name].ndim > 1:  # a softmax cancels some biases out, whose gradients are rounding errors
                 assert others[name] == pytest.approx(weights[name], abs=2e-4), (engine, size, name)
     plain, _ = trained(task, batch_size=8, distillation=DISTILLATION | {"labels_weight": 1.0, "teacher_weight": 1e-9})
-    trained(task, distillation=dict(DISTILLATION))  # for the next test
+    toy_training.configure(task, distillation=dict(DISTILLATION))  # for the next test
     assert plain != pytest.approx(whole, rel=1e-3)
 
 
