@@ -19,6 +19,7 @@ HOME = tempfile.mkdtemp(prefix="finetrail-tests-")
 os.environ.update(HF_HOME=HOME, HF_DATASETS_CACHE=f"{HOME}/datasets", HF_METRICS_CACHE=f"{HOME}/metrics")
 os.environ.update(HF_MODULES_CACHE=f"{HOME}/modules", HF_HUB_OFFLINE="0" if "HOSTS_TRIED" in os.environ else "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -110,6 +111,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
+
+# No property is about time, and a machine that does other work is slow now and then.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 CALL_IN_A_PROCESS = limits.call
 

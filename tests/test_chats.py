@@ -81,7 +81,7 @@ def test_the_tokens_are_those_of_transformers_up_to_the_last_turns_end(name: str
 WORDS = st.text("abc .,!?éü안😀\n\t<>|{}%", min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(WORDS, min_size=2, max_size=7), st.booleans())
 def test_spans_are_what_the_marks_say_and_what_transformers_makes_of_them(contents: list[str], system: bool) -> None:
     messages = talk(*contents, system="be brief" if system else None)

@@ -30,7 +30,7 @@ def values(records):
     return [record.values for record in records]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.lists(st.lists(st.text('ab",;\t é\n\u2028'), min_size=2, max_size=2)), st.sampled_from(",;\t"))
 def test_what_the_csv_module_wrote_comes_back(tmp_path, rows, delimiter):
     written = io.StringIO()

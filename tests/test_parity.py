@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetrail.exporting.parity import Compared, compare, continued
@@ -23,7 +23,6 @@ WORDS = st.lists(st.lists(st.text(max_size=2), max_size=4), min_size=1, max_size
 NUMBERS = st.lists(st.floats(allow_nan=False), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(WORDS | NUMBERS | st.lists(st.text(max_size=2), min_size=1, max_size=6))
 def test_a_table_is_equal_to_itself_and_every_prediction_is_counted(predictions: list[Any]) -> None:
     count = sum(len(value) if isinstance(value, list) else 1 for value in predictions)

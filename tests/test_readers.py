@@ -236,7 +236,7 @@ def test_carriage_returns_end_lines_where_there_are_no_others(tmp_path, content)
     assert [record.where for record in records] == ["a:1", "a:4"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.text("aü€😀\u2028", min_size=1), min_size=1), st.integers(1, 7))
 def test_lines_do_not_depend_on_where_chunks_of_the_file_end(tmp_path, lines, chunk):
     path = tmp_path / "a"

@@ -24,7 +24,7 @@ from finetrail.tasks.masked_lm.settings import Tokenize
 ROOT = Path(__file__).parents[2]
 KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
 
-PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tokenize(**changes: Any) -> Tokenize:

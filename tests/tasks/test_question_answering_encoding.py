@@ -121,7 +121,7 @@ def reference(tokenizer: Any, question: str, context: str, how: Tokenize) -> lis
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_ids_types_windows_and_characters_are_the_librarys(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject
@@ -208,7 +208,7 @@ def test_a_long_question_is_cut_and_everything_is_counted(tiny_wordpiece: Path) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_answer_of_whole_words_is_found_with_its_characters(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject

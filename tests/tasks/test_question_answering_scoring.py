@@ -388,7 +388,7 @@ parts = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_scores_are_those_of_the_official_script(script: str, data: st.DataObject) -> None:
     least = 0 if script == "squad2" else 1

@@ -22,7 +22,7 @@ SINGLE = {"problem": "single_label", "label_names": ["bad", "good"]}
 WORDS = ["Oslo", "is", "far", "tokenization", "unable", "café", "서울", "a", ".", "uncommon", "x-y", "🙂"]
 text = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
 TOKENIZERS = ["tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "typed"]
-several = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tokenize(**changes: Any) -> Tokenize:

@@ -79,7 +79,7 @@ def assert_statistics(table: pa.Table, picks: list[int], target: dict[str, Any],
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(label, label, st.floats(0, 1, width=32)), min_size=1, max_size=12), picks)
 def test_single_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
     references, predictions, confidences = (list(column) for column in zip(*rows, strict=True))
@@ -97,7 +97,7 @@ def test_single_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows:
     assert_statistics(table, picks, SINGLE, chosen)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(labels, labels, st.tuples(*[st.floats(0, 1, width=32)] * 3)), min_size=1, max_size=10), picks)
 def test_several_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
     references, predictions, probabilities = (list(column) for column in zip(*rows, strict=True))
@@ -116,7 +116,7 @@ def test_several_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows
     assert_statistics(table, picks, MULTI, chosen)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(value, value), min_size=2, max_size=12), picks)
 def test_numbers_are_correlated_as_scipy_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
     references, predictions = (list(column) for column in zip(*rows, strict=True))

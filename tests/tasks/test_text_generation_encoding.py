@@ -387,7 +387,7 @@ def words() -> Any:
 DOCUMENTS = st.lists(st.lists(st.integers(1, 30), max_size=12), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]), st.data())
 def test_joined_documents_are_cut_without_gaps_however_they_come_in(
     words: Any, documents: list[list[int]], size: int, remainder: str, data: st.DataObject
@@ -407,7 +407,7 @@ def test_joined_documents_are_cut_without_gaps_however_they_come_in(
     assert counts["tokens_dropped"] == len(stream) - kept
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]))
 def test_documents_that_are_not_joined_share_no_block(
     words: Any, documents: list[list[int]], size: int, remainder: str
@@ -443,7 +443,7 @@ def test_what_is_too_long_loses_the_prompts_beginning_then_the_completions_end(w
 NUMBERS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), st.integers(2, 20))
 def test_a_completion_begins_where_the_model_learns_and_its_prompt_stands_before_it(
     words: Any, pairs: list[tuple[list[int], list[int]]], size: int

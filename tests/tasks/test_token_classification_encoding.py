@@ -92,7 +92,7 @@ sentences = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_equals_the_naive_algorithm(kind: str, request: pytest.FixtureRequest, data: st.DataObject) -> None:
     tokenizer = load(request.getfixturevalue(kind))
@@ -119,7 +119,7 @@ def load(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_word_with_subwords_is_scored_exactly_once(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject

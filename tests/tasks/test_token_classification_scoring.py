@@ -96,7 +96,7 @@ def close(expected: Any) -> Any:
     return pytest.approx(expected, rel=0, abs=1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pairs(IOB2) | nearly(IOB2))
 def test_entity_scores_are_those_of_conlleval_in_all_and_by_type(drawn: Any) -> None:
     references, predictions = drawn
@@ -109,13 +109,13 @@ def test_entity_scores_are_those_of_conlleval_in_all_and_by_type(drawn: Any) -> 
     assert rows == [close(expected["types"][name]) for name in units]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs(IOB2) | nearly(IOB2))
 def test_scores_from_summed_counts_are_the_scores_of_entities(drawn: Any) -> None:
     assert metrics.scores(metrics.count(*drawn, IOB2).sum(0), IOB2) == close(metrics.compute(*drawn, IOB2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs(POS) | nearly(POS))
 def test_single_labels_are_scored_as_scikit_learn_does(drawn: Any) -> None:
     flat = [sum(labels, []) for labels in drawn]
@@ -124,7 +124,7 @@ def test_single_labels_are_scored_as_scikit_learn_does(drawn: Any) -> None:
     assert metrics.scores(metrics.count(*drawn, POS).sum(0), POS) == close(expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(nearly(IOB2), st.lists(st.integers(0, 4), min_size=1, max_size=6))
 def test_scores_of_resampled_sentences_come_from_their_rows(drawn: Any, picks: list[int]) -> None:
     rows = [pick % len(drawn[0]) for pick in picks]
