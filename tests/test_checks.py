@@ -6,7 +6,6 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from finetrail.corpus import duplicates
@@ -131,7 +130,6 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
 SENTENCES = st.lists(st.lists(st.sampled_from(["a", "b", "a b", "", "é"]), max_size=3), max_size=12)
 
 
-@hypothesis_settings(deadline=None)
 @given(st.fixed_dictionaries({"train": SENTENCES, "validation": SENTENCES, "test": SENTENCES}))
 def test_duplicates_and_leakage_agree_with_plain_sets(splits):
     settings = corpus("none")
@@ -153,7 +151,6 @@ def test_duplicates_and_leakage_agree_with_plain_sets(splits):
 CONTENTS = st.lists(st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3), max_size=20)
 
 
-@hypothesis_settings(deadline=None)
 @given(CONTENTS, CONTENTS)
 def test_digests_count_any_content_as_plain_lists_do(first, second):
     one, two = (array("Q", map(duplicates.digest, contents)) for contents in (first, second))
