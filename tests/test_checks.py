@@ -158,7 +158,7 @@ def test_digests_count_any_content_as_plain_lists_do(first, second):
     assert duplicates.shared(one, two) == sum(content in first for content in second)
 
 
-def test_a_digest_is_blake2b_of_64_bits_and_so_the_same_in_every_process():
+def test_a_digest_is_blake2b_of_64_bits_in_every_process():
     # As coreutils print it: printf '["EU", "é"]' | b2sum --length=64
     assert duplicates.digest(["EU", "é"]) == 0x1970053B4D962D3E
     assert duplicates.digest("a") == 0x167004E8304614A8
@@ -184,7 +184,7 @@ def test_types_and_labels_that_may_be_meant_as_one_are_warned_of():
         assert lines == [expected.format("that differ in blanks, case or Unicode form alone")]
 
 
-def test_unseen_labels_are_refused_with_split_label_and_first_example():
+def test_unseen_labels_are_refused_with_their_first_example():
     settings = corpus(unseen_labels="refuse")
     counts, _ = counted(settings, train=["x/O"], validation=["x/O"], test=["x/O", "y/O z/B-PER", "z/B-PER"])
     with pytest.raises(
@@ -194,7 +194,7 @@ def test_unseen_labels_are_refused_with_split_label_and_first_example():
         task.checks(counts, settings)
 
 
-def test_impossible_transitions_are_refused_with_example_and_position():
+def test_impossible_transitions_are_refused_with_their_place():
     settings = corpus(impossible_transitions="refuse")
     message = r"^toy:0: example '0': label 2 is 'I-B' in \['B-A', 'I-B', 'O'\], impossible in the scheme iob2$"
     with pytest.raises(UserError, match=message):
@@ -214,7 +214,7 @@ def test_impossible_transitions_are_refused_with_example_and_position():
         (["a"], ["B_PS"], "label 0 is 'B_PS'; expected O, B-TYPE or I-TYPE in the scheme iob2"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_with_place_and_example(tokens, labels, message):
+def test_a_malformed_row_is_refused_with_place_and_example(tokens, labels, message):
     with pytest.raises(UserError) as error:
         canonical(record(tokens, labels, 7), corpus())
     assert str(error.value).startswith(f"toy:7: example '7': {message}")

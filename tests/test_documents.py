@@ -68,5 +68,7 @@ def test_the_readme_of_tests_names_each_file_once() -> None:
 
 
 def test_names_of_tests_have_at_most_60_characters() -> None:
-    names = [name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())]
+    names = [
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    ]
     assert len(names) > 1000 and [name for name in names if len(name) > 60] == []

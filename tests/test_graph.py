@@ -197,7 +197,7 @@ def bound(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_every_task_has_the_same_modules_with_all_that_is_called_of_them(task: str) -> None:
+def test_every_task_has_the_modules_and_names_that_are_called(task: str) -> None:
     folder = ROOT / "finetrail/tasks" / task
     modules = {path.stem for path in folder.glob("*.py")}
     lacks = {
@@ -217,7 +217,7 @@ def test_no_stage_imports_what_serves_people(name: str, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_light_stages_import_no_torch_and_training_decodes_nothing(task: str) -> None:
+def test_light_stages_import_no_torch_and_train_no_scoring(task: str) -> None:
     """A task's module may hold no more than the stages that depend on it need."""
     folder = ROOT / "finetrail/tasks" / task
     for name, heavy in (

@@ -327,7 +327,7 @@ def test_every_shipped_recipe_is_run_here() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "column"), [("conll2003", "ner_tags"), ("conll2003-chunk", "chunk_tags")])
-def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
+def test_conll2003_comes_from_the_parquet_branch_with_labels(
     start: Start, hub: StandInHub, recipe: str, column: str
 ) -> None:
     folder = start(recipe)
@@ -344,7 +344,7 @@ def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> None:
+def test_the_conll2003_recipes_differ_only_in_their_labels() -> None:
     ner, chunk, pos = (load_recipe(name) for name in ("conll2003", "conll2003-chunk", "conll2003-pos"))
     for other in (chunk, pos):
         other["corpus"]["reader"]["columns"]["labels"] = "ner_tags"
@@ -355,7 +355,7 @@ def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> N
     assert pos == ner
 
 
-def test_a_dataset_of_ones_own_needs_its_name_and_takes_the_cards_licence(start: Start, hub: StandInHub) -> None:
+def test_own_hub_dataset_needs_a_name_and_takes_the_card_license(start: Start, hub: StandInHub) -> None:
     folder = start("bring-your-own-hub", {"corpus.source.repo": "me/tweets", "corpus.name": "me/tweets"})
 
     provenance = download(folder, "corpus", hub=hub)
@@ -409,7 +409,7 @@ def test_wnut16_is_embedded(start: Start) -> None:
     assert provenance["sha256"] == load_recipe("wnut16")["corpus"]["source"]["sha256"]
 
 
-def test_students_of_wnut16_differ_in_how_they_begin_and_in_their_teacher(start: Start) -> None:
+def test_students_of_wnut16_differ_in_layers_and_teacher_only(start: Start) -> None:
     plain, taught = load_recipe("wnut16-3-layers"), load_recipe("wnut16-student")
     assert {"temperature", "labels_weight", "teacher_weight"} == set(taught["train"].pop("distillation"))
     same = ("corpus", "tokenize", "train", "evaluate", "export", "numerics")
@@ -479,7 +479,7 @@ def test_conll2003s_own_files_become_iob2(start: Start) -> None:
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Start) -> None:
+def test_the_shared_task_files_are_those_that_the_recipe_pins(start: Start) -> None:
     folder = start("conll2003-files", {"corpus.source.path": str(real("conll2003") / "eng.*")})
 
     provenance = download(folder, "corpus")
@@ -489,7 +489,7 @@ def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Star
     assert labels(folder) == set(ENTITIES)
 
 
-def test_columns_of_ones_own_need_two_files_and_a_rare_label_stops_nothing(start: Start) -> None:
+def test_own_columns_need_two_files_and_a_rare_label_passes(start: Start) -> None:
     folder = start("bring-your-own-conll")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -529,7 +529,7 @@ TREE = """# sent_id = {name}-{number}
 """
 
 
-def test_a_treebank_of_ones_own_is_three_files_as_universal_dependencies_has_them(start: Start) -> None:
+def test_an_own_treebank_is_three_conllu_files(start: Start) -> None:
     folder = start("bring-your-own-conllu")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -658,7 +658,7 @@ def test_characters_are_words_and_blanks_are_not_seen(klue_project: Path, hub: S
     assert read_json(klue_project / "metrics/evaluation/metrics.json")["headline"] == "f1"
 
 
-def test_a_model_that_knows_every_character_is_right_about_entities_with_blanks(klue_project: Path) -> None:
+def test_entities_with_blanks_are_right_for_an_oracle_model(klue_project: Path) -> None:
     split, names = splits.load("test"), read_json(klue_project / "data/tokenized/target.json")
     rows = zip(*(split.features[name].to_pylist() for name in ("input_ids", "labels")), strict=True)
     known = {tuple(ids): np.eye(len(names))[np.maximum(labels, 0)] for ids, labels in rows}

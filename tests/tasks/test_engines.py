@@ -64,7 +64,7 @@ def test_both_engines_have_the_same_losses_and_results(task: str) -> None:
     assert records[0]["best_value"] == pytest.approx(records[1]["best_value"], abs=1e-5)
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+def test_a_run_killed_repeatedly_ends_with_the_same_bytes(
     task: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = ENGINES[tasks.names().index(task) % 2]  # of which the one knows nothing of tasks that the other does not
@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
+def test_a_run_killed_in_its_first_epoch_resumes(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_would_have(
+def test_patience_survives_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("text_classification")
@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_w
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_leave_no_thread(
+def test_prefetched_batches_give_the_same_bytes_after_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("masked_lm")
@@ -166,7 +166,7 @@ def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_le
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
+def test_a_killed_run_resumes_with_the_batch_size_that_fitted(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     assert "out of memory" not in printed
 
 
-def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_batch_would_declare(
+def test_retrieval_out_of_memory_encodes_as_micro_batch_would(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("retrieval")
@@ -228,7 +228,7 @@ def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
     configure("text_classification", epochs=2.0)  # for the next test
 
 
-def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task: str) -> None:
+def test_padding_of_the_last_batches_over_processes_counts_0(task: str) -> None:
     declared = params.load("train")
     module = tasks.module(task, "modeling")
     features = train.load_features("train").select(range(3))
@@ -251,7 +251,7 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
 
 
 @pytest.mark.parametrize("task", ["retrieval", "text_classification", "text_generation"], indirect=True)
-def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
+def test_adapters_train_alike_by_both_engines_into_a_plain_model(task: str) -> None:
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True, "quantize": None}
     plain = trained(task, engine="trainer", lora=None)
     one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
@@ -266,7 +266,7 @@ def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str)
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs `pip install bitsandbytes`")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
+def test_adapters_on_4_bit_weights_survive_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("token_classification")

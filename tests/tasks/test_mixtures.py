@@ -194,7 +194,7 @@ def test_from_the_corpus_on_the_bytes_are_the_same_again(mixed: str) -> None:
 
 
 @of_some
-def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixtures_train_alike_by_both_engines_and_resume(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     updated = Journal.updated
 
     def kill(self: Journal, update: int) -> None:

@@ -90,7 +90,7 @@ class Started(Exception):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.OutOfMemoryError("out of memory")])
-def test_a_run_whose_passes_cannot_be_recorded_starts_anew_without(
+def test_a_run_restarts_without_recording_where_it_fails(
     error: Exception,
     tokenized: Callable[[str], Path],
     packs: Callable[[], None],

@@ -202,7 +202,7 @@ def test_corpora_and_models_of_the_hub_become_features(
     assert (encoded.features["start_positions"].to_numpy() == 0).sum() == without
 
 
-def test_the_recipes_of_squad_differ_in_what_has_no_answer_and_nothing_else() -> None:
+def test_the_squad_recipes_differ_only_in_unanswerable_questions() -> None:
     one, two = load_recipe("squad"), load_recipe("squad2")
 
     assert (two["evaluate"].pop("null_threshold"), two["evaluate"].pop("script")) == ("auto", "squad2")
@@ -245,9 +245,7 @@ def test_the_corporas_own_files_are_read(name: str, folder: str, language: Any, 
     }
 
 
-def test_the_part_of_squad_is_read_whole_and_its_splits_share_no_context(
-    enter: Enter, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_squad_part_is_whole_and_splits_share_no_context(enter: Enter, capsys: pytest.CaptureFixture[str]) -> None:
     enter("squad-files", {"corpus.source.path": f"{real('squad_v1.1_part')}/*.json"})
 
     download_corpus.main()

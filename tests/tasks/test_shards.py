@@ -39,7 +39,7 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
         pytest.param("text_classification", "trainer", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_that_share_the_weights_give_the_result_of_one(
+def test_two_processes_sharing_weights_give_the_result_of_one(
     task: str, engine: str, tokenized: Callable[[str], Path]
 ) -> None:
     tokenized(task)
@@ -68,7 +68,7 @@ def test_a_run_that_is_spread_otherwise_meets_no_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_have_other_names_in_checkpoints_is_refused(tokenized: Callable[[str], Path]) -> None:
+def test_fsdp_refuses_models_with_renamed_checkpoint_weights(tokenized: Callable[[str], Path]) -> None:
     tokenized("retrieval")
     assert "error: launcher: FSDP has no checkpoints for BiEncoder; expected DDP" in trained(
         "retrieval", SPREAD, succeeds=False

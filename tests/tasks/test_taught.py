@@ -84,9 +84,7 @@ def result() -> tuple[list[float], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", TAUGHT)
-def test_the_loss_is_the_same_by_both_engines_and_however_a_batch_is_split(
-    task: str, taught: Callable[[str], Path]
-) -> None:
+def test_the_loss_is_the_same_by_engine_and_batch_split(task: str, taught: Callable[[str], Path]) -> None:
     taught(task)
     whole, weights = trained(task, engine="trainer", batch_size=8, gradient_accumulation=1)
     assert len(whole) > 4
@@ -116,7 +114,7 @@ def test_two_processes_give_the_losses_of_one(taught: Callable[[str], Path]) -> 
 
 
 @pytest.mark.parametrize("task", BEFORE)
-def test_the_logits_are_those_of_the_teacher_for_each_feature_alone(task: str, taught: Callable[[str], Path]) -> None:
+def test_the_logits_are_the_teachers_for_each_feature(task: str, taught: Callable[[str], Path]) -> None:
     taught(task)
     features = pa.ipc.open_stream(layout.features_file("train").read_bytes()).read_all()
     said = pa.ipc.open_stream(layout.TAUGHT_LOGITS.read_bytes()).read_all()[distillation.TAUGHT].to_pylist()
@@ -135,7 +133,7 @@ def test_the_logits_are_those_of_the_teacher_for_each_feature_alone(task: str, t
         assert torch.allclose(torch.tensor(found), expected, atol=1e-4)
 
 
-def test_a_student_of_a_masked_language_model_asks_the_teacher_that_the_stage_checked(
+def test_a_masked_lm_student_asks_the_checked_teacher(
     taught: Callable[[str], Path],
 ) -> None:
     taught("masked_lm")

@@ -88,7 +88,7 @@ def test_both_parts_are_learned_though_the_texts_are_the_same() -> None:
 
 
 @pytest.mark.usefixtures("exported")
-def test_a_text_gets_a_label_of_its_part_whose_probabilities_sum_to_one() -> None:
+def test_label_probabilities_of_a_part_sum_to_one() -> None:
     for part, labels in LABELS.items():
         for row in stored(part):
             assert row["predictions"] in {f"{part}/{label}" for label in labels}
@@ -98,7 +98,7 @@ def test_a_text_gets_a_label_of_its_part_whose_probabilities_sum_to_one() -> Non
 
 
 @pytest.mark.usefixtures("exported")
-def test_the_loss_is_that_of_each_head_alone_and_moves_no_other_head() -> None:
+def test_the_loss_is_that_of_each_head_and_moves_no_other() -> None:
     target = read(layout.TARGET)
     settings = Train.model_validate(toy_settings(label_smoothing=0.0, class_weights=None, best_metric="accuracy"))
     torch.manual_seed(0)
@@ -125,7 +125,7 @@ def test_the_loss_is_that_of_each_head_alone_and_moves_no_other_head() -> None:
 
 @pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize("part", LABELS)
-def test_each_head_is_exported_as_a_plain_classifier_that_predicts_the_same(part: str) -> None:
+def test_each_head_is_exported_as_a_plain_classifier(part: str) -> None:
     folder = layout.EXPORTED / "parts" / part
     model, whole = modeling.load_model(folder), modeling.load_model(layout.TRAINED)
     assert list(model.config.id2label.values()) == LABELS[part]
@@ -143,7 +143,7 @@ def test_each_head_is_exported_as_a_plain_classifier_that_predicts_the_same(part
 @pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
 @pytest.mark.parametrize("part", LABELS)
-def test_inference_by_a_heads_folder_gives_what_evaluation_stored(part: str, runtime: Any) -> None:
+def test_a_heads_folder_gives_the_stored_predictions(part: str, runtime: Any) -> None:
     answers = inference.load(layout.EXPORTED / "parts" / part, runtime)([row["text"] for row in stored(part)])
     assert [f"{part}/{answer['label']}" for answer in answers] == [row["predictions"] for row in stored(part)]
     for answer, row in zip(answers, stored(part), strict=True):

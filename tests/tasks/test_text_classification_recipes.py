@@ -375,7 +375,7 @@ def chained(rev: str) -> dict[str, Any]:
     return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": 10_000}
 
 
-def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
+def test_the_small_recipes_differ_in_the_papers_strategies() -> None:
     plain, adapted = (as_declared("text_classification", name) for name in ("imdb-small", "imdb-small-adapted"))
     assert adapted.pop("model")["source"] == chained("imdb-small-adapted") and plain.pop("model")
     changed = {"overflow": ("head", "head_tail"), "head_tokens": (None, 24)}
@@ -428,7 +428,7 @@ def test_bbc_news_is_embedded(enter: Enter) -> None:
     assert encoded()["train"]["examples_truncated"] == 1334
 
 
-def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -> None:
+def test_the_bbc_news_recipes_differ_only_in_their_base_model() -> None:
     plain, adapted = (
         YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml") for name in ("bbc-news", "bbc-news-adapted")
     )
@@ -571,7 +571,7 @@ def test_folders_may_stand_below_a_folder_for_each_split(mine: Callable[..., Non
     assert all(row["text"].startswith("test ") for row in rows("test"))
 
 
-def test_the_beginnings_share_their_settings_but_for_the_form_of_the_corpus() -> None:
+def test_the_starter_recipes_share_all_settings_but_the_reader() -> None:
     named = {name: YAML(typ="safe").load(ROOT / RECIPES / f"bring-your-own-{name}.yaml") for name in BEGINNINGS}
     for recipe in named.values():
         recipe.pop("corpus")

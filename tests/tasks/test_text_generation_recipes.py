@@ -238,7 +238,7 @@ def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path]
     assert torch.equal(model.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 
-def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
+def test_a_chatbot_learns_answers_between_kogpt2_dialogue_tokens(
     start: Callable[..., Path], web: tuple[Path, str], hub: StandInHub
 ) -> None:
     text = io.StringIO(newline="")
@@ -303,7 +303,7 @@ def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub
     assert model.config.model_type == "llama"
 
 
-def test_a_chatbot_from_nothing_learns_pairs_by_a_template_of_its_own(start: Callable[..., Path]) -> None:
+def test_a_new_chatbot_learns_pairs_by_its_own_template(start: Callable[..., Path]) -> None:
     folder = start("chatbot-ko-files")
     given = folder / "corpora/ko_chatbot/ChatbotData.csv"
     given.parent.mkdir(parents=True)
