@@ -27,7 +27,7 @@ def read(root, qrels=HEADER, documents=DOCUMENTS, queries=QUERIES, name="qrels/t
     return list(readers.read(root, [root / name], reader))
 
 
-def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tmp_path):
+def test_a_query_has_its_documents_at_its_first_appearance(tmp_path):
     qrels = "q1\t2\t1\nq2\td3\t2\n\nq1\td1\t3\r\nq1\td3\t0\nq1\td1\t3\n"
     one = {"id": "d1", "title": "One", "text": "first"}
     two, three = ({"id": key, "title": "", "text": text} for key, text in (("2", "second"), ("d3", "third")))
@@ -41,7 +41,7 @@ def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tm
     ]
 
 
-def test_what_a_query_has_beside_its_text_are_columns_and_documents_have_none(tmp_path):
+def test_other_query_columns_are_kept_and_documents_have_none(tmp_path):
     queries = [{"_id": "q1", "text": "eins?", "year": 1, "metadata": {"year": 2, "topic": "wings"}}]
     documents = [{"_id": "d1", "text": "first", "topic": "flow"}]
     (record,) = read(tmp_path, HEADER + "q1\td1\t1\n", documents, queries)
@@ -107,7 +107,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path, changes, message):
     assert str(error.value).startswith(message)
 
 
-def test_a_real_collection_has_the_judgements_that_its_files_have():
+def test_a_real_collection_has_the_judgements_of_its_files():
     root = real("cranfield")
     documents = list(readers.read(root, [root / "corpus.jsonl"], BEIR))
     texts = {record.id: record.values for record in documents}

@@ -39,7 +39,7 @@ def change(path: Path, changed: Callable[[Any], object]) -> None:
     YAML().dump(content, path)
 
 
-def test_the_recipe_wins_over_the_defaults_and_each_value_has_its_file(folder: Path) -> None:
+def test_the_recipe_wins_and_each_value_has_its_file(folder: Path) -> None:
     change(MINE, lambda own: own["train"].update(warmup=0.3))
     train = params.load("train").train
     assert (train.lr, train.warmup, train.schedule) == (3e-4, 0.3, "linear")
@@ -135,7 +135,7 @@ def test_the_defaults_must_be_there_and_are_no_recipe(folder: Path) -> None:
         params.load_recipe(TASK, "mine")
 
 
-def test_the_command_prints_a_whole_recipe_with_the_file_of_each_value(
+def test_the_command_prints_a_whole_recipe_with_origins(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(layout.PARAMS, lambda given: given.update(lr=1e-3))

@@ -267,7 +267,7 @@ def strings(path: Path) -> Iterator[str]:
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+def test_messages_of_the_troubleshooting_page_are_in_the_code() -> None:
     rows = re.findall(r"(?m)^\| message \|.*\n\| ---.*\n((?:\|.*\n)+)", (ROOT / "docs/troubleshooting.md").read_text())
     quoted = [row.split("`")[1] for table in rows for row in table.splitlines()]
     said = [
@@ -277,3 +277,10 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
     assert len(quoted) > 40
     patterns = {one: re.compile(".*".join(map(re.escape, one.split("…"))), re.DOTALL) for one in quoted}
     assert [one for one, pattern in patterns.items() if not any(map(pattern.search, said))] == []
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    names = [
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    ]
+    assert len(names) > 1000 and [name for name in names if len(name) > 60] == []

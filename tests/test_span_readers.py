@@ -181,7 +181,7 @@ def test_results_that_are_no_spans_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("annotations", [[], [annotation(PERSON, was_cancelled=True)]])
-def test_a_task_that_nobody_annotated_is_skipped_and_no_example_without_entities(tmp_path, annotations):
+def test_unannotated_tasks_are_skipped_entity_free_examples_kept(tmp_path, annotations):
     assert one(tmp_path, studio(), [task(*annotations)]).values["skipped"] == "without annotations"
     assert one(tmp_path, studio(), [task(annotation())]).values["skipped"] is None
 

@@ -71,7 +71,7 @@ pieces_of_blocks = st.lists(st.sampled_from([SPECIAL, FIRST, LATER]), min_size=1
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pieces_of_blocks, st.booleans(), st.floats(0.001, 0.9), st.integers(0, 99))
 def test_holds_for_any_block(pieces: list[int], whole_word: bool, probability: float, seed: int) -> None:
     kinds, ids = np.array(pieces), blocks(1, len(pieces))[0]

@@ -117,7 +117,7 @@ def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
     assert short == plain
 
 
-def test_negatives_of_an_earlier_run_are_all_that_sets_a_recipe_apart() -> None:
+def test_negatives_of_an_earlier_run_are_all_that_differs() -> None:
     mined, plain = (
         params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-mined", "bbc-headlines")
     )

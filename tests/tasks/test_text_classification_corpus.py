@@ -96,7 +96,7 @@ def test_a_record_becomes_a_row(changes: dict[str, Any], value: dict[str, Any], 
 
 
 @pytest.mark.parametrize("separator", [";", None])
-def test_labels_of_a_text_are_one_stratum_whatever_their_order_in_the_file(separator: str | None) -> None:
+def test_labels_of_a_text_are_one_stratum_in_any_order(separator: str | None) -> None:
     given = ["b; a", "a;b", "a;b;a", "a; b"] if separator else [["b", "a"], ["a", "b"], ["a", "b", "a"], ["a", "b"]]
     values = [{"text": str(n), "labels": given[n % 4] if n < 16 else "c" if separator else ["c"]} for n in range(20)]
     chosen = settings(**MULTI | {"label_separator": separator})
