@@ -17,13 +17,13 @@ FILE = ROOT / "docs/licenses.md"
 INTRODUCTION = """# Licences of the packages
 
 What the packages of requirements.lock state in their metadata; the texts are in the packages. `make docs` writes this
-table from those that are installed. Of a corpus and a base model, the report and the model card tell the licence.
+table from the installed ones. The report and the model card name those of the corpus and the base model.
 
 - Packages marked "not installed" are for other systems or Pythons than the one that wrote the table.
-- The packages of requirements-cuda.lock are not in it. They are under NVIDIA's own terms, but for triton (MIT),
+- The packages of requirements-cuda.lock are not in it. They are under NVIDIA's own terms, except triton (MIT),
   cuda-bindings, cuda-pathfinder and nvidia-nvtx (Apache 2.0), and cuda-toolkit, which states none.
 - Files in this repository that others wrote: uPlot (MIT, [its text](../finetrail/reporting/uplot/LICENSE)), and the
-  scripts in `.dvc/plots/page.html` (BSD-3-Clause; the text stands in the file).
+  scripts in `.dvc/plots/page.html` (BSD-3-Clause; the text is in the file).
 
 | package | version | licence |
 | --- | --- | --- |

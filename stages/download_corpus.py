@@ -1,4 +1,4 @@
-"""Turns a pinned source into the canonical corpus: one Parquet file a table, checks and provenance."""
+"""Turns a pinned source into the canonical corpus: one Parquet file per table, checks and provenance."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ from finetrail.stage import log, outputs, run, write_json
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Corpus
 
-# So much waits to be written, as Python's objects.
+# Limits of what is kept in memory, as Python objects, before it is written.
 ROW_GROUP = 10_000
 VALUES_WAITING = 1 << 26  # characters of texts, and items of lists
 
@@ -34,9 +34,9 @@ VALUES_WAITING = 1 << 26  # characters of texts, and items of lists
 def canonical_rows(
     fetched: Fetched, corpus: Any, task: "Corpus", counts: dict[str, Any], renamed: Counter[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes.
+    """Yield (table, row) of all examples that the task keeps, and update `counts`.
 
-    `renamed` counts by table the ids that an earlier file has too.
+    `renamed` counts, by table, the ids that also occur in an earlier file.
     """
     new_ids: set[str] = set()
 
@@ -53,7 +53,7 @@ def canonical_rows(
 
 
 def slices(record: readers.Record, corpus: schema.Corpus) -> dict[str, str | None]:
-    """Return the columns of corpus.slices as texts; None for nothing, UserError for what is no single value."""
+    """Return the columns of corpus.slices as strings, or None if empty; UserError for lists and objects."""
     found: dict[str, str | None] = {}
     for name in corpus.sliced_by:
         if name not in record.values:
@@ -72,14 +72,14 @@ def slices(record: readers.Record, corpus: schema.Corpus) -> dict[str, str | Non
 def beside_rows(
     beside: dict[str, tuple[Any, Fetched]], corpus: schema.Corpus, task: "Corpus", counts: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) of the tables that come from sources of their own; each is (section, its files)."""
+    """Yield (table, row) of the tables that have a source of their own; each is (section, its files)."""
     for table, (section, fetched) in beside.items():
         for record in readers.read(fetched.root, find(fetched, "."), section.reader):
             yield from task.rows(table, record, corpus, counts)
 
 
 def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
-    """Write one Parquet file a table, ROW_GROUP rows at a time, or fewer long ones; UserError where it gets none."""
+    """Write one Parquet file per table, in groups of ROW_GROUP rows, or fewer long ones; UserError if one is empty."""
     waiting: dict[str, list[Any]] = {table: [] for table in tables}
     size = dict.fromkeys(tables, 0)
     written = dict.fromkeys(tables, 0)
@@ -114,9 +114,9 @@ def mixed_rows(
     counts: dict[str, Any],
     renamed: Counter[str],
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) of all parts, each behind the other, with the name of the part as a column and in the id.
+    """Yield (table, row) of one part after the other, with the name of the part as a column and as a prefix of the id.
 
-    UserError, with the name of the part, where one has nothing for a table.
+    UserError, with the name of the part, if a part gives no row of a table.
     """
     for part, corpus in parts.items():
         if part is None:
@@ -135,7 +135,7 @@ def mixed_rows(
 
 
 def mixed_provenance(parts: dict[str | None, dict[str, Any]], corpus: schema.Corpus | schema.Mixture) -> dict[str, Any]:
-    """Return the provenance of a corpus; of a mixture with that of each part, and a hash of theirs."""
+    """Return the provenance of a corpus; for a mixture, with that of each part, and a hash of their hashes."""
     if not isinstance(corpus, schema.Mixture):
         return parts[None]
     licenses = {part["license"] for part in parts.values()}
@@ -155,7 +155,7 @@ def mixed_provenance(parts: dict[str | None, dict[str, Any]], corpus: schema.Cor
 
 
 def provenance(fetched: Fetched, corpus: schema.Corpus) -> dict[str, Any]:
-    """Return where the corpus comes from and what people must know to use it."""
+    """Return the provenance of a corpus: its name, license, language and source."""
     source = fetched.provenance
     return {
         "name": corpus.name,
@@ -168,7 +168,7 @@ def main() -> None:
     params = load("download@corpus")
     corpus, parts = params.corpus, schema.parts_of(params.corpus)
     task = tasks.module(params.task, "corpus")
-    one = next(iter(parts.values()))  # what its checks and columns depend on, all parts have in common
+    one = next(iter(parts.values()))  # the settings that checks and columns depend on are the same in all parts
     fetched = {part: fetch(of_part.source, "dataset", layout.SCRATCH) for part, of_part in parts.items()}
     beside = {name: (more, fetch(more.source, "dataset", layout.SCRATCH)) for name, more in one.beside().items()}
     all_fetched = [*fetched.values(), *(of_table for _, of_table in beside.values())]
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def with_more(table: str, columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:
-    """Return the columns of a table; of a split with those of slices, of a mixture with the name of the part."""
+    """Return the columns of a table, with those of slices for a split, and with the part for a mixture."""
     names = [name for part in schema.parts_of(corpus).values() for name in part.sliced_by]
     more = [f"{layout.SLICE}{name}" for name in dict.fromkeys(names) if table in layout.SPLITS]
     more += [layout.PART] if isinstance(corpus, schema.Mixture) else []

@@ -20,6 +20,7 @@ HOME = tempfile.mkdtemp(prefix="finetrail-tests-")
 os.environ.update(HF_HOME=HOME, HF_DATASETS_CACHE=f"{HOME}/datasets", HF_METRICS_CACHE=f"{HOME}/metrics")
 os.environ.update(HF_MODULES_CACHE=f"{HOME}/modules", HF_HUB_OFFLINE="0" if "HOSTS_TRIED" in os.environ else "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -70,16 +71,23 @@ TEMPLATES = (
 )
 
 LONGEST = (
+    "test_combinations.py",
+    "test_contract.py",
     "test_engines.py",
     "test_launchers.py",
+    "test_mixtures.py",
     "test_pipeline.py",
     "test_shards.py",
+    "test_shards_resumed.py",
     "test_taught.py",
+    "test_text_classification_recipes.py",
     "test_training.py",
 )
 
 # What takes seconds: a stage, another process, an ONNX file, a browser.
-TAKES_LONG = re.compile(r'(?m)^\s*(?:from|import) (?:stages|subprocess|spread|onnx)\b|importorskip\("playwright')
+TAKES_LONG = re.compile(
+    r"(?m)^\s*(?:from|import) (?:stages|subprocess|spread|toy_training|recipe_projects|onnx|playwright)\b"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -104,6 +112,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
+
+# No property is about time, and a machine that does other work is slow now and then.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 CALL_IN_A_PROCESS = limits.call
 

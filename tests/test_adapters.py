@@ -90,9 +90,7 @@ def test_only_adapters_and_the_head_train(build: Build, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_what_is_saved_is_a_plain_model_with_the_outputs_of_the_trained_one(
-    build: Build, tmp_path: Path, task: str
-) -> None:
+def test_a_saved_model_is_plain_with_the_trained_outputs(build: Build, tmp_path: Path, task: str) -> None:
     build(task).save_pretrained(tmp_path / "plain")
     model = build(task)
     names = set(model.state_dict())

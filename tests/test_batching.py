@@ -70,7 +70,7 @@ def test_short_and_long_batches_alternate() -> None:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_epochs_differ_and_a_seed_gives_the_same_epochs_again_in_any_order(grouped: bool) -> None:
+def test_epochs_differ_and_repeat_with_the_seed(grouped: bool) -> None:
     lengths = np.random.default_rng(3).integers(1, 50, 100)
     one, again, other = (batches(lengths, 8, seed, grouped=grouped) for seed in (0, 0, 1))
     epochs = [epoch(one, number) for number in range(3)]
@@ -156,7 +156,7 @@ def test_a_repeated_batch_counts_nothing() -> None:
     assert last["num_items"].sum() > 0
 
 
-def test_an_epoch_of_the_loader_takes_nothing_from_torchs_generator() -> None:
+def test_a_loader_epoch_takes_nothing_from_torchs_generator() -> None:
     torch.manual_seed(0)
     list(loader(4))
     after = torch.rand(1)

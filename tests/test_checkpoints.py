@@ -94,7 +94,7 @@ def test_a_key_is_that_of_settings_names_and_bytes(tmp_path: Path) -> None:
     assert changed()
 
 
-def test_one_is_due_after_so_many_updates_at_a_point_of_the_curve() -> None:
+def test_a_checkpoint_is_due_after_n_updates_at_a_curve_point() -> None:
     timer, accelerator = checkpoints.CheckpointTimer("5 updates", log_steps=3), Accelerator(cpu=True)
     found = []
     for update in range(1, 30):

@@ -96,7 +96,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "name",
     [name if name == "text_classification" else pytest.param(name, marks=pytest.mark.slow) for name in tasks.names()],
 )
-def test_a_combination_runs_or_is_refused_in_one_line_before_training(
+def test_a_combination_runs_or_is_refused_before_training(
     name: str, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = STARTS[name]

@@ -122,9 +122,7 @@ def test_the_hash_of_an_output_is_dvcs(watched: Path) -> None:
         assert dependencies._md5_of_output(Path(name), there, {}) == obj.hash_info.value
 
 
-def test_an_input_that_a_disk_has_damaged_is_refused_where_dvc_runs_the_stage(
-    watched: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_input_is_refused_where_dvc_runs_the_stage(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(watched)
     monkeypatch.setenv("DVC_STAGE", "tokenize")
     dependencies.watch("tokenize")

@@ -1,5 +1,6 @@
 """The documents say what the files say: made parts are current, links lead somewhere, commands exist and run."""
 
+import ast
 import os
 import re
 import shlex
@@ -33,8 +34,8 @@ TOOLS = {
 }  # fmt: skip
 # Names that stand for the reader's own.
 OWN = {"mine"}
-# What a command of the page writes.
-LATER = {"benchmarks/results/accelerator.json"}
+# What a command of a page writes, or its example adds.
+LATER = {"benchmarks/results/accelerator.json", "finetrail/corpus/fasttext.py", "finetrail/sources/git.py"}
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +200,14 @@ def test_a_command_that_does_not_exist_is_found(command: str) -> None:
     assert [wrong for words in simple_commands(command) if (wrong := wrong_in(words))]
 
 
-@pytest.mark.slow  # trains a toy model five times
+@pytest.mark.slow  # trains a toy model three times
 def test_the_commands_that_are_not_marked_run(make_project: Callable[[Path], Path], tmp_path: Path) -> None:
     """In the order of the pages, in a project whose wnut16 is the toy recipe, with a Git server and a DVC remote."""
     folder = make_project(tmp_path)
     recipes = folder / "recipes/token_classification"
     shutil.move(recipes / "toy.yaml", recipes / "wnut16.yaml")
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("Makefile", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     (folder / "setup.sh").write_text("")  # nothing is installed
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/activate").touch()
@@ -225,7 +227,7 @@ def test_the_commands_that_are_not_marked_run(make_project: Callable[[Path], Pat
     bash("git push --quiet --set-upstream origin main")
     bash('dvc remote add --quiet --default team "$(realpath ..)/remote" && git commit --quiet --all --message=remote')
     ran = [(page, block) for page, why, block in blocks() if not why]
-    assert len(ran) >= 10
+    assert len(ran) >= 8
     for _, block in sorted(ran, key=lambda one: one[0] != "daily-loop.md"):  # which trains what the others use
         bash(block)
 
@@ -254,3 +256,31 @@ def test_the_readme_of_tests_names_each_file_once() -> None:
     assert sorted(named) == sorted(
         path.relative_to(ROOT / "tests").as_posix() for path in ROOT.glob("tests/**/test_*.py")
     )
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Yield the texts of a module, with … for what is put in; texts that stand beside each other are one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code() -> None:
+    rows = re.findall(r"(?m)^\| message \|.*\n\| ---.*\n((?:\|.*\n)+)", (ROOT / "docs/troubleshooting.md").read_text())
+    quoted = [row.split("`")[1] for table in rows for row in table.splitlines()]
+    said = [
+        text for folder in ("finetrail", "stages") for path in (ROOT / folder).rglob("*.py") for text in strings(path)
+    ]
+
+    assert len(quoted) > 40
+    patterns = {one: re.compile(".*".join(map(re.escape, one.split("…"))), re.DOTALL) for one in quoted}
+    assert [one for one, pattern in patterns.items() if not any(map(pattern.search, said))] == []
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    names = [
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    ]
+    assert len(names) > 1000 and [name for name in names if len(name) > 60] == []

@@ -200,7 +200,7 @@ def test_no_stage_imports_what_serves_people(name: str, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_light_stages_import_no_torch_and_training_decodes_nothing(task: str) -> None:
+def test_light_stages_import_no_torch_and_train_no_scoring(task: str) -> None:
     """A task's module may hold no more than the stages that depend on it need."""
     folder = ROOT / "finetrail/tasks" / task
     for name, heavy in (

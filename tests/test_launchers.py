@@ -93,7 +93,7 @@ def trained(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[float]]:
 
 
 @pytest.mark.parametrize("engine", ONE_ENGINE)
-def test_two_processes_give_the_result_of_one_on_the_same_effective_batch(project: Path, engine: str) -> None:
+def test_two_processes_give_the_result_of_one(project: Path, engine: str) -> None:
     configure(project, engine=engine, gradient_accumulation=2)
     run(project, "-m", "stages.train")
     alone, record, losses = trained(project)
@@ -121,7 +121,7 @@ def test_accelerate_launch_gives_the_bytes_of_python(project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_several_processes_keep_the_best_weights_and_not_the_last(project: Path, engine: str) -> None:
+def test_several_processes_keep_the_best_weights(project: Path, engine: str) -> None:
     (project / "declining.py").write_text(DECLINING)
     [other] = ENGINES.keys() - {engine}  # one that forgot the best in both runs would agree with itself
     configure(project, engine=other, gradient_accumulation=2)
@@ -136,9 +136,7 @@ def test_several_processes_keep_the_best_weights_and_not_the_last(project: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_worker_that_dies_ends_the_stage_and_the_next_run_goes_on_to_the_same_bytes(
-    project: Path, engine: str
-) -> None:
+def test_a_dead_worker_ends_the_stage_and_the_next_run_resumes(project: Path, engine: str) -> None:
     configure(project, engine=engine)
     (project / "dying.py").write_text(DYING)
     printed = run(project, *torchrun("dying.py"), succeeds=False)

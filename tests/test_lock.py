@@ -260,9 +260,7 @@ def wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_setup_checks_every_hash_and_takes_a_build_of_torch_that_the_machine_names(
-    project: Path, installer: str
-) -> None:
+def test_setup_checks_hashes_and_takes_a_named_build_of_torch(project: Path, installer: str) -> None:
     shelf = project / "shelf"
     shelf.mkdir()
     torch, tool, cuda = wheel(shelf, "torch", "2.13.0"), wheel(shelf, "tool", "1.0"), wheel(shelf, "cublas", "3.0")

@@ -197,7 +197,7 @@ def test_a_decayed_learning_rate_moves_the_lower_layers_less(tmp_path: Path) -> 
     assert moved(decayed, head) > 0.5 * moved(even, head)
 
 
-def test_a_bare_loop_freezes_alike_and_a_frozen_weight_does_not_decay() -> None:
+def test_a_bare_loop_freezes_alike_and_decays_no_frozen_weight() -> None:
     torch.manual_seed(0)
     model = bert()
     adamw = torch.optim.AdamW(optimizers.parameter_groups(model, 0.1, 0.5, 0.9))

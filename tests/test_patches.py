@@ -53,7 +53,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_library_has_the_code_that_the_patch_was_compared_with(name: str) -> None:
+def test_the_library_has_the_code_the_patch_was_compared_with(name: str) -> None:
     source, expected = SOURCES[name]
     found = hashlib.sha256(inspect.getsource(source).encode()).hexdigest()[:16]
     assert found == expected, (
@@ -107,7 +107,7 @@ def test_an_argument_that_attention_does_not_know_goes_to_sdpa(monkeypatch: pyte
     assert [next(reversed(kwargs)) for kwargs in given] == ["softcap", "s_aux", "new"]
 
 
-def test_an_argument_that_the_first_token_does_not_know_goes_to_the_class() -> None:
+def test_an_unknown_argument_falls_back_to_the_class() -> None:
     model = made(AutoModelForSequenceClassification, "bert").eval()
     speedups.speed_up(model, compiles=False)
     layer, states = model.base_model.encoder.layer[-1].attention.self, torch.randn(2, 5, 16)
@@ -117,7 +117,7 @@ def test_an_argument_that_the_first_token_does_not_know_goes_to_the_class() -> N
     assert found.shape == (2, 5, 16)
 
 
-def test_a_decoder_and_a_class_of_another_name_keep_their_last_layer() -> None:
+def test_a_decoder_and_an_unknown_class_keep_their_last_layer() -> None:
     class Other(modeling_bert.BertSelfAttention):
         pass
 
@@ -139,7 +139,7 @@ def test_heads_that_were_not_compared_compute_all_tokens(kind: str, is_known: bo
     assert labelled_tokens.knows(model) is is_known
 
 
-def test_a_bias_with_one_name_gives_the_same_losses_and_gradients() -> None:
+def test_a_bias_with_one_name_keeps_losses_and_gradients() -> None:
     plain, changed = (made(AutoModelForMaskedLM, "bert").eval() for _ in range(2))
     forget_second_names(changed)
     names = [
@@ -187,9 +187,7 @@ def test_speedups_false_runs_the_libraries_own_code(switched_on: bool, tmp_path:
 
 
 @pytest.mark.parametrize("packs", [False, True])
-def test_without_speedups_a_gpu_has_batches_with_padding_and_no_graphs(
-    packs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_speedups_a_gpu_has_padding_and_no_graphs(packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(AutoModelForTokenClassification, "bert")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(packing, "applies", lambda model, precision: packs)

@@ -136,7 +136,7 @@ def test_no_output_holds_a_path_of_this_machine(finished: tuple[Path, str]) -> N
             assert not found, f"{file} holds {found}"
 
 
-def test_no_output_and_no_line_holds_what_is_secret_in_the_environment(finished: tuple[Path, str]) -> None:
+def test_no_output_and_no_line_holds_a_secret_of_the_environment(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     held = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -263,7 +263,7 @@ def test_a_teammate_gets_the_result_without_running_a_stage(copy: Path, tmp_path
 
 
 @pytest.mark.parametrize("autocrlf", ["true", "false"])
-def test_a_clone_is_up_to_date_whatever_git_makes_of_line_endings(copy: Path, tmp_path: Path, autocrlf: str) -> None:
+def test_a_clone_is_up_to_date_under_any_line_ending_setting(copy: Path, tmp_path: Path, autocrlf: str) -> None:
     # core.eol=crlf is how Git on Windows writes text; autocrlf=true is the default of its installer.
     settings = (f"--config=core.autocrlf={autocrlf}", "--config=core.eol=crlf")
     run(tmp_path, "git", "clone", "--quiet", *settings, str(copy), "clone")

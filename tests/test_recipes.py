@@ -22,7 +22,7 @@ from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings, whole
 from datasets import ClassLabel, Features, List, Value
 from hub_server import StandInHub, write_parquet
 from huggingface_hub import ModelCard
-from recipe_projects import edit, run
+from recipe_projects import download, edit, run
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -291,12 +291,6 @@ def start_project(
     return folder
 
 
-def download(folder: Path, what: str, hub: StandInHub | None = None) -> dict[str, Any]:
-    """Run a download stage and return the provenance that it records."""
-    run(folder, "python", "-m", f"stages.download_{what}", hub=hub)
-    return read_json(folder / f"data/{what}/provenance.json")
-
-
 def repro(folder: Path, *arguments: str, hub: StandInHub) -> str:
     """Run DVC in a new Git repository."""
     run(folder, "git", "init", "--quiet")
@@ -334,12 +328,12 @@ def test_every_shipped_recipe_is_run_here() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "column"), [("conll2003", "ner_tags"), ("conll2003-chunk", "chunk_tags")])
-def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
+def test_conll2003_comes_from_the_parquet_branch_with_labels(
     start: Start, hub: StandInHub, recipe: str, column: str
 ) -> None:
     folder = start(recipe)
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [40, 10, 15]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS[column]
@@ -351,7 +345,7 @@ def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> None:
+def test_the_conll2003_recipes_differ_only_in_their_labels() -> None:
     ner, chunk, pos = (load_recipe(name) for name in ("conll2003", "conll2003-chunk", "conll2003-pos"))
     for other in (chunk, pos):
         other["corpus"]["reader"]["columns"]["labels"] = "ner_tags"
@@ -362,10 +356,10 @@ def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> N
     assert pos == ner
 
 
-def test_a_dataset_of_ones_own_needs_its_name_and_takes_the_cards_licence(start: Start, hub: StandInHub) -> None:
+def test_own_hub_dataset_needs_a_name_and_takes_the_card_license(start: Start, hub: StandInHub) -> None:
     folder = start("bring-your-own-hub", {"corpus.source.repo": "me/tweets", "corpus.name": "me/tweets"})
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [5, 5, 5]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS["ner_tags"]
@@ -382,7 +376,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     name = settings["model"]["name"]
     folder = start(recipe)
 
-    provenance = download(folder, "model", hub)
+    provenance = download(folder, "model", hub=hub)
 
     assert provenance["source"]["repo"] == name
     assert provenance["resolved"] == {"commit": hub.commit("model", name)}
@@ -416,7 +410,7 @@ def test_wnut16_is_embedded(start: Start) -> None:
     assert provenance["sha256"] == load_recipe("wnut16")["corpus"]["source"]["sha256"]
 
 
-def test_students_of_wnut16_differ_in_how_they_begin_and_in_their_teacher(start: Start) -> None:
+def test_students_of_wnut16_differ_in_layers_and_teacher_only(start: Start) -> None:
     plain, taught = load_recipe("wnut16-3-layers"), load_recipe("wnut16-student")
     assert {"temperature", "labels_weight", "teacher_weight"} == set(taught["train"].pop("distillation"))
     same = ("corpus", "tokenize", "train", "evaluate", "export", "numerics")
@@ -486,7 +480,7 @@ def test_conll2003s_own_files_become_iob2(start: Start) -> None:
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Start) -> None:
+def test_the_shared_task_files_are_those_that_the_recipe_pins(start: Start) -> None:
     folder = start("conll2003-files", {"corpus.source.path": str(real("conll2003") / "eng.*")})
 
     provenance = download(folder, "corpus")
@@ -496,7 +490,7 @@ def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Star
     assert labels(folder) == set(ENTITIES)
 
 
-def test_columns_of_ones_own_need_two_files_and_a_rare_label_stops_nothing(start: Start) -> None:
+def test_own_columns_need_two_files_and_a_rare_label_passes(start: Start) -> None:
     folder = start("bring-your-own-conll")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -536,7 +530,7 @@ TREE = """# sent_id = {name}-{number}
 """
 
 
-def test_a_treebank_of_ones_own_is_three_files_as_universal_dependencies_has_them(start: Start) -> None:
+def test_an_own_treebank_is_three_conllu_files(start: Start) -> None:
     folder = start("bring-your-own-conllu")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -630,15 +624,11 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
 def klue(make_project: Callable[[Path], Path], hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project of klue-ner, downloaded and tokenized."""
     folder = start_project(make_project, tmp_path_factory.mktemp("klue"), "klue-ner", epochs=1)
-    run(folder, "python", "-c", DOWNLOAD, hub=hub)
+    download(folder, "corpus", "model", hub=hub)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         tokenize.main()
     return folder
-
-
-# In one process, whose imports take seconds.
-DOWNLOAD = "from stages import download_corpus as corpus, download_model as model; corpus.main(); model.main()"
 
 
 @pytest.fixture
@@ -669,7 +659,7 @@ def test_characters_are_words_and_blanks_are_not_seen(klue_project: Path, hub: S
     assert read_json(klue_project / "metrics/evaluation/metrics.json")["headline"] == "f1"
 
 
-def test_a_model_that_knows_every_character_is_right_about_entities_with_blanks(klue_project: Path) -> None:
+def test_entities_with_blanks_are_right_for_an_oracle_model(klue_project: Path) -> None:
     split, names = splits.load("test"), read_json(klue_project / "data/tokenized/target.json")
     rows = zip(*(split.features[name].to_pylist() for name in ("input_ids", "labels")), strict=True)
     known = {tuple(ids): np.eye(len(names))[np.maximum(labels, 0)] for ids, labels in rows}

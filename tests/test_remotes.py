@@ -135,7 +135,7 @@ def test_what_one_pushes_the_other_joins(mine: Path, section: dict[str, str], tm
     assert (yours / "base/weights").read_text() == "lr: 1\n"
 
 
-def test_joining_trains_nothing_where_the_remote_is_unset_gone_or_damaged(mine: Path, tmp_path: Path) -> None:
+def test_joining_trains_nothing_with_a_bad_remote(mine: Path, tmp_path: Path) -> None:
     commit(mine)
     yours = clone(mine)
     assert refused(yours).startswith("no default DVC remote is set; expected one: `git pull`")

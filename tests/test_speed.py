@@ -81,7 +81,7 @@ def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.99])
-def test_a_mask_is_0_as_often_as_p_says_and_else_the_scale_of_torchs_own_dropout(dtype: torch.dtype, p: float) -> None:
+def test_a_mask_has_the_rate_and_scale_of_torchs_dropout(dtype: torch.dtype, p: float) -> None:
     torch.manual_seed(1)
     mask = dropout.scaled_mask((500, 801), p, dtype)
     assert mask.dtype == dtype and mask.shape == (500, 801)
@@ -126,7 +126,7 @@ def test_dropout_multiplies_values_and_gradients_by_one_mask() -> None:
     assert values.grad is not None and values.grad.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
 
 
-def test_dropout_is_torchs_own_where_it_draws_nothing_or_works_in_place() -> None:
+def test_dropout_is_torchs_own_where_it_draws_nothing() -> None:
     values = torch.randn(4, 5)
     assert torch.equal(dropout.Dropout(0.4).eval()(values), values)
     assert torch.equal(dropout.Dropout(0.0)(values), values)
@@ -194,9 +194,7 @@ CLASSES = {"classifier": AutoModelForSequenceClassification, "tagger": AutoModel
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("head", CLASSES)
-def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
-    head: str, kind: str, nothing_dropped: None
-) -> None:
+def test_a_sped_up_model_has_the_plain_losses_and_gradients(head: str, kind: str, nothing_dropped: None) -> None:
     inputs = batch(lambda ids: torch.tensor([0, 2, 1]) if head == "classifier" else ids % 3)
     plain, fast = (made(CLASSES[head], kind) for _ in range(2))
     speedups.speed_up(fast, compiles=False)
@@ -209,7 +207,7 @@ def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_sped_up_generator_has_the_losses_and_gradients_of_the_plain_one(kind: str, nothing_dropped: None) -> None:
+def test_a_sped_up_generator_has_the_plain_losses_and_gradients(kind: str, nothing_dropped: None) -> None:
     inputs = batch(lambda ids: ids)
     plain, fast = (made(AutoModelForCausalLM, kind) for _ in range(2))
     for module in (*plain.modules(), *fast.modules()):
@@ -221,7 +219,7 @@ def test_a_sped_up_generator_has_the_losses_and_gradients_of_the_plain_one(kind:
     same(gradients(fast, inputs), gradients(plain, inputs))
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+def test_dropout_bytes_repeat_with_the_seed() -> None:
     inputs = batch(lambda ids: ids % 3)
     found = []
     torch.use_deterministic_algorithms(True)
@@ -269,7 +267,7 @@ def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
-def test_the_last_layer_works_on_the_first_token_alone_where_a_classifier_reads_that(kind: str) -> None:
+def test_the_last_layer_computes_the_first_token_for_classifiers(kind: str) -> None:
     model = made(AutoModelForSequenceClassification, kind)
     speedups.speed_up(model, compiles=False)
     assert model.base_model(**{k: v for k, v in batch(len).items() if k != "labels"})[0].shape == (3, 1, 16)
@@ -293,7 +291,7 @@ def some_labelled(ids: torch.Tensor) -> torch.Tensor:
     + [("bert", True), ("distilbert", True)],
 )
 @pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
-def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, kind: str, checkpointing: bool) -> None:
+def test_labelled_tokens_alone_give_the_same_losses(head: Any, kind: str, checkpointing: bool) -> None:
     inputs = batch(some_labelled)
     plain, fast = (made(head, kind) for _ in range(2))
     for module in (*plain.modules(), *fast.modules()):
@@ -312,7 +310,7 @@ def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, 
 
 @pytest.mark.slow  # the compiler takes its time
 @pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
-def test_a_compiled_model_has_the_losses_and_gradients_of_the_plain_one(head: Any) -> None:
+def test_a_compiled_model_has_the_losses_and_gradients_of_eager(head: Any) -> None:
     plain, compiled = (made(head, "bert") for _ in range(2))
     for module in (*plain.modules(), *compiled.modules()):
         if isinstance(module, nn.Dropout):
@@ -331,7 +329,7 @@ def test_a_tagger_whose_own_loss_reads_the_mask_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
-def test_the_last_layer_works_on_the_tokens_with_labels_alone_where_a_tagger_reads_those(kind: str) -> None:
+def test_the_last_layer_computes_labelled_tokens_for_taggers(kind: str) -> None:
     model = made(AutoModelForTokenClassification, kind)
     speedups.speed_up(model, compiles=False)
     seen = []
@@ -340,7 +338,7 @@ def test_the_last_layer_works_on_the_tokens_with_labels_alone_where_a_tagger_rea
     assert seen == [(1, 9, 24)]
 
 
-def test_the_head_for_masks_works_on_the_tokens_with_labels_alone_on_accelerators_too(
+def test_the_mask_head_works_on_labelled_tokens_on_accelerators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -349,7 +347,7 @@ def test_the_head_for_masks_works_on_the_tokens_with_labels_alone_on_accelerator
     assert model(**batch(some_labelled)).logits.shape == (1, 9, 50)
 
 
-def test_few_shapes_are_kept_prepared_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_shapes_are_cached_unless_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = memory.PREPARED
     monkeypatch.setenv(one, "7")
     monkeypatch.setenv(other, "to be removed")  # so that it is as before, afterwards

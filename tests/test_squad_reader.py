@@ -48,7 +48,7 @@ def test_each_question_has_its_title_context_and_all_its_answers(tmp_path):
     ]
 
 
-def test_an_impossible_question_has_no_answers_whatever_stands_there(tmp_path):
+def test_an_impossible_question_has_no_answers(tmp_path):
     plausible = [{"text": "it", "answer_start": 10}]
     impossible = question(is_impossible=True, plausible_answers=plausible)
     possible = question(id="q2", is_impossible=False)
@@ -105,7 +105,7 @@ def test_a_mistake_is_told_with_its_path_in_the_file(tmp_path, content, message)
         "korquad1/KorQuAD_v1.0_dev.json",
     ],
 )
-def test_real_corpora_have_the_questions_that_their_source_counts_and_answers_stand_in_their_contexts(name):
+def test_real_corpora_have_their_published_questions_and_answers(name):
     path = real(name)
     line = re.search(
         rf"{re.escape(path.name)}: .*?([\d,]+) questions, ([\d,]+) answers",

@@ -52,7 +52,7 @@ def build(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_saved_model_gives_by_itself_what_it_gave_in_training(kind: str, tmp_path: Path) -> None:
+def test_the_saved_model_alone_gives_the_outputs_of_training(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     plain = model(**BATCH).logits
     names = set(model.state_dict())

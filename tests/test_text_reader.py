@@ -72,13 +72,13 @@ def test_paragraphs_are_examples_between_blank_lines(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
-def test_a_file_without_text_is_an_empty_example_to_be_counted_but_no_line_or_paragraph(tmp_path, content):
+def test_an_empty_file_is_an_empty_example_but_no_line(tmp_path, content):
     (record,) = read(tmp_path, reader(), a=content)
     assert (record.values["text"], record.values["first_line"], record.values["rest"]) == ("", "", "")
     assert read(tmp_path, reader("line"), a=content) == read(tmp_path, reader("paragraph"), a=content) == []
 
 
-def test_a_stem_can_be_the_id_and_one_that_an_earlier_file_has_gets_its_files_name(tmp_path):
+def test_a_stem_can_be_the_id_and_repeated_ones_get_file_names(tmp_path):
     by_stem = reader(columns={"text": "text", "id": "stem"})
     assert [record.id for record in read(tmp_path, by_stem, **{"1.txt": "x", "2.txt": "y"})] == ["1", "2"]
     records = read(tmp_path, by_stem, **{"a/1.txt": "x", "b/1.txt": "y"})

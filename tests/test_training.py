@@ -131,13 +131,13 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("run", "batching"), [("trainer", "length"), ("accelerate", "random")], indirect=["run"])
-def test_a_seed_gives_the_same_bytes_again_and_another_seed_does_not(run: Run, batching: str) -> None:
+def test_a_seed_repeats_its_bytes_and_another_does_not(run: Run, batching: str) -> None:
     first, again, other = (save(weights(run(seed, batching=batching, epochs=1.0)[0])) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_determinism_is_required_of_torch_and_leaves_new_tensors_alone() -> None:
+def test_determinism_is_required_and_new_tensors_are_left_alone() -> None:
     make_deterministic(3)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -182,8 +182,10 @@ def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
     assert (record["best_value"], record["best_update"]) == (losses[UPDATES], UPDATES)
 
 
-@pytest.mark.parametrize(("best_metric", "best"), [("perplexity", 2), ("recall@10", 3)])
-def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run, best_metric: str, best: int) -> None:
+@pytest.mark.parametrize(
+    ("run", "best_metric", "best"), [("trainer", "perplexity", 2), ("accelerate", "recall@10", 3)], indirect=["run"]
+)
+def test_the_best_is_the_lowest_perplexity_or_highest_score(run: Run, best_metric: str, best: int) -> None:
     values = [40.0, 9.5, 80.0]
     epochs = iter(values)
     _, record = run(validation=lambda *_: {best_metric: next(epochs)}, epochs=3.0, best_metric=best_metric)
@@ -193,7 +195,7 @@ def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run
 @pytest.mark.parametrize(
     ("run", "eval_batch_size"), [("trainer", 7), ("accelerate", 1), ("accelerate", 64)], indirect=["run"]
 )
-def test_validation_gets_what_reduce_keeps_of_every_batch_in_the_order_of_the_features(
+def test_validation_gets_the_reduced_outputs_in_feature_order(
     run: Run, features: dict[str, pa.Table], eval_batch_size: int
 ) -> None:
     seen: list[Any] = []
@@ -303,7 +305,7 @@ def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> N
     assert found[0] == found[1]
 
 
-def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
+def test_curve_points_are_what_the_trainer_logs() -> None:
     logs = {"loss": 1.0, "learning_rate": 2e-5, "grad_norm": 3.0, "epoch": 0.5}
     assert logger.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
     assert logger.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
@@ -346,7 +348,7 @@ def test_labelled_is_exact_over_chunks_and_slices() -> None:
     ],
     ids=["a list", "a number", "floats", "a float", "none"],
 )
-def test_labels_that_are_yet_to_be_drawn_or_no_whole_numbers_stay(labels: pa.Array | None, kept: list[int]) -> None:
+def test_undrawn_or_non_integer_labels_stay(labels: pa.Array | None, kept: list[int]) -> None:
     ids = pa.array([[row] for row in range(5)], pa.list_(pa.int32()))
     columns = {"input_ids": ids} if labels is None else {"input_ids": ids, "labels": labels}
     table = pa.concat_tables([pa.table(columns).slice(0, 2), pa.table(columns).slice(2)])
@@ -376,7 +378,7 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
     assert batching.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
 
 
-def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> None:
+def test_batches_hold_only_what_the_collator_takes() -> None:
     table = pa.table({"labels": [[1]], "example": [0], "input_ids": [[2]], "words": [[0]]})
     kept = train.select_columns(Dataset(table), modeling.COLUMNS)
     assert kept[0] == {"labels": [1], "input_ids": [2]}
@@ -395,7 +397,7 @@ def out_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(BertForTokenClassification, "forward", limited)
 
 
-def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_losses(
+def test_out_of_memory_batches_run_as_micro_batches(
     run: Run, curve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, record = run(dropout=False)
@@ -579,7 +581,7 @@ def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
     assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
 
 
-def test_the_head_is_drawn_from_the_seed_and_the_encoder_is_the_checkpoints(base_model: Path) -> None:
+def test_the_head_is_seeded_and_the_encoder_is_the_checkpoints(base_model: Path) -> None:
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -640,7 +642,7 @@ def test_another_taggers_head_is_kept_only_for_the_same_labels(
     assert equal(weights(model.bert), weights(tagger.bert))
 
 
-def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
+def test_batches_are_padded_to_their_longest_without_labels(base_model: Path) -> None:
     collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), SETTINGS)
     batch = collator(pa.table({"input_ids": [[2, 9, 3], [2, 3]], "labels": [[-100, 1, -100], [-100] * 2]}))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]

@@ -126,7 +126,7 @@ def test_what_was_before_is_what_it_gets() -> None:
     assert {change.place: change.value for change in first}[("numerics",)] == "fast"
     assert {change.place[-1] for change in first} == {
         *("numerics", "stratify", "group", "engine", "num_proc", "layer_decay", "unfreeze_layers", "checkpoint_every"),
-        *("gradient_checkpointing", "execution", "lora", "label_smoothing", "class_weights"),
+        *("gradient_checkpointing", "execution", "speedups", "lora", "label_smoothing", "class_weights"),
     }
     generation = upgrade.planned(OLD / "9d82fd6/text_generation/bring-your-own-prompts.yaml").changes
     assert Change(("tokenize", "remainder"), "pad", "remainder", "keep") in generation

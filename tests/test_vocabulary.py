@@ -65,7 +65,7 @@ def test_a_tokenizer_without_words_is_refused(
     folder = write(tmp_path / "base", tokens, config)
     config(vocab_size=100).save_pretrained(folder)
     with pytest.raises(
-        UserError, match="the tokenizer has special tokens alone; expected those of words|does not load"
+        UserError, match="the tokenizer has only special tokens; expected tokens of words|does not load"
     ):
         load_tokenizer(folder, 32)
 

@@ -1,4 +1,4 @@
-"""Turns spaCy's .spacy files into raw records of texts with spans, through spaCy: msgpack, no pickle."""
+"""Reads .spacy files as raw records of texts with spans. spaCy reads them: they are msgpack, without pickles."""
 
 from collections.abc import Iterator
 from pathlib import Path

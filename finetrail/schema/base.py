@@ -1,4 +1,4 @@
-"""What all sections of the schema share: strictness, patterns, and the form of a section that may have more keys."""
+"""What all sections of the schema share: strict validation, patterns, and sections with optional groups of keys."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ TAG_SHAPE = r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$"
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 DELIMITER = r"^[^\"\r\n\x00]$"
 LAUNCHER = r"^([^;&|<>`$\r\n]|\$[A-Za-z_{])+$"
-# A pattern -> what messages say is expected.
+# Pattern -> what a message says was expected.
 PATTERNS = {
     SHA256: "a sha256, 64 of 0-9 and a-f",
     NAME: "a name of letters, digits and . _ - alone",
@@ -38,16 +38,46 @@ PATTERNS = {
 Sha256 = Annotated[str, Field(pattern=SHA256)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=NAME)]
+Title = Annotated[
+    str,
+    Field(
+        min_length=1, max_length=200, pattern=ONE_LINE, description="display name, for the report and the model card"
+    ),
+]
+ModelTitle = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=ONE_LINE,
+        description="display name, for the report and the model card; the Hub id if it has one",
+    ),
+]
+License = Annotated[
+    str | None,
+    Field(
+        max_length=200,
+        pattern=ONE_LINE,
+        description="SPDX id or name of the license; null: the license that the source states, if any",
+    ),
+]
+Language = Annotated[
+    str | None, Field(description="BCP 47 code, for the model card; null: unknown, or several languages")
+]
+Limit = Annotated[
+    int | None,
+    Field(ge=1, description="maximum number of examples per split, taken at equal distances; null: all examples"),
+]
 
 
 class Settings(BaseModel):
-    """Base of every section: no coercion, no unknown keys, no defaults, no change after loading."""
+    """Base class of every section: no coercion, no unknown keys, no defaults, immutable after loading."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def told(message: str) -> WrapValidator:
-    """Return what says one message in place of pydantic's, which has one for each member of a union."""
+    """Return a validator that reports one message instead of pydantic's, which has one for each member of a union."""
 
     def validated(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -59,7 +89,7 @@ def told(message: str) -> WrapValidator:
 
 
 def either(plain: Any, larger: Any) -> Any:
-    """Return the type of a section that may have the keys that `larger` adds to `plain`: all of them, or none."""
+    """Return the type of a section that has either all the keys that `larger` adds to `plain`, or none of them."""
     added = larger.model_fields.keys() - plain.model_fields.keys()
 
     def form(value: Any) -> str:

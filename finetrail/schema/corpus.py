@@ -4,26 +4,34 @@ from typing import Any, ClassVar
 
 from pydantic import Field, create_model, model_validator
 
-from finetrail.schema.base import ONE_LINE, Fraction, Name, Settings, either
+from finetrail.schema.base import ONE_LINE, Fraction, Language, License, Name, Settings, Title, either
 from finetrail.schema.sources import Source
 
 
 class Splits(Settings):
-    """Where each split is: a path or glob in the source, a Hub split, or a fraction carved out of train."""
+    """Where each split comes from: a path or glob in the source, a split of a Hub dataset, or a fraction of train."""
 
-    train: str = Field(min_length=1, description="path or glob inside the source; a Hub dataset's split")
-    validation: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
-    test: str | Fraction = Field(description="the same, or the fraction of train's file to carve out")
-    seed: int = Field(ge=0, description="of the carving; not params.yaml's seed, so that seeds share their splits")
+    train: str = Field(min_length=1, description="path or glob inside the source; for the Hub, the name of a split")
+    validation: str | Fraction = Field(
+        description="path, glob or name as in train; or the fraction of the examples of train that is held out"
+    )
+    test: str | Fraction = Field(
+        description="path, glob or name as in train; or the fraction of the examples of train that is held out"
+    )
+    seed: int = Field(
+        ge=0,
+        description="random seed of the fractions; separate from seed in params.yaml, so that all seeds share the "
+        "splits",
+    )
     stratify: str | None = Field(
         min_length=1,
-        description="column of the task whose values each carved split has in proportion; of "
-        "lists, neither order nor repetitions count; null: by chance",
+        description="column of the task whose values have the same proportions in each fraction (in lists, order and "
+        "repetition do not count); null: fractions are random",
     )
     group: str | None = Field(
         min_length=1,
-        description="column, the task's or one more: examples that share its value go into one carved split, which "
-        "then has at most its fraction; null: each alone",
+        description="column, of the task or an additional one, whose groups of equal values are not split: a fraction "
+        "then has at most its share of the examples; null: no groups",
     )
 
     @model_validator(mode="after")
@@ -36,73 +44,68 @@ class Splits(Settings):
     def _one_rule(self) -> "Splits":
         if self.stratify is not None and self.group is not None:
             raise ValueError(
-                f"stratify {self.stratify!r} and group {self.group!r}: whole groups are in no proportion; "
-                "expected one of the two, the other null"
+                f"stratify {self.stratify!r} and group {self.group!r}: groups are not split, so that their proportions "
+                "vary; expected null for one of them"
             )
         return self
 
 
 class Corpus(Settings):
-    """What every corpus section has; a task adds its reader and its checks."""
+    """Settings that the corpus sections of all tasks have."""
 
-    name: str = Field(
-        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: report and model card"
-    )
+    name: Title
     source: Source
     splits: Splits
-    license: str | None = Field(
-        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
-    )
-    language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
+    license: License
+    language: Language
 
-    # Why such a corpus can be no part of a mixture.
+    # The reason why such a corpus cannot be part of a mixture.
     ALONE: ClassVar[str | None] = None
 
     def common(self) -> dict[str, Any]:
-        """Return what all parts of a mixture must have in common, so that one model learns them: key -> value."""
+        """Return the settings in which all parts of a mixture must agree, because one model learns them: key -> "
+        "value."""
         return {}
 
     @property
     def sliced_by(self) -> list[str]:
-        """The columns whose values are slices; none where the section has no slices."""
+        """Columns whose values are slices; empty if the section has no slices."""
         return list(getattr(self, "slices", []))
 
     @property
     def more_columns(self) -> set[str | None]:
-        """The columns that reader.columns may have besides the task's own."""
+        """Columns that reader.columns may have in addition to the task's own."""
         return {self.splits.group, *self.sliced_by}
 
     def beside(self) -> dict[str, Any]:
-        """Return the tables that come from sources of their own: name -> a section with source and reader."""
+        """Return the tables that have a source of their own: name -> section with source and reader."""
         return {}
 
 
 class Slices(Settings):
-    """More columns of a corpus: each value is a slice, which is scored by itself too."""
+    """Additional columns of a corpus, each value of which is a slice that is also scored on its own."""
 
     slices: list[Name] = Field(
         min_length=1,
-        description="columns of reader.columns, such as source, or of the format, such as SQuAD's title or a comment "
-        "`# genre = news` of CoNLL-U, that are kept with each example: the test split is scored by their values",
+        description="columns of reader.columns, such as source, or of the format, such as SQuAD's title or genre of a "
+        "comment `# genre = news` in CoNLL-U, by whose values the test split is also scored",
     )
 
 
 class Mixture(Settings):
-    """In place of a corpus: several of one task, mixed in training, and each scored by itself too."""
+    """Several corpora of one task instead of one. They are mixed in training, and each is also scored on its own."""
 
-    name: str = Field(
-        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call all of it: report and model card"
-    )
+    name: Title
     license: str | None = Field(
         max_length=200,
         pattern=ONE_LINE,
-        description="SPDX id or name, where known; null takes that of the parts, if it is one",
+        description="SPDX id or name of the license; null: the license of the parts, if they share one",
     )
-    language: str | None = Field(description="BCP 47 code for the model card; null where unknown or mixed")
+    language: Language
     parts: dict[Name, Corpus] = Field(
         min_length=2,
-        description="name -> a whole corpus section, as the part has in a recipe of its own. Ids become NAME/ID; "
-        "train.batching says how the parts are mixed",
+        description="name -> complete corpus section, as in a recipe of that part alone. Ids become NAME/ID. "
+        "train.batching sets how the parts are mixed",
     )
 
     @model_validator(mode="after")
@@ -120,7 +123,7 @@ class Mixture(Settings):
 
 
 def parts_of(corpus: "Corpus | Mixture") -> dict[str | None, Corpus]:
-    """Return the parts of a corpus section by name; a corpus that is no mixture is its only part, without a name."""
+    """Return the parts of a corpus section by name; a single corpus is its own only part, named None."""
     named: dict[str | None, Corpus] = {}
     if isinstance(corpus, Mixture):
         return named | corpus.parts
@@ -128,5 +131,5 @@ def parts_of(corpus: "Corpus | Mixture") -> dict[str | None, Corpus]:
 
 
 def sliced(corpus: Any) -> Any:
-    """Return the type of a task's corpus section that may have slices."""
+    """Return the type of a task's corpus section, with or without slices."""
     return either(corpus, create_model("SlicedCorpus", __base__=(corpus, Slices)))

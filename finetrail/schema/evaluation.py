@@ -6,16 +6,20 @@ from finetrail.schema.base import Fraction, Settings
 
 
 class Bootstrap(Settings):
-    """Percentile intervals over resampled examples (Efron 1979; Koehn 2004 for NLP)."""
+    """Percentile bootstrap intervals over the examples (Efron 1979; Koehn 2004 for NLP)."""
 
-    samples: int = Field(ge=100, description="resamplings with replacement")
-    confidence: Fraction = Field(description="0.95 gives the 2.5th and the 97.5th percentile")
-    seed: int = Field(ge=0, description="of the resampling; not params.yaml's seed, so that seeds share it")
+    samples: int = Field(ge=100, description="number of resamplings with replacement")
+    confidence: Fraction = Field(
+        description="confidence level of the intervals; 0.95: from the 2.5th to the 97.5th percentile"
+    )
+    seed: int = Field(
+        ge=0, description="random seed of the resampling; separate from seed in params.yaml, so that all seeds share it"
+    )
 
 
 class Evaluate(Settings):
-    """Prediction on validation and test; a task adds how it scores."""
+    """Settings of evaluation on validation and test that all tasks have."""
 
-    batch_size: int = Field(ge=1, description="features a step")
+    batch_size: int = Field(ge=1, description="features per step")
     bootstrap: Bootstrap
-    worst_errors: int = Field(ge=0, description="errors kept for the report, the most confident first")
+    worst_errors: int = Field(ge=0, description="number of errors in the report, the most confident ones first")

@@ -6,9 +6,13 @@ from finetrail.schema.base import OWNED_HUB_ID, Settings
 
 
 class Export(Settings):
-    """What the exported folder holds beside safetensors, tokenizer, model card and onnx/model.onnx."""
+    """What to export in addition to safetensors, tokenizer, model card and onnx/model.onnx."""
 
-    int8: bool = Field(description="also write onnx/model_quantized.onnx (int8), if it stays within max_metric_drop")
-    max_metric_drop: float = Field(ge=0, description="of the headline test metric, absolute, int8 against torch")
-    hub_repo: str | None = Field(pattern=OWNED_HUB_ID, description="OWNER/NAME to push to; null: no push")
-    hub_private: bool = Field(description="whether a repository that the push creates is private")
+    int8: bool = Field(
+        description="also write onnx/model_quantized.onnx (int8), if its scores stay within max_metric_drop"
+    )
+    max_metric_drop: float = Field(
+        ge=0, description="maximum absolute drop of the headline metric on test, int8 against torch"
+    )
+    hub_repo: str | None = Field(pattern=OWNED_HUB_ID, description="repository to push to, OWNER/NAME; null: no push")
+    hub_private: bool = Field(description="whether a repository created by the push is private")

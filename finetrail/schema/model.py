@@ -1,46 +1,40 @@
-"""The model section: the base model, and what makes it a student."""
+"""The model section: the base model, its layers to keep, and its teacher."""
 
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from finetrail.schema.base import ONE_LINE, Settings
+from finetrail.schema.base import License, ModelTitle, Settings
 from finetrail.schema.sources import ModelSource, Source
 
 
 class Model(Settings):
-    """The base model."""
+    """Base model: the one to fine-tune."""
 
-    name: str = Field(
-        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: the Hub id where it has one"
-    )
+    name: ModelTitle
     source: ModelSource
-    license: str | None = Field(
-        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
-    )
+    license: License
 
 
 class Teacher(Settings):
-    """A finished model of the same task, with the base model's vocabulary and the corpus's labels."""
+    """A fine-tuned model of the same task, with the vocabulary of the base model and the labels of the corpus."""
 
-    name: str = Field(
-        min_length=1, max_length=200, pattern=ONE_LINE, description="what people call it: the Hub id where it has one"
-    )
+    name: ModelTitle
     source: Source
-    license: str | None = Field(
-        max_length=200, pattern=ONE_LINE, description="SPDX id or name, where known; null takes what the source states"
-    )
-    batch_size: int = Field(ge=1, description="features a step, as its logits are computed")
+    license: License
+    batch_size: int = Field(ge=1, description="features per step when its logits are computed")
 
 
 class Student(Model):
-    """A base model of which only some layers are kept, or that learns from a teacher, or both."""
+    """A base model that keeps only some of its layers, or learns from a teacher, or both."""
 
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(
-        min_length=1, description="layers of the base model to keep, from 0, in rising order; null: all"
+        min_length=1,
+        description="indices from 0 of the layers of the base model to keep, in ascending order; null: all layers",
     )
     teacher: Teacher | None = Field(
-        description="whose logits it learns, as train.distillation says; null: it learns from the labels alone"
+        description="model whose logits it learns, weighted by train.distillation; null: it learns from the labels "
+        "alone"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Formats of corpora: one section for each, discriminated by `format`."""
+"""Formats of corpora: one section per format, discriminated by `format`."""
 
 from typing import Annotated, Literal
 
@@ -6,8 +6,14 @@ from pydantic import Field, model_validator
 
 from finetrail.schema.base import DELIMITER, Settings, told
 
-ENCODING_HELP = "of files without a byte order mark, which overrides it; bytes that do not fit are an error"
-JOINED = "Of a list, the texts are joined by blanks, without empty ones"
+FileEncoding = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="encoding of the files, such as utf-8; a byte order mark overrides it; invalid bytes are an error",
+    ),
+]
+JOINED = "The texts of a list are joined by spaces; empty ones are skipped"
 CsvColumn = Annotated[
     str | int | Annotated[list[str | int], Field(min_length=1)],
     told("expected the name of a column, or its number from 0 in files without a header line, or a list of either"),
@@ -18,69 +24,71 @@ PathColumn = Annotated[
     str | Annotated[list[str], Field(min_length=1)],
     told("expected the name of a column, the path of one such as labels.score, or a list of either"),
 ]
-PATH_HELP = f"or its path, such as labels.score, or a list of them. {JOINED}"
+PATH_HELP = f"a path such as labels.score, or a list of either. {JOINED}"
 
 
 class ConllReader(Settings):
-    """Columns of a text file, one token a line, a blank line between sentences."""
+    """Text with one token per line, in columns, and a blank line between sentences."""
 
     format: Literal["conll"]
-    separator: str | None = Field(min_length=1, description="between columns; null is any run of whitespace")
-    token_column: int = Field(description="index of the token's column; negative counts from the end")
-    label_column: int = Field(description="index of the label's column; negative counts from the end")
+    separator: str | None = Field(min_length=1, description="separator of the columns; null: any run of white space")
+    token_column: int = Field(description="index of the column with the token, from 0; negative: from the end")
+    label_column: int = Field(description="index of the column with the label, from 0; negative: from the end")
     comment: str | None = Field(
-        min_length=1, description="lines that begin so before the first token of a sentence are skipped; null: none are"
+        min_length=1,
+        description="prefix of comment lines, which are skipped before a sentence's first token; null: no comments",
     )
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 class ConlluReader(Settings):
-    """Universal Dependencies' ten columns; multiword ranges and empty nodes are left out."""
+    """The ten columns of Universal Dependencies. Multiword ranges and empty nodes are skipped."""
 
     format: Literal["conllu"]
-    label: Literal["upos", "xpos", "deprel"] = Field(description="the column to predict")
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    label: Literal["upos", "xpos", "deprel"] = Field(description="column to predict")
+    encoding: FileEncoding
 
 
 class JsonLinesReader(Settings):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     format: Literal["jsonl"]
-    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    columns: dict[str, PathColumn] = Field(description=f"column of the task -> key of the object, {PATH_HELP}")
+    encoding: FileEncoding
 
 
 class JsonReader(Settings):
-    """One JSON array of objects, as KLUE has it; it is read whole."""
+    """One JSON array of objects, as in KLUE. The file is read into memory as a whole."""
 
     format: Literal["json"]
     array: str | None = Field(
         min_length=1, description="path of the array in the file, such as data; null: the file is the array"
     )
-    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the object's key, {PATH_HELP}")
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    columns: dict[str, PathColumn] = Field(description=f"column of the task -> key of the object, {PATH_HELP}")
+    encoding: FileEncoding
 
 
 class ParquetReader(Settings):
-    """Parquet files, and Hub datasets: ClassLabel features are read as their names."""
+    """Parquet files, and datasets of the Hub. ClassLabel features are read as their names."""
 
     format: Literal["parquet"]
-    columns: dict[str, PathColumn] = Field(description=f"the task's column -> the file's column, {PATH_HELP}")
+    columns: dict[str, PathColumn] = Field(description=f"column of the task -> column of the file, {PATH_HELP}")
 
 
 class CsvReader(Settings):
-    """Delimited text, with or without a header line: CSV, TSV."""
+    """Delimited text such as CSV or TSV, with or without a header line."""
 
     format: Literal["csv"]
     columns: dict[str, CsvColumn] = Field(
-        description="the task's column -> the file's column, or a list of them. Names: the first line is a header; "
-        f"whole numbers: there is none, they count columns from 0, negative ones from the end. {JOINED}"
+        description="column of the task -> column of the file, or a list of columns. Names: the first line is a "
+        f"header. Whole numbers: there is no header line; they are indices from 0, or from the end if negative. "
+        f"{JOINED}"
     )
-    delimiter: str = Field(pattern=DELIMITER, description="between columns")
+    delimiter: str = Field(pattern=DELIMITER, description="separator of the columns, one character")
     quoting: Literal["minimal", "none"] = Field(
-        description="minimal: a field may stand in double quotes, where they are doubled; none: quotes are text"
+        description="minimal: a field may be in double quotes, with quotes inside it doubled; none: quotes are text"
     )
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
     @model_validator(mode="after")
     def _names_or_numbers(self) -> "CsvReader":
@@ -96,113 +104,130 @@ class CsvReader(Settings):
 
 
 class TextReader(Settings):
-    """Plain text: one example a file, a line or a paragraph."""
+    """Plain text, where a file, a line or a paragraph is one example."""
 
     format: Literal["text"]
-    unit: Literal["file", "line", "paragraph"] = Field(description="an example; blank lines part paragraphs")
-    columns: dict[str, Literal["text", "first_line", "rest", "folder", "stem"]] = Field(
-        description="the task's column -> the whole text, its first line, the text after that, the name of the file's "
-        "folder, or of the file without its ending"
+    unit: Literal["file", "line", "paragraph"] = Field(
+        description="what one example is; paragraphs are separated by blank lines"
     )
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    columns: dict[str, Literal["text", "first_line", "rest", "folder", "stem"]] = Field(
+        description="column of the task -> text: the whole text; first_line: its first line; rest: the text after its "
+        "first line; folder: the name of the file's folder; stem: the name of the file without its extension"
+    )
+    encoding: FileEncoding
 
 
 class SquadReader(Settings):
-    """SQuAD's JSON (1.1, 2.0, KorQuAD 1.0): articles of paragraphs of questions."""
+    """JSON of SQuAD 1.1, SQuAD 2.0 and KorQuAD 1.0: articles with paragraphs with questions."""
 
     format: Literal["squad"]
 
 
 class BeirReader(Settings):
-    """BEIR's layout: documents and queries as JSON lines, judgements (qrels) as one TSV a split."""
+    """Layout of BEIR: documents and queries as JSON lines, relevance judgements (qrels) as one TSV per split."""
 
     format: Literal["beir"]
-    documents: str = Field(min_length=1, description="JSON lines of _id, title, text; path inside the source")
-    queries: str = Field(min_length=1, description="JSON lines of _id, text; path inside the source")
+    documents: str = Field(min_length=1, description="JSON lines with _id, title and text; path inside the source")
+    queries: str = Field(min_length=1, description="JSON lines with _id and text; path inside the source")
+
+
+# What tasks of texts read: tables, and plain text.
+TableReader = Annotated[
+    CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
+]
 
 
 # --- readers of character spans -----------------------------------------------------------------------------------
 
 
 class SpanRules(Settings):
-    """How character spans become tags of words; what is mended or left out is counted, with an example of each."""
+    """How character spans become tags of words. Spans that are changed or dropped are counted, with an example each."""
 
     words: Literal["unicode", "punctuation", "characters"] = Field(
-        description="what cuts texts into words, in inference too. unicode: word boundaries of Unicode (UAX #29), so "
-        "that 3.5 and Ada's are one word; punctuation: each punctuation mark is also a word; characters: each one is "
-        "a word, for languages that write particles onto names, or no blanks"
+        description="how texts are split into words, in inference too. unicode: at the word boundaries of Unicode (UAX "
+        "#29), so that 3.5 and Ada's are one word; punctuation: in addition, each punctuation mark is a word; "
+        "characters: each character is a word, for languages that attach particles to names or write no spaces"
     )
     units: Literal["characters", "utf16", "graphemes"] = Field(
-        description="what start and end count. characters: of Unicode, as Python and most tools do; utf16: code units, "
-        "as doccano does and Label Studio did, where an emoji is two; graphemes: what people see as one character, an "
-        "option of doccano"
+        description="unit of start and end. characters: code points of Unicode, as in Python and most tools; utf16: "
+        "code units of UTF-16, in which an emoji is two, as in doccano and earlier versions of Label Studio; "
+        "graphemes: user-perceived characters, an option of doccano"
     )
-    blanks: Literal["trim", "drop", "refuse"] = Field(description="of spans with white space at their ends")
+    blanks: Literal["trim", "drop", "refuse"] = Field(
+        description="spans with white space at their ends: trim the white space, drop the span, or refuse (an error)"
+    )
     inside_words: Literal["snap", "drop", "refuse"] = Field(
-        description="of spans that begin or end inside a word; snap: take the whole word"
+        description="spans that begin or end inside a word: snap to the whole word, drop the span, or refuse (an error)"
     )
     overlapping: Literal["longest", "refuse"] = Field(
-        description="of spans that share a word, nested ones too; longest: keep the one of most words, of equals the "
-        "first"
+        description="spans that share a word, also nested ones: keep the longest in words (the first if equal), or "
+        "refuse (an error)"
     )
-    empty: Literal["drop", "refuse"] = Field(description="of spans without text, or of white space alone")
+    empty: Literal["drop", "refuse"] = Field(
+        description="spans without text, or with white space alone: drop them, or refuse (an error)"
+    )
 
 
 class DoccanoReader(Settings):
-    """doccano's JSONL of sequence labelling, with or without relations."""
+    """JSONL of doccano for sequence labeling, with or without relations."""
 
     format: Literal["doccano"]
     spans: SpanRules
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 class LabelStudioReader(Settings):
-    """Label Studio's JSON and JSON-MIN, of a Text tag with Labels; the file is read whole."""
+    """JSON and JSON-MIN of Label Studio, for a Text tag with Labels. The file is read into memory as a whole."""
 
     format: Literal["label_studio"]
-    text: str = Field(min_length=1, description="the key of a task's data that holds the text: $text in its Text tag")
-    take: Literal["annotations", "predictions"] = Field(description="of people, or pre-annotations of a model")
+    text: str = Field(
+        min_length=1, description="key of a task's data that holds the text: text, if the Text tag has $text"
+    )
+    take: Literal["annotations", "predictions"] = Field(
+        description="annotations: those of people; predictions: pre-annotations of a model"
+    )
     several: Literal["first", "last", "refuse"] = Field(
-        description="annotations of one task: which one to take, after those marked as ground truth; cancelled ones "
-        "are left out before"
+        description="which annotation to take if a task has several: the first, the last, or refuse (an error). Those "
+        "marked as ground truth come first; cancelled ones are ignored"
     )
     spans: SpanRules
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 class ProdigyReader(Settings):
-    """Prodigy's JSONL, as db-out writes it: examples that were accepted."""
+    """JSONL of Prodigy, as db-out writes it. Only accepted examples are read."""
 
     format: Literal["prodigy"]
     spans: SpanRules
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 class BratReader(Settings):
-    """brat's standoff format: a .txt for each document, and a .ann beside it; splits name a folder, or the .txt."""
+    """Standoff format of brat: a .txt and an .ann file per document. corpus.splits name a folder, or the .txt files."""
 
     format: Literal["brat"]
     discontinuous: Literal["cover", "drop", "refuse"] = Field(
-        description="of spans in parts with more than white space between them; cover: from the first to the last"
+        description="spans of several parts with more than white space between them: cover (one span from the first "
+        "part to the last), drop, or refuse (an error)"
     )
     spans: SpanRules
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 class SpacyReader(Settings):
-    """spaCy's .spacy files (DocBin), read by spaCy, which has to be installed."""
+    """Files of spaCy (.spacy, DocBin). spaCy has to be installed."""
 
     format: Literal["spacy"]
-    group: str | None = Field(min_length=1, description="a group of doc.spans, such as sc; null: doc.ents")
+    group: str | None = Field(min_length=1, description="key of doc.spans, such as sc; null: doc.ents")
     spans: SpanRules
 
 
 class SpansReader(Settings):
-    """One JSON object a line: text, spans (a list of start, end, label), and perhaps id."""
+    """One JSON object per line: text, spans (a list of objects with start, end and label), and optionally id."""
 
     format: Literal["spans"]
     spans: SpanRules
-    encoding: str = Field(min_length=1, description=ENCODING_HELP)
+    encoding: FileEncoding
 
 
 SpanReader = DoccanoReader | LabelStudioReader | ProdigyReader | BratReader | SpacyReader | SpansReader

@@ -1,4 +1,4 @@
-"""A whole recipe, and what its sections may not contradict each other in."""
+"""A whole recipe, and the checks across its sections."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -12,16 +12,16 @@ from finetrail.schema.training import MixedBatching, WeightMix
 
 
 class Recipe(Settings):
-    """A whole recipe; params.py adds the sections, which differ between tasks."""
+    """A whole recipe; params.py adds the sections, which depend on the task."""
 
     numerics: Literal["fast", "portable"] = Field(
-        description="fast: the best kernels of this machine; portable: the same bytes on every x86-64 CPU with AVX2, "
-        "with any number of cores, in fp32"
+        description="fast: the fastest kernels of this machine; portable: fp32 with the same results, byte for byte, "
+        "on every x86-64 CPU with AVX2 and any number of cores"
     )
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what settings of a recipe of any task contradict each other in."""
+    """Yield the contradictions between settings of a recipe, of any task."""
     if recipe.numerics == "portable":
         if recipe.train.precision not in ("auto", "fp32"):
             yield (
@@ -44,8 +44,8 @@ def check(recipe: Any) -> Iterator[str]:
 def _push(recipe: Any) -> Iterator[str]:
     if recipe.export.hub_repo is not None and recipe.tokenize.limit is not None:
         yield (
-            "export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus; expected one "
-            "of the two, the other null"
+            "export.hub_repo pushes the model, and tokenize.limit trains it on a part of its corpus; expected null "
+            "for one of them"
         )
 
 
@@ -65,11 +65,11 @@ def _corpus(key: str, corpus: Any) -> Iterator[str]:
 
 
 def _without_columns(reader: Any) -> str | None:
-    """Return why a reader gives no more columns than the task's own; None where it may."""
+    """Return why a reader has no columns but the task's own; None if it may have others."""
     if isinstance(reader, BratReader | SpacyReader):
         return f"files of {reader.format} have no columns beside text and spans; expected no slices"
     if isinstance(reader, ConllReader) and reader.comment is None:
-        return "of conll they stand in comments, such as # domain=news; expected reader.comment: '#', or no slices"
+        return "in conll, slices are in comments, such as # domain=news; expected reader.comment: '#', or no slices"
     return None
 
 
@@ -87,9 +87,9 @@ def _mix(recipe: Any) -> Iterator[str]:
 
 
 def check_trained_before(recipe: Any) -> Iterator[str]:
-    """Yield what is wrong with a new model, for a task that fine-tunes and cannot train from nothing."""
+    """Yield a problem if the base model is new, for tasks that need a pretrained one."""
     if recipe.model.source.kind == "new":
-        yield "model.source: kind new is for text_generation; expected a model that was trained before"
+        yield "model.source: kind new is for text_generation; expected a pretrained model"
 
 
 def _students(recipe: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ from finetrail.schema.base import Settings
 
 
 class Tokenize(Settings):
-    """How a corpus becomes features; a task adds what its features are. These two never change a byte of them."""
+    """How the corpus is encoded into features. These two settings do not change the features."""
 
     engine: Literal["local", "ray"] = Field(description="local: this machine; ray: the Ray cluster at RAY_ADDRESS")
-    num_proc: int = Field(ge=1, description="processes that encode; with ray: tasks at a time")
+    num_proc: int = Field(ge=1, description="number of processes; with ray: number of concurrent tasks")

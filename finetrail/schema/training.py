@@ -8,47 +8,51 @@ from finetrail.schema.base import INTERVAL, Name, Settings, told
 
 
 class Lora(Settings):
-    """Low-rank adapters on the base model's linear layers (Hu et al. 2021), merged into its weights after training."""
+    """Low-rank adapters on linear layers of the base model (Hu et al. 2021), merged into its weights after training."""
 
-    rank: int = Field(ge=1, description="of the two matrices that are added to each weight")
-    alpha: float = Field(gt=0, description="their product is scaled by alpha / rank")
-    dropout: float = Field(ge=0, lt=1, description="on what goes into the adapters")
+    rank: int = Field(ge=1, description="rank of the two matrices whose product is added to each weight")
+    alpha: float = Field(gt=0, description="the product is scaled by alpha / rank")
+    dropout: float = Field(ge=0, lt=1, description="dropout on the input of the adapters")
     target_modules: list[str] | None = Field(
-        min_length=1, description="names of the linear layers, such as query and value; null: all of the base model"
+        min_length=1,
+        description="names of the linear layers, such as query and value; null: all linear layers of the base model",
     )
     keep: bool = Field(
-        description="export the adapters too, as PEFT loads them on the base model, in the folder adapter"
+        description="also export the adapters, in the folder adapter, as PEFT loads them on the base model"
     )
     quantize: Literal["nf4"] | None = Field(
-        description="nf4: keep the weights below the adapters in 4 bits while these train (QLoRA, Dettmers et al. "
-        "2023), on a CUDA device with bitsandbytes; null: as they are"
+        description="nf4: train the adapters on weights in 4 bits (QLoRA, Dettmers et al. 2023); it needs a CUDA "
+        "device and bitsandbytes; null: weights as they are"
     )
 
 
 class SizeMix(Settings):
-    """Parts in proportion to a power of their size. 1 and 0.2 is annealed sampling (Stickland and Murray 2019)."""
+    """Parts in proportion to a power of their sizes. From 1 to 0.2 is annealed sampling (Stickland and Murray 2019)."""
 
     kind: Literal["size"]
     power: float = Field(
-        ge=0, le=1, description="of the features of each part, in the first epoch; 1: as many as it has; 0: all alike"
+        ge=0,
+        le=1,
+        description="exponent of the parts' numbers of features in the first epoch; 1: as many as each has; 0: equally "
+        "many",
     )
-    last_power: float = Field(ge=0, le=1, description="the same in the last epoch, in even steps between")
+    last_power: float = Field(ge=0, le=1, description="exponent in the last epoch, with equal steps in between")
 
 
 class WeightMix(Settings):
     """Parts in proportion to weights."""
 
     kind: Literal["weight"]
-    weights: dict[Name, Annotated[float, Field(gt=0)]] = Field(description="name of the part -> its weight, all parts")
+    weights: dict[Name, Annotated[float, Field(gt=0)]] = Field(description="part -> weight, for all parts")
 
 
 class MixedBatching(Settings):
-    """Batches of a mixture. An epoch has as many features as train; of a part that gives more of them than it has, all
-    come once before one comes again, and of one that gives fewer, the next epoch goes on with the others."""
+    """Batches of a mixture. An epoch has as many features as train. A part that gives more features than it has uses
+    each one before it repeats any. A part that gives fewer continues with its other features in the next epoch."""
 
-    by: Literal["length", "random"] = Field(description="as without a section")
+    by: Literal["length", "random"] = Field(description="how batches are formed, as without a section")
     mix: Annotated[SizeMix | WeightMix, Field(discriminator="kind")] = Field(
-        description="what share of an epoch each part has"
+        description="share of each part in an epoch"
     )
 
 
@@ -57,60 +61,79 @@ def _form(value: Any) -> str:
 
 
 class Train(Settings):
-    """Optimization; a task may add settings of its model."""
+    """Settings of training that all tasks have."""
 
     engine: Literal["trainer", "accelerate"] = Field(
-        description="the Hugging Face Trainer, or the loop of finetrail/training/loop.py; the same results"
+        description="trainer: the Hugging Face Trainer; accelerate: the loop of finetrail/training/loop.py; the "
+        "results are the same"
     )
     lr: float = Field(gt=0, description="peak learning rate of AdamW")
-    epochs: float = Field(gt=0, description="passes over the train split; a fraction stops inside one")
-    batch_size: int = Field(ge=1, description="features a device and step; more than fit go through in parts")
-    gradient_accumulation: int = Field(ge=1, description="batches of one update, whose loss is that of one big batch")
-    weight_decay: float = Field(ge=0, description="AdamW's, on all but biases and norms")
-    warmup: float = Field(ge=0, lt=1, description="fraction of all updates with a rising learning rate")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(description="of the learning rate")
-    max_grad_norm: float = Field(gt=0, description="gradients are scaled down to this norm")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(description="auto: bf16 where the hardware has it")
-    optimizer: Literal["adamw_torch_fused", "adamw_torch"] = Field(description="fused is faster, same algorithm")
+    epochs: float = Field(gt=0, description="passes over the train split; a fraction stops within a pass")
+    batch_size: int = Field(
+        ge=1, description="features per device and step; if they do not fit into memory, they are processed in parts"
+    )
+    gradient_accumulation: int = Field(
+        ge=1, description="batches per update; the loss is that of one batch of all their features"
+    )
+    weight_decay: float = Field(ge=0, description="weight decay of AdamW, on all parameters but biases and norms")
+    warmup: float = Field(
+        ge=0, lt=1, description="fraction of the updates in which the learning rate rises from 0 to lr"
+    )
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        description="schedule of the learning rate after the warmup"
+    )
+    max_grad_norm: float = Field(gt=0, description="maximum norm of the gradients, which are scaled down to it")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        description="precision of the forward and backward pass; auto: bf16 if the hardware supports it, else fp32"
+    )
+    optimizer: Literal["adamw_torch_fused", "adamw_torch"] = Field(
+        description="implementation of AdamW: the fused one is faster, the algorithm is the same"
+    )
     batching: Annotated[
         Annotated[Literal["length", "random"], Tag("name")] | Annotated[MixedBatching, Tag("section")],
         Discriminator(_form),
     ] = Field(
-        description="length: batches of similar length, so little padding; either: each feature once an epoch; a "
-        "section where the parts of a mixture have other shares of it"
+        description="how batches are formed. length: of features of similar length, for little padding; random: at "
+        "random. In both, each feature occurs once per epoch. For a mixture, a section can set the shares of its parts"
     )
-    eval_batch_size: int = Field(ge=1, description="features a device and step, without gradients")
-    best_metric: str = Field(min_length=1, description="validation metric that chooses the checkpoint; or loss")
+    eval_batch_size: int = Field(ge=1, description="features per device and step in validation")
+    best_metric: str = Field(min_length=1, description="validation metric that selects the best checkpoint, or loss")
     patience: int | None = Field(
         ge=1,
-        description="epochs without a better best_metric before it stops; while a score is 0 "
-        "those in which a loss falls do not count; null: never",
+        description="number of epochs without an improvement of best_metric after which training stops; while the "
+        "score is 0, epochs in which the loss falls do not count; null: no early stopping",
     )
     log_steps: int = Field(ge=1, description="updates between two points of the loss curve")
     layer_decay: float = Field(
-        gt=0, le=1, description="a layer's learning rate as a share of the one above it (Sun et al. 2019); 1: the same"
+        gt=0,
+        le=1,
+        description="ratio of a layer's learning rate to that of the layer above it (Sun et al. 2019); 1: all the same",
     )
     unfreeze_layers: int | None = Field(
-        ge=1, description="layers that join training at the start of each epoch, from the top (Howard and Ruder 2018); "
-        "null: all train from the first"
-    )  # fmt: skip
+        ge=1,
+        description="number of layers, from the top, that are unfrozen at the start of each epoch (Howard and Ruder "
+        "2018); null: all layers train from the start",
+    )
     checkpoint_every: str | None = Field(
         pattern=INTERVAL,
-        description="'500 updates' or '10 minutes': at the next point of the loss curve, besides each epoch, so "
-        "that a killed run goes on from there; null: at each epoch only",
+        description="interval of checkpoints from which a killed run resumes, such as '500 updates' or '10 minutes', "
+        "in addition to those after each epoch; they are written at points of the loss curve; null: after each epoch "
+        "only",
     )
     gradient_checkpointing: bool = Field(
-        description="compute activations anew in the backward pass: less memory, slower"
+        description="recompute activations in the backward pass: less memory, but slower"
     )
     execution: Literal["auto", "eager", "graphs", "compile"] = Field(
-        description="eager: kernel by kernel; graphs: as recorded CUDA graphs; compile: by torch.compile, slow to "
-        "start; auto: graphs in long runs on one GPU, else eager"
+        description="how passes are executed. eager: kernel by kernel; graphs: recorded as CUDA graphs; compile: by "
+        "torch.compile, which starts slowly; auto: graphs in long runs on one GPU, else eager"
+    )
+    lora: Lora | None = Field(
+        description="train adapters instead of the weights of the base model; null: train all weights"
     )
     speedups: bool = Field(
         description="true: faster dropout, attention and last layers where finetrail has them, and batches without "
         "padding on a GPU; false: the libraries' own code"
     )
-    lora: Lora | None = Field(description="train adapters instead of the base model's weights; null: all weights")
 
     @property
     def micro_batch_size(self) -> int:
@@ -121,42 +144,44 @@ class Train(Settings):
     def _layers_train(self) -> "Train":
         if self.lora is not None and (self.unfreeze_layers is not None or self.layer_decay < 1):
             raise ValueError(
-                "lora freezes the layers, and layer_decay and unfreeze_layers say how they train; "
+                "lora freezes the layers that layer_decay and unfreeze_layers train; "
                 "expected layer_decay 1.0 and no unfreeze_layers, or no lora"
             )
         return self
 
 
 class Distillation(Settings):
-    """The loss of a student: the weighted sum of that of the labels and that of its teacher's logits."""
+    """Loss of a student: the weighted sum of the loss on the labels and the divergence from the teacher."""
 
     temperature: float = Field(
         gt=0,
-        description="logits are divided by it before the softmax, the loss multiplied by its square (Hinton et al. "
-        "2015); above 1 the unlikely labels count more",
+        description="divisor of the logits before the softmax; the divergence is multiplied by its square (Hinton et "
+        "al. 2015). Above 1, unlikely labels count more",
     )
-    labels_weight: float = Field(ge=0, description="of the loss that the labels give")
+    labels_weight: float = Field(ge=0, description="weight of the loss on the labels")
     teacher_weight: float = Field(
-        gt=0, description="of the Kullback-Leibler divergence of the student's probabilities from the teacher's"
+        gt=0, description="weight of the Kullback-Leibler divergence of the student's probabilities from the teacher's"
     )
 
 
 ClassWeights = Annotated[
     Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None,
     told(
-        "expected balanced, null, or for each label a weight above 0; a label that YAML takes for a number or a truth "
-        "value, such as '0', stands in quotes"
+        "expected balanced, null, or a weight above 0 for each label; quote labels that YAML reads as a number or a "
+        "boolean, such as '0'"
     ),
 ]
 
 
 class ClassifierTrain(Train):
-    """Optimization of what chooses one label of several. Validation has the plain loss: comparable between settings."""
+    """Training of models that choose one of several labels. The validation loss is the plain one, for comparison."""
 
     label_smoothing: float = Field(
-        ge=0, lt=1, description="share of the target that all labels get alike (Szegedy et al. 2016); train only"
+        ge=0,
+        lt=1,
+        description="share of the target that is spread over all labels (Szegedy et al. 2016); in training only",
     )
     class_weights: ClassWeights = Field(
-        description="label -> weight of its losses, all labels; balanced: more for rare ones, 1 on average; null: all "
-        "alike; train only"
+        description="label -> weight of its losses, for all labels; balanced: larger for rare labels, 1 on average; "
+        "null: no weights; in training only"
     )

@@ -583,7 +583,7 @@ CASES += [
         "recipe: a push of a model that sees a part of its corpus",
         {},
         {"export.hub_repo": "me/model", "tokenize.limit": 8},
-        "toy.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus",
+        "toy.yaml: export.hub_repo pushes the model, and tokenize.limit trains it on a part of its corpus",
         "text_classification",
     ),
     file(

@@ -96,7 +96,7 @@ def test_texts_and_their_labels_are_those_of_transformers(
     same(collated("text_classification", tokenizer, features), DataCollatorWithPadding(tokenizer)(features.to_pylist()))
 
 
-def test_several_labels_without_positive_ones_and_texts_without_attention_mask(tokenizer: Any) -> None:
+def test_several_labels_without_positive_ones_or_attention_mask(tokenizer: Any) -> None:
     tokenizer.model_input_names = ["input_ids"]
     features = pa.table({"input_ids": [[5], [5, 6]], "labels": pa.array([[0.0], [0.0]], pa.list_(pa.float32()))})
     found = collated("text_classification", tokenizer, features)
@@ -154,9 +154,7 @@ def test_masks_are_those_of_each_block_alone(tiny_wordpiece: Path, stored: Any, 
         same(collated("masked_lm", tokenizer, features.drop_columns("row_seed"), Masks), expected)
 
 
-def test_documents_are_padded_and_the_relevant_one_stands_again_where_there_are_fewer(
-    tiny_wordpiece: Path, stored: Any
-) -> None:
+def test_missing_documents_are_padded_with_the_relevant_one(tiny_wordpiece: Path, stored: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     tokenizer.add_special_tokens({"pad_token": "[SEP]"})
 

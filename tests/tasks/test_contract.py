@@ -82,7 +82,7 @@ def test_every_score_has_an_interval(task: str) -> None:
         assert all(isinstance(evaluation[split][name], float) for name in names)
 
 
-def test_predictions_have_an_id_references_and_confidences_or_scores(task: str) -> None:
+def test_predictions_have_id_references_and_confidences(task: str) -> None:
     names = set(stored().column_names)
     assert {"id", "references", "predictions"} <= names
     assert len(names & {"confidences", "scores"}) == 1
@@ -121,7 +121,7 @@ def test_slices_are_scored_as_if_they_were_the_whole_split(task: str) -> None:
         assert rows.loc[name, "low"] <= rows.loc[name, "score"] <= rows.loc[name, "high"]
 
 
-def test_predictions_have_the_columns_of_the_corpus_that_the_recipe_names(task: str) -> None:
+def test_predictions_have_the_slice_columns_of_the_recipe(task: str) -> None:
     corpus, predictions = splits.load("test").examples.to_pylist(), stored().to_pylist()
     source = {row["id"]: row["slice_source"] for row in corpus}
     ids = [row["id"].rpartition(":")[0] if task == "masked_lm" else row["id"] for row in predictions]
@@ -162,7 +162,7 @@ def test_the_page_the_record_and_the_card_tell_the_same_concerns(task: str) -> N
     assert card.count("- The data: ") == len(told)
 
 
-def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_stage(task: str) -> None:
+def test_form_timings_are_measured_and_in_no_stage_output(task: str) -> None:
     before = layout.REPORT.read_bytes()
     exporting.main()
     timings = read(layout.EXPORT_TIMINGS)
@@ -174,7 +174,7 @@ def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_s
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
-def test_inference_gives_exactly_the_predictions_that_evaluation_stored(task: str, runtime: Any) -> None:
+def test_inference_gives_the_predictions_that_evaluation_stored(task: str, runtime: Any) -> None:
     documents = None
     if (layout.CORPUS / "documents.parquet").is_file():
         documents = pq.read_table(layout.CORPUS / "documents.parquet").to_pylist()
@@ -330,7 +330,7 @@ def documents() -> Path | None:
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "onnx_int8"])
-def test_requests_that_are_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
+def test_requests_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
     """Also with int8, whose activations share a range within a batch; comparable() rounds to four digits."""
     options = Namespace(folder=layout.EXPORTED, batch_size=serve.STEP, documents=documents(), threads=1)
     ask = serve.loaded(options, runtime)
@@ -349,7 +349,7 @@ def test_the_probe_is_answered_by_every_model(task: str) -> None:
     assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([probe]))
 
 
-def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callable[[str], Path]) -> None:
+def test_the_service_starts_fast_without_torch_and_ends_on_term(at: Callable[[str], Path]) -> None:
     at("token_classification")
     command = [sys.executable, "-m", "finetrail.serve", str(layout.EXPORTED), "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -405,7 +405,7 @@ PAGES = [
 
 @pytest.mark.filterwarnings("ignore")  # Gradio's own
 @pytest.mark.parametrize("task", PAGES, indirect=True)
-def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
+def test_the_page_answers_an_example_and_loads_nothing_remote(task: str, browser: Any) -> None:
     settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
     show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)
     examples = [list(one.values()) for one in demo.asked(layout.EXPORTED, of_task)]

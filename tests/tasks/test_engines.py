@@ -12,9 +12,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from ruamel.yaml import YAML
 from safetensors.numpy import load
+from toy_training import ENGINES, configure, curve, trained
 from toys import projects
 from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
@@ -24,8 +23,6 @@ from finetrail.training.logger import TrainingLogger
 from stages import download_corpus, download_model, tokenize, train
 
 pytestmark = pytest.mark.usefixtures("restored_torch")
-
-ENGINES = list(train.ENGINES)
 
 
 class Killed(Exception):
@@ -45,25 +42,6 @@ def tokenized(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]
 def task(request: pytest.FixtureRequest, tokenized: Callable[[str], Path]) -> str:
     tokenized(request.param)
     return str(request.param)
-
-
-def trained(task: str, **changes: Any) -> dict[str, bytes]:
-    """Run the stage with changes to the recipe's section train; return its files."""
-    path = layout.recipe_file(task, "toy")
-    yaml = YAML()
-    recipe = yaml.load(path)
-    recipe["train"].update(changes)
-    yaml.dump(recipe, path)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train.main()
-    folders = (layout.TRAINED, layout.TRAIN_HISTORY)
-    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
-    return {file.as_posix(): file.read_bytes() for file in files}
-
-
-def curve(files: dict[str, bytes], name: str) -> list[float]:
-    lines = files[f"metrics/train/plots/metrics/{name}.tsv"].decode().splitlines()[1:]
-    return [float(line.split("\t")[1]) for line in lines]
 
 
 def test_both_engines_have_the_same_losses_and_results(task: str) -> None:
@@ -86,7 +64,7 @@ def test_both_engines_have_the_same_losses_and_results(task: str) -> None:
     assert records[0]["best_value"] == pytest.approx(records[1]["best_value"], abs=1e-5)
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+def test_a_run_killed_repeatedly_ends_with_the_same_bytes(
     task: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = ENGINES[tasks.names().index(task) % 2]  # of which the one knows nothing of tasks that the other does not
@@ -112,7 +90,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
+def test_a_run_killed_in_its_first_epoch_resumes(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
@@ -134,7 +112,7 @@ def test_a_run_that_is_killed_in_its_first_epoch_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_would_have(
+def test_patience_survives_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("text_classification")
@@ -156,11 +134,11 @@ def test_a_run_that_is_killed_while_it_waits_for_a_better_epoch_stops_where_it_w
         with pytest.raises(Killed):
             trained("text_classification", **changes)
     assert trained("text_classification", **changes) == undisturbed
-    trained("text_classification", epochs=2.0, patience=None)  # as the other tests have it
+    configure("text_classification", epochs=2.0, patience=None)  # as the other tests have it
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_leave_no_thread(
+def test_prefetched_batches_give_the_same_bytes_after_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("masked_lm")
@@ -188,7 +166,7 @@ def test_batches_that_a_thread_makes_give_the_same_bytes_after_a_kill_too_and_le
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
+def test_a_killed_run_resumes_with_the_batch_size_that_fitted(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("text_classification")
@@ -217,7 +195,7 @@ def test_a_killed_run_goes_on_in_the_pieces_that_fitted_into_memory(
     assert "out of memory" not in printed
 
 
-def test_retrieval_out_of_memory_encodes_its_batches_in_the_parts_that_micro_batch_would_declare(
+def test_retrieval_out_of_memory_encodes_as_micro_batch_would(
     tokenized: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenized("retrieval")
@@ -247,10 +225,10 @@ def test_fp32_stays_fp32_whatever_accelerate_is_configured_to(
         with monkeypatch.context() as patch:
             patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
             assert trained("text_classification", engine=engine, epochs=0.5) == plain
-    trained("text_classification", epochs=2.0)  # for the next test
+    configure("text_classification", epochs=2.0)  # for the next test
 
 
-def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task: str) -> None:
+def test_padding_of_the_last_batches_over_processes_counts_0(task: str) -> None:
     declared = params.load("train")
     module = tasks.module(task, "modeling")
     features = train.load_features("train").select(range(3))
@@ -273,11 +251,11 @@ def test_what_fills_up_the_last_batches_of_several_processes_counts_nothing(task
 
 
 @pytest.mark.parametrize("task", ["retrieval", "text_classification", "text_generation"], indirect=True)
-def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str) -> None:
+def test_adapters_train_alike_by_both_engines_into_a_plain_model(task: str) -> None:
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.1, "target_modules": None, "keep": True, "quantize": None}
     plain = trained(task, engine="trainer", lora=None)
     one, other = (trained(task, engine=engine, lora=lora, gradient_checkpointing=True) for engine in ENGINES)
-    trained(task, lora=None, gradient_checkpointing=False)  # for the next test
+    configure(task, lora=None, gradient_checkpointing=False)  # for the next test
     assert curve(one, "train/loss") == pytest.approx(curve(other, "train/loss"), rel=1e-5, abs=1e-5)
     assert curve(one, "train/loss") != curve(plain, "train/loss")
     model = "data/trained/model.safetensors"
@@ -288,7 +266,7 @@ def test_adapters_train_alike_by_both_engines_and_leave_a_plain_model(task: str)
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs `pip install bitsandbytes`")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
+def test_adapters_on_4_bit_weights_survive_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("token_classification")
@@ -310,7 +288,7 @@ def test_adapters_above_weights_in_4_bits_end_with_the_same_bytes_after_a_kill(
     [checkpoint] = layout.SCRATCH.glob("train/*/checkpoint-*")
     held = load((checkpoint / "model.safetensors").read_bytes())
     assert trained("token_classification") == undisturbed
-    trained("token_classification", engine="trainer", lora=None)  # for the next test
+    configure("token_classification", engine="trainer", lora=None)  # for the next test
     model = "data/trained/model.safetensors"
     whole = load(plain[model])
     assert {name: weight.shape for name, weight in load(undisturbed[model]).items()} == {
@@ -346,7 +324,7 @@ def test_a_compiled_model_trains_to_the_same_losses(tokenized: Callable[[str], P
     tokenized("text_classification")
     settings = {"epochs": 0.3, "lr": 1e-3}
     eager, compiled = (trained("text_classification", execution=way, **settings) for way in ("eager", "compile"))
-    trained("text_classification", execution="eager")  # for the next test
+    configure("text_classification", execution="eager")  # for the next test
     assert curve(compiled, "validation/loss") == pytest.approx(curve(eager, "validation/loss"), abs=0.05)
     assert (
         load(compiled["data/trained/model.safetensors"]).keys() == load(eager["data/trained/model.safetensors"]).keys()

@@ -132,7 +132,7 @@ def test_frozen_masks_are_used_as_they_are_and_padded(tiny_wordpiece: Path) -> N
     }
 
 
-def test_masks_of_training_are_those_of_a_features_draw_whatever_the_batch(tiny_wordpiece: Path) -> None:
+def test_training_masks_depend_on_the_features_draw_alone(tiny_wordpiece: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     collate = modeling.build_collator(tokenizer, SETTINGS)
     features = [feature([2, *range(10, 40), 3]), feature([2, *range(40, 60), 3])]

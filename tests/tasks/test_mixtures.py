@@ -11,9 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from accelerate.state import AcceleratorState
 from conftest import toy_recipe
-from ruamel.yaml import YAML
+from toy_training import ENGINES, curve, trained
 from toys import TOYS, Recipe, save, write
 from transformers import AutoTokenizer
 
@@ -194,25 +193,8 @@ def test_from_the_corpus_on_the_bytes_are_the_same_again(mixed: str) -> None:
     assert [path.read_bytes() for path in paths] == before
 
 
-def trained(task: str, engine: str) -> dict[str, bytes]:
-    """Train with an engine, and return the files."""
-    path, yaml = layout.recipe_file(task, "toy"), YAML()
-    recipe = yaml.load(path)
-    recipe["train"].update(engine=engine, checkpoint_every="2 updates")
-    yaml.dump(recipe, path)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train.main()
-    files = [file for folder in (layout.TRAINED, layout.TRAIN_HISTORY) for file in sorted(folder.rglob("*"))]
-    return {file.as_posix(): file.read_bytes() for file in files if file.is_file()}
-
-
-def losses(files: dict[str, bytes]) -> list[float]:
-    lines = files["metrics/train/plots/metrics/train/loss.tsv"].decode().splitlines()[1:]
-    return [float(line.split("\t")[1]) for line in lines]
-
-
 @of_some
-def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixtures_train_alike_by_both_engines_and_resume(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     updated = TrainingLogger.updated
 
     def kill(self: TrainingLogger, update: int) -> None:
@@ -220,16 +202,16 @@ def test_both_engines_train_alike_and_go_on_where_they_were_killed(mixed: str, m
         if update == last:
             raise KeyboardInterrupt
 
-    undisturbed = {engine: trained(mixed, engine) for engine in train.ENGINES}
-    one, other = map(losses, undisturbed.values())
+    undisturbed = {engine: trained(mixed, engine=engine, checkpoint_every="2 updates") for engine in ENGINES}
+    one, other = (curve(files, "train/loss") for files in undisturbed.values())
     assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
     last = len(one) - 1  # in the second epoch, which goes on in each part where the first one ended
     for engine, files in undisturbed.items():
         with monkeypatch.context() as patch:
             patch.setattr(TrainingLogger, "updated", kill)
             with pytest.raises(KeyboardInterrupt):
-                trained(mixed, engine)
-        assert trained(mixed, engine) == files
+                trained(mixed, engine=engine)
+        assert trained(mixed, engine=engine) == files
 
 
 def test_a_limit_that_leaves_nothing_of_a_part_is_refused(mixed: str) -> None:

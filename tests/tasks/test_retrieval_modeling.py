@@ -73,9 +73,7 @@ def saved(model: PreTrainedModel, tokenizer: Any, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("negatives", [0, 2])
-def test_the_loss_is_multiple_negatives_ranking_where_all_documents_differ(
-    base: Path, tokenizer: Any, tmp_path: Path, negatives: int
-) -> None:
+def test_the_loss_is_multiple_negatives_ranking(base: Path, tokenizer: Any, tmp_path: Path, negatives: int) -> None:
     model, _ = build(base)
     model.eval()
     rows = [
@@ -112,7 +110,7 @@ def test_known_positives_are_no_negatives() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
-def test_documents_of_equal_queries_and_of_the_judgements_are_no_negatives_and_others_count_once() -> None:
+def test_known_relevant_documents_are_no_negatives() -> None:
     same_query = torch.tensor([[True, False, True], [False, True, False], [True, False, True]])
     documents = torch.tensor([[1, 7], [2, 3], [4, 1]])
     relevant = torch.tensor([[1, 1], [2, 7], [4, 4]])
@@ -158,9 +156,7 @@ def test_a_missing_negative_is_filled_and_does_not_count(base: Path, tokenizer: 
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_other_libraries_load_it_and_embed_as_training_and_search_do(
-    base: Path, tokenizer: Any, tmp_path: Path, pooling: str
-) -> None:
+def test_other_libraries_load_it_and_embed_alike(base: Path, tokenizer: Any, tmp_path: Path, pooling: str) -> None:
     model, target = build(base, pooling=pooling, query_prefix="was ", document_prefix="the ")
     model.eval()
     folder = saved(model, tokenizer, tmp_path / "saved")
@@ -283,7 +279,7 @@ def test_any_encoder_is_its_own_baseline(base: Path) -> None:
     assert modeling.base_is_baseline(base)
 
 
-def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any) -> None:
+def test_validation_ranks_the_documents_of_all_queries(tokenizer: Any) -> None:
     table = queries(
         ("anna", [document("a", "anna"), document("b", "lee")], []),
         ("oslo", [document("c", "oslo")], []),
@@ -308,7 +304,7 @@ def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any
     }
 
 
-def test_validation_leaves_the_document_of_a_querys_own_id_out_as_search_does() -> None:
+def test_validation_drops_a_querys_own_document_as_search_does() -> None:
     # The second query's own document (7) is the first one's, and nearer than its relevant one (8).
     features = pa.table(
         {
@@ -357,9 +353,7 @@ def test_the_saved_folder_says_which_beginnings_do(base: Path, tokenizer: Any, t
     assert "matryoshka" not in (saved(again, tokenizer, tmp_path / "again") / "config.json").read_text()
 
 
-def test_sentence_transformers_finds_with_fewer_dimensions_what_is_scored(
-    base: Path, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_sentence_transformers_truncates_dimensions_as_scored(base: Path, tokenizer: Any, tmp_path: Path) -> None:
     model, target = build(base, dimensions=[6])
     folder = saved(model.eval(), tokenizer, tmp_path / "saved")
     encoder = encoding.Encoder(tokenizer, target, settings(max_length=20, max_query_length=20))
@@ -426,7 +420,7 @@ def test_a_batch_in_parts_has_the_gradients_of_one_pass(
 
 @pytest.mark.parametrize("faster", [False, True])
 @pytest.mark.usefixtures("restored_torch")
-def test_parts_that_are_encoded_anew_have_the_dropout_of_the_first_time(
+def test_re_encoded_parts_repeat_the_first_dropout(
     base: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, faster: bool
 ) -> None:
     model, _ = build(base)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from accelerate import Accelerator, DistributedType
 from spread import SPREAD, result, tokenized, trained
+from toy_training import configure
 
 from finetrail import params
 from finetrail.errors import UserError
@@ -25,7 +26,7 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
     _, record, losses = result()
     trained("token_classification", SPREAD, gradient_accumulation=1)
     _, of_two, losses_of_two = result()
-    trained("token_classification", precision="fp32")  # for the next test
+    configure("token_classification", precision="fp32")  # for the next test
     assert record["precision"] == of_two["precision"] == "bf16"
     assert losses_of_two == pytest.approx(losses, rel=1e-3)
 
@@ -38,7 +39,7 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
         pytest.param("text_classification", "trainer", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_that_share_the_weights_give_the_result_of_one(
+def test_two_processes_sharing_weights_give_the_result_of_one(
     task: str, engine: str, tokenized: Callable[[str], Path]
 ) -> None:
     tokenized(task)
@@ -67,7 +68,7 @@ def test_a_run_that_is_spread_otherwise_meets_no_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_model_whose_weights_have_other_names_in_checkpoints_is_refused(tokenized: Callable[[str], Path]) -> None:
+def test_fsdp_refuses_models_with_renamed_checkpoint_weights(tokenized: Callable[[str], Path]) -> None:
     tokenized("retrieval")
     assert "error: launcher: FSDP has no checkpoints for BiEncoder; expected DDP" in trained(
         "retrieval", SPREAD, succeeds=False

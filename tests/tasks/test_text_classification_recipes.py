@@ -16,7 +16,7 @@ import torch
 from conftest import real, whole
 from datasets import ClassLabel, Features, Value
 from hub_server import StandInHub, write_parquet
-from recipe_projects import edit, run
+from recipe_projects import download_all, edit
 from ruamel.yaml import YAML
 from transformers import (
     AutoTokenizer,
@@ -153,15 +153,6 @@ BASES = {
     "nsmc": "beomi/kcbert-base",
     "klue-ynat": "klue/bert-base",
 }
-# One process for all that comes from the Hub: its libraries read the Hub's address when they are imported.
-DOWNLOAD = """
-import os, sys
-from stages import download_corpus, download_model
-for place in sys.argv[1:]:
-    folder, _, what = place.rpartition("=")
-    os.chdir(folder)
-    (download_corpus if what == "corpus" else download_model).main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +166,9 @@ def from_hub(
         torch.manual_seed(0)
         write_models(root / "models", tiny_bpe)
     projects = {name: project(make_project, work / name, name) for name in sorted({*HUB, *BASES})}
-    places = [f"{projects[name]}=corpus" for name in HUB] + [f"{projects[name]}=model" for name in BASES]
+    places = [(projects[name], "corpus") for name in HUB] + [(projects[name], "model") for name in BASES]
     with StandInHub(root, refs=("refs/convert/parquet",)) as hub:
-        run(next(iter(projects.values())), "python", "-c", DOWNLOAD, *places, hub=hub)
+        download_all(places, hub)
     yield projects
 
 
@@ -384,7 +375,7 @@ def chained(rev: str) -> dict[str, Any]:
     return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": 10_000}
 
 
-def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
+def test_the_small_recipes_differ_in_the_papers_strategies() -> None:
     plain, adapted = (as_declared("text_classification", name) for name in ("imdb-small", "imdb-small-adapted"))
     assert adapted.pop("model")["source"] == chained("imdb-small-adapted") and plain.pop("model")
     changed = {"overflow": ("head", "head_tail"), "head_tokens": (None, 24)}
@@ -437,7 +428,7 @@ def test_bbc_news_is_embedded(enter: Enter) -> None:
     assert encoded()["train"]["examples_truncated"] == 1334
 
 
-def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -> None:
+def test_the_bbc_news_recipes_differ_only_in_their_base_model() -> None:
     plain, adapted = (
         YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml")) for name in ("bbc-news", "bbc-news-adapted")
     )
@@ -580,7 +571,7 @@ def test_folders_may_stand_below_a_folder_for_each_split(mine: Callable[..., Non
     assert all(row["text"].startswith("test ") for row in rows("test"))
 
 
-def test_the_beginnings_share_their_settings_but_for_the_form_of_the_corpus() -> None:
+def test_the_starter_recipes_share_all_settings_but_the_reader() -> None:
     named = {name: YAML(typ="safe").load(whole(ROOT / RECIPES / f"bring-your-own-{name}.yaml")) for name in BEGINNINGS}
     for recipe in named.values():
         recipe.pop("corpus")

@@ -157,7 +157,7 @@ def table() -> pa.Table:
     return pa.table({"labels": [labels for _, labels in FEATURES]})
 
 
-def test_validation_gives_the_perplexity_of_tokens_and_not_the_mean_of_batches() -> None:
+def test_validation_perplexity_is_over_tokens_not_batches() -> None:
     model = seeded_gpt2()
     whole = modeling.validate(reduced(model, FEATURES), table(), TARGET)
     assert whole["perplexity"] == pytest.approx(perplexity_one_by_one(model), rel=1e-5)

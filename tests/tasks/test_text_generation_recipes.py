@@ -3,9 +3,6 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import torch
 from conftest import real
 from datasets import Features, Value
 from hub_server import StandInHub, write_parquet
+from recipe_projects import download
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -26,7 +24,6 @@ from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM
 from finetrail import params, schema
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import encoding, modeling
-from stages import download_corpus
 
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_generation")
@@ -172,23 +169,6 @@ def start(make_project: Callable[[Path], Path], tmp_path: Path, monkeypatch: pyt
     return make
 
 
-def download(folder: Path, hub: StandInHub | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run both download stages in a process, and return the provenance of the corpus and of the model."""
-    home = folder.parent / "home"
-    environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    if hub is not None:
-        environment = hub.env(home) | {"HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", DOWNLOAD]
-    done = subprocess.run(command, cwd=folder, env=environment | {"PYTHONPATH": ""}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    corpus, model = ((folder / f"data/{what}/provenance.json").read_text("utf-8") for what in ("corpus", "model"))
-    return json.loads(corpus), json.loads(model)
-
-
-# Its imports take seconds.
-DOWNLOAD = "from stages import download_corpus as corpus, download_model as model; corpus.main(); model.main()"
-
-
 def rows(split: str) -> list[dict[str, Any]]:
     return pq.read_table(f"data/corpus/{split}.parquet").to_pylist()
 
@@ -216,7 +196,7 @@ def test_every_recipe_is_run_here() -> None:
 
 def test_bbc_is_embedded_and_its_model_is_new(start: Callable[..., Path]) -> None:
     folder = start("bbc")
-    corpus, base = download(folder)
+    corpus, base = download(folder, "corpus", "model")
     assert corpus["sha256"] == recipe("bbc").corpus.source.sha256
     assert sizes() == [1604, 200, 200]
     assert rows("train")[0]["prompt"] is None and "£" in "".join(row["text"] for row in rows("train"))
@@ -231,7 +211,7 @@ def test_bbc_is_embedded_and_its_model_is_new(start: Callable[..., Path]) -> Non
 
 def test_wikitext_goes_through_gpt2(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("gpt2")
-    corpus, base = download(folder, hub)
+    corpus, base = download(folder, "corpus", "model", hub=hub)
     assert (corpus["name"], corpus["source"]["config"]) == ("Salesforce/wikitext", "wikitext-2-raw-v1")
     assert [row["text"] for row in rows("test")] == [line for line in ARTICLE if line]
     assert base["resolved"] == {"commit": hub.commit("model", "openai-community/gpt2")}
@@ -246,7 +226,7 @@ def test_wikitext_goes_through_gpt2(start: Callable[..., Path], hub: StandInHub)
 
 def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("kogpt2")
-    corpus, provenance = download(folder, hub)
+    corpus, provenance = download(folder, "corpus", "model", hub=hub)
     assert corpus["license"] == "cc0-1.0"
     assert sizes() == [29, 1, 6]  # those without a text are left out
     assert (provenance["license"], provenance["source"]["revision"]) == ("cc-by-nc-sa-4.0", PULL_REQUEST)
@@ -258,7 +238,7 @@ def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path]
     assert torch.equal(model.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 
-def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
+def test_a_chatbot_learns_answers_between_kogpt2_dialogue_tokens(
     start: Callable[..., Path], web: tuple[Path, str], hub: StandInHub
 ) -> None:
     text = io.StringIO(newline="")
@@ -267,7 +247,7 @@ def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
     served, url = web
     (served / "ChatbotData.csv").write_bytes(text.getvalue().encode())
     folder = start("chatbot-ko", urls=[f"{url}/ChatbotData.csv"], sha256=None)
-    corpus, _ = download(folder, hub)
+    corpus, _ = download(folder, "corpus", "model", hub=hub)
     assert corpus["license"] == "mit"
     assert sizes() == [36, 2, 2]
     assert {(row["prompt"], row["text"]) for row in rows("train")} == set(CHATS)
@@ -280,8 +260,8 @@ def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
 
 def test_the_chatbot_corpus_is_the_one_that_the_recipe_pins(start: Callable[..., Path]) -> None:
     given = real("ko_chatbot/ChatbotData.csv")
-    start("chatbot-ko", urls=[given.as_uri()])  # the pinned sha256 stays
-    download_corpus.main()
+    folder = start("chatbot-ko", urls=[given.as_uri()])  # the pinned sha256 stays
+    download(folder, "corpus")
     assert sizes() == [10_641, 591, 591]
     assert rows("train")[0]["prompt"] == "12시 땡!"
 
@@ -292,7 +272,7 @@ def test_prompts_of_ones_own_need_one_file(start: Callable[..., Path], hub: Stan
     given.mkdir(parents=True)
     lines = (json.dumps({"prompt": f"{number} + 1?", "completion": f"{number + 1}."}) for number in range(20))
     (given / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    download(folder, hub)
+    download(folder, "corpus", "model", hub=hub)
     assert sizes() == [16, 2, 2]
     tokenizer, features = encode("bring-your-own-prompts")
     first = rows("train")[0]
@@ -310,7 +290,7 @@ def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub
         for number in range(20)
     ]
     (given / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    download(folder, hub)
+    download(folder, "corpus", "model", hub=hub)
     assert sizes() == [16, 2, 2]
     tokenizer, features = encode("bring-your-own-chat")
     question, answer = (message["content"] for message in rows("train")[0]["messages"][:2])
@@ -323,13 +303,13 @@ def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub
     assert model.config.model_type == "llama"
 
 
-def test_a_chatbot_from_nothing_learns_pairs_by_a_template_of_its_own(start: Callable[..., Path]) -> None:
+def test_a_new_chatbot_learns_pairs_by_its_own_template(start: Callable[..., Path]) -> None:
     folder = start("chatbot-ko-files")
     given = folder / "corpora/ko_chatbot/ChatbotData.csv"
     given.parent.mkdir(parents=True)
     with given.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("Q", "A", "label"), *((*CHATS[row % 3], row) for row in range(40))])
-    download(folder)
+    download(folder, "corpus", "model")
     tokenizer, features = encode("chatbot-ko-files")
     first = rows("train")[0]
     learned = [label for label in features[0]["labels"] if label != IGNORE_INDEX]

@@ -1,4 +1,4 @@
-"""Turns raw records into texts (id, text), and counts what to know about each split."""
+"""Turns raw records into texts (id, text), and counts them for the checks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,9 +25,9 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 def rows(
     table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the row of one text and count it; none for a blank text, which is counted too.
+    """Yield the row of one text and count it; nothing for a blank text, which is also counted.
 
-    Raises UserError with place and id where the text is none.
+    Raises UserError with place and id if the text is not a string.
     """
     text = string(record.values["text"], "text", record.place)
     if not text.strip():
@@ -38,7 +38,7 @@ def rows(
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, and what splits share."""
+    """Return the counts of each split, and the overlap of the splits."""
     return {
         "splits": {split: of_split.of_texts() for split, of_split in counts.items()},
         "leakage": leakage(counts),
@@ -46,5 +46,5 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     return f"{counts.examples:,} texts, {counts.characters:,} characters"

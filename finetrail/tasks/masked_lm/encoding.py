@@ -35,7 +35,7 @@ TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())),
 FEATURES = pa.schema(
     [
         ("example", pa.int32()),  # row in data/corpus of the text that the block begins in
-        ("input_ids", pa.list_(pa.int32())),  # of validation and test: masked; labels hold what stood there
+        ("input_ids", pa.list_(pa.int32())),  # of validation and test: masked; labels hold the original tokens
         ("pieces", PIECES),  # SPECIAL, FIRST or LATER of each token, which masking needs
         ("labels", pa.list_(pa.int32())),  # null where training draws the masks
     ]
@@ -58,7 +58,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> None:
 
 
 class Tokens(NamedTuple):
-    """Tokens one behind the other: id, piece and text (its row in data/corpus) of each."""
+    """Concatenated tokens: id, piece and text (its row in data/corpus) of each."""
 
     ids: np.ndarray
     pieces: np.ndarray
@@ -115,7 +115,7 @@ class Encoder:
             number += len(blocks)
 
     def nothing(self, counts: dict[str, int]) -> str:
-        """Say what is wrong with a table of which no block came."""
+        """Return the message for a table that gives no block."""
         return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[int, pa.Table]:
@@ -177,7 +177,7 @@ class Encoder:
         yield 0, rest, np.array([len(rest.ids)])
 
     def _separated(self, tokens: Tokens, lengths: np.ndarray) -> Tokens:
-        """Put what ends a text before each that has tokens; the separator belongs to the text behind it."""
+        """Put a separator before each text that has tokens; it belongs to the text that follows."""
         sizes = lengths[lengths > 0]
         rows = tokens.examples[ragged.bounds(sizes)[:-1]]
         return Tokens(

@@ -1,4 +1,4 @@
-"""Turns raw records into questions (id, title, question, context, answers), and counts what to know about a split."""
+"""Turns raw records into questions (id, title, question, context, answers), and counts them for the checks."""
 
 from array import array
 from collections import Counter
@@ -23,20 +23,20 @@ SCHEMA = pa.schema(
         ("title", pa.string()),
         ("question", pa.string()),
         ("context", pa.string()),
-        # None of them: no answer in the context. start counts characters, as Python does.
+        # An empty list: no answer in the context. start is in characters of Python.
         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())]))),
     ]
 )
 
 
-# What was mended of an answer -> the count of such answers.
+# Kind of repair -> name of the count.
 MENDED = {
     places.MOVED: "answers_repaired",
     places.UNITS: "answers_in_utf16_units",
     places.BLANKS: "answers_with_blanks",
     places.FORM: "answers_in_another_form",
 }
-# Set beside an answer's start that records() converted.
+# Key of answers whose start was converted by records().
 CONVERTED = "converted"
 
 
@@ -70,7 +70,7 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
     """Return the records of a split's files, with starts in characters where corpus.answer_mismatch repairs.
 
-    Whether starts count UTF-16 units is told by the files as a whole: one of them alone may fit an earlier occurrence.
+    Whether starts count UTF-16 units is decided over all files: a single start may fit an earlier occurrence by chance.
     """
     if settings.answer_mismatch == "repair" and _in_utf16(read()):
         return map(_converted, read())
@@ -80,10 +80,10 @@ def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[
 def rows(
     table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the question of a record, and count it; none where question or context is blank, or no answer is left.
+    """Yield the question of a record, and count it; nothing if question or context is blank, or no answer is left.
 
-    UserError with place and id where a value is not of its type, or an answer is not where corpus.answer_mismatch
-    refuses that.
+    UserError with place and id if a value has the wrong type, or an answer is not at its start and
+    corpus.answer_mismatch is refuse.
     """
     where, of_table = record.place, counts[table]
     question, context = (string(record.values[column], column, where) for column in ("question", "context"))
@@ -107,10 +107,10 @@ def rows(
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, and what splits share.
+    """Return the counts of each split, and the overlap of the splits.
 
-    leakage counts the questions about a context that the other split has too, whatever is asked there: who learned
-    from its answers knows it. question_leakage counts questions that the other split has too, whatever their context.
+    leakage counts the questions about a context that is also in the other split, because a model may have learned from
+    its answers. question_leakage counts the questions that are also in the other split, about any context.
     """
     met = {kind for of_table in counts.values() for kind, count in of_table.mended.items() if count} - {places.MOVED}
     return {
@@ -121,13 +121,13 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     without = f", {counts.unanswerable:,} without an answer" if counts.unanswerable else ""
     return f"{counts.examples:,} questions about {_distinct(counts.contexts):,} contexts{without}"
 
 
 def _in_utf16(records: Iterator[Record]) -> bool:
-    """Tell whether more answers stand at their start in UTF-16 units than in characters, where the two differ."""
+    """Return True if, where the two differ, more answers are at their start in UTF-16 units than in characters."""
     in_units = in_characters = 0
     for record in records:
         context = record.values["context"]
@@ -149,7 +149,7 @@ def _converted(record: Record) -> Record:
 
 
 def _readable(record: Record) -> list[Answer]:
-    """Return the answers of a record; none of one that rows() refuses."""
+    """Return the answers of a record; an empty list for a record that rows() rejects."""
     try:
         return _answers(record.values["answers"], "") if isinstance(record.values["context"], str) else []
     except UserError:
@@ -157,7 +157,7 @@ def _readable(record: Record) -> list[Answer]:
 
 
 def _answers(value: Any, where: str) -> list[Answer]:
-    """Return the answers: from a list of objects, or from the Hub's object of two lists."""
+    """Return the answers, given as a list of objects or as the Hub's object of two lists."""
     if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
         texts, starts = value["text"], value["answer_start"]
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -181,7 +181,7 @@ def _answers(value: Any, where: str) -> list[Answer]:
 
 
 def _located(given: list[Answer], context: str, settings: Corpus, where: str, counts: Counts) -> list[dict[str, Any]]:
-    """Return the answers where they stand in the context, and count those that were mended or stand nowhere."""
+    """Locate the answers in the context, and count those that were repaired or dropped."""
     answers = []
     for text, start, converted in given:
         if text.strip() and start is not None and start >= 0 and context.startswith(text, start):
@@ -191,7 +191,7 @@ def _located(given: list[Answer], context: str, settings: Corpus, where: str, co
         if settings.answer_mismatch == "refuse":
             there = f"{context[max(0, start) :][: len(text)]!r:.60}" if start is not None else "no place"
             raise UserError(
-                f"{where}: the answer {text!r:.60} does not stand in its context at character {start}: {there}; "
+                f"{where}: the answer {text!r:.60} is not in its context at character {start}: {there}; "
                 "expected it there, or corpus.answer_mismatch: repair or drop"
             )
         repair = settings.answer_mismatch == "repair"
@@ -209,7 +209,7 @@ def _distinct(digests: "array[int]") -> int:
 
 
 def _of_split(counts: Counts, met: set[str]) -> dict[str, Any]:
-    """Return the counts of a split; met: of answers mended otherwise than by moving, the kinds that some split has."""
+    """Return the counts of a split; met: kinds of repair, other than moving, that occur in any split."""
     return {
         "questions": counts.examples,
         "contexts": _distinct(counts.contexts),

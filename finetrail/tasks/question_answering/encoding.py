@@ -47,7 +47,7 @@ KINDS[0x1160:0x1200] = CONTINUES
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer; it gives token types only where the model tells two texts apart by them."""
+    """Load the base model's tokenizer; it has token types only if the model has more than one."""
     return tokenizers.load_tokenizer(folder, settings.max_length)
 
 
@@ -162,7 +162,7 @@ class Encoder:
 
 
 class Frame(NamedTuple):
-    """The special tokens of a pair, in order, and how many of them stand before, between and behind the two texts."""
+    """The special tokens of a pair, in order, and how many of them are before and between the two texts."""
 
     ids: list[int]
     types: list[int]
@@ -186,7 +186,7 @@ def pair_frame(backend: "Tokenizer") -> Frame:
 
 
 class Tokens(NamedTuple):
-    """The tokens of some texts, flat: those of text i stand from bounds[i] to bounds[i + 1]."""
+    """The tokens of several texts, concatenated: those of text i are from bounds[i] to bounds[i + 1]."""
 
     ids: np.ndarray
     # Their characters in their text, without white space around them; equal where a token is nothing else.
@@ -196,7 +196,7 @@ class Tokens(NamedTuple):
 
 
 def trims_offsets(backend: "Tokenizer") -> bool:
-    """Tell whether the tokenizer takes the blank of a byte-level token ("Ġriver") out of the token's offsets.
+    """Return True if the offsets of a byte-level token ("Ġriver") leave out its blank.
 
     Where the pre-tokenizer put that blank there, as RobBERT's does before each word, it takes the first letter instead.
     """
@@ -207,7 +207,7 @@ def trims_offsets(backend: "Tokenizer") -> bool:
 
 
 def _encode_distinct(backend: "Tokenizer", column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
-    """Return the tokens of each distinct text, and which of them stands in each row."""
+    """Return the tokens of each distinct text, and the index of the text of each row."""
     encoded = column.combine_chunks().dictionary_encode()
     texts = encoded.dictionary.to_pylist()
     encodings = backend.encode_batch(texts, add_special_tokens=False)
@@ -241,7 +241,7 @@ def _characters(text: str, offsets: list[tuple[int, int]], trims: bool) -> np.nd
 def _with_holes(letter: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return starts that take in the letters just before them that are in no token: int64 [tokens].
 
-    letter: bool [characters]. They belong to the first token that starts behind them, and go no farther to the left
+    letter: bool [characters]. They belong to the first token that starts after them, and go no farther to the left
     than to where another token begins or ends.
     """
     begun, ended = (np.bincount(side[starts < ends], minlength=len(letter) + 1) for side in (starts, ends))
@@ -257,7 +257,7 @@ def _with_holes(letter: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
 
 
 def _next(found: np.ndarray) -> np.ndarray:
-    """Return for each place, and the one behind the last, the next place from there on that is found: [n + 1]."""
+    """Return for each place, and for the end, the next place at or after it that is found: [n + 1]."""
     places = np.append(np.where(found, np.arange(len(found)), len(found)), len(found))
     return np.minimum.accumulate(places[::-1])[::-1]
 
@@ -285,7 +285,7 @@ def _joined(
 def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return first and last token of each example's first answer, -1 where it has none: [examples, 2].
 
-    And whether these tokens hold more than the answer, which then cannot be given exactly: a particle behind a Korean
+    And whether these tokens hold more than the answer, which then cannot be given exactly: a particle after a Korean
     noun, the end of a number. bool [examples].
     """
     spans, wider = np.full((len(context), 2), -1), np.zeros(len(context), dtype=bool)
@@ -302,7 +302,7 @@ def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarr
 
 
 def _positions(spans: np.ndarray, first: np.ndarray, size: np.ndarray, context_start: np.ndarray) -> np.ndarray:
-    """Return where each window's answer stands in its feature; NULL_POSITION where it is not wholly in the window."""
+    """Return the position of each window's answer in its feature; NULL_POSITION if the window does not contain it."""
     inside = (spans[:, 0] >= first) & (spans[:, 1] < first + size)
     return np.where(inside[:, None], spans + (context_start - first)[:, None], NULL_POSITION)
 

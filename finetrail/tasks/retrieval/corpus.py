@@ -1,4 +1,4 @@
-"""Turns pairs and judged queries into canonical queries and a collection of documents, and counts what to know."""
+"""Turns pairs and judged queries into queries and a collection of documents, and counts them for the checks."""
 
 from array import array
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ records = None
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
 RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])
-# Texts beside ids: a row is all that encoding it takes.
+# With texts beside ids, so that a row is all that its encoding needs.
 QUERIES = pa.schema(
     [
         ("id", pa.string()),
@@ -32,7 +32,7 @@ QUERIES = pa.schema(
     ]
 )
 
-# Of queries of a source that numbers its documents itself (BEIR): a query's id may be that of a document, too.
+# Metadata of queries whose source has ids of documents (BEIR): the id of a query may also be that of a document.
 GIVEN_IDS = {"document_ids": "given"}
 
 Row = dict[str, Any]
@@ -62,8 +62,8 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
     """Yield (table, row) and count it: a document, or a query with a pair's documents where they are new.
 
-    A query that is empty, or has no relevant document, gives none, and is counted too. UserError with place and id
-    where a text is none.
+    A query that is empty, or has no relevant document, yields nothing and is also counted. UserError with place and id
+    if a text is not a string.
     """
     where = record.place
     if table == layout.RANKINGS:
@@ -82,7 +82,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     own = {split: shared(counts["documents"].ids, of_split.ids) for split, of_split in queries.items()}
     return {
         "splits": {
-            # Only where there are some: a corpus without them keeps its hash.
+            # Only if there are any, so that the hash of other corpora is unchanged.
             split: _query_checks(of_split) | ({"own_document_left_out": own[split]} if any(own.values()) else {})
             for split, of_split in queries.items()
         }
@@ -93,7 +93,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one table in words, for the log."""
+    """Return a summary of one table, for the log."""
     if counts.ranked:
         return f"{counts.ranked:,} scores of documents for train's queries"
     if not counts.relevant:

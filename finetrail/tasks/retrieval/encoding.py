@@ -31,15 +31,15 @@ PAIRS = pa.schema(
         ("input_ids", pa.list_(pa.int32())),  # of the query
         ("document_input_ids", pa.list_(pa.list_(pa.int32()))),  # of a relevant document, and of the hard negatives
         ("documents", pa.list_(pa.int64())),  # keys of these documents,
-        # And of all that are relevant to the query, so no negatives of it; behind these, where the source numbers its
-        # documents itself, that of the query's own id, which is none either: search leaves it out.
+        # And of all that are relevant to the query, so no negatives of it; if the source has
+        # ids of documents, followed by that of the query's own id, which is no negative either: search leaves it out.
         ("relevant", pa.list_(pa.int64())),
     ]
 )
 
 
 class Texts(NamedTuple):
-    """Tokens of texts, one behind the other, and what was cut off."""
+    """Concatenated tokens of texts, and what was truncated."""
 
     ids: np.ndarray
     sizes: np.ndarray
@@ -93,7 +93,7 @@ class Encoder:
         for name in ("max_query_length", "max_length"):
             if getattr(settings, name) <= extra:
                 raise UserError(
-                    f"tokenize.{name}: {getattr(settings, name)} is room for special tokens alone; "
+                    f"tokenize.{name}: {getattr(settings, name)} is enough only for the special tokens; "
                     f"expected more than {extra}"
                 )
 
@@ -228,7 +228,7 @@ class Miner:
 def given_ranker(train: pa.Table, documents: pa.Table, rankings: pa.Table) -> Given:
     """Return the scores of a ranking for train's queries; UserError where it has none for any of them, or above 0.
 
-    Rows of train with one text are one query: the first that is ranked stands for all.
+    Rows of train with the same text are one query, with the ranking of the first row that has one.
     """
     row_of = pd.Index(documents["id"].to_pylist())
     found = pd.DataFrame(
@@ -260,7 +260,7 @@ def nothing_mined(examples: pa.Table) -> Mined:
 
 
 def has_given_ids(examples: pa.Table) -> bool:
-    """Tell whether the source numbers its documents itself, so that a query's id may be that of a document."""
+    """Return True if the source has ids of documents, so that a query's id may be that of a document."""
     return b"document_ids" in (examples.schema.metadata or {})
 
 
@@ -291,7 +291,7 @@ def _keys(ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def _with_own(relevant: pa.Array, own: np.ndarray) -> pa.Array:
-    """Put the key of each query's own id behind those of its relevant documents, where it is not among them."""
+    """Append the key of each query's own id to those of its relevant documents, if it is not among them."""
     lists = relevant.to_pylist()
     return pa.array(
         [keys if key in keys else [*keys, key] for keys, key in zip(lists, own.tolist(), strict=True)],

@@ -1,4 +1,4 @@
-"""Turns raw records into canonical texts (id, text, perhaps text_pair, a target), and counts what to know of them."""
+"""Turns raw records into texts (id, text, optionally text_pair, a target), and counts them for the checks."""
 
 import json
 import math
@@ -78,7 +78,7 @@ def rows(
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
+    """Return the counts of each split, their overlap, and labels that train lacks (UserError if refused)."""
     unseen = unseen_labels(counts, "unseen_labels", settings.unseen_labels)
     return {
         "problem": settings.problem,
@@ -89,7 +89,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log: also how its labels are distributed."""
+    """Return a summary of one split, for the log, with the distribution of its labels."""
     examples = f"{counts.examples:,} {'pairs' if 'text_pair' in settings.reader.columns else 'texts'}"
     if settings.problem == "regression":
         return f"{examples}, scores from {counts.lowest:g} to {counts.highest:g}, mean {_mean(counts):.4g}"
@@ -131,7 +131,7 @@ def _labels(value: Any, settings: Corpus, where: str) -> list[str]:
 
 
 def _parted(value: Any, separator: str) -> Any:
-    """Return the labels that stand in a string; what is none, as it is."""
+    """Return the labels in a string; any other value unchanged."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(separator)] if value.strip() else []
@@ -162,7 +162,7 @@ def _split_checks(counts: Counts, settings: Corpus) -> dict[str, Any]:
 
 
 def _contradictions(counts: Counts) -> int:
-    """Return how many distinct texts stand there with more than one target."""
+    """Return the number of distinct texts that occur with more than one target."""
     texts, targets = (np.array(digests, dtype=np.uint64) for digests in (counts.digests, counts.target_digests))
     _, first = np.unique(targets, return_index=True)
     _, times = np.unique(texts[first], return_counts=True)

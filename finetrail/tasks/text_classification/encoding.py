@@ -40,13 +40,13 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
-    """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
-    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; where the parts of a
-    mixture have heads of their own, "heads": "separate"; of a first stage's candidates, "candidates": true; and, of
-    scores, "mean" and "std" (the population's).
+    """Return the target: "problem", "label_names" in the order of the model's outputs, and "texts", the text columns.
 
-    UserError where train has no label, or a single-label corpus, or a head, only one, or candidates more than one, or
-    all scores are the same.
+    Optional keys: "normalize": "nfc" if the texts are normalized; "heads": "separate" for separate heads;
+    "candidates": true for candidates of a first stage; "mean" and "std" (of the population) of scores.
+
+    UserError if train has no label, a single-label corpus or a head has only one, candidates have more than one, or all
+    scores are the same.
     """
     found: set[str] = set()
     scores: list[np.ndarray] = []
@@ -102,7 +102,7 @@ def _spread(scores: np.ndarray) -> tuple[float, float]:
 class Frame(NamedTuple):
     """The special tokens and token types that the tokenizer's template puts around a text, or a pair."""
 
-    ids: list[list[int]]  # before the first text, between the two (if any), behind the last
+    ids: list[list[int]]  # before the first text, between the two (if any), after the last
     types: list[list[int]]
     text_types: list[int]  # token type of each text
 
@@ -176,7 +176,7 @@ class Encoder:
         return capacity
 
     def _tokenize(self, texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the subword ids of all texts, one behind the other, and the bounds of each."""
+        """Return the concatenated subword ids of all texts, and the bounds of each."""
         strings = texts.to_pylist()
         if self.target.get("normalize") == "nfc":  # what people ask has to be as the corpus, which is so already
             strings = [normalized("NFC", string) for string in strings]
@@ -262,7 +262,7 @@ def longest_first(first: np.ndarray, second: np.ndarray, capacity: int) -> list[
 
 
 def _cut(ids: np.ndarray, begins: np.ndarray, pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of the pieces of each feature, one behind the other, and how many each feature has.
+    """Return the concatenated ids of the pieces of each feature, and how many each feature has.
 
     begins: where the text of each feature begins in ids; pieces: start, size, start, size ... in it, each [features].
     """

@@ -1,4 +1,4 @@
-"""Turns raw records into canonical texts (id, prompt, text) or conversations, and counts what to know of each split."""
+"""Turns raw records into texts (id, prompt, text) or conversations, and counts them for the checks."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Counts(TableCounts):
     turns: int = 0  # of the assistant
     bad_conversations: int = 0
     first_bad: dict[str, str] = field(default_factory=dict)  # its place, and what is wrong with it
-    turns_behind: int = 0  # the assistant's last one, which nothing is learned from
+    turns_behind: int = 0  # turns after the assistant's last one, which are not learned
     unread: Counter[str] = field(default_factory=Counter)  # keys of messages
 
 
@@ -93,7 +93,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     if "messages" in settings.reader.columns:
         turns = f"{counts.turns:,} turns of the assistant"
         return f"{counts.examples:,} conversations, {turns}, {counts.characters:,} characters"

@@ -1,6 +1,6 @@
-"""Turns raw records into canonical sentences (id, tokens, labels), and counts what to know about each split.
+"""Turns raw records into sentences (id, tokens, labels), and counts them for the checks.
 
-Texts with spans are cut into words by the recipe's rule; text, and where each word stands in it, are kept.
+Texts with spans are split into words by the recipe's rule; the text and the offsets of the words are kept.
 """
 
 from collections import Counter
@@ -29,13 +29,13 @@ SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("la
 PLACES = pa.list_(pa.int32())
 OF_TEXTS = pa.schema([*SCHEMA, ("text", pa.string()), ("starts", PLACES), ("ends", PLACES)])
 
-# What is said of spans that did not fit, and with OTHER_UNITS of such as may fit.
+# Texts of the concerns about spans that did not fit.
 MISFITS = {
     spans.EMPTY: "spans without text",
     spans.BLANKS: "spans with white space around them",
     spans.INSIDE: "spans that do not end at words",
     spans.OVERLAPPING: "spans that share words",
-    spans.REPEATED: "spans that stand there twice, taken once",
+    spans.REPEATED: "duplicate spans, taken once",
     spans.OTHER_UNITS: "spans that would end at words in other units than reader.spans.units",
     DISCONTINUOUS: "spans in parts",
 }
@@ -83,7 +83,7 @@ def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
+    """Return the counts of each split, their overlap, and labels that train lacks (UserError if refused)."""
     unseen = unseen_labels(counts, "tags.unseen_labels", settings.tags.unseen_labels)
     notes = [line for split, of_split in counts.items() for line in _notes(split, of_split)]
     return {
@@ -96,7 +96,7 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     if settings.tags.scheme_name == "none":
         kinds = f"{len(counts.labels)} labels"
     else:

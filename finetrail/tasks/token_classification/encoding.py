@@ -60,8 +60,8 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
-    With label_subwords "all" every B-X brings its I-X, which its later subwords need; not where the scheme is none.
-    UserError where there is only one label.
+    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is none.
+    UserError if there is only one label.
     """
     found: set[str] = set()
     without_scheme, words = False, {}
