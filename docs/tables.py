@@ -17,10 +17,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.faults import outcomes  # noqa: E402
-from finetrail import schema, tasks  # noqa: E402
+from finetrail import schema, tasks, upgrades  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
-from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
@@ -39,9 +38,9 @@ def results() -> str:
     rows = ["| recipe | base model | test examples | headline | best baseline | ONNX int8 | learning rate, epochs |",
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for path in RESULTS:
-        record = json.loads(path.read_text())
+        record = upgrades.record(json.loads(path.read_text()))
         name, test = record["headline"], record["test"]
-        choose = min if name in LOWER_IS_BETTER else max
+        choose = min if name in record["lower_is_better"] else max
         baseline, best = choose(record["baselines"]["test"].items(), key=lambda item: item[1])
         int8 = record["export"].get("onnx_int8")
         quantized = f"{int8[name]:.3f}{'' if int8['kept'] else ' (not kept)'}" if int8 else "–"
@@ -79,7 +78,8 @@ def details() -> str:
 
 def chaining() -> str:
     """Return the runs of the chaining by seed, and whether their difference is noise."""
-    records = [json.loads(path.read_text()) for path in sorted((ROOT / "docs/results/chaining").glob("*.json"))]
+    paths = sorted((ROOT / "docs/results/chaining").glob("*.json"))
+    records = [upgrades.record(json.loads(path.read_text())) for path in paths]
     plain, adapted = ([one for one in records if one["recipe"] == name] for name in ("bbc-news", "bbc-news-adapted"))
     names, found = ("bbc-news", "bbc-news-adapted"), seeds.compare(plain, adapted)
     return f"{seeds.table(names, found)}\n\n{seeds.verdict(names, found)}"

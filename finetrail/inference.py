@@ -161,7 +161,7 @@ def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, thre
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            model = tasks.module(task, "modeling").load_model(folder)
+            model = tasks.module(task, "loading").load_model(folder)
             return inference.torch_forward(model.to(device or inference.device()))
         except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
             raise UserError(f"{folder}: the model does not load: {_first_line(error)}") from None

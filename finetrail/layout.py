@@ -82,3 +82,8 @@ def features_file(table: str) -> Path:
 def recipe_file(task: str, recipe: str) -> Path:
     """Return the recipe's file, as dvc.yaml names it: recipes/${task}/${recipe}.yaml."""
     return RECIPES / task / f"{recipe}.yaml"
+
+
+def has_weights(model: Path) -> bool:
+    """Return True if a model's folder has weights; a base model that is made new has a configuration alone."""
+    return any(model.glob("*.safetensors"))

@@ -31,13 +31,14 @@ def main() -> None:
     declared = params.load("evaluate")
     numerics.use(declared.numerics, declared.threads)
     numerics.use_tf32(declared.numerics)
-    modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
+    loading, scoring = (tasks.module(declared.task, part) for part in ("loading", "scoring"))
+    lower_is_better = tasks.module(declared.task, "metrics").LOWER_IS_BETTER
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
-    train, load = splits.load("train"), loader(modeling, shared, target, settings)
+    train, load = splits.load("train"), loader(loading, shared, target, settings)
     model = load(layout.TRAINED)
     trained, behind = predict(scoring, model, held_out), candidates(scoring, model, {"train": train} | held_out)
-    before = predict(scoring, load(layout.WEIGHTS), held_out) if modeling.base_is_baseline(layout.WEIGHTS) else {}
+    before = predict(scoring, load(layout.WEIGHTS), held_out) if scoring.base_is_baseline(layout.WEIGHTS) else {}
     settings, trained, choices = settled(scoring, trained, target, settings)
     headline, data = scoring.headline(target, settings), Data(train, held_out, trained, before)
     beside = scoring.beside(target, settings) if hasattr(scoring, "beside") else []
@@ -49,10 +50,11 @@ def main() -> None:
             stage.log(summary(shown, found[split], [headline, *beside], found["baselines"][split]))
     tables = all_tables(scoring, trained, before, target, settings)
     tables |= {"parts": parts_table(parts, data, headline)} if parts else {}
-    if of_slices := sliced(scoring, data, headline, target, settings):
+    if of_slices := sliced(scoring, data, headline, headline in lower_is_better, target, settings):
         tables["slices"] = of_slices
     errors = scoring.worst_errors(trained[FINAL_SPLIT], settings.worst_errors, target, settings)
     metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
+    metrics["lower_is_better"] = sorted(set(lower_is_better) & {name for split in HELD_OUT for name in whole[split]})
     metrics |= {"beside": beside} if beside else {}
     metrics |= {"parts": parts} if parts else {}
     write(trained, behind, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
@@ -107,13 +109,15 @@ def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> 
     return rows
 
 
-def sliced(scoring: ModuleType, data: Data, headline: str, target: Any, settings: Any) -> list[dict[str, Any]]:
+def sliced(
+    scoring: ModuleType, data: Data, headline: str, lower_is_better: bool, target: Any, settings: Any
+) -> list[dict[str, Any]]:
     """Return the scores of the test split's slices, and log those that are worse than the rest."""
     units = scoring.units(data.trained[FINAL_SPLIT])
     found = slices.scores(
         units,
         scoring.slicings(units, data.train.examples, target),
-        slices.of_task(scoring, headline, target, settings),
+        slices.of_task(scoring, headline, lower_is_better, target, settings),
         settings.bootstrap,
     )
     for line in slices.summary(found):
@@ -131,12 +135,12 @@ class Model(NamedTuple):
     settings: Any
 
 
-def loader(modeling: ModuleType, shared: dict[str, Encoded], target: Any, settings: Any) -> Callable[[Path], Model]:
+def loader(loading: ModuleType, shared: dict[str, Encoded], target: Any, settings: Any) -> Callable[[Path], Model]:
     """Return the function from a model's folder to the model."""
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
 
     def load(folder: Path) -> Model:
-        forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))
+        forward = inference.torch_forward(loading.load_model(folder).to(inference.device()))
         return Model(shared, target, forward, tokenizer, settings)
 
     return load

@@ -38,15 +38,15 @@ def main() -> None:
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
     hub_repo, records, target = declared.export.hub_repo, read_records(declared.task), stage.read_json(layout.TARGET)
-    modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
+    loading, scoring = (tasks.module(declared.task, part) for part in ("loading", "scoring"))
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
-        model, encoded = copy_trained(folder, modeling), splits.load(SPLIT)
+        model, encoded = copy_trained(folder, loading), splits.load(SPLIT)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
         name_base_model(folder / layout.EXPORTED_ADAPTER.name, records["base_model"]["name"])
-        expected = reference(modeling, predictor(scoring, encoded, target, folder, settled(declared, records)))
+        expected = reference(loading, predictor(scoring, encoded, target, folder, settled(declared, records)))
         metrics = write(folder, model, encoded, expected, target, records, declared, hub_repo)
         # Of a model with several heads, each by itself too.
-        for name, (of_head, own) in (modeling.models(model, target) if hasattr(modeling, "models") else {}).items():
+        for name, (of_head, own) in (loading.models(model, target) if hasattr(loading, "models") else {}).items():
             beside = folder / PARTS / name
             save(of_head, beside)
             examples, features = splits.parts(encoded)[name]
@@ -54,7 +54,7 @@ def main() -> None:
             predicted = scoring.alone(splits.of_part(expected, name), name, target)
             stage.log(f"export: {PARTS}/{name}: {', '.join(own['label_names'])}")
             found = write(
-                beside, modeling.load_model(beside), alone, predicted, own, of_part(records, name), declared, None
+                beside, loading.load_model(beside), alone, predicted, own, of_part(records, name), declared, None
             )
             metrics |= {f"{PARTS}/{name}/{file}": record for file, record in found.items()}
         stage.write_json(metrics_file, metrics)
@@ -81,7 +81,7 @@ def write(
     """
     configs.open_everywhere(folder, model)
     settings, evaluation, evaluate = declared.export, records["evaluation"], settled(declared, records)
-    modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
+    scoring, card = (tasks.module(declared.task, part) for part in ("scoring", "card"))
     headline = evaluation["headline"]
     stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate))
 
@@ -95,13 +95,13 @@ def write(
     metrics |= {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
     metrics["onnx_fp32"] |= check_memory(model, fp32, encoded.features, declared.threads)
     if settings.int8:
-        metrics["onnx_int8"] = write_int8(fp32, int8, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
+        metrics["onnx_int8"] = write_int8(fp32, int8, measure, evaluation, settings.max_metric_drop)
     text = model_card(
         **records,
         export=metrics,
         label_names=card.labels(target),
         library=card.LIBRARY,
-        pipeline_tag=modeling.PIPELINE_TAG,
+        pipeline_tag=card.PIPELINE_TAG,
         usage=card.usage(hub_repo or "path/to/this/folder", target),
         onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
@@ -172,10 +172,10 @@ def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate
     }
 
 
-def copy_trained(folder: Path, modeling: ModuleType) -> PreTrainedModel:
+def copy_trained(folder: Path, loading: ModuleType) -> PreTrainedModel:
     """Copy weights, config and tokenizer as they are, and return the model loaded from the copy."""
     shutil.copytree(layout.TRAINED, folder, ignore=shutil.ignore_patterns(layout.TRAINING_RECORD.name))
-    return modeling.load_model(folder)
+    return loading.load_model(folder)
 
 
 def name_base_model(adapter: Path, name: str) -> None:
@@ -185,12 +185,12 @@ def name_base_model(adapter: Path, name: str) -> None:
         stage.write_json(file, stage.read_json(file) | {"base_model_name_or_path": name})
 
 
-def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> pa.Table:
+def reference(loading: ModuleType, predict: Callable[[Forward], pa.Table]) -> pa.Table:
     """Return what torch predicts on the CPU with data/trained: never with the copy, which is what is checked."""
     if inference.device() == "cpu":
         return pq.read_table(layout.PREDICTIONS, filters=[("split", "=", SPLIT)])
     # evaluate ran on the accelerator, which sums in another order: a near tie may fall otherwise there.
-    return predict(inference.torch_forward(modeling.load_model(layout.TRAINED)))
+    return predict(inference.torch_forward(loading.load_model(layout.TRAINED)))
 
 
 def measurer(
@@ -261,15 +261,15 @@ def write_int8(
     fp32: Path,
     path: Path,
     measure: Callable[[Path], Measured],
-    headline: str,
-    torch_scores: dict[str, float],
+    evaluation: dict[str, Any],
     max_drop: float,
 ) -> dict[str, Any]:
     """Write the quantized model, and remove it if it loses more of the headline than max_drop."""
     quantize_int8(fp32, path)
     record, _ = measure(path)
-    gain = record[headline] - torch_scores[headline]
-    drop = gain if headline in tasks.LOWER_IS_BETTER else -gain
+    headline = evaluation["headline"]
+    gain = record[headline] - evaluation[SPLIT][headline]
+    drop = gain if headline in evaluation["lower_is_better"] else -gain
     kept = drop <= max_drop
     if not kept:
         path.unlink()

@@ -123,8 +123,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], dic
             go.loaded.append(folder)  # type: ignore[attr-defined]
             return Model(folder == layout.TRAINED)
 
-        modeling = SimpleNamespace(load_model=load_model, base_is_baseline=lambda folder: base_is_baseline)
-        parts = {"modeling": modeling, "scoring": SCORING}
+        scoring = SimpleNamespace(**vars(SCORING), base_is_baseline=lambda folder: base_is_baseline)
+        parts = {
+            "loading": SimpleNamespace(load_model=load_model),
+            "metrics": SimpleNamespace(LOWER_IS_BETTER=("examples", "not scored")),
+            "scoring": scoring,
+        }
         declared = SimpleNamespace(task="made-here", numerics="fast", threads=None, evaluate=SETTINGS)
         monkeypatch.setattr(evaluate.params, "load", {"evaluate": declared}.__getitem__)
         monkeypatch.setattr(evaluate.tasks, "module", lambda task, part: {"made-here": parts}[task][part])

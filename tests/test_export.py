@@ -29,7 +29,7 @@ from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.onnx import export_onnx
 from finetrail.stage import write_json
-from finetrail.tasks.token_classification import encoding, modeling, scoring
+from finetrail.tasks.token_classification import encoding, loading, scoring
 from finetrail.tasks.token_classification.settings import Tokenize
 from stages import export
 
@@ -91,7 +91,7 @@ def write_earlier_outputs() -> None:
     features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))
     with pa.ipc.new_stream(str(layout.features_file("test")), features.schema) as writer:
         writer.write_table(features)
-    forward = torch_forward(modeling.load_model(layout.TRAINED))
+    forward = torch_forward(loading.load_model(layout.TRAINED))
 
     def predict(examples: pa.Table) -> pa.Table:
         return scoring.predict(Encoded(examples, features), {}, LABELS, forward, tokenizer, EVALUATE)
@@ -112,7 +112,8 @@ def write_earlier_outputs() -> None:
         {"settings": settings.model_dump(exclude=set(schema.Tokenize.model_fields)), "splits": {}},
     )
     scores = scoring.score(predictions, LABELS, EVALUATE)
-    metrics = {"headline": "f1", "confidence": 0.95, "machine": {"device": "cpu"}, "validation": scores, "test": scores}
+    metrics = {"headline": "f1", "lower_is_better": [], "confidence": 0.95, "machine": {"device": "cpu"}}
+    metrics |= {"validation": scores, "test": scores}
     write_json(layout.EVALUATION_METRICS, metrics)
 
 
@@ -338,8 +339,7 @@ def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
         tmp_path / "model.onnx",
         tmp_path / "model_quantized.onnx",
         lambda path: (measured, ["a"]),
-        headline,
-        {headline: torch_score},
+        {"headline": headline, "lower_is_better": ["loss", "perplexity"], "test": {headline: torch_score}},
         drop + slack,
     )
     assert record == measured | {f"{headline}_drop": pytest.approx(drop), "kept": slack > 0}

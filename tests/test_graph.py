@@ -168,16 +168,15 @@ CONTRACT = {
     "corpus": {"tables", "Counts", "rows", "checks", "summary"},
     "concerns": {"of_corpus", "of_features"},
     "encoding": {"load_tokenizer", "target", "Encoder"},
-    "modeling": {
-        "PIPELINE_TAG", "COLUMNS", "notes",
-        "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate",
-    },
-    "metrics": set(),
+    "modeling": {"COLUMNS", "SEPARABLE", "items", "notes", "build_model", "build_collator", "reduce"},
+    "validation": {"LOWER_IS_BETTER", "validate"},
+    "loading": {"load_model"},
+    "metrics": {"LOWER_IS_BETTER"},
     "scoring": {
-        "predict", "score", "statistics", "headline", "tables", "worst_errors", "baselines"
+        "predict", "score", "statistics", "headline", "tables", "worst_errors", "base_is_baseline", "baselines"
     },
     "serving": {"probe", "examples", "answers", "text_input"},
-    "card": {"usage", "LIBRARY", "labels"},
+    "card": {"PIPELINE_TAG", "usage", "LIBRARY", "labels"},
     "demo": {"fields", "asked", "views", "shown"},
 }  # fmt: skip
 

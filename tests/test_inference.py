@@ -107,7 +107,7 @@ def stored_predictions(task, case, folder):
     """What the stages tokenize and evaluate would store."""
     batches = iter([(np.arange(len(case.test)), case.test)])
     features = pa.concat_tables(part for part, _ in encoder(task, case, folder).encode_table("test", batches))
-    forward = evaluation.torch_forward(tasks.module(task, "modeling").load_model(folder))
+    forward = evaluation.torch_forward(tasks.module(task, "loading").load_model(folder))
     tokenizer = tasks.module(task, "encoding").load_tokenizer(folder, settings_of(task, case)[0], lambda: iter(()))
     scoring, evaluate = tasks.module(task, "scoring"), settings_of(task, case)[1]
     return scoring.predict(Encoded(case.test, features), {}, case.target, forward, tokenizer, evaluate).to_pylist()

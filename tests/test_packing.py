@@ -16,8 +16,8 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.schema import Lora
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import adapters, graphs, packing
 from finetrail.training.memory import checkpoint_gradients
 

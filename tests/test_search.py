@@ -296,7 +296,7 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
     lower.finish(Found(0.5, [0.9, 0.5], "x-0001"))
     higher = claim(of)
     assert not higher.is_hopeless(1.0) and higher.is_hopeless(1.0)
-    assert ending.best(of.all(), "loss") == of.all()[1] and ending.best(of.all(), "accuracy") == of.all()[0]
+    assert ending.best(of.all(), True) == of.all()[1] and ending.best(of.all(), False) == of.all()[0]
 
 
 def test_hyperband_is_hyperband() -> None:
@@ -627,7 +627,7 @@ def alive(pid: int) -> bool:
 
 def compared(p: float, low: float = -0.1, high: float = 0.2) -> Compared:
     one = Difference(first=0.7, second=0.75, difference=0.05, low=low, high=high, p=p, detectable=0.1)
-    return Compared("x-0000", "x-0002", "accuracy", 40, [], {"accuracy": one}, [], [])
+    return Compared("x-0000", "x-0002", "accuracy", [], 40, [], {"accuracy": one}, [], [])
 
 
 FIRST = Trial(0, "finished", {}, True, 0.7, 3, "x-0000")
@@ -638,7 +638,7 @@ FAILED = Trial(3, "failed", {"lr": 3e-4, "batch_size": 16}, False, reason="out o
 
 def an_ending(*found: Trial, wanted: int = 4, of: Compared | None = None, reason: str = "") -> Ending:
     start = Begun(space={}, metric="accuracy", own=OWN)
-    return Ending("x", wanted, start, list(found), {"lr": 0.9, "batch_size": 0.1}, of, reason)
+    return Ending("x", wanted, start, list(found), {"lr": 0.9, "batch_size": 0.1}, False, of, reason)
 
 
 def test_the_end_has_the_table_what_matters_and_a_warning_within_noise() -> None:

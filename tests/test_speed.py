@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import masks
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import attention, dropout, speed
 from finetrail.training.last_layer import LIKE_BERT, only_labelled
 from finetrail.training.memory import checkpoint_gradients

@@ -69,6 +69,7 @@ class Compared:
     first: str
     second: str
     headline: str
+    lower_is_better: list[str]  # of the scores
     examples: int
     seeds: list[int]
     scores: dict[str, Difference]
@@ -85,15 +86,20 @@ def compare(root: Path, first: System, second: System, settings: Settings) -> Co
     tables = [(aligned(base, a), aligned(base, b)) for a, b in read]
     scoring = tasks.module(base.run.record["task"], "scoring")
     statistics = [scoring.statistics(joined(base, *pair), base.target, base.settings) for pair in tables]
+    scores = differences(statistics, len(base.units), settings)
+    # Not those of the records: the scores are computed anew, by this version of the task.
+    lower_is_better = sorted(set(tasks.module(base.run.record["task"], "metrics").LOWER_IS_BETTER) & set(scores))
+    units = slices.of_task(scoring, headline, headline in lower_is_better, base.target, base.settings)
     outcomes = [[scoring.outcomes(table, base.target, base.settings) for table in pair] for pair in tables]
     return Compared(
         first=first.name,
         second=second.name,
         headline=headline,
+        lower_is_better=lower_is_better,
         examples=len(base.units),
         seeds=[a.record["seed"] for a, _ in pairs] if len(pairs) > 1 else [],
-        scores=differences(statistics, len(base.units), settings),
-        slices=list(_slices(base, train_split(root, base.run), tables, headline, settings)),
+        scores=scores,
+        slices=list(_slices(base, train_split(root, base.run), tables, units, settings)),
         changes=_changes(base.units["id"].to_pylist(), outcomes),
     )
 
@@ -219,11 +225,10 @@ def joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
 
 
 def _slices(
-    base: Evaluated, train: pa.Table, tables: list[tuple[pa.Table, pa.Table]], headline: str, settings: Settings
+    base: Evaluated, train: pa.Table, tables: list[tuple[pa.Table, pa.Table]], units: slices.Units, settings: Settings
 ) -> Iterator[Slice]:
     """Yield each slice of base's units, with the difference there; tables: of each seed both systems' units."""
     scoring = tasks.module(base.run.record["task"], "scoring")
-    units = slices.of_task(scoring, headline, base.target, base.settings)
     for slicing in slices.parted(scoring.slicings(base.units, train, base.target)):
         for name in slicing.slices:
             taken = [[slicing.take(table, [name]) for table in pair] for pair in tables]
@@ -231,7 +236,7 @@ def _slices(
             if n := int(counted.sum()):
                 kept = [[table.filter(pa.array(counted)) for table in pair] for pair in taken]
                 statistics = [units.statistic(joined(base, *pair)) for pair in kept]
-                yield Slice(slicing.name, name, n, differences(statistics, n, settings)[headline])
+                yield Slice(slicing.name, name, n, differences(statistics, n, settings)[units.metric])
 
 
 def _changes(ids: list[str], outcomes: list[list[list[dict[str, Any]]]]) -> list[Change]:

@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
-from finetrail import layout, params
+from finetrail import layout, params, upgrades
 from finetrail.errors import UserError
 from finetrail.reporting.records import parsed
 from finetrail.reporting.summary import Series
@@ -231,7 +231,7 @@ def _committed(root: Path, revision: str) -> Record | None:
 
 def _record(text: str) -> Record:
     """Return the content of a record.json, but for the version that wrote it: runs are alike whichever did."""
-    return {key: value for key, value in dict(json.loads(text)).items() if key != SCHEMA_VERSION}
+    return {key: value for key, value in upgrades.record(json.loads(text)).items() if key != SCHEMA_VERSION}
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from scipy import stats
 from finetrail.comparison.runs import Record
 from finetrail.errors import UserError
 from finetrail.reporting.summary import FINAL_SPLIT
-from finetrail.tasks import LOWER_IS_BETTER
 
 CONFIDENCE = 0.95
 
@@ -18,6 +17,7 @@ class Comparison:
     """The headline of two recipes by seed, and their mean difference (second minus first) with its t-interval."""
 
     metric: str
+    lower_is_better: bool
     seeds: list[int]
     first: list[float]
     second: list[float]
@@ -54,7 +54,8 @@ def compare(first: list[Record], second: list[Record]) -> Comparison:
     spread = stdev(differences) / len(seeds) ** 0.5
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * spread
     middle = mean(differences)
-    return Comparison(metric, seeds, firsts, seconds, middle, middle - reach, middle + reach)
+    lower_is_better = metric in first[0]["lower_is_better"]
+    return Comparison(metric, lower_is_better, seeds, firsts, seconds, middle, middle - reach, middle + reach)
 
 
 def same_headline(first: Record, second: Record) -> str:
@@ -82,5 +83,5 @@ def verdict(names: tuple[str, str], found: Comparison) -> str:
     )
     if found.is_noise:
         return f"{names[1]} against {names[0]}: {interval}: noise: the interval holds 0."
-    better = (found.difference > 0) != (found.metric in LOWER_IS_BETTER)
+    better = (found.difference > 0) != found.lower_is_better
     return f"{names[1]} against {names[0]}: {interval}: {'better' if better else 'worse'}, and not by chance alone."

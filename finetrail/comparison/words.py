@@ -2,7 +2,6 @@
 
 from finetrail.comparison.pairs import Change, Compared
 from finetrail.evaluation.significance import Difference, Settings, holm
-from finetrail.tasks import LOWER_IS_BETTER
 
 EXCERPT = 100  # characters of a text
 
@@ -52,7 +51,7 @@ def slices(found: Compared, p_values: list[float], settings: Settings) -> str:
             continue
         one, name = part.score, f"{part.slicing}: {excerpt(part.slice).replace('|', '/')}"
         scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
-        kind = "" if is_noise(p, settings) else "better" if is_better(found.headline, one) else "worse"
+        kind = "" if is_noise(p, settings) else "better" if is_better(found, found.headline, one) else "worse"
         rows.append(f"| {name} | {part.examples:,} | {scores} | {p_words(p)} | {kind} |")
     return "\n".join([*rows, *([f"\n{same} more slices do not differ."] if same else [])])
 
@@ -70,7 +69,7 @@ def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
         return f"{told}the same at every example."
     if is_noise(p, settings):
         return f"{told}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
-    return f"{told}{'better' if is_better(found.headline, one) else 'worse'}, and not by chance alone."
+    return f"{told}{'better' if is_better(found, found.headline, one) else 'worse'}, and not by chance alone."
 
 
 def examples(found: Compared, most: int) -> str:
@@ -112,9 +111,9 @@ def is_noise(p: float, settings: Settings) -> bool:
     return p > 1 - settings.confidence
 
 
-def is_better(metric: str, one: Difference) -> bool:
-    """Whether the second system has the better score."""
-    return (one.difference > 0) != (metric in LOWER_IS_BETTER)
+def is_better(found: Compared, metric: str, one: Difference) -> bool:
+    """Return True if the second system has the better score, of all examples or of a slice."""
+    return (one.difference > 0) != (metric in found.lower_is_better)
 
 
 def p_words(p: float) -> str:

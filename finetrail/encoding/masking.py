@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 
 # What a token is to masking: never masked; the first of a word; a later one of it.
 SPECIAL, FIRST, LATER = range(3)

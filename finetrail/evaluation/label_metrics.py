@@ -143,6 +143,8 @@ class ScoreMetric(evaluate.Metric):
 
 
 METRICS: dict[str, type[evaluate.Metric]] = {
+    "entities": EntityMetric,
+    "tokens": TokenMetric,
     "single_label": LabelMetric,
     "multi_label": LabelsMetric,
     "regression": ScoreMetric,

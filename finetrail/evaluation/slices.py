@@ -13,7 +13,6 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.significance import ROUNDING, holm
 from finetrail.evaluation.slicing import Slicing
 from finetrail.schema import Bootstrap
-from finetrail.tasks import LOWER_IS_BETTER
 
 LEAST = 10  # examples of a slice, and of its rest, that are tested
 ERROR_SAMPLES = 200  # resamplings of a standard error, which they give to 5%
@@ -25,18 +24,20 @@ class Units(NamedTuple):
     statistic: Callable[[pa.Table], Statistic]
     counted: Callable[[pa.Table], np.ndarray]
     metric: str
+    lower_is_better: bool
 
     def of(self, table: pa.Table) -> pa.Table:
         """Return the units that count."""
         return table.filter(pa.array(self.counted(table), pa.bool_()))
 
 
-def of_task(scoring: ModuleType, metric: str, target: Any, settings: Any) -> Units:
+def of_task(scoring: ModuleType, metric: str, lower_is_better: bool, target: Any, settings: Any) -> Units:
     """Return what scores slices of a task: by one of its metrics; all units count where scoring.py does not say."""
     return Units(
         lambda table: scoring.statistics(table, target, settings),
         lambda table: scoring.counted(table, target) if hasattr(scoring, "counted") else np.ones(len(table), bool),
         metric,
+        lower_is_better,
     )
 
 
@@ -77,7 +78,7 @@ def _of_slicing(table: pa.Table, slicing: Slicing, units: Units, settings: Boots
             # Of as many examples of the whole split: a slice in which everything is wrong has no spread of its own.
             by_chance = _resampled(everything, units, settings.seed, drawn=len(inside)).std()
             error = float(np.hypot(max(drawn.std(), by_chance), _resampled(rest, units, settings.seed).std()))
-            row["p_value"] = p_worse(score, of_rest, error, units.metric)
+            row["p_value"] = p_worse(score, of_rest, error, units.lower_is_better)
         yield row
 
 
@@ -91,9 +92,9 @@ def _resampled(
     return bootstrap.resampled(len(table), units.statistic(table), samples, seed, drawn)[units.metric]
 
 
-def p_worse(score: float, rest: float, error: float, metric: str) -> float:
+def p_worse(score: float, rest: float, error: float, lower_is_better: bool) -> float:
     """Return the one-sided p-value of a score that may be worse than that of the rest, by the normal distribution."""
-    gap = (score - rest) if metric in LOWER_IS_BETTER else (rest - score)
+    gap = (score - rest) if lower_is_better else (rest - score)
     return float(stats.norm.sf(gap / error)) if error > ROUNDING else 1.0
 
 

@@ -40,7 +40,7 @@ def measured(task: str, threads: int | None) -> dict[str, Any]:
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(layout.EXPORTED)
     inputs = latency.inputs(splits.load("test").features, tokenizer.pad_token_id or 0)
-    model = tasks.module(task, "modeling").load_model(layout.EXPORTED)
+    model = tasks.module(task, "loading").load_model(layout.EXPORTED)
     times = latency.measure(inference.torch_forward(model), inputs)
     forms = {"torch": times | {"mib": mib(layout.EXPORTED, WEIGHTS)}}
     for name, file in ONNX_FILES.items():

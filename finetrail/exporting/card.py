@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from finetrail import licenses
 from finetrail.exporting.forms import ONNX_FILES
-from finetrail.tasks import LOWER_IS_BETTER
 
 TEMPLATE = "card.md.jinja"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -183,7 +182,7 @@ def _scores(evaluation: Record) -> list[Record]:
 def _parts(evaluation: Record) -> list[Record]:
     """Return a row for each part of a mixture: the headline on the test split, and its best baseline."""
     headline = evaluation["headline"]
-    choose = min if headline in LOWER_IS_BETTER else max
+    choose = min if headline in evaluation["lower_is_better"] else max
     return [
         {
             "part": name,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetrail.reporting.summary import FINAL_SPLIT
-from finetrail.upgrades import SCHEMA_VERSION
+from finetrail.upgrades import SCHEMA_VERSION, record
 
 Record = dict[str, Any]
 
@@ -30,7 +30,9 @@ def difference(committed: Record, now: Record) -> str | None:
 def _difference(committed: Record, now: Record) -> str | None:
     if any(committed.get(key) != now[key] for key in ("task", "recipe", "headline")):
         return None
-    committed, now = ({key: value for key, value in one.items() if key != SCHEMA_VERSION} for one in (committed, now))
+    committed, now = (
+        {key: value for key, value in record(one).items() if key != SCHEMA_VERSION} for one in (committed, now)
+    )
     if committed == now:
         return "the same scores, in every digit"
     metric = now["headline"]

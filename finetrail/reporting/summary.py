@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetrail import layout
-from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 FINAL_SPLIT = "test"
@@ -38,6 +37,7 @@ class Headline:
     value: float
     low: float | None
     high: float | None
+    lower_is_better: bool
 
 
 def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
         **machines(results.training, evaluation),
         "headline": metric,
+        "lower_is_better": evaluation["lower_is_better"],
         "settled": evaluation.get("settled"),
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
         "parts": {
@@ -100,30 +101,26 @@ def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, 
 def headline(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> Headline:
     """Return the headline metric of a split."""
     metric, scores = evaluation["headline"], evaluation[split]
-    return Headline(metric, scores[metric], scores.get(f"{metric}_low"), scores.get(f"{metric}_high"))
+    low, high = (scores.get(f"{metric}_{end}") for end in ("low", "high"))
+    return Headline(metric, scores[metric], low, high, metric in evaluation["lower_is_better"])
 
 
 def baselines(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> dict[str, float]:
     """Return the baselines' headline scores on a split, the best first."""
     scores = _baseline_scores(evaluation, split, evaluation["headline"])
-    sign = -1 if higher_is_better(evaluation["headline"]) else 1
+    sign = 1 if evaluation["headline"] in evaluation["lower_is_better"] else -1
     return dict(sorted(scores.items(), key=lambda item: (sign * item[1], item[0])))
 
 
 def verdict(score: Headline, baseline: float) -> str:
     """Return how a score stands to a baseline: beats (its whole interval is better), ahead, level or behind."""
-    sign = 1 if higher_is_better(score.metric) else -1
+    sign = -1 if score.lower_is_better else 1
     worst = score.low if sign > 0 else score.high
     if score.value == baseline:
         return "level"
     if sign * score.value < sign * baseline:
         return "behind"
     return "beats" if worst is not None and sign * worst > sign * baseline else "ahead"
-
-
-def higher_is_better(metric: str) -> bool:
-    """Tell a score from a loss by its name."""
-    return metric not in LOWER_IS_BETTER
 
 
 def sentence(evaluation: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 
-from finetrail import layout, params, schema
+from finetrail import layout, params, schema, tasks
 from finetrail.errors import UserError
 from finetrail.schema import Settings
 
@@ -191,6 +191,11 @@ def metric(space: Space) -> str:
     """Return the validation metric to improve."""
     own = params.load_recipe(space.task, space.recipe).train.best_metric
     return space.objective or str((space.always or {}).get("train.best_metric", own))
+
+
+def lower_is_better(space: Space, metric: str) -> bool:
+    """Return True if a lower value of a validation metric is better."""
+    return metric in tasks.module(space.task, "validation").LOWER_IS_BETTER
 
 
 def effective(space: Space, field: str, contents: dict[Path, Any]) -> Any:

@@ -17,8 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from finetrail.errors import UserError
-from finetrail.searching.space import HyperbandPruning, MedianPruning, Scalar, Space
-from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.searching.space import HyperbandPruning, MedianPruning, Scalar, Space, lower_is_better
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -138,10 +137,11 @@ class Trials:
 
     def begin(self, begun: Begun, found: dict[int, Found]) -> None:
         """Begin a search, with experiments that are there already, by their number."""
+        lower = lower_is_better(self.space, begun.metric)
         study = optuna.create_study(
             storage=self._storage,
             study_name=self.folder.name,
-            direction=StudyDirection.MINIMIZE if begun.metric in LOWER_IS_BETTER else StudyDirection.MAXIMIZE,
+            direction=StudyDirection.MINIMIZE if lower else StudyDirection.MAXIMIZE,
             load_if_exists=True,
         )
         for number, one in sorted(found.items()):

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.training import attention
 
 # Architectures with BERT's layer, and with a head for sequences that reads the first token.

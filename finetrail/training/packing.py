@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.training.last_layer import LIKE_BERT, fills_masks, has_head
 
 NAME = "finetrail_packed"

@@ -1,7 +1,7 @@
 """What the two engines have in common: what they are given, and how a batch becomes gradients."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from datasets import Dataset
 from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import MixedBatching, Train
-from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.training import graphs, patience, shards
 from finetrail.training.batching import (
     MOST_PADDING,
@@ -47,6 +46,7 @@ class Run:
     seed: int
     scratch: Path
     piece_size: int  # at most so many features go through the model at once
+    lower_is_better: Collection[str] = ("loss",)  # of the loss and of the scores that validate gives
     execution: Execution = Execution()
     mixture: Mixture | None = None  # where the parts of train have other shares of an epoch than by their sizes
     trackers: Trackers = Trackers([], "", "", {})  # where curves go beside DVCLive's
@@ -54,7 +54,7 @@ class Run:
     @property
     def best_is_highest(self) -> bool:
         """Tell which of two values of best_metric is better."""
-        return self.settings.best_metric not in LOWER_IS_BETTER
+        return self.settings.best_metric not in self.lower_is_better
 
     def is_out_of_patience(self, reports: list[tuple[int, dict[str, float]]]) -> bool:
         """Tell whether training stops after a validation, from all that was reported: (update, report) pairs."""

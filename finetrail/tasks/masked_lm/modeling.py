@@ -13,13 +13,11 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreT
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation
-from finetrail.model.loading import checked
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.masked_lm.metrics import validate as validate
+from finetrail.model.lm_head import with_lm_head
 from finetrail.tasks.masked_lm.settings import Train
 
-PIPELINE_TAG = "fill-mask"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "pieces", "labels", "draw")
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
@@ -33,14 +31,9 @@ NEW_HEAD = (
 )
 
 
-def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: before adaptation, to compare with."""
-    return True
-
-
 def notes(base_model: Path) -> list[str]:
     """Return what people should know of the base model, a sentence each."""
-    return [NEW_HEAD] if _load(base_model)[1] else []
+    return [NEW_HEAD] if with_lm_head(base_model)[1] else []
 
 
 def build_model(base_model: Path, target: None, settings: Train, train: Dataset) -> PreTrainedModel:
@@ -48,32 +41,7 @@ def build_model(base_model: Path, target: None, settings: Train, train: Dataset)
 
     UserError where the checkpoint lacks weights of the encoder.
     """
-    return _load(base_model)[0]
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model in fp32; a head that the checkpoint lacks is the same each time."""
-    return _load(folder)[0]
-
-
-def _load(folder: Path) -> tuple[PreTrainedModel, set[str]]:
-    model, missing = checked(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING)
-    if missing:
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in missing:
-                    _reset(name, parameter)
-    return model, missing
-
-
-def _reset(name: str, parameter: torch.Tensor) -> None:
-    """Let a new head pass on what it gets: matrices are the identity, norms neutral."""
-    if parameter.ndim > 1:
-        torch.nn.init.eye_(parameter)
-    else:
-        torch.nn.init.constant_(parameter, float(name.endswith("weight")))
+    return with_lm_head(base_model)[0]
 
 
 def load_teacher(folder: Path, target: None) -> PreTrainedModel:

@@ -18,10 +18,8 @@ from transformers import (
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, loading
-from finetrail.tasks.question_answering.metrics import span_accuracy
 from finetrail.tasks.question_answering.settings import Train
 
-PIPELINE_TAG = "question-answering"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
@@ -31,11 +29,6 @@ INPUTS_STAY = True
 
 # The logit of what is no choice. Not infinity: probability times logarithm would be no number.
 NEVER = -1e9
-
-
-def base_is_baseline(folder: Path) -> bool:
-    """Tell whether a base model answers before it is trained: its new head points anywhere."""
-    return False
 
 
 def notes(folder: Path) -> list[str]:
@@ -69,11 +62,6 @@ def _without_padding(model: torch.nn.Module, _: Any, inputs: dict[str, Any], out
         ]
         outputs["loss"] = (losses[0] + losses[1]) / 2
     return outputs
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
-    return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: dict[str, bool]) -> PreTrainedModel:
@@ -119,8 +107,3 @@ def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor, ...]:
     """Keep the logits of start and end: only with the features is it known where a context stands."""
     return logits[:2]
-
-
-def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, bool]) -> dict[str, float]:
-    """Score the logits of all features, for choosing a checkpoint."""
-    return {"span_accuracy": span_accuracy(*reduced, features, target["unanswerable"])}

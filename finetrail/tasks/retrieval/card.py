@@ -2,6 +2,7 @@
 
 from typing import Any
 
+PIPELINE_TAG = "sentence-similarity"
 LIBRARY = "sentence-transformers"
 
 

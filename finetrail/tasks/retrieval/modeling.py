@@ -18,10 +18,8 @@ from transformers.utils import ModelOutput
 from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
-from finetrail.tasks.retrieval.metrics import validate as validate
 from finetrail.tasks.retrieval.settings import Train
 
-PIPELINE_TAG = "sentence-similarity"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
 # Each query is compared with the documents of the whole batch: no part of it has the same loss. In little memory, the
@@ -185,11 +183,6 @@ def in_batch_loss(
     return functional.cross_entropy(similarity.masked_fill(excluded & others, -torch.inf), own)
 
 
-def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: any encoder's vectors can be compared."""
-    return True
-
-
 def notes(base_model: Path) -> list[str]:
     """Return what people should know of the base model, a sentence each."""
     return []
@@ -227,14 +220,6 @@ def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Pa
         vars(config).pop("matryoshka_dimensions", None)
     else:
         config.matryoshka_dimensions = [*dimensions, config.hidden_size]
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained encoder in fp32; it gives last_hidden_state, which scoring pools."""
-    encoder = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # its output is not used, and ONNX would compute it
-    return encoder
 
 
 def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetrail.tasks.text_classification.settings import heads_of
 
+PIPELINE_TAG = "text-classification"
 LIBRARY = "transformers"
 
 TEXT, PAIR = '"One text."', '{"text": "One text.", "text_pair": "Another."}'

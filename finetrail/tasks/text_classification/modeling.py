@@ -1,6 +1,5 @@
 """Turns a base model's folder into a model that labels or scores texts, and features into its batches."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from transformers import (
 from finetrail.encoding import padding
 from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
-from finetrail.tasks.text_classification.metrics import validate as validate
 from finetrail.tasks.text_classification.settings import TARGETS, Train, heads_of
 
-PIPELINE_TAG = "text-classification"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
@@ -35,11 +32,6 @@ PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: its head is new here."""
-    return False
 
 
 def notes(base_model: Path) -> list[str]:
@@ -78,28 +70,6 @@ def finish(model: PreTrainedModel) -> None:
     """Make the model that has trained a plain one, which by itself gives scores in their own unit."""
     if model.config.problem_type == PROBLEM_TYPES["regression"]:
         standardization.fold(model)
-
-
-def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
-    """Return a model of each head by itself, with its target; none of a model with one head for all."""
-    found = {}
-    for name, outputs in heads_of(target).items():
-        names = [target["label_names"][output].partition("/")[2] for output in outputs]
-        config = copy.deepcopy(model.config)
-        config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
-        own = type(model)(config)
-        wanted, weights = own.state_dict(), model.state_dict()
-        # What differs in shape has a row for each label.
-        cut = {name: weight[outputs] for name, weight in weights.items() if weight.shape != wanted[name].shape}
-        own.load_state_dict(weights | cut)
-        of_one = {key: value for key, value in target.items() if key != "heads"} | {"label_names": names}
-        found[name] = own, of_one
-    return found
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: dict[str, Any]) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from typing import Any
 
 from finetrail.tasks.text_generation.settings import PLACE
 
+PIPELINE_TAG = "text-generation"
 LIBRARY = "transformers"
 
 

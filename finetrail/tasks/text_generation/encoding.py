@@ -19,7 +19,7 @@ from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.tokenizer import check_tokens, model_positions
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
 
 # Of a block: what is left of a prompt before a completion that is too long.

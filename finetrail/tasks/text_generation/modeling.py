@@ -15,23 +15,17 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail import layout
 from finetrail.encoding import padding
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model.loading import checked
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.metrics import validate as validate
 from finetrail.tasks.text_generation.settings import Train
 
-PIPELINE_TAG = "text-generation"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels")
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model continues text untrained: it does, unless it is a new one."""
-    return any(base_model.glob("*.safetensors"))
 
 
 def notes(base_model: Path) -> list[str]:
@@ -44,7 +38,7 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
 
     UserError where the architecture is no causal language model, or the checkpoint lacks weights.
     """
-    if base_is_baseline(base_model):
+    if layout.has_weights(base_model):
         model, _ = checked(base_model, AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING)
     else:
         config = AutoConfig.from_pretrained(base_model)
@@ -53,13 +47,6 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if not is_causal(model):
         raise UserError(f"{base_model}: {model.config.model_type} sees the tokens it is to predict; expected a decoder")
-    return model
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained or a base model, in fp32; its outputs are the logits alone."""
-    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    model.config.use_cache = False
     return model
 
 

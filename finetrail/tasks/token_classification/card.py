@@ -4,6 +4,7 @@ from typing import Any
 
 from finetrail.tasks.token_classification.settings import Target, label_names
 
+PIPELINE_TAG = "token-classification"
 LIBRARY = "transformers"
 
 

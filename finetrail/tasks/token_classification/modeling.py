@@ -15,24 +15,17 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation, losses
 from finetrail.model.loading import with_new_head
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.token_classification.metrics import validate as validate
 from finetrail.tasks.token_classification.settings import Target, Train, label_names
 
-PIPELINE_TAG = "token-classification"
 # Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels", distillation.TAUGHT)
 # A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
 # Each epoch gives a model the same inputs, so that a teacher has to see them once.
 INPUTS_STAY = True
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: its head is new here."""
-    return False
 
 
 def notes(base_model: Path) -> list[str]:
@@ -51,11 +44,6 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
     model, _ = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
     losses.adjust(model, names, settings, train)
     return model
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
-    return AutoModelForTokenClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: Target) -> PreTrainedModel:

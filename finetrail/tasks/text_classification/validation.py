@@ -1,0 +1,33 @@
+"""Turns logits over labelled features of texts into the scores of validation while a model trains."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from finetrail.evaluation.label_scores import chosen, compute, pool, sigmoid
+
+# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+LOWER_IS_BETTER = ("loss", "mae", "rmse")
+
+THRESHOLD = 0.5  # of validation; the recipe's is in evaluate, which training does not see
+
+
+def validate(logits: np.ndarray, features: pa.Table, target: dict[str, Any]) -> dict[str, float]:
+    """Score logits [features, labels] against the features' labels, one score a text; for choosing a checkpoint.
+
+    The windows of a text have the mean of their logits. A label that train lacks counts as an error among single
+    labels, and not at all among several.
+    """
+    problem, names = target["problem"], target["label_names"]
+    rows, first, text = np.unique(features["example"].to_numpy(), return_index=True, return_inverse=True)
+    pooled = pool(logits, text, len(rows), "mean")
+    labels = features["labels"].take(pa.array(first))
+    if problem == "regression":
+        return compute(problem, labels.to_numpy().astype(np.float64), pooled[:, 0].astype(np.float64))
+    if problem == "single_label":
+        known = [*names, ""]  # IGNORE_INDEX is no name of any label
+        references = [known[max(label, -1)] for label in labels.to_pylist()]
+        return compute(problem, references, [names[label] for label in pooled.argmax(-1)])
+    expected, found = np.array(labels.to_pylist()) > 0, sigmoid(pooled) >= THRESHOLD
+    return compute(problem, chosen(expected, names), chosen(found, names))
