@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import reruns  # noqa: E402
 
 from benchmarks.faults import outcomes  # noqa: E402
 from finetrail import schema, tasks, upgrades  # noqa: E402
@@ -24,7 +26,7 @@ from finetrail.searching import space  # noqa: E402
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/guide.md",
-             "docs/scale.md")  # fmt: skip
+             "docs/scale.md", "docs/reruns.md")  # fmt: skip
 
 
 def graph() -> str:
@@ -355,7 +357,7 @@ def typename(annotation: Any) -> str:
 def filled(text: str) -> str:
     """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
     makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
-    makers["chaining"] = chaining
+    makers |= {"chaining": chaining, "reruns": reruns.table}
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing, "benchmark faults": faults}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError, create_model
 
-from finetrail import json_errors, layout, saved_tokenizer, tasks, upgrades
+from finetrail import json_errors, layout, saved_tokenizer, schema, tasks, upgrades
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
@@ -105,7 +105,7 @@ def read_settings(folder: Path) -> Exported:
     _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
     if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
-        found["tokenize"] |= {"engine": "local", "num_proc": 1}
+        found["tokenize"] |= schema.Tokenize.IN_PROCESS
     model: Any = create_model("Settings", tokenize=(settings.Tokenize, ...), evaluate=(settings.Evaluate, ...))
     sections, _ = upgrades.upgraded({key: found[key] for key in model.model_fields}, model)
     try:

@@ -17,7 +17,6 @@ from finetrail import layout, params, stage, tasks
 from finetrail.encoding.engines import Batch, Features, OrderedMap, ordered_map
 from finetrail.errors import UserError
 from finetrail.progress import Bar, working
-from finetrail.schema import Tokenize
 
 # They bound memory, whatever the size of the corpus and of its texts.
 EXAMPLES_A_BATCH = 4096
@@ -52,9 +51,7 @@ def main() -> None:
             if not counts[table].get("features", 1):
                 raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
-        # Without the engine: the same features, so that nothing behind this stage runs again.
-        used = settings.model_dump(exclude=set(Tokenize.model_fields))
-        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": used, "splits": counts})
+        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": settings.of_features(), "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
     for concern in tasks.module(declared.task, "concerns").of_features(counts):
         stage.log(f"tokenize: warning: {concern}")

@@ -23,7 +23,7 @@ def tables() -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *(f"docs/{name}.md" for name in ("results", "performance", "recipes", "scale"))]
+    "name", ["README.md", *(f"docs/{name}.md" for name in ("results", "performance", "recipes", "scale", "reruns"))]
 )
 def test_made_parts_are_current(tables: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing the graph needs `dvc` on the PATH, as in an activated environment.

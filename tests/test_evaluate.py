@@ -187,6 +187,7 @@ def test_a_base_model_that_cannot_do_the_task_is_not_run(run: Any) -> None:
 def test_each_score_has_the_interval_of_its_statistics_and_else_none(run: Any) -> None:
     metrics = run(False)
     assert (metrics["headline"], metrics["confidence"]) == ("share", 0.9)
+    assert metrics["lower_is_better"] == ["examples"]  # of those that there are
     # Resampling two examples, one of them right, gives 0 and 1 a quarter of the time each.
     assert metrics["test"] == {"share": 0.5, "share_low": 0.0, "share_high": 1.0, "examples": 2}
     assert metrics["validation"] == {"share": 1.0, "share_low": 1.0, "share_high": 1.0, "examples": 2}

@@ -109,7 +109,7 @@ def write_earlier_outputs() -> None:
     write_json(layout.TARGET, LABELS)
     write_json(
         layout.TOKENIZED_COUNTS,
-        {"settings": settings.model_dump(exclude=set(schema.Tokenize.model_fields)), "splits": {}},
+        {"settings": settings.of_features(), "splits": {}},
     )
     scores = scoring.score(predictions, LABELS, EVALUATE)
     metrics = {"headline": "f1", "lower_is_better": [], "confidence": 0.95, "machine": {"device": "cpu"}}

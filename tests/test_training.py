@@ -97,6 +97,7 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
                 train=train.taken(Dataset(features["train"]), modeling.COLUMNS),
                 validation=train.taken(Dataset(features["validation"]), modeling.COLUMNS),
                 validate=validate,
+                lower_is_better=("loss", "perplexity"),
                 settings=settings,
                 seed=seed,
                 scratch=tmp_path / "scratch",
