@@ -181,7 +181,7 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             json_array(text="t"),
             '{"t": 1}\n{"t": 2}\n',
-            "a:2: not JSON: more behind the end of the value, column 1; exp",
+            "a:2: not JSON: more text after the end of the value, column 1; exp",
         ),
         (json_array(text="t"), "", "a:1: not JSON: there is nothing in it; expected one value"),
         (parquet(text="t"), "PAR1", "a: not a Parquet file, or only a part of one; expected PAR1 at both ends"),

@@ -115,7 +115,7 @@ LOW = {"kind": "float", "low": 0.0, "high": 0.5, "log": False}
         ({"fields": {"limit": {"kind": "int", "low": 1, "high": 9, "log": False}}}, "cannot be compared"),
         ({"fields": {"corpus.splits.seed": {"kind": "choice", "values": [1]}}}, "model, tokenize, train"),
         ({"fields": {"lr": LR, "train.lr": LR}}, "lr replaces train.lr; expected one of the two"),
-        ({"fields": {"lr": LR}, "always": {"lr": 1e-4}}, "lr: it stands below always and below fields"),
+        ({"fields": {"lr": LR}, "always": {"lr": 1e-4}}, "lr: it is both in always and in fields"),
         ({"fields": {"train.lr": LR}, "always": {"lr": 1e-4}}, "lr replaces train.lr"),
         ({"fields": {"lr": LR | {"low": 1.0}}}, "low is 1 and high 0.01; expected low below high"),
         ({"fields": {"lr": LR | {"low": 0.0}}}, "expected it above 0, or log false"),
@@ -667,7 +667,7 @@ def test_the_end_without_noise_warns_of_none() -> None:
     worse = compared(p=0.001, low=-0.2, high=-0.01)
     worse = replace(worse, scores={"accuracy": replace(worse.scores["accuracy"], difference=-0.1)})
     assert "warning: on test, x-0002 is worse than the default" in ending.as_text(an_ending(FIRST, BEST, of=worse))
-    assert "2 of 4 trials: 2 finished. The same command goes on." in told
+    assert "2 of 4 trials: 2 finished. The same command resumes it." in told
 
 
 def test_the_end_where_the_default_is_best_or_nothing_can_be_compared() -> None:
@@ -713,7 +713,7 @@ def test_the_command_asks_for_optuna_where_it_is_missing(monkeypatch: pytest.Mon
         search.main()
 
 
-@pytest.mark.parametrize(("name", "told"), [("a.b", "letters, digits, - and _ alone"), ("x", "has not begun")])
+@pytest.mark.parametrize(("name", "told"), [("a.b", "letters, digits, - and _ alone"), ("x", "has not started")])
 def test_what_the_command_refuses(name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["search", str(write(tmp_path / f"{name}.yaml")), "--show"])
@@ -739,7 +739,7 @@ def test_a_search_through_dvc_that_is_ended_and_goes_on(
     while "epoch 1" not in (line := ended.stderr.readline()):
         assert line, "it ended before its first epoch"
     ended.send_signal(signal.SIGINT)
-    assert "the same command goes on" in ended.communicate()[1] and ended.returncode == 130
+    assert "the same command resumes" in ended.communicate()[1] and ended.returncode == 130
 
     done = subprocess.run([*command, "--json"], cwd=project, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

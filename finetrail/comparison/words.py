@@ -61,15 +61,15 @@ def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
     one = found.scores[found.headline]
     p = p_values.get(found.headline, one.p)
     seeds = f", {len(found.seeds)} seeds" if found.seeds else ""
-    told = (
+    text = (
         f"{found.second} against {found.first}: {one.difference:+.4f} {found.headline} "
         f"[{one.low:+.4f}, {one.high:+.4f}], p {p_words(p)}, {found.examples:,} examples{seeds}: "
     )
     if is_same(one):
-        return f"{told}the same at every example."
+        return f"{text}the same at every example."
     if is_noise(p, settings):
-        return f"{told}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
-    return f"{told}{'better' if is_better(found, found.headline, one) else 'worse'}, and not by chance alone."
+        return f"{text}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
+    return f"{text}{'better' if is_better(found, found.headline, one) else 'worse'}, and not by chance alone."
 
 
 def examples(found: Compared, most: int) -> str:

@@ -38,18 +38,18 @@ def _difference(committed: Record, now: Record) -> str | None:
     metric = now["headline"]
     before, value = committed[FINAL_SPLIT][metric], now[FINAL_SPLIT][metric]
     if before == value:
-        told = f"{metric} is the same ({value:.3f}), other values differ"
+        text = f"{metric} is the same ({value:.3f}), other values differ"
     else:
         low, high = (committed[FINAL_SPLIT].get(f"{metric}_{end}") for end in ("low", "high"))
-        told = f"{metric} differs from Git's {before:.3f} by {value - before:+.3f}"
+        text = f"{metric} differs from Git's {before:.3f} by {value - before:+.3f}"
         if low is not None and high is not None:
-            told += f", {'inside' if low <= value <= high else 'outside'} its interval"
+            text += f", {'inside' if low <= value <= high else 'outside'} its interval"
     causes = [*_changes(committed, now, SETTINGS), *_changes(committed, now, MACHINES)]
     if len(causes) > MOST_CAUSES:
         causes[MOST_CAUSES - 1 :] = [
             f"and {len(causes) - MOST_CAUSES + 1} more (dvc metrics diff --targets metrics/record.json)"
         ]
-    return f"{told}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
+    return f"{text}: {', '.join(causes) or 'nothing that is recorded differs: code, or another library'}"
 
 
 def _changes(committed: Record, now: Record, parts: tuple[str, ...]) -> list[str]:

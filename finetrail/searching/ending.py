@@ -1,4 +1,4 @@
-"""Turns the trials of a search into what people read at its end: a table, what matters, and whether it is noise."""
+"""Turns the trials of a search into its result: a table, importances, and a comparison with the default settings."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +26,10 @@ class Ending:
     wanted: int  # trials
     begun: Begun
     trials: list[Trial]
-    importance: dict[str, float]  # field -> share of the variance of the metric; empty where it cannot be told
+    importance: dict[str, float]  # field -> share of the variance of the metric; empty if unknown
     lower_is_better: bool  # of the metric
     compared: Compared | None  # the best against the default settings, on test
-    not_compared: str  # why not
+    not_compared: str  # why there is no comparison
 
     @property
     def finished(self) -> list[Trial]:
@@ -43,7 +43,7 @@ class Ending:
 
 
 def ending(root: Path, name: str, wanted: int, begun: Begun, trials: list[Trial], study: optuna.Study) -> Ending:
-    """Find out all that is said."""
+    """Collect the results of a search."""
     lower = study.direction == StudyDirection.MINIMIZE
     compared, reason = _compared(root, trials, lower)
     return Ending(name, wanted, begun, trials, importance(study, list(begun.own)), lower, compared, reason)
@@ -109,7 +109,7 @@ def table(found: Ending) -> str:
 
 
 def is_reliable(found: Ending) -> bool:
-    """Tell whether there are trials enough for importances."""
+    """Return True if there are enough trials for importances."""
     return len(found.finished) >= RELIABLE * len(found.begun.own)
 
 
@@ -128,7 +128,7 @@ def _counts(found: Ending) -> list[str]:
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     lines = [f"{found.name}: {len(states)} of {found.wanted} trials: {counted}."]
     if len(states) < found.wanted or UNFINISHED in states:
-        lines[0] += " The same command goes on."
+        lines[0] += " The same command resumes it."
     lines += [f"trial {trial.number} failed: {trial.reason}" for trial in found.trials if trial.reason]
     return ["\n".join(lines)]
 
