@@ -364,7 +364,7 @@ def test_a_decoder_that_forgets_is_refused(
     features = pa.table({"input_ids": [list(range(length)) for length in lengths]})
     if forgets:
         with pytest.raises(
-            UserError, match="beginning of feature 0 of test otherwise than torch: 6 of 8 tokens differ"
+            UserError, match="beginning of feature 0 of test differently from torch: 6 of 8 tokens differ"
         ):
             export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
     else:

@@ -1,4 +1,4 @@
-"""Turns the record.json of Git and that of a run into one sentence that says how they differ, and why."""
+"""Turns the record.json of Git and that of a run into one sentence: how they differ, and why."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from finetrail.upgrades import SCHEMA_VERSION, record
 
 Record = dict[str, Any]
 
-# Parts of record.json that say what was computed and with what; the others are scores.
+# Sections of record.json with settings; the others are scores.
 SETTINGS = ("seed", "model", "corpus", "tokenize", "train")
 MACHINES = ("machine", "machine_of_evaluation")
-# Of the train part: what came out of training.
+# Keys of the section train that are results.
 RESULTS = {"best_value", "best_update", "updates", "epochs_done", "stopped_early", "features_of_parts"}
-MOST_CAUSES = 4  # of a line that people read
+MOST_CAUSES = 4  # that the sentence lists
 WORDS = {"instructions": "CPU instructions", "cpu": "CPU", "device_name": "GPU", "cuda": "CUDA"}
 
 
 def difference(committed: Record, now: Record) -> str | None:
-    """Return how a run's scores differ from the committed ones of the same recipe, and what may be the cause.
+    """Return how a run's scores differ from the committed scores of the same recipe, and the possible causes.
 
-    None where they are of different recipes, or Git's is of an earlier form.
+    None if the recipes differ, or if Git's record has an earlier form.
     """
     try:
         return _difference(committed, now)
@@ -53,7 +53,7 @@ def _difference(committed: Record, now: Record) -> str | None:
 
 
 def _changes(committed: Record, now: Record, parts: tuple[str, ...]) -> list[str]:
-    """Return "other KEY (A there, B here)" for each value of these parts that is not the same."""
+    """Return "other KEY (A there, B here)" for each value of these sections that differs."""
     there, here = _flat(committed, parts), _flat(now, parts)
     keys = [key for key in here | there if there.get(key) != here.get(key) and key.rpartition(".")[2] not in RESULTS]
     return [f"other {_words(key)} ({_shown(there, key)} there, {_shown(here, key)} here)" for key in keys]

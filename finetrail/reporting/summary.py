@@ -14,10 +14,10 @@ Series = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages left behind, as read: no field is specific to a task, and parts that a task lacks are empty."""
+    """The records of all stages, as read: no field is specific to a task, and what a task lacks is empty."""
 
     checks: dict[str, Any]
-    concerns: list[str]  # what a reader should know of checks and counts
+    concerns: list[str]  # from checks and counts, one sentence each
     corpus: dict[str, Any]
     model: dict[str, Any]
     counts: dict[str, Any]
@@ -63,7 +63,7 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
             name: {split: scores[split] for split in layout.SPLITS if split in scores}
             for name, scores in evaluation.get("parts", {}).items()
         },
-        # All scores of the baselines stand in metrics/evaluation; here they would bury the run's own.
+        # metrics/evaluation has all scores of the baselines; here they would bury the run's own.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,
         SCHEMA_VERSION: VERSION,
@@ -72,9 +72,9 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
 
 
 def metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Assemble metrics.json: the few scores by which runs are told apart, those that matter most first.
+    """Assemble metrics.json: the few scores by which runs are compared, the most important first.
 
-    Each is a column of `dvc exp show` and a row of `dvc metrics diff`; record.json has all.
+    Each is a column of `dvc exp show` and a row of `dvc metrics diff`; record.json has all scores.
     """
     name = evaluation["headline"]
     best = next(iter(baselines(evaluation).values()), None)
@@ -93,7 +93,7 @@ def metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Return what computed the model and, where another machine did, its evaluation: name -> record."""
+    """Return the machine that computed the model and, if it is another one, that of its evaluation: name -> record."""
     own, evaluated = training["machine"], evaluation["machine"]
     return {"machine": own} if evaluated == own else {"machine": own, "machine_of_evaluation": evaluated}
 
@@ -113,7 +113,7 @@ def baselines(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> dict[str,
 
 
 def verdict(score: Headline, baseline: float) -> str:
-    """Return how a score stands to a baseline: beats (its whole interval is better), ahead, level or behind."""
+    """Compare a score with a baseline: beats (its whole interval is better), ahead, level or behind."""
     sign = -1 if score.lower_is_better else 1
     worst = score.low if sign > 0 else score.high
     if score.value == baseline:
@@ -124,7 +124,7 @@ def verdict(score: Headline, baseline: float) -> str:
 
 
 def sentence(evaluation: dict[str, Any]) -> str:
-    """Tell the headline result in one line."""
+    """Return the headline result in one line."""
     score = headline(evaluation)
     text = f"{score.metric} {score.value:.3f} on {FINAL_SPLIT}"
     if score.low is not None and score.high is not None:
@@ -141,7 +141,7 @@ def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return what a corpus takes from sources of their own, such as rankings."""
+    """Return the identities of a corpus's additional sources, such as rankings."""
     return {name: _identity(origin) for name, origin in provenance.get("beside", {}).items()}
 
 
