@@ -1,4 +1,4 @@
-"""Turns two systems into the differences of their scores on the same test examples, and into what changed at each."""
+"""Compares two systems on the same test examples: differences of their scores, and the examples that changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Change:
-    """One example, and what the two systems made of it. Scores are the task's outcomes(): higher is better."""
+    """One example with the predictions of both systems. Scores are the task's outcomes(): higher is better."""
 
     id: str
     before: float
@@ -133,7 +133,7 @@ def evaluated(root: Path, run: Run) -> Evaluated:
 
 
 def train_split(root: Path, run: Run) -> pa.Table:
-    """Read what a run was trained on, by which slices are told: labels and words."""
+    """Read the train split of a run, whose labels and words define slices."""
     with opened(root, run) as files:
         return files.table(layout.table_file(layout.CORPUS, "train"))
 
@@ -149,8 +149,8 @@ def _settings(files: Files, task: str, recipe: Path) -> Any:
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise UserError(
-            f"{files.run.name}: {recipe}: evaluate: {keys}: not as this version of finetrail has it; "
-            "expected a run of this version, or check out that one to compare"
+            f"{files.run.name}: {recipe}: evaluate: {keys}: not valid in this version of finetrail; "
+            "expected a run of this version, or check out the run's version to compare"
         ) from None
 
 
@@ -172,13 +172,13 @@ def aligned(base: Evaluated, other: Evaluated) -> pa.Table:
     """Return the rows of `other` in the order of base's; UserError where their examples differ."""
     names = f"{base.run.name} and {other.run.name}"
     for table in sorted(base.corpus.keys() | other.corpus.keys()):
-        told = _different(base.corpus.get(table, {}), other.corpus.get(table, {}))
-        if told:
-            raise UserError(f"{names}: the corpus's {table} differs: {told}; expected the same examples in both")
+        difference = _different(base.corpus.get(table, {}), other.corpus.get(table, {}))
+        if difference:
+            raise UserError(f"{names}: the corpus's {table} differs: {difference}; expected the same examples in both")
     rows, wanted = ({key: row for row, key in enumerate(_keys(one.units))} for one in (other, base))
-    if told := _different(wanted, rows, contents=False):
+    if difference := _different(wanted, rows, contents=False):
         raise UserError(
-            f"{names}: the scored examples differ: {told}; expected the same tokenize.limit, and "
+            f"{names}: the scored examples differ: {difference}; expected the same tokenize.limit, and "
             "of language models the same blocks"
         )
     found = other.units.take(list(map(rows.__getitem__, wanted)))

@@ -1,4 +1,4 @@
-"""Turns the metrics files of two recipes' runs over seeds into a paired t-interval; it needs no predictions."""
+"""Compares two recipes over seeds by a paired t-interval of their records; it needs no predictions."""
 
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -27,15 +27,15 @@ class Comparison:
 
     @property
     def is_noise(self) -> bool:
-        """Tell whether the interval holds 0: seeds alone explain the difference."""
+        """Return True if the interval contains 0: then seeds alone explain the difference."""
         return self.low <= 0 <= self.high
 
 
 def compare(first: list[Record], second: list[Record]) -> Comparison:
-    """Pair the runs of two recipes by their seed; UserError where fewer than two seeds are common.
+    """Pair the runs of two recipes by their seed; UserError if they share fewer than two seeds.
 
-    A paired t-interval over seeds (Dror et al. 2018): it covers initial weights and order of batches, and not the
-    choice of the test examples, for which each run has its bootstrap interval.
+    The paired t-interval over seeds (Dror et al. 2018) covers initial weights and the order of batches. It does not
+    cover the choice of the test examples, for which each run has a bootstrap interval.
     """
     metric = same_headline(first[0], second[0])
     corpora = [{record["corpus"]["sha256"] for record in records} for records in (first, second)]
@@ -59,10 +59,10 @@ def compare(first: list[Record], second: list[Record]) -> Comparison:
 
 
 def same_headline(first: Record, second: Record) -> str:
-    """Return the headline that two runs share; UserError where they have different ones."""
+    """Return the headline that two runs share; UserError if they differ."""
     if first["headline"] != second["headline"]:
         raise UserError(
-            f"headlines are {first['headline']} and {second['headline']}; expected recipes that are scored alike"
+            f"headlines are {first['headline']} and {second['headline']}; expected recipes with the same headline"
         )
     return str(first["headline"])
 

@@ -1,4 +1,4 @@
-"""Measures what one input takes in each exported form (torch, ONNX, int8) here, and writes the page with it.
+"""Measures the latency of one input for each exported form (torch, ONNX, int8), and writes a page with it.
 
 python -m finetrail.exporting
 """
@@ -20,7 +20,7 @@ WEIGHTS = "*.safetensors"
 
 
 def main() -> None:
-    """Measure, log and write; nothing of it is an output of a stage, because no two runs give the same times."""
+    """Measure, log and write; times differ from run to run, so they are not outputs of a stage."""
     declared = params.load("export")
     results = read_results(declared.task)
     timings = measured(declared.task, declared.threads)

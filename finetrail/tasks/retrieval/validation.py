@@ -1,4 +1,4 @@
-"""Scores validation while a model trains: how high the relevant documents stand among those of all queries."""
+"""Turns vectors of queries and documents into the rank of relevant documents, for validation while a model trains."""
 
 import numpy as np
 import pyarrow as pa

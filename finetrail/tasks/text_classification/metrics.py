@@ -15,7 +15,7 @@ LOWER_IS_BETTER = ("ece", "mae", "rmse")
 def hot(
     references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
 ) -> "tuple[list[str], csr_array, csr_array]":
-    """Return the labels that stand in either, sorted, and both as zeros and ones: sparse float64 [texts, labels]."""
+    """Return the labels that occur in either, sorted, and both as zeros and ones: sparse float64 [texts, labels]."""
     from scipy.sparse import csr_array  # prediction alone does not need it
 
     names = sorted({label for texts in (references, predictions) for labels in texts for label in labels})

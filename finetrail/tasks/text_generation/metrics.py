@@ -47,9 +47,9 @@ def distinct(texts: list[list[int]], size: int) -> float:
 
 
 def repetition(texts: list[list[int]]) -> float:
-    """Return the share of a text's 4-grams that stand in it before, the mean over texts (Welleck et al. 2020).
+    """Return the share of a text's 4-grams that occurred in it before, the mean over texts (Welleck et al. 2020).
 
-    A text of less than 4 tokens repeats none.
+    A text of fewer than 4 tokens has a share of 0.
     """
     shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
     return sum(shares) / len(shares)

@@ -29,18 +29,18 @@ def compute(references: Labels, predictions: Labels, target: Target) -> dict[str
 
 
 def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
-    """Return what is scored: entity types, or labels, that stand in the references or the predictions; sorted."""
+    """Return what is scored: entity types, or labels, that occur in the references or the predictions; sorted."""
     labels = {label for sentences in (references, predictions) for sentence in sentences for label in sentence}
     return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 
 
 def count(references: Labels, predictions: Labels, target: Target) -> "csr_array":
-    """Return what each sentence adds to the scores: sparse int64 [sentences, 3 * units + 2].
+    """Return the counts of each sentence: sparse int64 [sentences, 3 * units + 2].
 
     For each unit of units(): right, predicted, expected; then words right and words in all. Scores of any set of
     sentences come from the sum of their rows.
     """
-    from scipy.sparse import csr_array  # not for who only predicts
+    from scipy.sparse import csr_array  # prediction alone does not need it
 
     names = units(references, predictions, target)
     column = {name: 3 * index for index, name in enumerate(names)}
@@ -95,7 +95,7 @@ def _chunks(labels: Sequence[str], entities: bool) -> set[tuple[Any, ...]]:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 where there is nothing to divide by, as conlleval has it."""
+    """Divide; 0 where the divisor is 0, as in conlleval."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
 
 
