@@ -49,7 +49,7 @@ def main() -> None:
     """Train on the train split, and choose the checkpoint on the validation split."""
     declared = params.load("train")
     numerics.use(declared.numerics, declared.threads)
-    task, validate = (tasks.module(declared.task, part) for part in ("modeling", "validation"))
+    task, scores = (tasks.module(declared.task, part) for part in ("modeling", "validation"))
     settings = declared.train
     target = stage.read_json(layout.TARGET)
     params.validate_with(target)
@@ -66,8 +66,8 @@ def main() -> None:
         collator=distillation.collator(task.build_collator(tokenizer, settings)),
         train=taken(train, task.COLUMNS),
         validation=taken(validation, task.COLUMNS),
-        validate=lambda reduced: validate.validate(reduced, validation.with_format("arrow")[:], target),
-        lower_is_better=validate.LOWER_IS_BETTER,
+        validate=lambda reduced: scores.validate(reduced, validation.with_format("arrow")[:], target),
+        lower_is_better=scores.LOWER_IS_BETTER,
         settings=settings,
         seed=declared.seed,
         scratch=scratch(declared),
