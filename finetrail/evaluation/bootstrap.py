@@ -11,7 +11,7 @@ from finetrail.schema import Bootstrap
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 SAMPLES_AT_ONCE = 50
-WEIGHTS_AT_ONCE = 1 << 23  # bounds the memory of the weights, a number an example and sample: fewer samples of many
+WEIGHTS_AT_ONCE = 1 << 23  # bounds the memory of the weights, one number per example and sample
 
 
 def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tuple[float, float]]:

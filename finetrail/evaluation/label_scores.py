@@ -21,12 +21,12 @@ def compute(kind: str, references: Iterable[Any], predictions: Iterable[Any]) ->
 
 
 def pool(logits: np.ndarray, text: np.ndarray, texts: int, how: str) -> np.ndarray:
-    """Return one row of logits a text, the mean or the maximum over its features: float32 [texts, labels].
+    """Return one row of logits per text, the mean or the maximum over its features: float32 [texts, labels].
 
     text: the number of the text of each row of logits.
     """
     if len(logits) == texts and (text == np.arange(texts)).all():
-        return logits + np.float32(0)  # which makes 0 of -0, as summing does
+        return logits + np.float32(0)  # turns -0 into 0, as summing does
     if how == "max":
         pooled = np.full((texts, logits.shape[1]), -np.inf, dtype=np.float32)
         np.maximum.at(pooled, text, logits)

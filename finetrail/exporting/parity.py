@@ -26,7 +26,7 @@ class Compared(NamedTuple):
 
 
 def compare(expected: pa.Table, found: pa.Table) -> Compared:
-    """Compare the predictions, one value or a list of them an example; both tables have the same ids in order.
+    """Compare the predictions, one value or a list of values per example; both tables have the same ids in order.
 
     Numbers are equal within TIE. Few predictions that differ and are as good (a near tie) are excused: they have the
     same confidence, a probability, or the same score, by which they are ranked and which may be any number. Where

@@ -16,8 +16,8 @@ LOWER_IS_BETTER = ("loss",)
 def span_accuracy(start_logits: np.ndarray, end_logits: np.ndarray, features: pa.Table, unanswerable: bool) -> float:
     """Return the share of examples whose best window has its best start and its best end where the labels are.
 
-    logits: [features, padded length]. unanswerable: whether no answer is a choice; then an example without a label is
-    right if its lowest null score is at least that of its best span.
+    logits: [features, padded length]. unanswerable: whether "no answer" is a choice. Then an example without a label is
+    correct if its lowest null score is at least the score of its best span.
     """
     positions = np.arange(start_logits.shape[1])
     first = features["context_start"].to_numpy()[:, None]

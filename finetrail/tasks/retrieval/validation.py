@@ -7,7 +7,7 @@ import pyarrow as pa
 LOWER_IS_BETTER = ("loss",)
 
 CUTOFF = 10  # of mrr
-ROWS_AT_ONCE = 1024  # of a matrix of similarities
+ROWS_AT_ONCE = 1024  # of the matrix of similarities
 
 
 def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, str]) -> dict[str, float]:
@@ -15,8 +15,8 @@ def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target:
 
     Queries with the same tokens are one, with the relevant documents of all. reduced: the vectors of each feature's
     query and relevant document, float [features, width]. A document that is as near as the relevant one counts as
-    nearer, so that equal vectors for all are worth nothing. As in search, the document of a query's own id counts only
-    where it is relevant.
+    nearer, so that equal vectors for all documents score 0. As in search, the document with the query's own id counts
+    only if it is relevant.
     """
     queries, documents = (vectors.astype(np.float32) for vectors in reduced)
     keys = np.array([keys[0] for keys in features["documents"].to_pylist()], dtype=np.int64)

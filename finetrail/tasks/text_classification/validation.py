@@ -14,10 +14,10 @@ THRESHOLD = 0.5  # of validation; the recipe's is in evaluate, which training do
 
 
 def validate(logits: np.ndarray, features: pa.Table, target: dict[str, Any]) -> dict[str, float]:
-    """Score logits [features, labels] against the features' labels, one score a text; for choosing a checkpoint.
+    """Score logits [features, labels] against the features' labels, one prediction per text.
 
-    The windows of a text have the mean of their logits. A label that train lacks counts as an error among single
-    labels, and not at all among several.
+    The logits of a text are the mean over its windows. A label that train lacks counts as an error for single labels,
+    and is ignored for label sets.
     """
     problem, names = target["problem"], target["label_names"]
     rows, first, text = np.unique(features["example"].to_numpy(), return_index=True, return_inverse=True)

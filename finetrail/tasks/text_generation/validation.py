@@ -13,9 +13,9 @@ LOWER_IS_BETTER = ("loss", "perplexity")
 def validate(losses: np.ndarray, features: pa.Table, target: dict[str, object]) -> dict[str, float]:
     """Return the perplexity of all tokens with a label; losses [features, padded length] are 0 at the others.
 
-    The mean over tokens, and not the mean over batches of their means, which the Trainer gives as the loss.
+    This is a mean over tokens. The Trainer's own loss is a mean over batches.
     """
     labels = pc.list_flatten(features["labels"]).to_numpy()
     lengths = pc.list_value_length(features["labels"]).to_numpy()
-    own = np.arange(losses.shape[1]) < lengths[:, None]  # the Trainer fills up with another number
+    own = np.arange(losses.shape[1]) < lengths[:, None]  # the Trainer pads with another number
     return {"perplexity": float(np.exp(losses[own].sum(dtype=np.float64) / (labels != IGNORE_INDEX).sum()))}

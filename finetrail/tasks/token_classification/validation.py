@@ -9,13 +9,13 @@ from finetrail.tasks.token_classification.settings import Target, has_entities, 
 # Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
 LOWER_IS_BETTER = ("loss",)
 
-UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
+UNSEEN = ""  # a label that train lacks; labels of train are never empty
 
 
 def validate(predicted_ids: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
-    """Score argmax ids [features, padded length] at the words that the features hold; for choosing a checkpoint.
+    """Score argmax ids [features, padded length] at the words of the features, for choosing a checkpoint.
 
-    A word of an entity that train lacks counts as O here; evaluate scores it as the error that it is.
+    A word of an entity type that train lacks counts as O here; evaluate counts it as an error.
     """
     labels = features["labels"].to_pylist()
     sentences: dict[int, list[tuple[int, int, int]]] = {}
