@@ -20,7 +20,7 @@ TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "scor
 
 LabelMap = Annotated[
     Literal["strip"] | Annotated[dict[str, str], Field(min_length=1)] | None,
-    schema.told(
+    schema.one_message(
         "expected strip, null, or for each value in the files the name of its label; quote values that YAML reads as a "
         "number or a boolean, such as '0': negative"
     ),
