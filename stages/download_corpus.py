@@ -20,7 +20,7 @@ from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
 from finetrail.progress import Bar
-from finetrail.sources import Fetched, fetch, find, moving
+from finetrail.sources import Fetched, fetch, find, pin_hint
 from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
 
@@ -190,7 +190,7 @@ def main() -> None:
         write_json(folder / layout.CORPUS_PROVENANCE.name, origin)
     for table in tables:
         log(f"download@corpus: {table} {task.summary(counts[table], one)}")
-    for hint in filter(None, map(moving, all_fetched)):
+    for hint in filter(None, map(pin_hint, all_fetched)):
         log(f"download@corpus: {hint}")
     for concern in tasks.module(params.task, "concerns").of_corpus(checks):
         log(f"download@corpus: warning: {concern}")

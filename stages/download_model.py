@@ -11,7 +11,7 @@ from finetrail.model.base import copy_verified, limits, probe
 from finetrail.model.base.layers import keep_layers
 from finetrail.params import load
 from finetrail.progress import working
-from finetrail.sources import Fetched, describe, fetch, moving
+from finetrail.sources import Fetched, describe, fetch, pin_hint
 from finetrail.stage import log, outputs, run, write_json
 
 
@@ -55,7 +55,7 @@ def probed(folder: Path, fetched: Fetched, auto_class: str) -> None:
 
 def tell(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:
     """Log what came, and what to pin where it may change."""
-    if hint := moving(fetched):
+    if hint := pin_hint(fetched):
         log(f"download@model: {what}{hint}")
     size = (
         "new: train draws its weights" if fetched.provenance["kind"] == "new" else f"{provenance['bytes'] / 1e6:.0f} MB"

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources import Fetched, archives, fetch, find, limits, moving, url
+from finetrail.sources import Fetched, archives, fetch, find, limits, pin_hint, url
 from finetrail.sources import hub as hub_source
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
@@ -558,7 +558,7 @@ def test_a_local_archive_is_unpacked_as_one_by_url(tmp_path, name):
     assert contents(fetched) == MEMBERS
     assert [file["path"] for file in fetched.provenance["files"]] == [name]
     assert str(tmp_path) not in json.dumps(fetched.provenance)
-    assert f"sha256: {sha(ARCHIVES[name])}" in moving(local_archive(tmp_path, name))
+    assert f"sha256: {sha(ARCHIVES[name])}" in pin_hint(local_archive(tmp_path, name))
 
 
 def test_local_gzips_lose_their_ending_and_a_glob_takes_several(tmp_path):
@@ -973,5 +973,5 @@ def test_a_light_source_imports_nothing_heavy(tmp_path):
 def test_what_nothing_pins_is_told_with_the_pin(kind, source, resolved, pin):
     files = [{"path": "a", "sha256": "f1"}, {"path": "b", "sha256": "f2"}]
     provenance = {"kind": kind, "source": source, "resolved": resolved, "sha256": "d1", "files": files}
-    hint = moving(Fetched(Path(), ["a", "b"], provenance))
+    hint = pin_hint(Fetched(Path(), ["a", "b"], provenance))
     assert hint is None if pin is None else hint.endswith(f"pin it in the recipe: {pin}")

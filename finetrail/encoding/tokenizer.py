@@ -20,7 +20,7 @@ def load_tokenizer(folder: Path, max_length: int, pre_split: bool = False) -> An
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
     require_folder(folder)
-    tokenizer = loaded(folder, lambda: _from_its_file(folder, pre_split))
+    tokenizer = loaded(folder, lambda: _load_as_file_says(folder, pre_split))
     config = loaded(folder, lambda: AutoConfig.from_pretrained(folder))
     require_fast(folder, tokenizer)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -101,7 +101,7 @@ def check_tokens(folder: Path, tokenizer: Any, vocabulary: int | None) -> None:
         raise UserError(f"{folder}: the tokenizer's {token!r:.60} is token {number}; expected one below {vocabulary}")
 
 
-def _from_its_file(folder: Path, pre_split: bool) -> Any:
+def _load_as_file_says(folder: Path, pre_split: bool) -> Any:
     """Load a tokenizer that normalizes and splits texts as in its tokenizer.json, if there is one.
 
     AutoTokenizer (5.23) takes vocabulary and merges from that file, and the rest from the defaults of the class that

@@ -6,9 +6,9 @@ from typing import Literal
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources.provenance import Fetched, describe, moving, some
+from finetrail.sources.provenance import Fetched, describe, pin_hint, some
 
-__all__ = ["Fetched", "describe", "fetch", "find", "moving"]
+__all__ = ["Fetched", "describe", "fetch", "find", "pin_hint"]
 
 
 def fetch(source: schema.ModelSource, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:

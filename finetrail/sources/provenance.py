@@ -100,7 +100,7 @@ def describe(provenance: dict[str, Any]) -> str:
     return " ".join([f"{provenance['kind']} source", *words])
 
 
-def moving(fetched: Fetched) -> str | None:
+def pin_hint(fetched: Fetched) -> str | None:
     """Return which value to pin if a source may change without DVC noticing; None if it is pinned."""
     kind, source = fetched.provenance["kind"], fetched.provenance["source"]
     if kind == "hub":

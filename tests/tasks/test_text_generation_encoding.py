@@ -22,7 +22,7 @@ from finetrail import schema
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.model.base import copy_verified
-from finetrail.sources import fetch, moving
+from finetrail.sources import fetch, pin_hint
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import concerns, corpus, encoding
 from finetrail.tasks.text_generation.settings import Corpus, Evaluate, Samples, Tokenize, check
@@ -222,7 +222,7 @@ def test_a_new_model_is_recorded_with_its_settings_and_is_pinned_by_them(tmp_pat
     assert first.provenance["sha256"] != other.provenance["sha256"]
     assert first.provenance["kind"] == "new"
     assert first.provenance["source"] == {"config": NEW["config"], "tokenizer": NEW["tokenizer"]}
-    assert moving(first) is None
+    assert pin_hint(first) is None
 
 
 @pytest.mark.parametrize(

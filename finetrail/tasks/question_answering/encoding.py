@@ -108,8 +108,8 @@ class Encoder:
         return self._encode(examples, rows)[0]
 
     def _encode(self, examples: pa.Table, rows: np.ndarray) -> Features:
-        questions, question = _once(self.backend, examples["question"], self.trims)
-        contexts, context = _once(self.backend, examples["context"], self.trims)
+        questions, question = _encode_distinct(self.backend, examples["question"], self.trims)
+        contexts, context = _encode_distinct(self.backend, examples["context"], self.trims)
         asked = np.diff(questions.bounds)[question]
         kept = np.minimum(asked, self.settings.max_question_length)
         example, first, size = self._windows(kept, np.diff(contexts.bounds)[context])
@@ -198,7 +198,7 @@ def trims_offsets(backend: Any) -> bool:
     return any(part.get("trim_offsets", False) for part in parts)
 
 
-def _once(backend: Any, column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
+def _encode_distinct(backend: Any, column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
     """Return the tokens of each distinct text, and the index of the text of each row."""
     encoded = column.combine_chunks().dictionary_encode()
     texts = encoded.dictionary.to_pylist()
