@@ -4,9 +4,9 @@ export VENV
 # DVC runs `python` of the PATH, whichever one dvc itself runs under.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help run join paper try test lint check results table docs site lock audit sbom
+.PHONY: help run join paper try test test-fast lint check results table docs site lock audit sbom
 help:   ## list the targets
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 # DVC keeps its records in Git, and DVCLive wants a commit to stand on.
 .PHONY: committed
@@ -34,8 +34,12 @@ try: installed   ## a page to try the model in data/exported, with examples from
 	@python -m finetrail.demo
 
 # Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
-test: installed   ## set up, then run all tests
+test: installed   ## set up, then run the tests, without those that CI alone runs
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+# Without what takes seconds: stages, processes, exporters, browsers; tests/conftest.py tells it by what a file imports.
+test-fast: installed   ## the tests that take milliseconds each: under a minute, for the inner loop
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder --fast
 
 lint: installed   ## ruff and mypy
 	@ruff check .

@@ -1,4 +1,4 @@
-"""Measures our way beside a peer's on the same work in one run: `python -m benchmarks.NAME` in the project's root."""
+"""Benchmarks of finetrail beside a peer on the same work: `python -m benchmarks.NAME` in the project's root."""
 
 import json
 import os
@@ -11,7 +11,7 @@ CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "cor
 
 
 def machine() -> str:
-    """Return the CPU, its best instructions and the threads that torch uses: what a figure is of."""
+    """Return the CPU, its best instructions and the number of torch's threads, to name the machine of a figure."""
     from finetrail import numerics  # imports torch, which not every benchmark does
 
     record = numerics.record("fast")
@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def keep(name: str, result: dict[str, Any], kind: str | None = None) -> None:
-    """Print a result and keep it for docs/performance.md; of a kind of machine, beside those of other kinds."""
+    """Print a result and keep it for docs/performance.md; kind: of machine, each of which keeps a result."""
     print(json.dumps(result, indent=2))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"

@@ -1,4 +1,4 @@
-"""Kills `dvc repro` at random moments in every stage and runs it again: does it end with the bytes of a run in peace?
+"""Kills `dvc repro` at random moments of every stage and runs it again: are the bytes those of an uninterrupted run?
 
 python -m benchmarks.kills [ROUNDS]    (3 rounds are 21 kills; clones of the last commit run less of params.yaml)
 
@@ -33,7 +33,7 @@ def repro(project: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def mended(project: Path) -> None:
-    """Mend what a kill has left of DVC's records, and tell of it."""
+    """Mend what a kill has left of DVC's records, and log it."""
     for line in mend.mend(project.resolve(), data=False):
         print(line, flush=True)
 
@@ -54,7 +54,7 @@ def undisturbed(project: Path, log: Path) -> dict[str, float]:
 
 
 def running(stage: str, log: Path) -> bool:
-    """Tell whether dvc has started a stage."""
+    """Return True if dvc has started a stage."""
     return f"Running stage '{stage}'" in log.read_text(errors="replace")
 
 
@@ -80,15 +80,15 @@ def results(project: Path) -> dict[str, str]:
 
 def survive(project: Path, seconds: dict[str, float], generator: random.Random, stages: tuple[str, ...]) -> list[str]:
     """Kill once in each of these stages, then run to the end; return a line for each kill."""
-    log, told = project.parent / f"{project.name}.log", []
+    log, killed = project.parent / f"{project.name}.log", []
     for number, stage in enumerate(stages):
         how = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
         after = generator.uniform(0, seconds[stage])
         hit = killed_in(stage, after, how, project, log)
-        told.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
+        killed.append(f"{stage}: {how.name} after {after:.2f} s{'' if hit else ': it was done before'}")
     mended(project)
     undisturbed(project, log)
-    return told
+    return killed
 
 
 def clone(folder: Path, project: Path) -> Path:
@@ -107,7 +107,7 @@ def clone(folder: Path, project: Path) -> Path:
 
 
 def main(rounds: int) -> None:
-    """Run once in peace, and then `rounds` times with a kill in each stage."""
+    """Run once without interruption, and then `rounds` times with a kill in each stage."""
     generator, equal = random.Random(0), 0
     with tempfile.TemporaryDirectory() as folder:
         # All come from one commit, whatever is committed meanwhile.

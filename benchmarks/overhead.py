@@ -27,7 +27,7 @@ def seconds(*command: str, folder: Path = ROOT) -> float:
 
 
 def bare_dvc(folder: Path) -> float:
-    """Return the time of a no-op `dvc repro` where seven trivial stages stand in for ours."""
+    """Return the time of a no-op `dvc repro` with seven trivial stages instead of finetrail's."""
     names = [f"s{index}" for index in range(7)]
     stages = "".join(
         f"  {name}:\n    cmd: cp {before} {name}\n    deps:\n      - {before}\n    outs:\n      - {name}\n"

@@ -5,6 +5,7 @@ measured. All sizes of a case, where none is named; results/scale.json keeps wha
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from benchmarks import RESULTS, ROOT, keep, machine, scale_corpora
+from finetrail import layout, params
 
 LIMIT = 200  # examples of the model's training
 MOST_GIB = 6  # of private memory: a stage that asks for more fails
@@ -91,7 +93,8 @@ def project(folder: Path, case: Case, size: int) -> None:
     case.write(folder / "corpus", size)
     scale_corpora.model(folder / "base")
     yaml = YAML()
-    recipe = yaml.load(ROOT / f"recipes/{case.task}/{case.recipe}.yaml")
+    with contextlib.chdir(ROOT):
+        recipe = params.read_recipe(layout.recipe_file(case.task, case.recipe)).values
     source = {"kind": "file", "path": "corpus", "sha256": None}
     changes = {"corpus.source": source, "model.source": source | {"path": "base"}, "tokenize.max_length": 64,
                "train.epochs": 0.01, "train.patience": None, "export.int8": False} | case.changes  # fmt: skip
@@ -105,15 +108,16 @@ def project(folder: Path, case: Case, size: int) -> None:
     target = folder / f"recipes/{case.task}/scale.yaml"
     target.parent.mkdir(parents=True)
     yaml.dump(recipe, target)
+    shutil.copy(ROOT / layout.defaults_file(case.task), target.parent)
     write_params(folder, case.task, None)
 
 
 def write_params(folder: Path, task: str, limit: int | None) -> None:
     """Write params.yaml; the limit is that of tokenize."""
     yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params.update(task=task, recipe="scale", threads=1, limit=limit)
-    yaml.dump(params, folder / "params.yaml")
+    given = yaml.load(ROOT / "params.yaml")
+    given.update(task=task, recipe="scale", threads=1, limit=limit)
+    yaml.dump(given, folder / "params.yaml")
 
 
 def measured(stage: str, folder: Path) -> dict[str, Any]:

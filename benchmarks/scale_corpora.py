@@ -29,7 +29,7 @@ class Words:
         # Words of the same letters are told apart by a number, as names of things are.
         spelled = ("".join(letters[end - size : end]) for end, size in zip(ends, lengths, strict=True))
         seen: dict[str, int] = {}
-        self.known = np.array([_once(word, seen) for word in spelled])
+        self.known = np.array([_numbered(word, seen) for word in spelled])
         self.bounds = np.cumsum(_zipf(VOCABULARY, EXPONENT))
 
     def texts(self, number: int, mean: float) -> Iterator[list[str]]:
@@ -53,7 +53,7 @@ def _zipf(number: int, exponent: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _once(word: str, seen: dict[str, int]) -> str:
+def _numbered(word: str, seen: dict[str, int]) -> str:
     seen[word] = seen.get(word, 0) + 1
     return word if seen[word] == 1 else f"{word}{seen[word]}"
 

@@ -1,13 +1,13 @@
-"""Updates of the plain Hugging Face Trainer beside ours: same model, features, batch size and hyper-parameters.
+"""Compares updates of the plain Hugging Face Trainer with finetrail's: same model, features, batch size and settings.
 
 python -m benchmarks.train [--updates N] [--rounds N] [TASK/RECIPE ...]
 
-The plain Trainer is the course's: its collators, fp32, random batches, its default optimizer. Each side of each round
-is a process of its own, in turn, with so many updates in a clone where `dvc repro tokenize` has run.
-Useful tokens are those that are no padding. Whatever trains, it is measured from outside: from the end of one optimizer
-step to the end of the next, the first few left out, and no evaluation or checkpoint between. The start-up is that of
-the train stage: from its process's start until the first update is on its curves. On a machine that others
-use too, an update counts only if they had less than a tenth of a core meanwhile; how many counted is among the figures.
+The plain Trainer is the one of Hugging Face's course: its collators, fp32, random batches, its default optimizer. Each
+side of each round is a process of its own, in turn, with so many updates in a clone where `dvc repro tokenize` has run.
+Useful tokens are those without padding. Both sides are measured from outside: from the end of one optimizer step to
+the end of the next, without the first few, and without evaluations or checkpoints between. The start-up is that of the
+train stage: from the start of its process until the first update is on its curves. On a shared machine an update counts
+only if others used less than a tenth of a core meanwhile; the number of updates that counted is among the figures.
 """
 
 import argparse
@@ -214,13 +214,13 @@ def ours(declared: Any, settings: Any, scratch: Path) -> None:
     run = train_stage.Run(
         task=task,
         collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), settings),
-        train=train_stage.taken(features["train"], task.COLUMNS),
-        validation=train_stage.taken(few, task.COLUMNS),
+        train=train_stage.select_columns(features["train"], task.COLUMNS),
+        validation=train_stage.select_columns(few, task.COLUMNS),
         validate=lambda reduced: task.validate(reduced, few.with_format("arrow")[:], target),
         settings=settings,
         seed=declared.seed,
         scratch=scratch,
-        piece_size=settings.batch_size,
+        micro_batch_size=settings.batch_size,
     )
     train_stage.fit(lambda: train_stage.build_model(task, target, settings, features["train"], declared.seed), run)
 

@@ -1,4 +1,4 @@
-"""Writes the JSON schemas by which editors check and explain params.yaml and the recipes of each task: docs/schemas.
+"""Writes the JSON schemas by which editors check and explain params.yaml, recipes and defaults: docs/schemas.
 
 Also docs/keys.json: each key of them, by the version of the schema that brought it. finetrail/upgrades.py has to know
 what files of earlier versions get for it; tests/test_upgrades.py compares.
@@ -9,6 +9,8 @@ python docs/schemas.py         # `make docs` calls it
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
+from copy import deepcopy
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from finetrail import schema, tasks, upgrade, upgrades  # noqa: E402
+from finetrail import params, schema, tasks, upgrade, upgrades  # noqa: E402
 
 FOLDER = ROOT / "docs/schemas"
 KEYS = ROOT / "docs/keys.json"
@@ -24,11 +26,45 @@ HEAD = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the schema of params.yaml, and one for the recipes of each task."""
-    found = {"params": schema.Params.model_json_schema()} | {
-        task: upgrade.recipe_schema(task) for task in tasks.names()
-    }
+    """Return the schema of params.yaml, and for each task those of its recipes and of its defaults."""
+    found = {"params": schema.Params.model_json_schema()}
+    for task in tasks.names():
+        found[task] = of_recipes(task)
+        found[f"{task}_defaults"] = of_defaults(task)
     return {name: HEAD | one for name, one in found.items()}
+
+
+def of_recipes(task: str) -> dict[str, Any]:
+    """Return the schema of a task's recipes, which may leave to the defaults what these have."""
+    with chdir(ROOT):
+        defaults = params.read_defaults(task)
+    return relaxed(upgrade.recipe_schema(task), {name: set(value or ()) for name, value in defaults.items()
+                                                 if name != "numerics"})  # fmt: skip
+
+
+def of_defaults(task: str) -> dict[str, Any]:
+    """Return the schema of a task's defaults: any keys of the sections that they may fill."""
+    whole = upgrade.recipe_schema(task)
+    kept = {name: whole["properties"][name] for name in params.DEFAULTED}
+    top = whole | {"title": "Defaults", "properties": kept, "required": list(kept)}
+    return relaxed(top, {name: None for name in kept if name != "numerics"})
+
+
+def relaxed(root: dict[str, Any], optional: dict[str, set[str] | None]) -> dict[str, Any]:
+    """Return a schema whose sections may be empty, or lack the keys that `optional` has for each; None: any key."""
+    new = deepcopy(root)
+    for name, keys in optional.items():
+        section = new["properties"][name]
+        if keys is None and "oneOf" in section:  # of whose forms several fit, once no key is required
+            section["anyOf"] = section.pop("oneOf")
+        for form in upgrade.objects(section, new):
+            if keys is None:
+                form.pop("required", None)
+            elif "required" in form:
+                form["required"] = [key for key in form["required"] if key not in keys]
+        new["properties"][name] = {"anyOf": [section, {"type": "null"}]}
+    new["properties"]["numerics"] = {"anyOf": [new["properties"]["numerics"], {"type": "null"}]}
+    return new
 
 
 def text(one: dict[str, Any]) -> str:
@@ -61,6 +97,7 @@ def since(made: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
     return {
         name: {place: known.get(name, {}).get(place, upgrades.VERSION) for place in places(one)}
         for name, one in made.items()
+        if not name.endswith("_defaults")  # whose keys are those of the recipes
     }
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.faults import outcomes  # noqa: E402
-from finetrail import schema, tasks  # noqa: E402
+from finetrail import params, schema, tasks  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
 from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
@@ -275,12 +276,13 @@ def keys() -> str:
         for name, model in own.items():
             if len(rows := section(model, shared[name])) > len(section(shared[name], shared[name])):
                 parts += [f"### {task}: {name}", "", *rows]
-        if hasattr(settings, "Mixture"):
+        if settings.Mixture is not None:
             rows = section(settings.Mixture, schema.Mixture)
             parts += [f"### {task}: corpus of several parts", "", *rows]
         readers |= {
             kind(reader, "format"): reader for reader in members(settings.Corpus.model_fields["reader"].annotation)
         }
+    parts += ["## Defaults (recipes/TASK/defaults.yaml)", "", *defaults()]
     parts += ["## Corpora of several parts (corpus, where it has parts)", "", *section(schema.Mixture)]
     parts += ["## Readers (corpus.reader)", ""]
     for name, model in sorted(readers.items()):
@@ -292,6 +294,30 @@ def keys() -> str:
     for model in space.KINDS:
         parts += [f"### fields of kind: {kind(model, 'kind')}", "", *section(model)]
     return "\n".join(parts).strip()
+
+
+def defaults() -> list[str]:
+    """Return a table of the keys that some task has a default for, and what it is in each task."""
+    with chdir(ROOT):
+        given = {task: params.read_defaults(task) for task in tasks.names()}
+    rows = [
+        "A recipe may leave out a key that has a value here. `required`: each recipe of the task gives it; an empty "
+        "cell: the task has no such key.", "", f"| key | {' | '.join(given)} |", "| --- |" + " --- |" * len(given),
+    ]  # fmt: skip
+    for name in params.DEFAULTED:
+        of_tasks = {task: of[name] if isinstance(of[name], dict) else {"": of[name]} for task, of in given.items()}
+        for key in dict.fromkeys(key for of in of_tasks.values() for key in of):
+            cells = [default(of, key, task, name) for task, of in of_tasks.items()]
+            rows.append(f"| `{name}{'.' if key else ''}{key}` | {' | '.join(cells)} |")
+    return [*rows, ""]
+
+
+def default(given: dict[str, Any], key: str, task: str, name: str) -> str:
+    """Return the cell of a key of a section in a task."""
+    if key in given:
+        return f"`{'null' if given[key] is None else json.dumps(given[key])}`"
+    section = {"tokenize": "Tokenize", "train": "Train", "evaluate": "Evaluate"}[name]
+    return "required" if key in getattr(tasks.module(task, "settings"), section).model_fields else ""
 
 
 def kind(model: Any, key: str) -> str:

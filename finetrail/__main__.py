@@ -9,6 +9,7 @@ import sys
 # Command -> the module that it is, and one line of help.
 COMMANDS = {
     "check": ("finetrail.check", "validate params.yaml, all recipes, dvc.lock and DVC remotes, and run nothing"),
+    "recipe": ("finetrail.recipe", "print every setting of a recipe that is in force, and the file that has it"),
     "mend": ("finetrail.mend", "mend what a kill or a bad disk has left, and tell of it; then `dvc repro`"),
     "upgrade": ("finetrail.upgrade", "bring params.yaml and recipes of an earlier version to this one"),
     "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),

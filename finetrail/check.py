@@ -7,7 +7,7 @@ from finetrail.errors import UserError
 
 
 def main() -> None:
-    """Tell all that is wrong, in one run."""
+    """Report everything that is wrong, in one run."""
     problems = list(remotes.relative(Path.cwd()))
     if layout.LOCK.exists() and not mend.is_whole(layout.LOCK.read_bytes()):
         problems.append(f"{layout.LOCK} is cut off, or has both sides of a merge; expected `python -m finetrail mend`")

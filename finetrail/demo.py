@@ -5,13 +5,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
 from finetrail import inference, layout, predict, stage, tasks
 from finetrail.errors import UserError
 from finetrail.tasks.views import View
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Demo
 
 HOST = "127.0.0.1"
 EXAMPLES = 8
@@ -40,11 +43,11 @@ def main() -> None:
     launch(page(settings, demo, show, examples, about), options.port)
 
 
-def loaded(folder: Path, settings: inference.Exported, demo: ModuleType, documents: Path | None) -> tuple[Show, str]:
+def loaded(folder: Path, settings: inference.Exported, demo: "Demo", documents: Path | None) -> tuple[Show, str]:
     """Return the function that answers and shows, and a line that says what answers."""
     runtime = inference.preferred_runtime(folder)
     about = f"{folder}, run by {runtime}"
-    if documents is None and hasattr(tasks.module(settings.task, "serving"), "documents"):
+    if documents is None and tasks.module(settings.task, "serving").documents:
         given, whole = rows(layout.table_file(layout.CORPUS, "documents"), DOCUMENTS)
         if not given:
             raise UserError("there are no documents to search; expected data/corpus/documents.parquet, or --documents")
@@ -75,7 +78,7 @@ def rows(path: Path, most: int, part: str | None = None) -> tuple[list[dict[str,
     return table.select(names).slice(0, most).to_pylist(), len(table)
 
 
-def asked(folder: Path, demo: ModuleType) -> list[dict[str, str]]:
+def asked(folder: Path, demo: "Demo") -> list[dict[str, str]]:
     """Return inputs out of the test split, where the folder is what the pipeline exported, or one of its parts."""
     exported, own = layout.EXPORTED.resolve(), folder.resolve()
     if own != exported and exported not in own.parents:
@@ -84,7 +87,7 @@ def asked(folder: Path, demo: ModuleType) -> list[dict[str, str]]:
     return [demo.asked(row, folder) for row in rows(layout.table_file(layout.CORPUS, "test"), EXAMPLES, part)[0]]
 
 
-def page(settings: inference.Exported, demo: ModuleType, show: Show, examples: list[list[str]], about: str) -> Any:
+def page(settings: inference.Exported, demo: "Demo", show: Show, examples: list[list[str]], about: str) -> Any:
     """Return the page as Gradio's Blocks; UserError where Gradio is not installed."""
     gradio = installed()
     views: list[View] = demo.views(settings.target)

@@ -16,7 +16,7 @@ PORTABLE = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # oneDNN, which torch uses for GELU
     "MKL_CBWR": "COMPATIBLE",  # MKL's other code paths differ between Intel and AMD, whatever the instructions
     "OPENBLAS_CORETYPE": "Haswell",  # matrix products of numpy and scipy
-    "OPENBLAS_NUM_THREADS": "1",  # finetrail/products.py divides them itself
+    "OPENBLAS_NUM_THREADS": "1",  # finetrail/patches/products.py divides them itself
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # exp, log and sums of numpy
     "OMP_NUM_THREADS": str(PORTABLE_THREADS),
     "OMP_DYNAMIC": "false",

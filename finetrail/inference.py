@@ -4,8 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,11 @@ from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.forms import ONNX_FILES
+from finetrail.schema import Evaluate, Tokenize
 from finetrail.upgrades import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Encoding, Serving, TableEncoder
 
 Input = dict[str, Any] | str
 Runtime = Literal["torch", "onnx", "onnx_int8"]
@@ -40,9 +43,9 @@ class Exported(NamedTuple):
     """What an exported folder says of itself."""
 
     task: str
-    target: Any
-    tokenize: Any
-    evaluate: Any
+    target: object
+    tokenize: Tokenize
+    evaluate: Evaluate
 
 
 def load(
@@ -65,11 +68,12 @@ def load(
     exported = read_settings(folder)
     if batch_size is not None:
         exported = exported._replace(evaluate=exported.evaluate.model_copy(update={"batch_size": batch_size}))
-    encoding, scoring, serving = (tasks.module(exported.task, part) for part in ("encoding", "scoring", "serving"))
+    encoding, scoring = tasks.module(exported.task, "encoding"), tasks.module(exported.task, "scoring")
+    serving = tasks.module(exported.task, "serving")
     forward = _forward(folder, exported.task, runtime, device, threads)
     tokenizer = _tokenizer(folder, encoding, exported.tokenize, forward)
     encoder = encoding.Encoder(tokenizer, exported.target, exported.tokenize)
-    examples = serving.examples_for(exported.target) if hasattr(serving, "examples_for") else serving.examples
+    examples = serving.examples_for(exported.target) if serving.examples_for else serving.examples
     shared = _shared(exported.task, encoder, serving, documents, document_places)
 
     def predict(
@@ -162,7 +166,7 @@ def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, thre
             torch.set_num_threads(threads)
         try:
             model = tasks.module(task, "modeling").load_model(folder)
-            return inference.torch_forward(model.to(device or inference.device()))
+            return inference.torch_forward(model.to(device or inference.device()))  # type: ignore[arg-type]  # of _Wrapped
         except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
             raise UserError(f"{folder}: the model does not load: {_first_line(error)}") from None
     path = folder / ONNX_FILES[runtime]
@@ -177,7 +181,7 @@ def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, thre
         raise UserError(f"{path} does not load: {_first_line(error)}") from None
 
 
-def _tokenizer(folder: Path, encoding: ModuleType, settings: Any, forward: inference.Forward) -> Any:
+def _tokenizer(folder: Path, encoding: "Encoding", settings: Tokenize, forward: inference.Forward) -> Any:
     """Load the tokenizer; without transformers where ONNX tells what the model takes, and no chat is to be rendered."""
     if hasattr(forward, "inputs") and saved_tokenizer.is_enough(folder):
         return saved_tokenizer.load(folder, forward.inputs)
@@ -190,8 +194,8 @@ def _first_line(error: Exception) -> str:
 
 def _shared(
     task: str,
-    encoder: Any,
-    serving: ModuleType,
+    encoder: "TableEncoder",
+    serving: "Serving",
     documents: Sequence[dict[str, Any]] | None,
     places: Sequence[str] | None,
 ) -> dict[str, Encoded]:
@@ -199,13 +203,14 @@ def _shared(
     if documents is None:
         return {}
     tables = [table for table in encoder.tables if table not in layout.SPLITS]
-    if not tables:
+    if not tables or serving.documents is None:
         raise UserError(f"documents: {task} searches in none; expected them with retrieval only")
-    return {table: _encoded(encoder, table, serving.documents, list(documents), places) for table in tables}
+    to_examples = serving.documents
+    return {table: _encoded(encoder, table, to_examples, list(documents), places) for table in tables}
 
 
 def _encoded(
-    encoder: Any,
+    encoder: "TableEncoder",
     table: str,
     to_examples: Callable[[list[dict[str, Any]]], pa.Table],
     inputs: list[dict[str, Any]],

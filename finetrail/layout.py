@@ -6,6 +6,8 @@ PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 RECIPES = Path("recipes")
+# In the folder of each task: the settings that its recipes share. No recipe has this name.
+DEFAULTS = "defaults"
 
 SPLITS = ("train", "validation", "test")
 # The corpus's table of what another run found for train's queries: tokenize alone reads it.
@@ -36,7 +38,7 @@ TRAINED = Path("data/trained")
 TRAINING_RECORD = TRAINED / "training.json"
 TRAINED_ADAPTER = TRAINED / "adapter"
 PREDICTIONS = Path("data/predictions.parquet")
-# What a first stage found, a table each split, for the runs behind it; empty where the recipe asks for none.
+# The candidates that a first stage found, one table per split, for later runs; empty if the recipe asks for none.
 CANDIDATES = Path("data/candidates")
 EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
@@ -82,3 +84,13 @@ def features_file(table: str) -> Path:
 def recipe_file(task: str, recipe: str) -> Path:
     """Return the recipe's file, as dvc.yaml names it: recipes/${task}/${recipe}.yaml."""
     return RECIPES / task / f"{recipe}.yaml"
+
+
+def recipe_files(root: Path = Path(), task: str = "*") -> list[Path]:
+    """Return the files of all recipes of a project, or of one task, sorted."""
+    return sorted(path for path in (root / RECIPES).glob(f"{task}/*.yaml") if path.stem != DEFAULTS)
+
+
+def defaults_file(task: str) -> Path:
+    """Return the file of a task's defaults, as dvc.yaml names it: recipes/${task}/defaults.yaml."""
+    return RECIPES / task / f"{DEFAULTS}.yaml"

@@ -1,14 +1,14 @@
 """Turns params.yaml, the recipe and dvc.yaml into the validated settings that one stage may read."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 from ruamel.yaml import YAML
@@ -16,6 +16,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from finetrail import environment, layout, schema, stage, tasks, upgrades
 from finetrail.errors import UserError
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Settings
 
 SHOWN = 200  # characters of a value in a message
 
@@ -27,11 +30,11 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-# Of each tracker. The package mlflow (3.17) is also its server, and refuses the pyarrow of this project.
+# What each tracker needs. The package mlflow (3.17) includes its server, and refuses the pyarrow of this project.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
-class Declared:
+class StageParams:
     """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
@@ -42,31 +45,33 @@ class Declared:
         raise AttributeError(f"stage {self._name!r} reads {key!r}, which dvc.yaml does not declare for it")
 
 
-def load(stage_name: str) -> Declared:
+def load(stage_name: str) -> StageParams:
     """Validate params.yaml and the whole recipe, and return the part that dvc.yaml declares for one stage.
 
-    `stage_name` is as DVC prints it: "train", "download@corpus". Overrides of params.yaml are in place.
+    `stage_name` is the name that DVC prints: "train", "download@corpus". Defaults and overrides are applied.
     Raises UserError with the file, the key and what was expected.
     """
     params = load_params()
-    recipe = load_recipe(params.task, params.recipe)
-    values: dict[str, Any] = {"task": params.task, "recipe": params.recipe}
-    for key in declared_keys(stage_name):
-        values[key] = getattr(recipe if key in type(recipe).model_fields else params, key)
-    for key, (section, field) in OVERRIDES.items():
-        if values.get(key) is not None and section in values:
-            values[section] = values[section].model_copy(update={field: values[key]})
-    return Declared(stage_name, values)
+    keys = declared_keys(stage_name)
+    recipe = overridden(load_recipe(params.task, params.recipe), params, keys)
+    values = {key: getattr(recipe if key in type(recipe).model_fields else params, key) for key in keys}
+    return StageParams(stage_name, {"task": params.task, "recipe": params.recipe} | values)
+
+
+def overridden(recipe: Any, params: schema.Params, keys: Iterable[str] = tuple(OVERRIDES)) -> Any:
+    """Return a recipe with those overrides of params.yaml that are set and are among `keys`."""
+    for key in OVERRIDES.keys() & set(keys):
+        if (value := getattr(params, key)) is not None:
+            section, field = OVERRIDES[key]
+            changed = getattr(recipe, section).model_copy(update={field: value})
+            recipe = recipe.model_copy(update={section: changed})
+    return recipe
 
 
 def validate() -> None:
     """Validate params.yaml and the recipe that it names, with the overrides of params.yaml, for this machine."""
     params = load_params()
-    recipe = load_recipe(params.task, params.recipe)
-    for key, (section, field) in OVERRIDES.items():
-        if (value := getattr(params, key)) is not None:
-            changed = getattr(recipe, section).model_copy(update={field: value})
-            recipe = recipe.model_copy(update={section: changed})
+    recipe = overridden(load_recipe(params.task, params.recipe), params)
     if problems := list(contradictions(recipe, params.task)):
         raise UserError(f"{layout.PARAMS}: {'; '.join(problems)}")
     for name in params.trackers or []:
@@ -74,20 +79,20 @@ def validate() -> None:
             install = f"pip install {TRACKER_PACKAGES[name]}"
             raise UserError(f"{layout.PARAMS}: trackers: {name} is not installed; expected `{install}`, or none")
     path, settings = layout.recipe_file(params.task, params.recipe), tasks.module(params.task, "settings")
-    if lacking := list(settings.lacking(recipe)) if hasattr(settings, "lacking") else []:
+    if lacking := list(settings.lacking(recipe)) if settings.lacking else []:
         raise UserError(f"{path}: {'; '.join(lacking)}")
     environment.check(recipe.numerics, path)
 
 
-def validate_with(target: Any) -> None:
+def validate_with(target: object) -> None:
     """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
 
-    Before training: its own stage would tell only behind it. No output depends on what is read here.
+    Train calls it, because the later stage would report this only after training. No output depends on it.
     """
     params = load_params()
     settings = tasks.module(params.task, "settings")
     recipe = load_recipe(params.task, params.recipe)
-    if problems := list(settings.misfits(recipe, target)) if hasattr(settings, "misfits") else []:
+    if problems := list(settings.misfits(recipe, target)) if settings.misfits else []:
         raise UserError(f"{layout.recipe_file(params.task, params.recipe)}: {'; '.join(problems)}")
 
 
@@ -97,21 +102,88 @@ def load_params() -> schema.Params:
 
 
 def load_recipe(task: str, recipe: str) -> Any:
-    """Read and validate one recipe against the schema of its task; sections are attributes.
+    """Read a recipe and the defaults of its task, and validate both; sections are attributes.
 
-    UserError with all that is wrong with it.
+    UserError with all that is wrong with them.
     """
     tasks.module(task, "settings")
     path = layout.recipe_file(task, recipe)
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(f"params.yaml: recipe: {path} is missing; expected one of those there: {there}")
+    if not path.is_file() or recipe == layout.DEFAULTS:
+        there = ", ".join(file.stem for file in layout.recipe_files(task=task)) or "none"
+        problem = f"holds the task's defaults and is no recipe: {path}" if path.is_file() else f"{path} is missing"
+        raise UserError(f"params.yaml: recipe: {problem}; expected one of those there: {there}")
     return checked_recipe(read_yaml(path), path, task)
 
 
-def checked_recipe(raw: Any, path: Path, task: str) -> Any:
-    """Validate the content of a recipe's file, as load_recipe() does."""
-    return checked(model_of(raw, task), raw, path, partial(contradictions, task=task))
+def checked_recipe(raw: Any, path: Path, task: str, defaults: dict[str, Any] | None = None) -> Any:
+    """Validate the content of a recipe's file, as load_recipe() does; `defaults`: if not those of the task's file."""
+    found = composed(raw, path, read_defaults(task) if defaults is None else defaults, layout.defaults_file(task))
+    return checked_content(model_of(found.values, task), found, partial(contradictions, task=task))
+
+
+# --- a recipe and its defaults ------------------------------------------------------------------------------------
+
+# The sections that a task's defaults may fill, and must have, as each recipe must: DVC tracks a section in both files.
+DEFAULTED = ("tokenize", "numerics", "train", "evaluate", "export")
+
+
+class Content(NamedTuple):
+    """The values of a file, or of a recipe with its task's defaults, and where each value is written."""
+
+    values: Any
+    path: Path
+    defaults: Path | None = None
+    elsewhere: Mapping[upgrades.Path, Path] = MappingProxyType({})  # (section, key) of a value -> its file, if not path
+
+    def file(self, place: upgrades.Path) -> Path:
+        """Return the file that has the value at a place, or would have it."""
+        return self.elsewhere.get(place[:1]) or self.elsewhere.get(place[:2]) or self.path
+
+
+def composed(raw: Any, path: Path, defaults: dict[str, Any], defaults_path: Path) -> Content:
+    """Return a recipe's content with the defaults for what it does not give.
+
+    A key in a section of the recipe replaces the whole value of the defaults, also where that is a section itself, such
+    as evaluate.bootstrap. An empty section takes everything from the defaults.
+    """
+    if not isinstance(raw, dict):
+        return Content(raw, path)
+    values: dict[str, Any] = dict(raw)
+    taken: set[upgrades.Path] = set()
+    for section in defaults.keys() & raw.keys():
+        own, default = raw[section], defaults[section]
+        if default is None and section != "numerics":
+            default = {}
+        if isinstance(default, dict) and (own is None or isinstance(own, dict)):
+            values[section] = default | (own or {})
+            taken |= {(section, key) for key in default.keys() - (own or {}).keys()}
+        elif own is None and default is not None:
+            values[section] = default
+            taken.add((section,))
+    return Content(values, path, defaults_path, dict.fromkeys(taken, defaults_path))
+
+
+def read_defaults(task: str) -> dict[str, Any]:
+    """Read the defaults of a task: a section may be empty, but must be there; UserError otherwise."""
+    path = layout.defaults_file(task)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected the defaults of {task}, as the project's Git history has them")
+    raw = _mapping(path)
+    problems = [f"{key}: unknown section; expected {', '.join(DEFAULTED)}" for key in raw if key not in DEFAULTED]
+    for key in DEFAULTED:
+        if key not in raw:
+            problems.append(f"{key}: required key is missing (write it without a value for no defaults)")
+        elif key != "numerics" and raw[key] is not None and not isinstance(raw[key], dict):
+            problems.append(f"{key}: expected a section, got {_shown(raw[key])}")
+    if problems:
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    return raw
+
+
+def read_recipe(path: Path) -> Content:
+    """Read a recipe of the project, in the folder of its task, with its defaults; nothing is validated."""
+    task = path.parent.name
+    return composed(read_yaml(path), path, read_defaults(task), layout.defaults_file(task))
 
 
 def model_of(raw: Any, task: str) -> type[BaseModel]:
@@ -122,7 +194,7 @@ def model_of(raw: Any, task: str) -> type[BaseModel]:
     return recipe_model(settings, mixture(settings) if is_mixture else schema.sliced(settings.Corpus))
 
 
-def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
+def recipe_model(settings: "Settings", corpus: Any) -> type[BaseModel]:
     """Return the model of a task's recipes, with the type of their corpus section."""
     return create_model(
         "Recipe",
@@ -136,16 +208,16 @@ def recipe_model(settings: ModuleType, corpus: Any) -> type[BaseModel]:
     )
 
 
-def _train(settings: ModuleType) -> Any:
-    """Return the type of a task's section train, which may have distillation where its models can be taught."""
-    if not hasattr(settings, "TaughtTrain"):
+def _train(settings: "Settings") -> Any:
+    """Return the type of a task's section train, which may have distillation if its models can have a teacher."""
+    if settings.TaughtTrain is None:
         return settings.Train
     return schema.either(settings.Train, settings.TaughtTrain)
 
 
-def mixture(settings: Any) -> Any:
+def mixture(settings: "Settings") -> Any:
     """Return the model of a corpus section of several corpora of a task."""
-    if hasattr(settings, "Mixture"):
+    if settings.Mixture is not None:
         return settings.Mixture
     named: Any = dict.__class_getitem__((schema.Name, schema.sliced(settings.Corpus)))
     return create_model("Mixture", __base__=schema.Mixture, parts=(named, schema.Mixture.model_fields["parts"]))
@@ -153,7 +225,7 @@ def mixture(settings: Any) -> Any:
 
 def declared_keys(stage_name: str) -> list[str]:
     """Return the keys of params.yaml and of the recipe that dvc.yaml declares for a stage."""
-    return [key for keys in _declared_params(stage_name).values() for key in keys]
+    return list(dict.fromkeys(key for keys in _declared_params(stage_name).values() for key in keys))
 
 
 def declared_settings(stage_name: str) -> dict[str, Any]:
@@ -182,7 +254,7 @@ def _declared_params(stage_name: str) -> dict[Path, list[str]]:
 
 
 def _definition(stage_name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a stage as dvc.yaml has it, and what its ${NAME} stand for: task, recipe, and those of foreach."""
+    """Return a stage as dvc.yaml has it, and the values of its ${NAME}: task, recipe, and those of foreach."""
     name, _, key = stage_name.partition("@")
     stages, params = _mapping(layout.GRAPH).get("stages", {}), load_params()
     if name not in stages:
@@ -239,7 +311,7 @@ def _yaml_problem(error: YAMLError) -> str:
     return NO_MEANING
 
 
-# Of params.yaml and recipes, whose longest have some 200 values, 8 levels deep; aliases count as what they stand for.
+# Limits for params.yaml and recipes, whose longest have 200 values, 8 levels deep. An alias counts as its content.
 MOST_VALUES, DEEPEST, LARGEST_FILE = 100_000, 50, 1 << 20
 LARGEST = 2**63
 # Open at once, those in texts too.
@@ -266,17 +338,17 @@ def read_yaml(path: Path) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {_yaml_problem(error)}") from None
     except (LookupError, TypeError, OverflowError, AttributeError) as error:
-        # What ruamel.yaml (0.19) meets in tags that are none of their values, list as keys, and unknown versions.
+        # ruamel.yaml (0.19) raises these for tags that do not fit their values, lists as keys, and unknown versions.
         raise UserError(f"{path}: not valid YAML: {NO_MEANING} ({error!s:.60})") from None
     except RecursionError:
         raise UserError(f"{path}: nested more than {DEEPEST} deep; expected sections of a recipe") from None
-    except ValueError as error:  # of a date that is none, a number of thousands of digits, or of this module
+    except ValueError as error:  # an impossible date, a number of thousands of digits, or raised in this module
         said = "a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
         raise UserError(f"{path}: not a recipe's YAML: {said}") from None
 
 
 def _check_sizes(content: Any) -> None:
-    """Raise ValueError for what no recipe has and takes hours or a message of megabytes: an alias can hold itself."""
+    """Raise ValueError for content that takes hours to validate or megabytes to report: an alias can hold itself."""
     left = [(content, 0)]
     for _ in range(MOST_VALUES):
         if not left:
@@ -293,7 +365,7 @@ def _check_sizes(content: Any) -> None:
 
 
 class _InvalidSection(AttributeError):
-    """A check reads a section that is wrong by itself, which has been told."""
+    """A check reads a section that is invalid by itself, which is reported already."""
 
 
 class _ValidSections:
@@ -319,9 +391,9 @@ class _ValidSections:
 
 
 def contradictions(recipe: Any, task: str) -> Iterator[str]:
-    """Yield what sections of a recipe contradict each other in, as far as those that a check reads are valid.
+    """Yield the contradictions between sections of a recipe, as far as the sections that a check reads are valid.
 
-    A task checks each part of a mixture as if it were the corpus; what all parts have in common is told once.
+    A task checks each part of a mixture as if it were the corpus; a problem of all parts is yielded once.
     """
     yield from _problems(schema.check, recipe)
     check = tasks.module(task, "settings").check
@@ -342,7 +414,7 @@ def _by_part(recipe: Any) -> dict[str | None, Any]:
 
 
 def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
-    """Yield what a check yields, up to where it reads a section that is invalid; a ValueError is its last problem."""
+    """Yield what a check yields until it reads an invalid section; a ValueError is its last problem."""
     try:
         yield from check(recipe)
     except _InvalidSection:
@@ -361,43 +433,57 @@ def validated(model: type[BaseModel], path: Path, check: Check = lambda _: iter(
 
 def checked(model: type[BaseModel], raw: Any, path: Path, check: Check = lambda _: iter(())) -> Any:
     """Validate the content of a file; UserError with all that is wrong, also with what `check` yields."""
+    return checked_content(model, Content(raw, path), check)
+
+
+def checked_content(model: type[BaseModel], content: Content, check: Check) -> Any:
+    """Validate values that may be of two files; UserError with all that is wrong, by file."""
+    raw = content.values
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
-    problems, hint = [], []
+        raise UserError(f"{content.path}: expected a mapping with the keys {', '.join(model.model_fields)}")
+    problems: list[tuple[Path, str]] = []
+    hint = ""
     validated: Any
     try:
         validated = model.model_validate(raw)
     except ValidationError as error:
         validated = _ValidSections.of(model, raw)
-        problems = [_describe(problem, raw) for problem in error.errors(include_url=False)]
-        hint = [upgrades.HINT] if upgrades.knows(upgrades.missing_of(error, raw)) else []
-    if problems := problems + list(check(validated)) + list(_not_kept(raw, "")):
-        raise UserError(f"{path}: {'; '.join(problems + hint)}")
+        found = error.errors(include_url=False)
+        problems = [(content.file(upgrades.located(one, raw)), _describe(one, content)) for one in found]
+        hint = f"; {upgrades.HINT}" if upgrades.knows(upgrades.missing_of(error, raw)) else ""
+    problems += [(content.path, problem) for problem in check(validated)]
+    problems += [(content.file(place), f"{'.'.join(place)}: {problem}") for place, problem in _not_kept(raw, ())]
+    if problems:
+        by_file: dict[Path, list[str]] = {}
+        for path, problem in problems:
+            by_file.setdefault(path, []).append(problem)
+        raise UserError("; ".join(f"{path}: {'; '.join(told)}" for path, told in by_file.items()) + hint)
     return validated
 
 
-def _not_kept(value: Any, key: str) -> Iterator[str]:
-    """Yield a line for each text that `dvc exp run -S` (3.67) would change or stop at when it writes the file anew.
+def _not_kept(value: Any, place: upgrades.Path) -> Iterator[tuple[upgrades.Path, str]]:
+    """Yield the place of each text that `dvc exp run -S` (3.67) would change or reject when it rewrites the file.
 
-    It reads the file with OmegaConf, which resolves ${...}, and takes ??? for a value that is missing; there is no way
-    to write either so that it stays.
+    It reads the file with OmegaConf, which resolves ${...}, and takes ??? for a missing value. Neither can be escaped
+    so that it survives.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _not_kept(inner, f"{key}.{name}" if key else str(name))
+            yield from _not_kept(inner, (*place, str(name)))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _not_kept(inner, f"{key}.{index}")
+            yield from _not_kept(inner, (*place, str(index)))
     elif isinstance(value, str) and ("${" in value or value == "???"):
         sign = "${" if "${" in value else "???"
-        yield f"{key}: `dvc exp run -S` would resolve {sign} in it, or stop there; expected a text without it"
+        yield place, f"`dvc exp run -S` would resolve {sign} in it, or stop there; expected a text without it"
 
 
-def _describe(problem: Any, raw: Any) -> str:
+def _describe(problem: Any, content: Content) -> str:
     """Return 'key.path: what is wrong (got VALUE)', in the words of the YAML file."""
-    key = ".".join(upgrades.located(problem, raw))
+    place = upgrades.located(problem, content.values)
+    key = ".".join(place)
     if problem["type"] == "missing":
-        return f"{key}: required key is missing (write it without a value for null)"
+        return f"{key}: {_missing(place, content)}"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if problem["type"] == "string_pattern_mismatch":
@@ -416,18 +502,28 @@ def _describe(problem: Any, raw: Any) -> str:
     return f"{key}: {message}{got}"
 
 
+def _missing(place: upgrades.Path, content: Content) -> str:
+    """Return what is said of a key that is missing: also that the defaults may have it, if it is one that they may."""
+    if content.defaults and place[0] in DEFAULTED and len(place) == 1:
+        return "required key is missing (without a value it takes the defaults)"
+    null = "write it without a value for null"
+    if content.defaults and place[0] in DEFAULTED and len(place) == 2:
+        return f"required key is missing ({null}); it may be here, or in {content.defaults} for all recipes of the task"
+    return f"required key is missing ({null})"
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def check() -> None:
-    """Validate params.yaml with the recipe that it names, and warn of each other recipe that is not valid.
+    """Validate params.yaml with its recipe, and warn of each other recipe that is not valid.
 
-    UserError where the first two are not: what a run does not read, such as somebody's draft, does not stop it.
+    UserError if the first two are not valid: what a run does not read, such as somebody's draft, does not stop it.
     """
     broken = {}
-    paths = sorted(layout.RECIPES.glob("*/*.yaml"))
+    paths = layout.recipe_files()
     for path in paths:
         try:
             load_recipe(path.parent.name, path.stem)
@@ -439,8 +535,9 @@ def check() -> None:
         chosen = layout.recipe_file(params.task, params.recipe)
         validate()
     finally:
-        for path, problems in broken.items():
-            if path != chosen:
+        told = broken.get(chosen) if chosen else None
+        for problems in dict.fromkeys(broken.values()):  # once each: all recipes of a task share a wrong default
+            if problems != told:
                 stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")

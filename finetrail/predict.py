@@ -89,7 +89,7 @@ def arguments() -> argparse.Namespace:
 def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], Iterable[str]]:
     """Return what turns answers into lines; UserError where the folder's task has no such format."""
     task = inference.read_settings(options.folder).task
-    formats = {JSON_LINES: json_lines} | delimited.FORMATS | getattr(tasks.module(task, "serving"), "FORMATS", {})
+    formats = {JSON_LINES: json_lines} | delimited.FORMATS | dict(tasks.module(task, "serving").FORMATS or {})
     ending = kind_of(options.output)
     name = options.format or (ending if ending in delimited.FORMATS else JSON_LINES)
     if name not in formats:

@@ -27,8 +27,9 @@ RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13).
-NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ")
+# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13); "iostream" where only the last
+# bytes of a stream do not fit.
+NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ", "iostream error")
 # What outputs() calls before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
 # What output() has given and not yet moved into place: end() removes it.
@@ -49,7 +50,7 @@ RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earl
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call main(); end with one line on stderr and exit code 1 where the user can mend the cause."""
+    """Call main(); end with one line on stderr and exit code 1 if the user can fix the cause."""
     # Libraries' deprecations and load reports are for us, in the tests; a user can do nothing about them.
     warnings.simplefilter("ignore")
     if not gc.isenabled():  # stages/__init__.py imports without the collector, which need not look at that later either
@@ -83,27 +84,27 @@ def _of_the_machine(error: Exception) -> str | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether an error is that of a full disk."""
+    """Return True if an error is that of a full disk."""
     return getattr(error, "errno", None) in FULL or any(words in str(error) for words in NO_ROOM)
 
 
 def one_line(error: UserError) -> str:
-    """Return what is wrong as a line that somebody reads; of one that a file's names or ids make long, both ends."""
+    """Return the error as one line; of a line that names or ids of a file make long, both ends."""
     line = plain(" ".join(str(error).split()))
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 3 :]}"
 
 
 def damaged() -> str | None:
-    """Return what is wrong with the first file of earlier stages that cannot be read to its end; None: all can.
+    """Return what is wrong with the first file of earlier stages that cannot be read to its end; None if all can be.
 
-    A stage that fails for no known reason asks for it: DVC compares no bytes before it runs a stage, and a file may be
-    cut off or overwritten in the cache that it is linked to.
+    It is called when a stage fails for no known reason: DVC compares no bytes before it runs a stage, and a file may be
+    truncated or overwritten in the cache that it is linked to.
     """
     found = (path for output in layout.OUTPUTS for path in (output, *output.rglob("*")))
     for path in sorted(path for path in found if path.suffix in READERS and path.is_file()):
         try:
             READERS[path.suffix](path)
-        except Exception as error:  # as each format says that a file is none
+        except Exception as error:  # each format has its own
             problem = " ".join(str(error).split())
             return (
                 f"{path} is damaged ({problem:.150}); expected it as an earlier stage wrote it: remove it, also from "
@@ -152,7 +153,7 @@ def silence_transformers() -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Let what is printed inside end where its reader has enough, such as head."""
+    """End without an error if the reader of what is printed inside closes the pipe, as head does."""
     try:
         yield
         sys.stdout.flush()
@@ -161,9 +162,9 @@ def printing() -> Iterator[None]:
 
 
 def run_alone() -> None:
-    """Let no other stage run in this folder until the process ends; UserError where one does.
+    """Keep other stages from running in this folder until the process ends; UserError if one runs already.
 
-    Such is a stage whose dvc was killed without it: it goes on, and a second one would write into the same files.
+    If dvc is killed but its stage survives, the orphan keeps running, and a second stage would write the same files.
     """
     layout.SCRATCH.mkdir(exist_ok=True)
     process = layout.SCRATCH / "running.pid"
@@ -179,27 +180,27 @@ def run_alone() -> None:
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the process that logs and writes; torchrun and accelerate launch start several."""
+    """Return True in the process that logs and writes; torchrun and accelerate launch start several."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def plain(text: str) -> str:
-    """Return a line without what commands a terminal, or turns the direction of what follows: as escapes.
+    """Return a line with control characters, and those that change the direction of text, as escapes.
 
-    Corpora, file names and labels of other people stand in our lines.
+    Log lines quote corpora, file names and labels of other people, which must not control the terminal.
     """
     return COMMANDING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def log(message: str) -> None:
-    """Print one line for people, once for all processes; flushed, so that it stands in order with DVC's."""
+    """Print one line for people, in one process only; flushed, so that it is in order with DVC's lines."""
     if is_first_process():
         print(plain(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def output(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to; move it into place, or remove it on any error."""
+    """Give a temporary path beside `path` for a file or a folder; move it into place, or remove it on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     remove(beside)
@@ -219,7 +220,7 @@ def output(path: Path) -> Iterator[Path]:
 
 
 def end(message: str) -> NoReturn:
-    """End the process with one line, from a thread, while the others may be where no exception reaches them."""
+    """End the process with one line, from a thread, while other threads may be where no exception reaches them."""
     for path in [*PARTIAL]:
         remove(path)
     print(plain(f"error: {message}"), file=sys.stderr, flush=True)
@@ -238,7 +239,7 @@ def outputs(*paths: Path) -> Iterator[list[Path]]:
 
 
 def _allow_by_umask(path: Path) -> None:
-    """Let others read what the umask lets them: safetensors and tempfile write files for their owner alone."""
+    """Give others the rights of the umask, because safetensors and tempfile write files for their owner alone."""
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if not file.is_symlink():
             allowed = (0o777 if file.is_dir() else 0o666) & ~UMASK

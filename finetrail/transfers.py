@@ -1,4 +1,4 @@
-"""Turns tensors of the CPU into a device's, and those into arrays, without waiting for what the device computes."""
+"""Copies tensors to a device, and from it to arrays, without waiting for what the device computes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from torch.utils._pytree import tree_map
 
 
 def send(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Begin to copy the tensors of a batch, nested ones too, to the device, whose later work waits for them."""
+    """Start to copy the tensors of a batch, nested ones too, to the device, whose later work waits for them."""
     on_cuda = device.type == "cuda"
 
     def sent(value: Any) -> Any:
         if not torch.is_tensor(value):
             return value
-        # CUDA copies without the CPU from pinned memory only.
+        # CUDA copies asynchronously from pinned memory only.
         return value.pin_memory().to(device, non_blocking=True) if on_cuda else value.to(device)
 
     sent_batch: dict[str, Any] = tree_map(sent, batch)
@@ -23,9 +23,9 @@ def send(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def fetch(tensors: Sequence[torch.Tensor]) -> Callable[[], list[np.ndarray]]:
-    """Begin to copy tensors of one device to the CPU; return the function that waits for them and gives them as arrays.
+    """Start to copy tensors of one device to the CPU; return the function that waits for them and returns arrays.
 
-    Those of CUDA go into pinned memory, and what is launched after this call is not waited for.
+    CUDA copies into pinned memory. The function does not wait for work that is launched after this call.
     """
     copies = [tensor.detach().to("cpu", non_blocking=tensor.is_cuda) for tensor in tensors]
     copied = torch.cuda.Event() if tensors and tensors[0].is_cuda else None

@@ -1,13 +1,15 @@
-"""Brings params.yaml and recipes of an earlier version to this one; all else in them stays, to the byte.
+"""Brings params.yaml, recipes and defaults of an earlier version to this one; every other byte of them stays.
 
-python -m finetrail.upgrade                      # params.yaml and every recipe
-python -m finetrail.upgrade masked_lm/mine       # one recipe, TASK/NAME or its file; --diff: show it, and write nothing
+python -m finetrail.upgrade                      # params.yaml, and every recipe with the defaults of its task
+python -m finetrail.upgrade masked_lm/mine       # one recipe, TASK/NAME or its file, with the defaults of its task
+python -m finetrail.upgrade --diff               # show what would change, and write nothing
 """
 
 import argparse
 import difflib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +27,7 @@ Pairs = dict[str, tuple[Node, Node]]
 
 
 class Upgrade(NamedTuple):
-    """What a file is, what it gets, and the text that it then has."""
+    """A file, its changes, and its text before and after them."""
 
     path: Path
     old: str
@@ -34,7 +36,7 @@ class Upgrade(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """A span of a text, the order of those that begin together, and what stands there then."""
+    """A span of a text, its replacement, and the order among edits that begin at one place."""
 
     start: int
     end: int
@@ -43,13 +45,16 @@ class Edit(NamedTuple):
 
 
 def main() -> None:
-    """Upgrade each file that can be, and tell of the others."""
+    """Upgrade each file that can be upgraded, and report the others."""
     options = arguments()
     problems: list[str] = []
     done: list[Upgrade] = []
+    defaults: dict[Path, dict[str, Any]] = {}  # by folder: as they will be
     for path in options.files:
         try:
-            done.append(planned(path))
+            done.append(planned(path, defaults.get(path.parent)))
+            if path.stem == layout.DEFAULTS:
+                defaults[path.parent] = YAML(typ="safe", pure=True).load(done[-1].new)
         except UserError as error:
             problems.append(str(error))
     for upgrade in done:
@@ -66,26 +71,78 @@ def main() -> None:
         raise UserError(f"{len(problems)} left as they are: {'; '.join(problems)}")
 
 
-def planned(path: Path) -> Upgrade:
-    """Return what a file gets; UserError where it would not be valid even then, or is no file of these."""
+def planned(path: Path, defaults: dict[str, Any] | None = None) -> Upgrade:
+    """Return the upgrade of a file; UserError if the result would be invalid, or the file is of another kind.
+
+    `defaults` are those of a recipe's task, if not as the file beside the recipe has them.
+    """
     raw, text = params.read_yaml(path), path.read_bytes().decode()
     model = model_of(path, raw)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping with the keys {', '.join(model.model_fields)}")
-    try:
-        new, changes = upgrades.upgraded(raw, model)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if path.name == layout.PARAMS.name:
+    if path.stem == layout.DEFAULTS:
+        new, changes = upgraded_defaults(raw, path)
+    elif path.name == layout.PARAMS.name:
+        new, changes = renamed(raw, path)
+        changes += upgrades.add(new, upgrades.missing(model, new))
         params.checked(model, new, path)
     else:
-        params.checked_recipe(new, path, path.absolute().parent.name)
+        defaults = defaults_beside(path) if defaults is None else defaults
+        new, changes = upgraded_recipe(raw, path, defaults)
+        params.checked_recipe(new, path, path.absolute().parent.name, defaults)
     if not changes:
         return Upgrade(path, text, text, [])
     edited = edit(text, changes, json_schema(path))
     if not _means(edited, new):
         raise UserError(f"{path}: anchors or merged sections stand in the way; expected {told(changes)}")
     return Upgrade(path, text, edited, changes)
+
+
+def renamed(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a file with the names of this version, and the changes; UserError with the file."""
+    try:
+        return upgrades.renamed(raw)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def upgraded_recipe(raw: Any, path: Path, defaults: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a recipe as this version has it, and the changes.
+
+    A key of a section that the defaults have is added to the defaults, and not to each recipe.
+    """
+    new, changes = renamed(raw, path)
+    own = [place for place in lacking(new, path, defaults) if not (len(place) == 2 and place[0] in defaults)]
+    return new, changes + upgrades.add(new, own)
+
+
+def upgraded_defaults(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[Change]]:
+    """Return the defaults with the keys that a recipe beside them lacks in both files, and the changes."""
+    new, changes = renamed(raw, path)
+    places: dict[upgrades.Path, None] = {}
+    for file in sorted(path.parent.glob("*.yaml")):
+        with suppress(UserError):  # which is reported for the recipe itself
+            if file == path or not isinstance(own := params.read_yaml(file), dict):
+                continue
+            own, _ = renamed(own, file)
+            for place in lacking(own, file, new):
+                if len(place) >= 2 and place[0] in new and place[1] not in (own.get(place[0]) or {}):
+                    places[place] = None
+    return new, changes + upgrades.add(new, places)
+
+
+def lacking(recipe: Any, path: Path, defaults: dict[str, Any]) -> list[upgrades.Path]:
+    """Return the places of the keys that a recipe with its defaults lacks."""
+    task = path.absolute().parent.name
+    values = params.composed(recipe, path, defaults, layout.defaults_file(task)).values
+    return upgrades.missing(params.model_of(values, task), values)
+
+
+def defaults_beside(path: Path) -> dict[str, Any]:
+    """Return the defaults in the folder of a recipe; none for a recipe of the time before there were any."""
+    beside = path.with_name(f"{layout.DEFAULTS}.yaml")
+    found = params.read_yaml(beside) if beside.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def model_of(path: Path, raw: Any) -> type[BaseModel]:
@@ -109,9 +166,9 @@ def _means(text: str, content: Any) -> bool:
 
 
 def edit(text: str, changes: list[Change], sections: dict[str, Any]) -> str:
-    """Write changes into a text of YAML: where the schema has the key, by `sections`, its JSON schema.
+    """Write changes into a YAML text, new keys in the order of `sections`, the JSON schema of the file.
 
-    A text, because a library that writes YAML anew moves comments, quotes and blanks.
+    The text is edited, because a library that rewrites YAML moves comments, quotes and blanks.
     """
     root = YAML(typ="safe", pure=True).compose(text)
     edits: set[Edit] = set()  # a set, because two places may be one: an anchor and its alias
@@ -133,7 +190,7 @@ def edit(text: str, changes: list[Change], sections: dict[str, Any]) -> str:
 
 
 def _insertion(text: str, section: Any, change: Change, changes: list[Change], sections: dict[str, Any]) -> Edit:
-    """Return the edit that writes a new key behind the one that the schema has before it, or before all others."""
+    """Return the edit that writes a new key after its predecessor in the schema, or before all others."""
     pairs = _pairs(section)
     for other in changes:  # the schema knows a renamed key by its new name
         if other.old is not None and other.place[:-1] == change.place[:-1]:
@@ -154,12 +211,12 @@ def _insertion(text: str, section: Any, change: Change, changes: list[Change], s
     if before is None:
         start = key.start_mark.index - column
         return Edit(start, start, order, line + newline)
-    end = _line_behind(text, _end(before[1], before[0].end_mark.index), column)
+    end = _line_after(text, _end(before[1], before[0].end_mark.index), column)
     return Edit(end, end, order, line + newline if text[:end].endswith("\n") else newline + line)
 
 
 def _node(root: Any, place: upgrades.Path) -> Any:
-    """Return the section that holds a key; None where it is merged from elsewhere (<<)."""
+    """Return the section that holds a key; None if it is merged from elsewhere (<<)."""
     for key in place[:-1]:
         found = _pairs(root).get(key)
         if found is None:
@@ -173,7 +230,7 @@ def _pairs(node: Any) -> Pairs:
 
 
 def _end(node: Node, after: int) -> int:
-    """Return where a value ends, without the comments behind it; `after`: where its key does."""
+    """Return the end of a value, without the comments after it; `after`: the end of its key."""
     if node.start_mark.index < after:  # an alias: its node is where the anchor is
         return after
     if not isinstance(node, CollectionNode) or node.flow_style or not node.value:
@@ -184,8 +241,8 @@ def _end(node: Node, after: int) -> int:
     return _end(node.value[-1], node.start_mark.index)
 
 
-def _line_behind(text: str, end: int, column: int) -> int:
-    """Return the beginning of the line behind a value, and behind comments that are further in than its key."""
+def _line_after(text: str, end: int, column: int) -> int:
+    """Return the start of the line after a value and after comments that are indented more than its key."""
     end = len(text[:end].rstrip())
     while (end := text.find("\n", end) + 1) > 0:
         line = text[end:].partition("\n")[0]
@@ -195,7 +252,7 @@ def _line_behind(text: str, end: int, column: int) -> int:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value of the table as recipes have it: null as nothing."""
+    """Return a value of the table as recipes write it: null as nothing."""
     return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
@@ -271,7 +328,7 @@ def shown(upgrade: Upgrade) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file, of which nothing else has a copy, in one step; a link stays one."""
+    """Replace a file atomically, because nothing else may have a copy of it; a link stays a link."""
     path = path.resolve()
     beside = path.with_name(f".{path.name}.partial")
     try:
@@ -286,15 +343,17 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m finetrail.upgrade",
-        description="Bring params.yaml and recipes of an earlier version to this one.",
+        description="Bring params.yaml, recipes and defaults of an earlier version to this one.",
     )
     parser.add_argument(
         "files", nargs="*", metavar="RECIPE", help="TASK/NAME, or a file; none: params.yaml and every recipe"
     )
     parser.add_argument("--diff", action="store_true", help="show what would change, and write nothing")
     options = parser.parse_args()
-    everything = [layout.PARAMS, *sorted(layout.RECIPES.glob("*/*.yaml"))]
-    options.files = [file_of(name) for name in options.files] or everything
+    named = [file_of(name) for name in options.files] or [layout.PARAMS, *layout.recipe_files()]
+    beside = {path.with_name(f"{layout.DEFAULTS}.yaml") for path in named if path.name != layout.PARAMS.name}
+    defaults = sorted(path for path in beside if path.is_file())
+    options.files = [*defaults, *(path for path in named if path not in beside)]
     return options
 
 

@@ -1,7 +1,7 @@
-"""What each version of the schema brought, and what files of an earlier one get so that they mean what they meant.
+"""What each version of the schema brought, and what files of an earlier version get so that they keep their meaning.
 
-A file says nothing of its version: what it lacks, and which names of earlier versions it has, tell. So no name may come
-back with another meaning. docs/keys.json has the version that brought each key, and a test compares it with this table.
+A file has no version number: the keys that it lacks, and the earlier names that it has, show its version. Therefore no
+name may return with another meaning. docs/keys.json has the version of each key, and a test compares them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ HINT = "`python -m finetrail upgrade` adds what a file of an earlier version lac
 
 @dataclass(frozen=True)
 class Renamed:
-    """A key with another name, or whose values have other names; those that are not in `values` stay, if they may."""
+    """A key that was renamed, or whose values were; of the same key, values that are not in `values` stay."""
 
     key: str
     to: str
@@ -99,6 +99,7 @@ VERSIONS = (
             "model.teacher.source.max_mib": None,
         },
     ),
+    Version(10, "a switch for speedups", {"train.speedups": True}),
 )
 VERSION = VERSIONS[-1].number
 ADDED = {key: value for version in VERSIONS for key, value in version.added.items()}
@@ -109,7 +110,7 @@ TARGETS: Mapping[str, Mapping[str, Any]] = {"retrieval": {"dimensions": None}, "
 
 @dataclass(frozen=True)
 class Change:
-    """What a file gets at a place: a key that it lacks, or another name and value for `old`, a key that it has."""
+    """The change at one place: a key that the file lacks, or another name and value for `old`, a key that it has."""
 
     place: Path
     value: Any
@@ -122,13 +123,25 @@ def upgraded(raw: dict[str, Any], model: type[BaseModel]) -> tuple[dict[str, Any
 
     UserError for a value of an earlier name that has no counterpart.
     """
+    new, changes = renamed(raw)
+    return new, changes + add(new, missing(model, new))
+
+
+def renamed(raw: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
+    """Return the content of a file with the names of this version, and the changes; UserError as in upgraded()."""
     new = deepcopy(raw)
-    changes = list(_rename(new))
-    for place in missing(model, new):
-        if (key := dotted(place)) in ADDED:
-            _section(new, place)[place[-1]] = ADDED[key]
+    return new, list(_rename(new))
+
+
+def add(content: dict[str, Any], places: Iterable[Path]) -> list[Change]:
+    """Add those of the missing keys that a later version brought and whose section is there; return the changes."""
+    changes = []
+    for place in places:
+        section = _section(content, place)
+        if (key := dotted(place)) in ADDED and isinstance(section, dict):
+            section[place[-1]] = ADDED[key]
             changes.append(Change(place, ADDED[key]))
-    return new, changes
+    return changes
 
 
 def target(task: str, found: Any) -> Any:
@@ -137,7 +150,7 @@ def target(task: str, found: Any) -> Any:
 
 
 def knows(places: Iterable[Path]) -> bool:
-    """Tell whether any of the keys that a file lacks is one that later versions brought."""
+    """Return True if a later version brought any of the keys that a file lacks."""
     return any(dotted(place) in ADDED for place in places)
 
 
@@ -204,7 +217,7 @@ def _rename(new: dict[str, Any]) -> Iterator[Change]:
 
 
 def _section(content: Any, place: Path) -> Any:
-    """Return the section that holds a key; None where there is none."""
+    """Return the section that holds a key; None if there is no such section."""
     for key in place[:-1]:
         content = content.get(key) if isinstance(content, dict) else None
     return content

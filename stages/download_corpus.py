@@ -1,4 +1,4 @@
-"""Turns a pinned source into the canonical corpus: one Parquet file a table, checks and provenance."""
+"""Turns a pinned source into the canonical corpus: one Parquet file per table, checks and provenance."""
 
 import json
 from collections import Counter
@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,27 +19,30 @@ from finetrail.dependencies import watch_read
 from finetrail.errors import UserError
 from finetrail.params import load
 from finetrail.progress import Bar
-from finetrail.sources import Fetched, fetch, find, moving
+from finetrail.sources import Fetched, fetch, find, pin_hint
 from finetrail.sources.provenance import digest
 from finetrail.stage import log, outputs, run, write_json
 
-# So much waits to be written, as Python's objects.
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Corpus
+
+# Limits of what is kept in memory, as Python objects, before it is written.
 ROW_GROUP = 10_000
 VALUES_WAITING = 1 << 26  # characters of texts, and items of lists
 
 
 def canonical_rows(
-    fetched: Fetched, corpus: Any, task: ModuleType, counts: dict[str, Any], renamed: Counter[str]
+    fetched: Fetched, corpus: Any, task: "Corpus", counts: dict[str, Any], renamed: Counter[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) for all that the task keeps of the source; `counts` take up what passes.
+    """Yield (table, row) of all examples that the task keeps, and update `counts`.
 
-    `renamed` counts by table the ids that an earlier file has too.
+    `renamed` counts, by table, the ids that also occur in an earlier file.
     """
     new_ids: set[str] = set()
 
     def read(pattern: str) -> Iterator[readers.Record]:
         again = partial(readers.read, fetched.root, find(fetched, pattern), corpus.reader, new_ids)
-        return task.records(again, corpus) if hasattr(task, "records") else again()
+        return task.records(again, corpus) if task.records else again()
 
     records = splits.assemble(corpus.splits, read)
     for table, record in Bar(records, desc="read", unit="examples"):
@@ -50,8 +52,8 @@ def canonical_rows(
             yield of_table, row | kept if of_table in layout.SPLITS else row
 
 
-def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
-    """Return the columns of corpus.slices as texts; None for nothing, UserError for what is no single value."""
+def slices(record: readers.Record, corpus: schema.Corpus) -> dict[str, str | None]:
+    """Return the columns of corpus.slices as strings, or None if empty; UserError for lists and objects."""
     found: dict[str, str | None] = {}
     for name in corpus.sliced_by:
         if name not in record.values:
@@ -68,16 +70,16 @@ def slices(record: readers.Record, corpus: Any) -> dict[str, str | None]:
 
 
 def beside_rows(
-    beside: dict[str, tuple[Any, Fetched]], corpus: Any, task: ModuleType, counts: dict[str, Any]
+    beside: dict[str, tuple[Any, Fetched]], corpus: schema.Corpus, task: "Corpus", counts: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) of the tables that come from sources of their own; each is (section, its files)."""
+    """Yield (table, row) of the tables that have a source of their own; each is (section, its files)."""
     for table, (section, fetched) in beside.items():
         for record in readers.read(fetched.root, find(fetched, "."), section.reader):
             yield from task.rows(table, record, corpus, counts)
 
 
 def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], folder: Path) -> None:
-    """Write one Parquet file a table, ROW_GROUP rows at a time, or fewer long ones; UserError where it gets none."""
+    """Write one Parquet file per table, in groups of ROW_GROUP rows, or fewer long ones; UserError if one is empty."""
     waiting: dict[str, list[Any]] = {table: [] for table in tables}
     size = dict.fromkeys(tables, 0)
     written = dict.fromkeys(tables, 0)
@@ -108,13 +110,13 @@ def write_tables(rows: Iterable[tuple[str, Any]], tables: dict[str, pa.Schema], 
 def mixed_rows(
     fetched: dict[str | None, Fetched],
     parts: dict[str | None, Any],
-    task: ModuleType,
+    task: "Corpus",
     counts: dict[str, Any],
     renamed: Counter[str],
 ) -> Iterator[tuple[str, Any]]:
-    """Yield (table, row) of all parts, each behind the other, with the name of the part as a column and in the id.
+    """Yield (table, row) of one part after the other, with the name of the part as a column and as a prefix of the id.
 
-    UserError, with the name of the part, where one has nothing for a table.
+    UserError, with the name of the part, if a part gives no row of a table.
     """
     for part, corpus in parts.items():
         if part is None:
@@ -133,7 +135,7 @@ def mixed_rows(
 
 
 def mixed_provenance(parts: dict[str | None, dict[str, Any]], corpus: schema.Corpus | schema.Mixture) -> dict[str, Any]:
-    """Return the provenance of a corpus; of a mixture with that of each part, and a hash of theirs."""
+    """Return the provenance of a corpus; for a mixture, with that of each part, and a hash of their hashes."""
     if not isinstance(corpus, schema.Mixture):
         return parts[None]
     licenses = {part["license"] for part in parts.values()}
@@ -153,7 +155,7 @@ def mixed_provenance(parts: dict[str | None, dict[str, Any]], corpus: schema.Cor
 
 
 def provenance(fetched: Fetched, corpus: schema.Corpus) -> dict[str, Any]:
-    """Return where the corpus comes from and what people must know to use it."""
+    """Return the provenance of a corpus: its name, license, language and source."""
     source = fetched.provenance
     return {
         "name": corpus.name,
@@ -166,7 +168,7 @@ def main() -> None:
     params = load("download@corpus")
     corpus, parts = params.corpus, schema.parts_of(params.corpus)
     task = tasks.module(params.task, "corpus")
-    one = next(iter(parts.values()))  # what its checks and columns depend on, all parts have in common
+    one = next(iter(parts.values()))  # the settings that checks and columns depend on are the same in all parts
     fetched = {part: fetch(of_part.source, "dataset", layout.SCRATCH) for part, of_part in parts.items()}
     beside = {name: (more, fetch(more.source, "dataset", layout.SCRATCH)) for name, more in one.beside().items()}
     all_fetched = [*fetched.values(), *(of_table for _, of_table in beside.values())]
@@ -190,14 +192,14 @@ def main() -> None:
         write_json(folder / layout.CORPUS_PROVENANCE.name, origin)
     for table in tables:
         log(f"download@corpus: {table} {task.summary(counts[table], one)}")
-    for hint in filter(None, map(moving, all_fetched)):
+    for hint in filter(None, map(pin_hint, all_fetched)):
         log(f"download@corpus: {hint}")
     for concern in tasks.module(params.task, "concerns").of_corpus(checks):
         log(f"download@corpus: warning: {concern}")
 
 
 def with_more(table: str, columns: pa.Schema, corpus: schema.Corpus | schema.Mixture) -> pa.Schema:
-    """Return the columns of a table; of a split with those of slices, of a mixture with the name of the part."""
+    """Return the columns of a table, with those of slices for a split, and with the part for a mixture."""
     names = [name for part in schema.parts_of(corpus).values() for name in part.sliced_by]
     more = [f"{layout.SLICE}{name}" for name in dict.fromkeys(names) if table in layout.SPLITS]
     more += [layout.PART] if isinstance(corpus, schema.Mixture) else []

@@ -1,6 +1,6 @@
-"""The recipe's base model -> data/model: verified weights as safetensors, its tokenizer, and where they came from.
+"""Fetches and verifies the recipe's base model: data/model, with safetensors weights, tokenizer and provenance.
 
-Of a student, the layers that the recipe keeps, and its teacher beside it.
+For a student, it keeps the layers that the recipe names, and adds the teacher.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from finetrail.model.base import copy_verified, limits, probe
 from finetrail.model.base.layers import keep_layers
 from finetrail.params import load
 from finetrail.progress import working
-from finetrail.sources import Fetched, describe, fetch, moving
+from finetrail.sources import Fetched, describe, fetch, pin_hint
 from finetrail.stage import log, outputs, run, write_json
 
 
@@ -33,9 +33,9 @@ def main() -> None:
             provenance["teacher"] = copied(of_teacher, teacher, folder / layout.TEACHER.name)
             probed(folder / layout.TEACHER.name, of_teacher, auto_class)
         write_json(folder / layout.MODEL_PROVENANCE.name, provenance)
-    tell(fetched, provenance)
+    log_model(fetched, provenance)
     if of_teacher:
-        tell(of_teacher, provenance["teacher"], "teacher ")
+        log_model(of_teacher, provenance["teacher"], "teacher ")
 
 
 def copied(fetched: Fetched, model: schema.Model | schema.Teacher, folder: Path) -> dict[str, Any]:
@@ -46,16 +46,16 @@ def copied(fetched: Fetched, model: schema.Model | schema.Teacher, folder: Path)
 
 
 def probed(folder: Path, fetched: Fetched, auto_class: str) -> None:
-    """Build the model where that can do no harm; UserError if its configuration makes none, or not in time."""
+    """Build the model in a process with limits; UserError if its configuration makes none, or exceeds the limits."""
     where = describe(fetched.provenance)
     with working("build the model"):
         too_much = f"{where}: its model takes too much to build"
-        limits.call(probe.check, folder / layout.WEIGHTS.name, auto_class, where, what=too_much)
+        limits.call(probe.build, folder / layout.WEIGHTS.name, auto_class, where, what=too_much)
 
 
-def tell(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:
-    """Log what came, and what to pin where it may change."""
-    if hint := moving(fetched):
+def log_model(fetched: Fetched, provenance: dict[str, Any], what: str = "") -> None:
+    """Log what was downloaded, and what to pin if its source may change."""
+    if hint := pin_hint(fetched):
         log(f"download@model: {what}{hint}")
     size = (
         "new: train draws its weights" if fetched.provenance["kind"] == "new" else f"{provenance['bytes'] / 1e6:.0f} MB"

@@ -3,8 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +15,10 @@ from finetrail.evaluation import bootstrap, inference, slices, splits
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.progress import working
+from finetrail.schema import Evaluate
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Modeling, Row, Scoring
 
 HELD_OUT = ("validation", "test")
 FINAL_SPLIT = "test"
@@ -31,7 +34,7 @@ def main() -> None:
     declared = params.load("evaluate")
     numerics.use(declared.numerics, declared.threads)
     numerics.use_tf32(declared.numerics)
-    modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
+    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
     train, load = splits.load("train"), loader(modeling, shared, target, settings)
@@ -40,7 +43,7 @@ def main() -> None:
     before = predict(scoring, load(layout.WEIGHTS), held_out) if modeling.base_is_baseline(layout.WEIGHTS) else {}
     settings, trained, choices = settled(scoring, trained, target, settings)
     headline, data = scoring.headline(target, settings), Data(train, held_out, trained, before)
-    beside = scoring.beside(target, settings) if hasattr(scoring, "beside") else []
+    beside = scoring.beside(target, settings) if scoring.beside else []
     whole = scores(scoring, data, shared, target, settings)
     parts = {name: scores(scoring, data.part(name), shared, target, settings) for name in splits.parts(data.train)}
     for split in HELD_OUT:
@@ -79,7 +82,7 @@ class Data(NamedTuple):
 
 
 def scores(
-    scoring: ModuleType, data: Data, shared: dict[str, Encoded], target: Any, settings: Any
+    scoring: "Scoring", data: Data, shared: dict[str, Encoded], target: object, settings: Evaluate
 ) -> dict[str, dict[str, Any]]:
     """Return the scores of each split with their intervals, and those of its baselines."""
     found: dict[str, dict[str, Any]] = {
@@ -107,7 +110,7 @@ def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> 
     return rows
 
 
-def sliced(scoring: ModuleType, data: Data, headline: str, target: Any, settings: Any) -> list[dict[str, Any]]:
+def sliced(scoring: "Scoring", data: Data, headline: str, target: object, settings: Evaluate) -> list[dict[str, Any]]:
     """Return the scores of the test split's slices, and log those that are worse than the rest."""
     units = scoring.units(data.trained[FINAL_SPLIT])
     found = slices.scores(
@@ -125,24 +128,26 @@ class Model(NamedTuple):
     """A model and what its predictions depend on, in the order in which a task's scoring takes it all."""
 
     shared: dict[str, Encoded]
-    target: Any
+    target: object
     forward: Forward
     tokenizer: Any
-    settings: Any
+    settings: Evaluate
 
 
-def loader(modeling: ModuleType, shared: dict[str, Encoded], target: Any, settings: Any) -> Callable[[Path], Model]:
+def loader(
+    modeling: "Modeling", shared: dict[str, Encoded], target: object, settings: Evaluate
+) -> Callable[[Path], Model]:
     """Return the function from a model's folder to the model."""
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
 
     def load(folder: Path) -> Model:
-        forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))
+        forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))  # type: ignore[arg-type]  # of _Wrapped
         return Model(shared, target, forward, tokenizer, settings)
 
     return load
 
 
-def predict(scoring: ModuleType, model: Model, held_out: dict[str, Encoded]) -> Predictions:
+def predict(scoring: "Scoring", model: Model, held_out: dict[str, Encoded]) -> Predictions:
     """Return what a model predicts for each split."""
     return {
         name: splits.predict(encoded, lambda split: scoring.predict(split, *model))
@@ -150,9 +155,9 @@ def predict(scoring: ModuleType, model: Model, held_out: dict[str, Encoded]) -> 
     }
 
 
-def candidates(scoring: ModuleType, model: Model, given: dict[str, Encoded]) -> Predictions:
+def candidates(scoring: "Scoring", model: Model, given: dict[str, Encoded]) -> Predictions:
     """Return what a model leaves for the runs behind it, such as a reranker's: nothing where the task has no such."""
-    if not hasattr(scoring, "candidates"):
+    if scoring.candidates is None:
         return {}
     found = {name: scoring.candidates(split, *model, to_learn=name == "train") for name, split in given.items()}
     for name, table in found.items():
@@ -161,7 +166,7 @@ def candidates(scoring: ModuleType, model: Model, given: dict[str, Encoded]) -> 
     return {name: table for name, table in found.items() if table is not None}
 
 
-def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settings: Any) -> dict[str, float]:
+def with_intervals(scoring: "Scoring", predicted: pa.Table, target: object, settings: Evaluate) -> dict[str, float]:
     """Return each score with the ends of its interval: f1, f1_low, f1_high, ..."""
     scores = scoring.score(predicted, target, settings)
     units = scoring.units(predicted)
@@ -174,10 +179,10 @@ def with_intervals(scoring: ModuleType, predicted: pa.Table, target: Any, settin
 
 
 def settled(
-    scoring: ModuleType, predictions: Predictions, target: Any, settings: Any
-) -> tuple[Any, Predictions, dict[str, Any]]:
+    scoring: "Scoring", predictions: Predictions, target: object, settings: Evaluate
+) -> tuple[Evaluate, Predictions, dict[str, Any]]:
     """Return settings and predictions after what the task leaves to validation, and that for the record, if any."""
-    if not hasattr(scoring, "settle"):
+    if scoring.settle is None:
         return settings, predictions, {}
     values, predictions, notes = scoring.settle(predictions, target, settings)
     for note in notes:
@@ -199,20 +204,20 @@ def summary(split: str, scores: dict[str, float], metrics: list[str], baselines:
 
 
 def all_tables(
-    scoring: ModuleType, trained: Predictions, before: Predictions, target: Any, settings: Any
-) -> dict[str, list[dict[str, Any]]]:
+    scoring: "Scoring", trained: Predictions, before: Predictions, target: object, settings: Evaluate
+) -> "dict[str, list[Row]]":
     """Return what people look at beside the scores, for plots and the report: name -> rows of all splits.
 
     Of single examples (rows with an id), what the base model gave before training stands above what it gives now.
     """
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Row]] = {}
     for split, predicted in trained.items():
         earlier = scoring.tables(before[split], target, settings) if before else {}
         for name, rows in scoring.tables(predicted, target, settings).items():
             if before and rows and "id" in rows[0]:
                 pairs = zip(earlier[name], rows, strict=True)
-                rows = [{"model": model} | row for pair in pairs for model, row in zip(MODELS, pair, strict=True)]
-            tables.setdefault(name, []).extend({"split": split} | row for row in rows)
+                rows = [{"model": model, **row} for pair in pairs for model, row in zip(MODELS, pair, strict=True)]
+            tables.setdefault(name, []).extend({"split": split, **row} for row in rows)
     return tables
 
 
@@ -220,7 +225,7 @@ def write(
     predictions: Predictions,
     behind: Predictions,
     metrics: dict[str, Any],
-    tables: dict[str, list[dict[str, Any]]],
+    tables: "dict[str, list[Row]]",
     errors: list[dict[str, Any]],
 ) -> None:
     """Write predictions and candidates as Parquet; metrics, and tables for plots and people, as JSON and CSV."""

@@ -3,8 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +21,11 @@ from finetrail.exporting.forms import ONNX_FILES
 from finetrail.exporting.onnx import export_onnx, quantize_int8
 from finetrail.exporting.parity import compare, continued
 from finetrail.exporting.sizes import mib
+from finetrail.schema import Evaluate
 from finetrail.upgrades import SCHEMA_VERSION, VERSION
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Modeling, Scoring
 
 SPLIT = "test"
 PARTS = "parts"
@@ -38,7 +41,7 @@ def main() -> None:
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
     hub_repo, records, target = declared.export.hub_repo, read_records(declared.task), stage.read_json(layout.TARGET)
-    modeling, scoring = (tasks.module(declared.task, part) for part in ("modeling", "scoring"))
+    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
         model, encoded = copy_trained(folder, modeling), splits.load(SPLIT)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
@@ -46,7 +49,8 @@ def main() -> None:
         expected = reference(modeling, predictor(scoring, encoded, target, folder, settled(declared, records)))
         metrics = write(folder, model, encoded, expected, target, records, declared, hub_repo)
         # Of a model with several heads, each by itself too.
-        for name, (of_head, own) in (modeling.models(model, target) if hasattr(modeling, "models") else {}).items():
+        for name, (of_head, own) in (modeling.models(model, target) if modeling.models else {}).items():
+            assert scoring.alone is not None  # goes with modeling.models
             beside = folder / PARTS / name
             save(of_head, beside)
             examples, features = splits.parts(encoded)[name]
@@ -70,9 +74,9 @@ def write(
     model: PreTrainedModel,
     encoded: Encoded,
     expected: pa.Table,
-    target: Any,
+    target: object,
     records: dict[str, Any],
-    declared: params.Declared,
+    declared: params.StageParams,
     hub_repo: str | None,
 ) -> dict[str, Any]:
     """Write what belongs beside a folder's weights and tokenizer; return the records of its weights and ONNX files.
@@ -81,7 +85,8 @@ def write(
     """
     configs.open_everywhere(folder, model)
     settings, evaluation, evaluate = declared.export, records["evaluation"], settled(declared, records)
-    modeling, scoring, card = (tasks.module(declared.task, part) for part in ("modeling", "scoring", "card"))
+    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
+    card = tasks.module(declared.task, "card")
     headline = evaluation["headline"]
     stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate))
 
@@ -105,19 +110,20 @@ def write(
         usage=card.usage(hub_repo or "path/to/this/folder", target),
         onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
-        folders=getattr(card, "folders", lambda _: [])(target),
+        folders=card.folders(target) if card.folders else [],
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return metrics
 
 
-def settled(declared: params.Declared, records: dict[str, Any]) -> Any:
+def settled(declared: params.StageParams, records: dict[str, Any]) -> Evaluate:
     """Return the settings of evaluation, with what it left to train and validation."""
-    return declared.evaluate.model_copy(update=records["evaluation"].get("settled", {}))
+    settings: Evaluate = declared.evaluate
+    return settings.model_copy(update=records["evaluation"].get("settled", {}))
 
 
 def predictor(
-    scoring: ModuleType, encoded: Encoded, target: Any, folder: Path, evaluate: Any
+    scoring: "Scoring", encoded: Encoded, target: object, folder: Path, evaluate: Evaluate
 ) -> Callable[[Forward], pa.Table]:
     """Return the function from what runs a model to its predictions of a split."""
     shared, tokenizer = splits.load_shared(), AutoTokenizer.from_pretrained(folder)
@@ -161,7 +167,7 @@ def read_records(task: str) -> dict[str, Any]:
     }
 
 
-def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate: Any) -> dict[str, Any]:
+def inference_settings(task: str, records: dict[str, Any], target: object, evaluate: Evaluate) -> dict[str, Any]:
     """Return what finetrail.inference needs to encode and decode as evaluation did."""
     return {
         SCHEMA_VERSION: VERSION,
@@ -172,7 +178,7 @@ def inference_settings(task: str, records: dict[str, Any], target: Any, evaluate
     }
 
 
-def copy_trained(folder: Path, modeling: ModuleType) -> PreTrainedModel:
+def copy_trained(folder: Path, modeling: "Modeling") -> PreTrainedModel:
     """Copy weights, config and tokenizer as they are, and return the model loaded from the copy."""
     shutil.copytree(layout.TRAINED, folder, ignore=shutil.ignore_patterns(layout.TRAINING_RECORD.name))
     return modeling.load_model(folder)
@@ -185,7 +191,7 @@ def name_base_model(adapter: Path, name: str) -> None:
         stage.write_json(file, stage.read_json(file) | {"base_model_name_or_path": name})
 
 
-def reference(modeling: ModuleType, predict: Callable[[Forward], pa.Table]) -> pa.Table:
+def reference(modeling: "Modeling", predict: Callable[[Forward], pa.Table]) -> pa.Table:
     """Return what torch predicts on the CPU with data/trained: never with the copy, which is what is checked."""
     if inference.device() == "cpu":
         return pq.read_table(layout.PREDICTIONS, filters=[("split", "=", SPLIT)])

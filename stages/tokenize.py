@@ -1,12 +1,11 @@
-"""Turns data/corpus into features: data/tokenized."""
+"""Encodes data/corpus into features: data/tokenized."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,20 +18,23 @@ from finetrail.errors import UserError
 from finetrail.progress import Bar, working
 from finetrail.schema import Tokenize
 
-# They bound memory, whatever the size of the corpus and of its texts.
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Encoding, TableEncoder
+
+# Bounds of memory, for any size of the corpus and of its texts.
 EXAMPLES_A_BATCH = 4096
 BYTES_A_BATCH = 1 << 26
 
 
 def main() -> None:
-    """Encode every table with the base model's tokenizer, and keep that as it was used."""
+    """Encode every table with the base model's tokenizer, and save the tokenizer as it was used."""
     declared = params.load("tokenize")
     task, settings = tasks.module(declared.task, "encoding"), declared.tokenize
     with working("look through train"):
         tokenizer = task.load_tokenizer(layout.BASE_TOKENIZER, settings, train)
         target = task.target(train(), settings)
         encoder = task.Encoder(tokenizer, target, settings)
-        if hasattr(encoder, "survey"):
+        if encoder.survey is not None:
             encoder.survey(lambda table: pq.read_table(layout.table_file(layout.CORPUS, table)))
     engine = ordered_map(settings.engine, settings.num_proc)
     with stage.outputs(layout.TOKENIZED) as [folder], engine as mapped:
@@ -49,10 +51,10 @@ def main() -> None:
             if table not in layout.SPLITS and rows is not None and (left_out := row_count(path) - len(rows)):
                 counts[table]["left_out_by_limit"] = left_out
             log_counts(table, counts[table])
-            if not counts[table].get("features", 1):
+            if encoder.nothing is not None and not counts[table].get("features", 1):
                 raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
-        # Without the engine: the same features, so that nothing behind this stage runs again.
+        # Without the settings of the engine, which do not change the features: later stages are not rerun.
         used = settings.model_dump(exclude=set(Tokenize.model_fields))
         stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": used, "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
@@ -66,7 +68,7 @@ def train() -> Iterator[pa.Table]:
 
 
 def part_rows(path: Path, kept: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return the kept rows of each part of a mixture, which stand together; none where the corpus is no mixture."""
+    """Return the kept rows of each part of a mixture, which are contiguous; empty if the corpus is not a mixture."""
     if layout.PART not in pq.read_schema(path).names:
         return {}
     found = pq.read_table(path, columns=[layout.PART])[layout.PART].value_counts()
@@ -77,19 +79,21 @@ def part_rows(path: Path, kept: np.ndarray | None) -> dict[str, np.ndarray]:
 
 
 def encoded(
-    encoder: Any, table: str, batches: "Batches", parts: dict[str, np.ndarray], mapped: OrderedMap
+    encoder: "TableEncoder", table: str, batches: "Batches", parts: dict[str, np.ndarray], mapped: OrderedMap
 ) -> Iterator[Features]:
-    """Yield features and counts of a table; of a mixture part by part, so that each is encoded as it is alone."""
+    """Yield features and counts of a table; for a mixture part by part, so that each is encoded as on its own."""
     if not parts:
         yield from encoder.encode_table(table, batches, mapped)
     for part, rows in parts.items():
         if not len(rows):
-            raise UserError(f"tokenize.limit: it leaves no example of {part} in {table}; expected more, or null")
+            raise UserError(
+                f"tokenize.limit: it leaves no example of {part} in {table}; expected a larger one, or null"
+            )
         counts: Counter[str] = Counter()
         for features, of_batch in encoder.encode_table(table, replace(batches, kept=rows), mapped):
             counts.update(of_batch)
             yield features.append_column(layout.PART, pa.array([part] * len(features), pa.string())), of_batch
-        if not counts.get("features", 1):
+        if encoder.nothing is not None and not counts.get("features", 1):
             raise UserError(f"tokenize: {table} of {part}: {encoder.nothing(counts)}")
 
 
@@ -106,14 +110,14 @@ def write(features: Iterable[Features], schema: pa.Schema, path: Path, examples:
 
 
 def log_counts(table: str, counts: dict[str, int]) -> None:
-    """Log what became of one table."""
+    """Log the counts of one table."""
     numbers = (f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
     stage.log(f"tokenize: {table}: {', '.join(numbers)}")
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What read() yields; the path is absolute, because a Ray worker that reads them has another working folder."""
+    """Batches of read(); the path is absolute, because a Ray worker that reads them has another working folder."""
 
     path: Path
     kept: np.ndarray | None
@@ -123,28 +127,30 @@ class Batches:
         return read(self.path, self.kept, self.size)
 
 
-def kept_rows(table: str, limit: int | None, task: ModuleType) -> np.ndarray | None:
+def kept_rows(table: str, limit: int | None, task: "Encoding") -> np.ndarray | None:
     """Return the rows of a table that a limit keeps, in order; None for all.
 
-    Of a split so many, or whole groups of rows that belong together (task.TOGETHER); of what splits share, all that
-    their kept rows name (task.needed, ids), and so many others.
+    For a split, `limit` rows, or whole groups of rows that belong together (task.TOGETHER). For a shared table, all
+    rows whose ids the kept rows of the splits name (task.needed), and `limit` others.
     """
     path = layout.table_file(layout.CORPUS, table)
-    if limit is None or (table not in layout.SPLITS and not hasattr(task, "needed")):
+    if limit is None:
         return None
     if table in layout.SPLITS:
-        return evenly_grouped(path, limit, getattr(task, "TOGETHER", None))
+        return evenly_grouped(path, limit, task.TOGETHER)
+    if (needed := task.needed) is None:
+        return None
     splits = ((layout.table_file(layout.CORPUS, split), kept_rows(split, limit, task)) for split in layout.SPLITS)
-    named = {given for path, rows in splits for _, examples in read(path, rows) for given in task.needed(examples)}
+    named = {given for path, rows in splits for _, examples in read(path, rows) for given in needed(examples)}
     ids = pq.read_table(path, columns=["id"])["id"].to_pylist()
     is_named = np.fromiter((given in named for given in ids), bool, len(ids))
     return np.union1d(np.flatnonzero(is_named), evenly(np.flatnonzero(~is_named), limit))
 
 
 def evenly_grouped(path: Path, limit: int, column: tuple[str, str] | None) -> np.ndarray:
-    """Return about so many rows of a table, in groups of rows that agree in this field of a column, where it has one.
+    """Return about `limit` rows of a table, in whole groups of rows that agree in this field of a column, if any.
 
-    Such rows stand together. At least one group is kept.
+    Rows of a group are contiguous. At least one group is kept.
     """
     rows = np.arange(row_count(path))
     if column is None or column[0] not in pq.read_schema(path).names:
@@ -157,7 +163,7 @@ def evenly_grouped(path: Path, limit: int, column: tuple[str, str] | None) -> np
 
 
 def evenly(rows: np.ndarray, limit: int) -> np.ndarray:
-    """Return so many rows at equal distances. Not the first: corpora are often sorted by label or by document."""
+    """Return `limit` rows at equal distances. Not the first, because corpora are often sorted by label or document."""
     return rows if limit >= len(rows) else rows[np.arange(limit) * len(rows) // limit]
 
 
@@ -167,7 +173,7 @@ def row_count(path: Path) -> int:
 
 
 def batch_size(path: Path) -> int:
-    """Return how many examples of a table are encoded together: fewer where they are long."""
+    """Return the number of examples per batch of a table: fewer if they are long."""
     file = pq.read_metadata(path)
     size = sum(file.row_group(number).total_byte_size for number in range(file.num_row_groups))
     return max(1, min(EXAMPLES_A_BATCH, BYTES_A_BATCH * file.num_rows // max(size, 1)))

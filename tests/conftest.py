@@ -2,10 +2,16 @@
 
 import os
 import random
+import re
 import shutil
+import subprocess
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ HOME = tempfile.mkdtemp(prefix="finetrail-tests-")
 os.environ.update(HF_HOME=HOME, HF_DATASETS_CACHE=f"{HOME}/datasets", HF_METRICS_CACHE=f"{HOME}/metrics")
 os.environ.update(HF_MODULES_CACHE=f"{HOME}/modules", HF_HUB_OFFLINE="0" if "HOSTS_TRIED" in os.environ else "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -32,6 +39,8 @@ from finetrail import stage  # noqa: E402
 from finetrail.model.base import limits  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+# Real corpora, which are not part of the project.
+CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 COPIED = (
     "dvc.yaml",
     "params.yaml",
@@ -62,13 +71,34 @@ TEMPLATES = (
 )
 
 LONGEST = (
+    "test_combinations.py",
+    "test_contract.py",
     "test_engines.py",
     "test_launchers.py",
+    "test_mixtures.py",
     "test_pipeline.py",
     "test_shards.py",
+    "test_shards_resumed.py",
     "test_taught.py",
+    "test_text_classification_recipes.py",
     "test_training.py",
 )
+
+# What takes seconds: a stage, another process, an ONNX file, a browser.
+TAKES_LONG = re.compile(
+    r"(?m)^\s*(?:from|import) (?:stages|subprocess|spread|toy_training|recipe_projects|onnx|playwright)\b"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only files that run no stage, process, exporter or browser")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --fast, leave out a test file by what it imports, before it is imported."""
+    if not config.getoption("--fast") or not collection_path.name.startswith("test_"):
+        return None
+    return bool(TAKES_LONG.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,6 +113,10 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+# No property is about time, and a machine that does other work is slow now and then.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
 CALL_IN_A_PROCESS = limits.call
 
 
@@ -92,6 +126,41 @@ def without_a_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "call", lambda function, *args, what: function(*args))
         yield
+
+
+def real(name: str) -> Path:
+    """Return a file or folder of the real corpora; skip the test where it is not there."""
+    if not (CORPORA / name).exists():
+        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    return CORPORA / name
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run Git as somebody, and return what it printed."""
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    """The files below a folder."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the URL under which its files are served."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 # --- corpus -------------------------------------------------------------------------------------------------------
@@ -334,6 +403,22 @@ def toy_recipe(corpus: Path, model: Path) -> dict[str, Any]:
     }
 
 
+def whole(path: Path) -> str:
+    """Return the text of a recipe that gives every key itself: those of the defaults beside it first."""
+    yaml = YAML()
+    yaml.width = 1 << 20
+    content, defaults = yaml.load(path), yaml.load(path.with_name("defaults.yaml"))
+    for section, default in defaults.items():
+        if content[section] is None:
+            content[section] = default
+        elif isinstance(default, dict):
+            for key in reversed([key for key in default if key not in content[section]]):
+                content[section].insert(0, key, default[key])
+    text = StringIO()
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
 # What the two classifiers' settings have besides, and the train split of models that do not look at it.
 PLAIN_LOSS = {"label_smoothing": 0.0, "class_weights": None}
 NO_FEATURES = Dataset.from_dict({})
@@ -363,6 +448,7 @@ def toy_settings(**changes: Any) -> dict[str, Any]:
         "checkpoint_every": None,
         "gradient_checkpointing": False,
         "execution": "auto",
+        "speedups": True,
         "lora": None,
     } | changes
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from datasets import Dataset, Features
 
 LFS_ENDINGS = (".safetensors", ".onnx", ".parquet", ".bin")
 
@@ -355,3 +356,9 @@ ROUTES = [
     (r"PUT /lfs-upload/(?P<oid>[0-9a-f]{64})", "lfs_upload"),
     (rf"(GET|HEAD) /(?P<datasets>datasets/)?{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "file"),
 ]
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], features: Features) -> None:
+    """Write rows as a dataset's repository has them, with its features in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_list(rows, features=features).to_parquet(path)

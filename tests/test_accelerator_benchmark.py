@@ -107,6 +107,7 @@ def test_each_side_of_each_case_is_there(whole: tuple[Path, subprocess.Completed
     assert found["seconds_from_start_to_first_update"].keys() == {"plain", "ours"}
 
 
+@pytest.mark.slow
 def test_a_part_that_is_stopped_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_part_that_is_stopped_costs_the_others_nothing(
     assert "stopped after its budget of 0 s" in table and re.search(r"(?m)^inference +ok", table), table
 
 
-def test_a_failure_is_one_line_in_the_table_and_a_traceback_in_the_log(tmp_path: Path) -> None:
+def test_a_failure_is_a_line_in_the_table_and_a_traceback_in_log(tmp_path: Path) -> None:
     done = run(tmp_path, "--device", "cuda", "--tiny", "--only", "machine", environment={"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 1
     assert re.search(r"(?m)^machine +failure ", done.stdout)

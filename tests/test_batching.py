@@ -11,7 +11,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetrail.training.batching import MOST_PADDING, REPEATED, Batches, length_grouped, pieces, train_loader
+from finetrail.training.batching import MOST_PADDING, REPEATED, Batches, length_grouped, split_batch, train_loader
 
 
 def order(lengths: Any, batch_size: int, seed: int = 0) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_short_and_long_batches_alternate() -> None:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_epochs_differ_and_a_seed_gives_the_same_epochs_again_in_any_order(grouped: bool) -> None:
+def test_epochs_differ_and_repeat_with_the_seed(grouped: bool) -> None:
     lengths = np.random.default_rng(3).integers(1, 50, 100)
     one, again, other = (batches(lengths, 8, seed, grouped=grouped) for seed in (0, 0, 1))
     epochs = [epoch(one, number) for number in range(3)]
@@ -105,58 +105,58 @@ def test_features_of_one_batch_vary_between_epochs() -> None:
     assert len(first & second) < 10
 
 
-# --- pieces -------------------------------------------------------------------------------------------------------
+# --- micro-batches ------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 128), min_size=1, max_size=64), st.integers(1, 64), st.sampled_from([0.0, 0.05, 0.5]))
 def test_pieces_hold_every_feature_once_and_little_padding(lengths: list[int], most: int, padding: float) -> None:
-    found = pieces(lengths, most, padding)
-    assert sorted(position for piece in found for position in piece) == list(range(len(lengths)))
-    for piece in found:
-        own = [lengths[position] for position in piece]
-        assert 1 <= len(piece) <= most
+    found = split_batch(lengths, most, padding)
+    assert sorted(position for micro_batch in found for position in micro_batch) == list(range(len(lengths)))
+    for micro_batch in found:
+        own = [lengths[position] for position in micro_batch]
+        assert 1 <= len(micro_batch) <= most
         assert own == sorted(own, reverse=True)
         assert len(own) * own[0] - sum(own) <= padding * len(own) * own[0]
 
 
 def test_features_of_one_length_are_one_piece() -> None:
-    assert pieces([7] * 32, 32, MOST_PADDING) == [list(range(32))]
-    assert pieces([5, 60, 58], 32, MOST_PADDING) == [[1, 2], [0]]
-    assert pieces([5, 60, 58], 32, 1.0) == [[1, 2, 0]]
+    assert split_batch([7] * 32, 32, MOST_PADDING) == [list(range(32))]
+    assert split_batch([5, 60, 58], 32, MOST_PADDING) == [[1, 2], [0]]
+    assert split_batch([5, 60, 58], 32, 1.0) == [[1, 2, 0]]
 
 
-def loader(piece_size: int | None, **others: Any) -> Any:
+def loader(micro_batch_size: int | None, **others: Any) -> Any:
     features = Dataset.from_dict({"input_ids": [[1] * n for n in (3, 9, 3, 9, 3)], "left": [0] * 5})
 
     def collate(given: pa.Table) -> dict[str, Any]:
-        assert given.column_names == ["input_ids", "draw"]
-        return {"ids": given["input_ids"].to_pylist(), "draws": given["draw"].to_pylist()}
+        assert given.column_names == ["input_ids", "row_seed"]
+        return {"ids": given["input_ids"].to_pylist(), "draws": given["row_seed"].to_pylist()}
 
-    def items(piece: dict[str, Any]) -> torch.Tensor:
-        return torch.tensor(sum(map(len, piece["ids"])))
+    def num_items(micro_batch: dict[str, Any]) -> torch.Tensor:
+        return torch.tensor(sum(map(len, micro_batch["ids"])))
 
     given = batches([3, 9, 3, 9, 3], 4, **others)
     most_padding = MOST_PADDING if given.grouped else 1.0
-    return train_loader(features, collate, items, given, ("input_ids", "draw"), piece_size, most_padding)  # type: ignore[arg-type]
+    return train_loader(features, collate, num_items, given, ("input_ids", "row_seed"), micro_batch_size, most_padding)  # type: ignore[arg-type]
 
 
 def test_a_batch_comes_in_pieces_with_their_items() -> None:
     for batch in loader(4):
-        for piece, items in zip(batch["pieces"], batch["items"], strict=True):
-            assert len({len(ids) for ids in piece["ids"]}) == 1
-            assert items == sum(map(len, piece["ids"]))
-    assert [len(batch["pieces"]) for batch in loader(None)] == [1, 1]
-    assert max(len(piece["ids"]) for batch in loader(1) for piece in batch["pieces"]) == 1
+        for micro_batch, num_items in zip(batch["micro_batches"], batch["num_items"], strict=True):
+            assert len({len(ids) for ids in micro_batch["ids"]}) == 1
+            assert num_items == sum(map(len, micro_batch["ids"]))
+    assert [len(batch["micro_batches"]) for batch in loader(None)] == [1, 1]
+    assert max(len(micro_batch["ids"]) for batch in loader(1) for micro_batch in batch["micro_batches"]) == 1
 
 
 def test_a_repeated_batch_counts_nothing() -> None:
     *_, last = loader(4, process=2, processes=3)
-    assert last["items"].sum() == 0
+    assert last["num_items"].sum() == 0
     *_, last = loader(4, process=1, processes=3)
-    assert last["items"].sum() > 0
+    assert last["num_items"].sum() > 0
 
 
-def test_an_epoch_of_the_loader_takes_nothing_from_torchs_generator() -> None:
+def test_a_loader_epoch_takes_nothing_from_torchs_generator() -> None:
     torch.manual_seed(0)
     list(loader(4))
     after = torch.rand(1)
@@ -167,5 +167,5 @@ def test_an_epoch_of_the_loader_takes_nothing_from_torchs_generator() -> None:
 def test_resuming_skips_batches_of_the_same_epoch() -> None:
     given = loader(4)
     given.set_epoch(3)
-    whole = [batch["pieces"] for batch in given]
-    assert [batch["pieces"] for batch in skip_first_batches(given, 1)] == whole[1:]
+    whole = [batch["micro_batches"] for batch in given]
+    assert [batch["micro_batches"] for batch in skip_first_batches(given, 1)] == whole[1:]

@@ -1,16 +1,14 @@
 """The beir reader: judged queries with their documents, the documents themselves, and ids that lead nowhere."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import BeirReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 BEIR = BeirReader(format="beir", documents="./corpus.jsonl", queries="queries.jsonl")
 DOCUMENTS = [
     {"_id": "d1", "title": "One", "text": "first", "metadata": {}},
@@ -29,7 +27,7 @@ def read(root, qrels=HEADER, documents=DOCUMENTS, queries=QUERIES, name="qrels/t
     return list(readers.read(root, [root / name], reader))
 
 
-def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tmp_path):
+def test_a_query_has_its_documents_at_its_first_appearance(tmp_path):
     qrels = "q1\t2\t1\nq2\td3\t2\n\nq1\td1\t3\r\nq1\td3\t0\nq1\td1\t3\n"
     one = {"id": "d1", "title": "One", "text": "first"}
     two, three = ({"id": key, "title": "", "text": text} for key, text in (("2", "second"), ("d3", "third")))
@@ -43,7 +41,7 @@ def test_a_query_has_its_relevant_documents_and_stands_where_it_first_appears(tm
     ]
 
 
-def test_what_a_query_has_beside_its_text_are_columns_and_documents_have_none(tmp_path):
+def test_other_query_columns_are_kept_and_documents_have_none(tmp_path):
     queries = [{"_id": "q1", "text": "eins?", "year": 1, "metadata": {"year": 2, "topic": "wings"}}]
     documents = [{"_id": "d1", "text": "first", "topic": "flow"}]
     (record,) = read(tmp_path, HEADER + "q1\td1\t1\n", documents, queries)
@@ -74,7 +72,7 @@ def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
         ({"qrels": HEADER + "q1\td1\thigh\n"}, "qrels/train.tsv:2: the score is 'high'; expected a whole number"),
         (
             {"qrels": HEADER + "q1\td1\t1\nq1\td1\t2\n"},
-            "qrels/train.tsv:3: query 'q1' and document 'd1' have another score in a line above",
+            "qrels/train.tsv:3: query 'q1' and document 'd1' have a different score in an earlier line",
         ),
         (
             {"qrels": HEADER + "q1\td1\t1\nq9\td1\t1\n"},
@@ -90,11 +88,11 @@ def test_a_query_without_a_relevant_document_is_there_with_none(tmp_path):
         ),
         (
             {"qrels": HEADER + "q1\td1\t1\n", "documents": DOCUMENTS + DOCUMENTS},
-            "corpus.jsonl:4: the id 'd1' stands here a second time",
+            "corpus.jsonl:4: the id 'd1' occurs a second time here",
         ),
         (
             {"name": "corpus.jsonl", "documents": DOCUMENTS + DOCUMENTS},
-            "corpus.jsonl:4: the id 'd1' stands here a second time",
+            "corpus.jsonl:4: the id 'd1' occurs a second time here",
         ),
         ({"documents": [{"id": "d1", "text": ""}]}, "corpus.jsonl:1: no key '_id'; the keys there are 'id', 'text'"),
         ({"documents": [{"_id": "d1"}]}, "corpus.jsonl:1: no key 'text'; the keys there are '_id'"),
@@ -109,10 +107,8 @@ def test_a_mistake_is_told_with_its_place(tmp_path, changes, message):
     assert str(error.value).startswith(message)
 
 
-def test_a_real_collection_has_the_judgements_that_its_files_have():
-    root = CORPORA / "cranfield"
-    if not root.is_dir():
-        pytest.skip("no cranfield in FINETRAIL_CORPORA")
+def test_a_real_collection_has_the_judgements_of_its_files():
+    root = real("cranfield")
     documents = list(readers.read(root, [root / "corpus.jsonl"], BEIR))
     texts = {record.id: record.values for record in documents}
     assert len(texts) == 1400

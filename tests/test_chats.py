@@ -54,7 +54,7 @@ CONTENTS = ["What is it?", "It is a dog!", "the cat", "sat on 안녕 😀", "and
 
 @pytest.mark.parametrize("kind", ["bytes", "blanks"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_assistants_turns_are_learned_with_their_ends_and_nothing_else(name: str, kind: str) -> None:
+def test_assistant_turns_and_their_ends_alone_are_learned(name: str, kind: str) -> None:
     tokens = made(name, kind=kind)
     end = FAMILIES[name][1]
     whole = tokens.apply_chat_template(talk(*CONTENTS), tokenize=False)
@@ -69,7 +69,7 @@ def test_the_assistants_turns_are_learned_with_their_ends_and_nothing_else(name:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_tokens_are_those_of_transformers_up_to_the_last_turns_end(name: str) -> None:
+def test_the_tokens_are_transformers_up_to_the_last_turns_end(name: str) -> None:
     tokens = made(name)
     whole = tokens.apply_chat_template(talk(*CONTENTS), return_dict=True)["input_ids"]
     [encoded] = chats.Encoder(tokens).encode([talk(*CONTENTS)], fail)
@@ -81,9 +81,9 @@ def test_the_tokens_are_those_of_transformers_up_to_the_last_turns_end(name: str
 WORDS = st.text("abc .,!?éü안😀\n\t<>|{}%", min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(WORDS, min_size=2, max_size=7), st.booleans())
-def test_spans_are_what_the_marks_say_and_what_transformers_makes_of_them(contents: list[str], system: bool) -> None:
+def test_spans_are_those_of_the_marks_and_of_transformers(contents: list[str], system: bool) -> None:
     messages = talk(*contents, system="be brief" if system else None)
     if messages[-1]["role"] == "user":
         messages = messages[:-1]
@@ -121,14 +121,14 @@ def test_a_token_of_header_and_turn_is_refused() -> None:
         learned(tokens, talk("a", "cat"))
 
 
-def test_earlier_thoughts_are_not_there_and_the_answers_behind_them_are_learned() -> None:
+def test_earlier_thoughts_are_left_out_later_answers_learned() -> None:
     thought = "<think>\nI know.\n</think>\n\nYes"
     text, runs = learned(made("qwen3"), talk("a?", thought, "b?", thought))
     assert runs == ["Yes<|im_end|>", f"{thought}<|im_end|>"]
     assert text.count("I know") == 1
 
 
-def test_thoughts_that_disappear_between_two_turns_are_refused_and_not_masked_wrongly() -> None:
+def test_thoughts_that_vanish_between_turns_are_refused() -> None:
     messages = [
         {"role": "user", "content": "a?"},
         {"role": "assistant", "content": "<think>\nhm\n</think>\n\nI look it up"},
@@ -198,7 +198,7 @@ def test_a_template_that_serves_no_conversation_is_refused(template: str, reason
         chats.Template.of(tokenizer(template)).end_of_turn()
 
 
-def test_a_conversation_to_be_answered_ends_with_the_assistants_header() -> None:
+def test_a_prompt_of_a_chat_ends_with_the_assistant_header() -> None:
     for name in FAMILIES:
         tokens = made(name)
         [encoded] = chats.Encoder(tokens).encode([talk("a", "b", "c")], fail)

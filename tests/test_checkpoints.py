@@ -94,24 +94,26 @@ def test_a_key_is_that_of_settings_names_and_bytes(tmp_path: Path) -> None:
     assert changed()
 
 
-def test_one_is_due_after_so_many_updates_at_a_point_of_the_curve() -> None:
-    due, accelerator = checkpoints.Due("5 updates", log_steps=3), Accelerator(cpu=True)
+def test_a_checkpoint_is_due_after_n_updates_at_a_curve_point() -> None:
+    timer, accelerator = checkpoints.CheckpointTimer("5 updates", log_steps=3), Accelerator(cpu=True)
     found = []
     for update in range(1, 30):
-        if due(update, accelerator):
+        if timer.is_due(update, accelerator):
             found.append(update)
-            due.saved(update)
+            timer.reset(update)
     assert found == [6, 12, 18, 24]
-    assert not any(checkpoints.Due(None, log_steps=1)(update, accelerator) for update in range(1, 99))
+    assert not any(
+        checkpoints.CheckpointTimer(None, log_steps=1).is_due(update, accelerator) for update in range(1, 99)
+    )
 
 
 def test_one_is_due_after_so_many_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    due, accelerator = checkpoints.Due("2 minutes", log_steps=1), Accelerator(cpu=True)
+    timer, accelerator = checkpoints.CheckpointTimer("2 minutes", log_steps=1), Accelerator(cpu=True)
     now[0] = 119.0
-    assert not due(1, accelerator)
+    assert not timer.is_due(1, accelerator)
     now[0] = 121.0
-    assert due(2, accelerator)
-    due.saved(2)
-    assert not due(3, accelerator)
+    assert timer.is_due(2, accelerator)
+    timer.reset(2)
+    assert not timer.is_due(3, accelerator)

@@ -6,7 +6,6 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from finetrail.corpus import duplicates
@@ -131,7 +130,6 @@ def test_checks_of_a_toy_corpus_as_counted_by_hand():
 SENTENCES = st.lists(st.lists(st.sampled_from(["a", "b", "a b", "", "é"]), max_size=3), max_size=12)
 
 
-@hypothesis_settings(deadline=None)
 @given(st.fixed_dictionaries({"train": SENTENCES, "validation": SENTENCES, "test": SENTENCES}))
 def test_duplicates_and_leakage_agree_with_plain_sets(splits):
     settings = corpus("none")
@@ -153,7 +151,6 @@ def test_duplicates_and_leakage_agree_with_plain_sets(splits):
 CONTENTS = st.lists(st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3), max_size=20)
 
 
-@hypothesis_settings(deadline=None)
 @given(CONTENTS, CONTENTS)
 def test_digests_count_any_content_as_plain_lists_do(first, second):
     one, two = (array("Q", map(duplicates.digest, contents)) for contents in (first, second))
@@ -161,7 +158,7 @@ def test_digests_count_any_content_as_plain_lists_do(first, second):
     assert duplicates.shared(one, two) == sum(content in first for content in second)
 
 
-def test_a_digest_is_blake2b_of_64_bits_and_so_the_same_in_every_process():
+def test_a_digest_is_blake2b_of_64_bits_in_every_process():
     # As coreutils print it: printf '["EU", "é"]' | b2sum --length=64
     assert duplicates.digest(["EU", "é"]) == 0x1970053B4D962D3E
     assert duplicates.digest("a") == 0x167004E8304614A8
@@ -187,7 +184,7 @@ def test_types_and_labels_that_may_be_meant_as_one_are_warned_of():
         assert lines == [expected.format("that differ in blanks, case or Unicode form alone")]
 
 
-def test_unseen_labels_are_refused_with_split_label_and_first_example():
+def test_unseen_labels_are_refused_with_their_first_example():
     settings = corpus(unseen_labels="refuse")
     counts, _ = counted(settings, train=["x/O"], validation=["x/O"], test=["x/O", "y/O z/B-PER", "z/B-PER"])
     with pytest.raises(
@@ -197,7 +194,7 @@ def test_unseen_labels_are_refused_with_split_label_and_first_example():
         task.checks(counts, settings)
 
 
-def test_impossible_transitions_are_refused_with_example_and_position():
+def test_impossible_transitions_are_refused_with_their_place():
     settings = corpus(impossible_transitions="refuse")
     message = r"^toy:0: example '0': label 2 is 'I-B' in \['B-A', 'I-B', 'O'\], impossible in the scheme iob2$"
     with pytest.raises(UserError, match=message):
@@ -217,7 +214,7 @@ def test_impossible_transitions_are_refused_with_example_and_position():
         (["a"], ["B_PS"], "label 0 is 'B_PS'; expected O, B-TYPE or I-TYPE in the scheme iob2"),
     ],
 )
-def test_a_row_that_does_not_fit_is_refused_with_place_and_example(tokens, labels, message):
+def test_a_malformed_row_is_refused_with_place_and_example(tokens, labels, message):
     with pytest.raises(UserError) as error:
         canonical(record(tokens, labels, 7), corpus())
     assert str(error.value).startswith(f"toy:7: example '7': {message}")

@@ -43,7 +43,8 @@ class Project:
         self.git("init", "--quiet", "--initial-branch", "main")
         Repo.init(str(root)).close()
         (root / RECIPE).parent.mkdir(parents=True)
-        shutil.copy(ROOT / RECIPE, root / RECIPE)
+        for name in (RECIPE, RECIPE.replace("tweets", "defaults")):
+            shutil.copy(ROOT / name, root / name)
 
     def git(self, *arguments: str) -> str:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
@@ -160,9 +161,7 @@ def test_a_clear_difference_is_called_so_and_a_small_one_noise(project: Project,
     assert scores[0]["p_corrected"] == scores[0]["p"] > 0.05
 
 
-def test_each_slice_is_compared_and_p_values_are_corrected_for_all_of_them(
-    project: Project, told: Callable[..., str]
-) -> None:
+def test_slices_are_compared_with_corrected_p_values(project: Project, told: Callable[..., str]) -> None:
     texts = [f"text {'and more ' * (number % 4)}{number}" for number in range(COUNT)]
     short = [number for number in range(COUNT) if number % 4 == 0]
     project.run("before", wrong_at(1), texts=texts)
@@ -203,7 +202,7 @@ def test_the_workspace_is_a_run_too(project: Project, told: Callable[..., str]) 
     assert re.search(r"(?m)^\| accuracy \|.* \|  \|$", text)  # what such a test shows is not known
 
 
-def test_a_run_of_an_early_version_has_its_record_in_metrics_json(project: Project, told: Callable[..., str]) -> None:
+def test_an_early_run_has_its_record_in_metrics_json(project: Project, told: Callable[..., str]) -> None:
     project.run("early", wrong_at(1))
     project.git("mv", "metrics/record.json", "metrics/metrics.json")
     project.git("commit", "--quiet", "--message", "early")
@@ -216,7 +215,7 @@ def test_a_run_of_an_early_version_has_its_record_in_metrics_json(project: Proje
     assert refused(told, "HEAD", "now").startswith("HEAD: metrics/record.json is missing in it")
 
 
-def test_the_version_that_wrote_a_record_makes_no_other_run_of_it(project: Project, told: Callable[..., str]) -> None:
+def test_the_version_that_wrote_a_record_makes_no_other_run(project: Project, told: Callable[..., str]) -> None:
     project.run("one", wrong_at(1))
     project.write("metrics/record.json", record(1, 0.975) | {"schema_version": 8})
     project.git("commit", "--quiet", "--all", "--message", "the same, written by a later version")
@@ -352,5 +351,5 @@ def locked(evaluated: str, reported: str | None) -> str:
     ("lock", "finished"),
     [(None, True), (locked("a", "a"), True), (locked("b", "a"), False), (locked("a", None), False)],
 )
-def test_a_run_that_stopped_before_its_report_is_not_taken_for_the_one_before(lock: str | None, finished: bool) -> None:
+def test_an_unreported_run_is_not_taken_for_the_previous_one(lock: str | None, finished: bool) -> None:
     assert runs._is_finished(lock) == finished

@@ -24,14 +24,14 @@ from finetrail.exporting.configs import open_everywhere, tokenizer_config
         ({}, None, "{{ messages }}", {"chat_template": "{{ messages }}"}),
     ],
 )
-def test_a_tokenizer_is_named_as_transformers_4_knows_it_and_has_the_models_length(
+def test_a_tokenizer_has_a_transformers_4_name_and_model_length(
     given: dict[str, Any], positions: int | None, chat: str | None, found: dict[str, Any]
 ) -> None:
     assert tokenizer_config(given, positions, chat) == found
 
 
 @pytest.mark.parametrize(("positions", "length"), [(48, 48), (1024, 1024), (1025, None)])
-def test_a_continuation_ends_by_default_where_a_small_models_positions_do(
+def test_a_continuation_ends_at_the_last_position_by_default(
     positions: int, length: int | None, tiny_bpe: Path, tmp_path: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bpe)

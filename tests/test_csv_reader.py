@@ -2,11 +2,10 @@
 
 import csv
 import io
-import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from conftest import CORPORA, real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,8 +13,6 @@ from pydantic import ValidationError
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import CsvReader
-
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 
 
 def reader(quoting="minimal", delimiter=",", encoding="utf-8", **columns):
@@ -33,7 +30,7 @@ def values(records):
     return [record.values for record in records]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.lists(st.lists(st.text('ab",;\t é\n\u2028'), min_size=2, max_size=2)), st.sampled_from(",;\t"))
 def test_what_the_csv_module_wrote_comes_back(tmp_path, rows, delimiter):
     written = io.StringIO()
@@ -47,7 +44,7 @@ def test_rows_are_the_same_however_the_file_was_saved(tmp_path, content):
     assert values(read(tmp_path, reader(), content)) == [{"text": "x"}, {"text": "y"}]
 
 
-def test_a_quoted_field_holds_line_ends_and_places_are_those_where_rows_begin(tmp_path):
+def test_quoted_fields_hold_newlines_and_rows_keep_their_line(tmp_path):
     records = read(tmp_path, reader(id="i", text="t"), 'i,t\r\n7,"a\r\n""b"",\r\n\r\nc"\r\n\r\n8,5" disk\r\n')
     assert records == [("7", "a:2", {"text": 'a\n"b",\n\nc'}), ("8", "a:7", {"text": '5" disk'})]
 
@@ -88,7 +85,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path, quoting):
             "a:3: not CSV: a field in quotes does not end where it should, in line 4; expected",
         ),
         (reader(), "t\nx\ry\n", "a:2: not CSV: a carriage return alone in line 2, outside quotes; expected it in"),
-        (reader(id="i"), "i\n7\n7\n", "a:3: the id '7' stands here a second time"),
+        (reader(id="i"), "i\n7\n7\n", "a:3: the id '7' occurs a second time here"),
         (reader(encoding="klingon"), "t\nx\n", "reader.encoding: Python knows no encoding 'klingon'"),
         (reader(encoding="base64"), "t\nx\n", "reader.encoding: Python knows no encoding 'base64'"),
     ],
@@ -109,9 +106,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path, reader, content, message):
     ],
 )
 def test_real_corpora_without_quoting_give_a_record_a_line(name, columns, labels):
-    path = CORPORA / name
-    if not path.is_file():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    path = real(name)
     records = list(readers.read(CORPORA, [path], reader("none", "\t", **columns)))
     lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     assert [record.where for record in records] == [f"{name}:{number + 1}" for number in range(1, len(lines))]
@@ -120,7 +115,7 @@ def test_real_corpora_without_quoting_give_a_record_a_line(name, columns, labels
     assert found == labels if labels else set(found) == {"0", "1"}
 
 
-def test_a_file_without_a_header_line_is_read_by_the_numbers_of_its_columns(tmp_path):
+def test_a_file_without_a_header_is_read_by_column_numbers(tmp_path):
     content = '"1","Oil, up","Prices rose"\n"2","A win",""\n"1",""," "\n'
     records = read(tmp_path, reader(label=0, text=[1, 2], last=-1), content)
     assert records[0] == ("0", "a:1", {"label": "1", "text": "Oil, up Prices rose", "last": "Prices rose"})

@@ -10,6 +10,7 @@ from finetrail import dependencies, stage
 from finetrail.errors import UserError
 
 RECIPE = "recipes/token_classification/toy.yaml"
+DEFAULTS = "recipes/token_classification/defaults.yaml"
 CODE = "finetrail/encoding/windows.py"
 
 
@@ -39,9 +40,10 @@ def replace(path: Path, old: str, new: str) -> None:
         (lambda: Path("finetrail/encoding/new.py").write_text(""), "finetrail/encoding/new.py changed"),
         (lambda: replace(Path(RECIPE), "max_length: 16", "max_length: 15"), f"{RECIPE}: tokenize changed"),
         (lambda: replace(Path("params.yaml"), "limit:", "limit: 5"), "params.yaml: limit changed"),
-        (lambda: Path(RECIPE).write_text("tokenize: ["), f"{RECIPE}: tokenize changed"),
-        (lambda: Path(RECIPE).write_text(""), f"{RECIPE}: tokenize changed"),
-        (lambda: Path("dvc.yaml").write_text(""), f"{RECIPE}: tokenize changed"),
+        (lambda: replace(Path(DEFAULTS), "engine: local", "engine: ray"), f"{DEFAULTS}: tokenize changed"),
+        (lambda: Path(RECIPE).write_text("tokenize: ["), f"{RECIPE}: tokenize and 1 more changed"),
+        (lambda: Path(RECIPE).write_text(""), f"{RECIPE}: tokenize and 1 more changed"),
+        (lambda: Path("dvc.yaml").write_text(""), f"{RECIPE}: tokenize and 1 more changed"),
         (lambda: replace(Path("params.yaml"), "recipe: toy", "recipe: wnut16"), f"{RECIPE}: tokenize changed"),
     ],
 )  # fmt: skip
@@ -120,9 +122,7 @@ def test_the_hash_of_an_output_is_dvcs(watched: Path) -> None:
         assert dependencies._md5_of_output(Path(name), there, {}) == obj.hash_info.value
 
 
-def test_an_input_that_a_disk_has_damaged_is_refused_where_dvc_runs_the_stage(
-    watched: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_input_is_refused_where_dvc_runs_the_stage(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(watched)
     monkeypatch.setenv("DVC_STAGE", "tokenize")
     dependencies.watch("tokenize")

@@ -17,12 +17,13 @@ from toy_models import BATCHES, OWN_SETTINGS, TARGETS, build, without_dropout
 from finetrail import tasks
 from finetrail.errors import UserError
 from finetrail.model import distillation
+from finetrail.patches import speedups
 from finetrail.schema import Distillation
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import packing, speed
+from finetrail.training import packing
 
-TAUGHT = sorted(task for task in tasks.names() if hasattr(tasks.module(task, "settings"), "TaughtTrain"))
-BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").INPUTS_STAY]
+TAUGHT = sorted(task for task in tasks.names() if tasks.module(task, "settings").TaughtTrain)
+BEFORE = [task for task in TAUGHT if tasks.module(task, "modeling").TEACHING.taught]
 SETTINGS = Distillation(temperature=2.0, labels_weight=0.3, teacher_weight=0.7)
 
 
@@ -47,7 +48,7 @@ def test_the_divergence_is_that_of_a_plain_loop(logits: Any, temperature: float)
         assert value.item() == pytest.approx(expected * temperature**2, rel=1e-4)
 
 
-def test_at_temperature_1_it_is_the_cross_entropy_of_soft_labels_but_for_a_constant(logits: Any) -> None:
+def test_at_temperature_1_it_is_soft_label_cross_entropy(logits: Any) -> None:
     student, teacher = logits
     student.requires_grad_(True)
     soft = softmax(teacher.numpy(), axis=-1)
@@ -143,7 +144,7 @@ def naive_divergence(task: str, student: Any, teacher: Any, batch: dict[str, tor
 
 
 @pytest.mark.parametrize("task", TAUGHT)
-def test_the_loss_is_the_weighted_sum_of_that_of_the_labels_and_the_divergence(
+def test_the_loss_is_the_weighted_sum_of_labels_and_divergence(
     task: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """The teacher's outputs are taken from a copy that nothing has hooks on."""
@@ -171,9 +172,7 @@ def test_several_labels_at_once_are_a_yes_or_no_each(tiny_checkpoint: Path) -> N
 
 
 @pytest.mark.parametrize("task", TAUGHT)
-def test_evaluation_has_the_plain_loss_and_nothing_of_the_teacher_is_saved(
-    task: str, pair: Callable[[str], Pair]
-) -> None:
+def test_evaluation_has_the_plain_loss_and_no_teacher_is_saved(task: str, pair: Callable[[str], Pair]) -> None:
     made = pair(task)
     made.student.eval()
     assert torch.allclose(made.student(**BATCHES[task]).loss, made.plain.loss)
@@ -183,13 +182,13 @@ def test_evaluation_has_the_plain_loss_and_nothing_of_the_teacher_is_saved(
 @pytest.mark.parametrize("task", TAUGHT)
 def test_the_losses_of_parts_add_up_to_that_of_the_batch(task: str, pair: Callable[[str], Pair]) -> None:
     made = pair(task)
-    whole, total = made.student(**made.batch).loss, made.modeling.items(made.batch)
+    whole, total = made.student(**made.batch).loss, made.modeling.num_items(made.batch)
     parts = []
     for row in range(len(made.batch["input_ids"])):
         part = {name: value[row : row + 1] for name, value in BATCHES[task].items()}
         if task in BEFORE:
             part[distillation.TAUGHT] = taught_by(task, made.teacher, part)
-        parts.append(made.student(**part).loss * made.modeling.items(part) / total)
+        parts.append(made.student(**part).loss * made.modeling.num_items(part) / total)
     assert torch.allclose(sum(parts), whole, atol=1e-5)
 
 
@@ -204,7 +203,7 @@ def test_what_is_faster_has_the_same_loss_and_gradients(task: str, way: str, pai
     made.student.zero_grad()
     batch = dict(made.batch)
     if way == "speed_up":
-        speed.speed_up(made.student, compiles=False)
+        speedups.speed_up(made.student, compiles=False)
     else:
         batch = packing.use(made.student, rounds=False, compiles=False).collator(lambda features: features)(batch)
     loss = made.student(**batch).loss
@@ -219,7 +218,7 @@ def test_what_is_faster_has_the_same_loss_and_gradients(task: str, way: str, pai
 # --- columns ------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_has_the_logits_of_its_features_one_behind_the_other() -> None:
+def test_batch_logits_are_those_of_its_features_concatenated() -> None:
     rows = [np.arange(6).reshape(3, 2), np.zeros((0, 2)), np.full((1, 2), 9)]
     table = pa.table({"input_ids": [[1], [2], [3]], distillation.TAUGHT: distillation.column(rows)})
     collate = distillation.collator(lambda features: {"input_ids": torch.tensor(features["input_ids"].to_pylist())})
@@ -268,7 +267,7 @@ def test_features_that_are_too_long_for_a_teacher_are_refused() -> None:
         distillation.check_lengths(config, pa.table({"input_ids": [[1], [1, 2, 3, 4, 5]]}))
 
 
-def test_settings_of_every_task_that_can_be_taught_take_the_section() -> None:
+def test_every_teachable_task_has_the_distillation_section() -> None:
     assert TAUGHT == ["masked_lm", "question_answering", "text_classification", "token_classification"]
     for task in TAUGHT:
         values = toy_settings(**OWN_SETTINGS.get(task, {})) | {"distillation": SETTINGS.model_dump()}

@@ -21,7 +21,10 @@ from ruamel.yaml import YAML
 from finetrail.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "SECURITY.md", "tests/README.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+]
 # A block of commands, and why it is not run here, where a comment above it says so.
 BLOCK = re.compile(r"(?ms)^(?:<!-- not run: ([^\n]+) -->\n)?```bash\n(.*?)^```")
 # Commands that are no part of the project.
@@ -67,7 +70,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.lower())) for heading in headings}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_to_files_and_headings(path: Path) -> None:
     wrong = []
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)", path.read_text()):
@@ -78,7 +81,7 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_that_a_page_names_exist(path: Path) -> None:
     named = set(
         re.findall(r"[ `(]((?:finetrail|stages|tests|benchmarks|searches|docs)/[\w/.-]+\.\w+)", path.read_text())
@@ -143,7 +146,7 @@ def wrong_in(words: list[str]) -> str:
     """Return what is wrong with a command, or nothing."""
     name, *arguments = words
     if name == "make":
-        targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+        targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
         return " ".join({word for word in arguments if "=" not in word} - targets)
     if name == "dvc":
         try:
@@ -232,7 +235,7 @@ def test_the_commands_that_are_not_marked_run(make_project: Callable[[Path], Pat
 def test_make_lists_its_targets() -> None:
     printed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
-    for target in ("run", "test", "lint", "check", "site"):
+    for target in ("run", "test", "test-fast", "lint", "check", "site"):
         assert f"make {target} " in printed
 
 
@@ -247,6 +250,14 @@ def test_the_corpus_page_lists_every_beginning_for_its_task() -> None:
     assert listed == {(path.parent.name, path.stem) for path in ROOT.glob("recipes/*/bring-your-own-*.yaml")}
 
 
+def test_the_readme_of_tests_names_each_file_once() -> None:
+    text = (ROOT / "tests/README.md").read_text()
+    named = [link for row in re.findall(r"(?m)^\| .* \|$", text) for link in re.findall(r"\]\((\S*?test_\S+)\)", row)]
+    assert sorted(named) == sorted(
+        path.relative_to(ROOT / "tests").as_posix() for path in ROOT.glob("tests/**/test_*.py")
+    )
+
+
 def strings(path: Path) -> Iterator[str]:
     """Yield the texts of a module, with … for what is put in; texts that stand beside each other are one."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -256,7 +267,7 @@ def strings(path: Path) -> Iterator[str]:
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+def test_messages_of_the_troubleshooting_page_are_in_the_code() -> None:
     rows = re.findall(r"(?m)^\| message \|.*\n\| ---.*\n((?:\|.*\n)+)", (ROOT / "docs/troubleshooting.md").read_text())
     quoted = [row.split("`")[1] for table in rows for row in table.splitlines()]
     said = [
@@ -266,3 +277,10 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
     assert len(quoted) > 40
     patterns = {one: re.compile(".*".join(map(re.escape, one.split("…"))), re.DOTALL) for one in quoted}
     assert [one for one, pattern in patterns.items() if not any(map(pattern.search, said))] == []
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    names = [
+        name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    ]
+    assert len(names) > 1000 and [name for name in names if len(name) > 60] == []

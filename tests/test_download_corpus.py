@@ -69,7 +69,7 @@ def rows(split):
     return pq.read_table(f"data/corpus/{split}.parquet").to_pylist()
 
 
-def test_given_splits_become_canonical_parquet_with_checks_and_provenance(download, capsys):
+def test_given_splits_become_parquet_with_checks_and_provenance(download, capsys):
     written = download(TOY)
     assert list(written) == ["checks.json", "provenance.json", "test.parquet", "train.parquet", "validation.parquet"]
     assert rows("train") == [
@@ -99,7 +99,7 @@ def test_given_splits_become_canonical_parquet_with_checks_and_provenance(downlo
     ]
 
 
-def test_files_of_one_split_whose_ids_repeat_are_joined_and_counted(download, capsys):
+def test_files_of_one_split_with_repeated_ids_are_joined(download, capsys):
     word = "# sent_id = {}\n1\tw\t_\tNOUN" + "\t_" * 6 + "\n\n"
     files = {f"{name}.{language}": word.format("1") + word.format(2) for name in ("train", "dev") for language in "de"}
     splits = {"train": "train.*", "validation": "dev.*", "test": 0.25, "seed": 0, "stratify": None, "group": None}
@@ -146,7 +146,7 @@ def test_a_scheme_that_is_none_is_refused(scheme, message):
         Corpus.model_validate(section(tags=tags))
 
 
-def test_row_groups_are_of_fixed_size_whatever_the_number_of_rows(download, monkeypatch):
+def test_row_groups_are_of_fixed_size(download, monkeypatch):
     monkeypatch.setattr(download_corpus, "ROW_GROUP", 4)
     download({**TOY, "train": "x O\n\n" * 8, "dev": "x O\n\n" * 9})
     metadata = {split: pq.ParquetFile(f"data/corpus/{split}.parquet").metadata for split in ("train", "validation")}
@@ -189,6 +189,7 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
     task = SimpleNamespace(
         tables=lambda settings: TABLES,
         Counts=Counts,
+        records=None,
         rows=each_token_is_a_document,
         checks=lambda counts, settings: {table: of_table.rows for table, of_table in counts.items()},
         summary=lambda counts, settings: f"has {counts.rows}",
@@ -227,7 +228,7 @@ def test_a_record_may_give_rows_of_several_tables_or_none(download, monkeypatch,
     assert lines[-1] == "download@corpus: warning: 11 in all"
 
 
-def test_a_task_may_look_through_a_splits_records_before_their_rows(download, monkeypatch):
+def test_a_task_may_scan_the_records_of_a_split_before_its_rows(download, monkeypatch):
     def records(read, settings):
         several = sum(1 for _ in read()) > 1
         return (one._replace(id=f"{one.id} of several") if several else one for one in read())
@@ -241,7 +242,7 @@ def test_a_task_may_look_through_a_splits_records_before_their_rows(download, mo
     ]
 
 
-def test_carved_splits_hold_each_sentence_once_and_keep_its_number(download):
+def test_carved_splits_hold_each_sentence_once_with_its_number(download):
     download(
         {"train": "".join(f"w{number} O\n\n" for number in range(20))},
         splits={"train": "train", "validation": 0.2, "test": 0.25, "seed": 1, "stratify": None, "group": None},
@@ -352,7 +353,7 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
 
 
-def test_the_embedded_corpus_gives_the_same_bytes_in_any_process_without_torch(tmp_path):
+def test_the_embedded_corpus_has_the_same_bytes_without_torch(tmp_path):
     hashes = []
     for seed in ("1", "2"):
         folder = tmp_path / seed

@@ -258,7 +258,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), REFUSED)
-def test_a_model_that_is_unsafe_or_not_whole_is_refused_and_the_last_one_stays(download, folder, spoil, message):
+def test_an_unsafe_or_partial_model_is_refused_the_last_stays(download, folder, spoil, message):
     before = download()
     spoil(folder)
     with pytest.raises(UserError, match=f"file source {re.escape(folder.name)}: {re.escape(message)}"):
@@ -294,7 +294,7 @@ print(sorted({"torch", "transformers", "datasets", "dvc"} & set(sys.modules)))
 """
 
 
-def test_a_hub_model_is_kept_with_its_commit_and_without_heavy_imports(tmp_path, folder):
+def test_a_hub_model_keeps_its_commit_without_heavy_imports(tmp_path, folder):
     (tmp_path / "hub/models/me").mkdir(parents=True)
     folder.rename(tmp_path / "hub/models/me/model")
     source = {"kind": "hub", "repo": "me/model", "config": None, "revision": "main", "max_mib": None}
@@ -322,7 +322,7 @@ def student(folder, teacher, layers):
     return schema.Student(name="me/student", source=source, license=None, layers=layers, teacher=taught_by)
 
 
-def test_a_teacher_stands_beside_its_student_whose_layers_are_those_asked_for(download, folder, monkeypatch):
+def test_a_teacher_lies_beside_its_student_of_the_asked_layers(download, folder, monkeypatch):
     tensors = {f"encoder.layer.{layer}.bias": np.full(2, layer, dtype=np.float32) for layer in range(3)}
     save_file(tensors, folder / "model.safetensors")
     model = student(folder, folder, [0, 2])

@@ -61,7 +61,9 @@ def predict(
 ) -> pa.Table:
     assert [list(table.examples["id"].to_pylist()) for table in shared.values()] == [["d0"]]
     found = np.zeros(len(split.examples), dtype=np.int64)
-    for rows, outputs in inference.run(split.features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(
+        split.features, forward, tokenizer.pad_token_id, settings.batch_size
+    ):
         found[rows] = outputs["logits"].argmax(-1)
     return answered(split, found)
 
@@ -93,6 +95,7 @@ SCORING = SimpleNamespace(
     statistics=statistics,
     tables=tables,
     headline=lambda target, settings: "share",
+    **dict.fromkeys(["beside", "candidates", "counted", "settle"]),
     slicings=lambda units, train, target: [
         slicing.by_name("id", units["id"].to_pylist(), ["t0", "t1", "t2"]),
         slicing.by_name("train", train["id"].to_pylist(), ["r0", "r2"]),
@@ -180,7 +183,7 @@ def test_a_base_model_that_cannot_do_the_task_is_not_run(run: Any) -> None:
     assert written() == ["errors.json", "metrics.json", "nothing.csv", "outcomes.csv", "slices.csv"]
 
 
-def test_each_score_has_the_interval_of_its_statistics_and_else_none(run: Any) -> None:
+def test_each_score_has_an_interval_if_it_has_statistics(run: Any) -> None:
     metrics = run(False)
     assert (metrics["headline"], metrics["confidence"]) == ("share", 0.9)
     # Resampling two examples, one of them right, gives 0 and 1 a quarter of the time each.
@@ -199,7 +202,7 @@ def test_predictions_and_errors_are_the_trained_models(run: Any) -> None:
     assert json.loads(layout.EVALUATION_ERRORS.read_text()) == [{"id": "t0", "most": 1}]
 
 
-def test_examples_and_features_are_read_by_table_and_those_of_no_split_are_shared(run: Any) -> None:
+def test_examples_and_features_are_read_by_table_and_shared(run: Any) -> None:
     run(False)
     assert list(splits.load_shared()) == ["documents"]
     assert splits.load_shared()["documents"].examples["id"].to_pylist() == ["d0"]
@@ -224,7 +227,7 @@ def test_slices_are_those_of_the_trained_models_test_split(run: Any) -> None:
 # --- batches ------------------------------------------------------------------------------------------------------
 
 
-def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
+def test_all_inputs_are_padded_and_batches_sorted_by_length() -> None:
     ids, types = [[5], [5, 6, 7], [], [5, 6]], [[1], [0, 1, 1], [], [1, 0]]
     lists = pa.list_(pa.int32())
     features = pa.table({"input_ids": pa.array(ids, lists), "token_type_ids": pa.array(types, lists), "x": range(4)})
@@ -235,7 +238,7 @@ def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
         seen.append({name: array.tolist() for name, array in inputs.items()})
         return {"sums": inputs["input_ids"].sum(1), "lengths": inputs["attention_mask"].sum(1)}
 
-    found = list(inference.run(features, forward, PAD, 2))
+    found = list(inference.forward_batches(features, forward, PAD, 2))
 
     assert [rows.tolist() for rows, _ in found] == [[1, 3], [0]]
     assert seen == [
@@ -248,7 +251,7 @@ def test_padding_reaches_every_input_and_batches_are_longest_first() -> None:
     ]
     assert [outputs["lengths"].tolist() for _, outputs in found] == [[3, 2], [1]]
     chunks = pa.concat_tables([features.slice(0, 1), features.slice(1, 2), features.slice(3)])
-    again = list(inference.run(chunks.slice(1), forward, PAD, 3))
+    again = list(inference.forward_batches(chunks.slice(1), forward, PAD, 3))
     assert [rows.tolist() for rows, _ in again] == [[0, 2]]
     assert again[0][1]["sums"].tolist() == [18, 11 + PAD]
 
@@ -281,25 +284,25 @@ def lengths_that_fall(count: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_a_device_has_the_next_batch_when_the_outputs_of_one_are_taken(count: int) -> None:
+def test_the_next_batch_is_launched_before_outputs_are_taken(count: int) -> None:
     forward, features = Ahead(), lengths_that_fall(count)
     found = []
-    for rows, outputs in inference.run(features, forward, PAD, 1):
+    for rows, outputs in inference.forward_batches(features, forward, PAD, 1):
         forward.events.append(f"take {outputs['ids'][0, 0]}")
         found.append((rows.tolist(), outputs["ids"].tolist()))
     if count == 3:
         first, second = ["launch 10", "launch 11", "fetch 10", "take 10"], ["launch 12", "fetch 11", "take 11"]
         assert forward.events == [*first, *second, "fetch 12", "take 12"]
     assert len(forward.events) == 3 * count
-    plain = inference.run(features, forward.__call__, PAD, 1)
+    plain = inference.forward_batches(features, forward.__call__, PAD, 1)
     assert found == [(rows.tolist(), outputs["ids"].tolist()) for rows, outputs in plain]
 
 
-def test_an_error_of_a_batch_is_raised_where_it_is_launched_and_leaving_early_launches_no_more() -> None:
+def test_a_batch_error_is_raised_at_launch_and_launches_no_more() -> None:
     with pytest.raises(MemoryError):
-        list(inference.run(lengths_that_fall(6), Ahead(), PAD, 1))
+        list(inference.forward_batches(lengths_that_fall(6), Ahead(), PAD, 1))
     forward = Ahead()
-    found = inference.run(lengths_that_fall(6), forward, PAD, 1)
+    found = inference.forward_batches(lengths_that_fall(6), forward, PAD, 1)
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert forward.events == ["launch 10", "launch 11", "fetch 10"]
@@ -316,7 +319,7 @@ def test_tensors_are_sent_and_fetched_as_arrays() -> None:
     ]
 
 
-def test_a_torch_model_gives_its_tensors_by_name_in_fp32_without_gradients() -> None:
+def test_a_torch_model_gives_fp32_outputs_without_gradients() -> None:
     class Half(Model):
         def forward(self, **inputs: torch.Tensor) -> dict[str, Any]:
             assert not self.training

@@ -93,12 +93,12 @@ def failing(file: str) -> AssertionError:
     raise RuntimeError
 
 
-def test_an_error_of_the_compiler_is_one_line_and_one_of_what_it_compiles_stays() -> None:
+def test_a_compiler_error_is_one_line_other_errors_stay() -> None:
     compiles, eager = Execution("none", "compile"), Execution("none", "eager")
     own, of_compiler = map(failing, ("/finetrail/tasks/retrieval/modeling.py", "/torch/_dynamo/output_graph.py"))
-    execution.tell_of_compiler(own, compiles)
-    execution.tell_of_compiler(of_compiler, eager)
+    execution.raise_compiler_error(own, compiles)
+    execution.raise_compiler_error(of_compiler, eager)
     with pytest.raises(
         UserError, match=r"^train.execution: torch.compile fails .* \(AssertionError: no graph\); expected"
     ):
-        execution.tell_of_compiler(of_compiler, compiles)
+        execution.raise_compiler_error(of_compiler, compiles)

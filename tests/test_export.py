@@ -28,6 +28,7 @@ from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.onnx import export_onnx
+from finetrail.stage import read_json as read
 from finetrail.stage import write_json
 from finetrail.tasks.token_classification import encoding, modeling, scoring
 from finetrail.tasks.token_classification.settings import Tokenize
@@ -154,10 +155,6 @@ def project(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return copy
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -215,9 +212,7 @@ def test_the_card_is_about_this_run(done: Path) -> None:
     assert "`O`, `B-LOC`, `I-LOC`, `B-PER`, `I-PER`" in card.text
 
 
-def test_the_examples_of_the_card_run_in_a_process_that_knows_nothing_of_the_project(
-    done: Path, tmp_path: Path
-) -> None:
+def test_the_card_examples_run_outside_the_project(done: Path, tmp_path: Path) -> None:
     card = (done / layout.EXPORTED / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2
@@ -289,9 +284,7 @@ def relabel_a_word(choose: Callable[..., Any], surer: float) -> str:
 
 
 @pytest.mark.parametrize(("choose", "surer"), [(min, 0.001), (max, 0.0)])
-def test_a_single_word_that_onnx_labels_otherwise_is_refused_and_the_old_export_stays(
-    project: Path, choose: Callable[..., Any], surer: float
-) -> None:
+def test_a_word_that_onnx_labels_otherwise_is_refused(project: Path, choose: Callable[..., Any], surer: float) -> None:
     before = bytes_of(layout.EXPORTED)
     example = relabel_a_word(choose, surer)
     with pytest.raises(
@@ -323,7 +316,7 @@ def test_one_near_tie_is_told_and_not_refused(project: Path, capfd: pytest.Captu
     ],
 )
 @pytest.mark.parametrize("slack", [-0.01, 0.01])
-def test_int8_is_kept_where_it_is_not_worse_than_allowed_whichever_way_is_worse(
+def test_int8_is_kept_within_the_drop_in_either_direction(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     headline: str,
@@ -389,18 +382,14 @@ def test_a_copy_that_computes_otherwise_is_refused(project: Path, monkeypatch: p
         run()
 
 
-def test_beside_an_accelerator_onnx_is_compared_with_torch_on_the_cpu(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beside_an_accelerator_onnx_is_compared_on_the_cpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout.PREDICTIONS.unlink()  # made by the accelerator: not the reference
     monkeypatch.setattr(export.inference, "device", lambda: "cuda")
     run()
     assert read(layout.EXPORT_METRICS)["onnx_fp32"]["disagreements"] == 0
 
 
-def test_the_folder_is_pushed_whole_where_the_recipe_names_a_repository(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_folder_is_pushed_whole_where_hub_repo_is_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[Any] = []
 
     def push(folder: Path, repo: str, private: bool) -> str:

@@ -51,7 +51,7 @@ def nearest(weight: torch.Tensor) -> torch.Tensor:
 
 
 @quantizes
-def test_weights_are_the_nearest_of_the_papers_16_values_to_the_error_of_scales_in_8_bits() -> None:
+def test_nf4_weights_are_nearest_values_with_8_bit_scales() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(192, 96)
     found = four_bits.FourBits(layer, CPU, torch.float32).whole()
@@ -64,7 +64,7 @@ def test_weights_are_the_nearest_of_the_papers_16_values_to_the_error_of_scales_
 
 @quantizes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_computes_with_the_weight_that_it_gives_back_and_has_no_state_of_its_own(dtype: torch.dtype) -> None:
+def test_a_layer_computes_with_its_weight_and_has_no_own_state(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = four_bits.FourBits(nn.Linear(64, 32), CPU, dtype)
     inputs = torch.randn(5, 64, requires_grad=True)
@@ -81,9 +81,7 @@ def test_a_layer_computes_with_the_weight_that_it_gives_back_and_has_no_state_of
 @quantizes
 @pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("task", LINEAR)
-def test_what_is_merged_is_a_plain_model_with_the_outputs_of_the_trained_one(
-    build: Callable[..., Any], tmp_path: Path, task: str
-) -> None:
+def test_a_merged_model_is_plain_with_the_trained_outputs(build: Callable[..., Any], tmp_path: Path, task: str) -> None:
     build(task).save_pretrained(tmp_path / "plain")
     model = build(task)
     adapters.add(model, QLORA)

@@ -43,7 +43,7 @@ EDITS = st.lists(
 
 
 @pytest.mark.parametrize("name", TRIED)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(place=st.floats(0, 1, exclude_max=True), edits=EDITS)
 def test_mutated_files_are_taken_or_refused_in_one_line(
     name: str, place: float, edits: list[tuple[float, int, int]]

@@ -143,6 +143,10 @@ def test_params_declared_are_those_read(name: str) -> None:
     assert loaded == {name}
     # task and recipe stand in the file names that every stage depends on; only the report also writes them down.
     assert set(params.declared_keys(name)) - {"task", "recipe"} == read | overrides
+    of_files = {str(file): set(keys) for entry in stages()[name].get("params", ()) if isinstance(entry, dict)
+                for file, keys in entry.items()}  # fmt: skip
+    of_recipe = of_files.get("recipes/${task}/${recipe}.yaml", set())
+    assert of_files.get("recipes/${task}/defaults.yaml", set()) == of_recipe & set(params.DEFAULTED)
 
 
 def test_data_dependencies_are_outputs_of_other_stages() -> None:
@@ -161,52 +165,31 @@ def test_stages_import_no_stage() -> None:
         assert not modules, f"{path} imports a stage"
 
 
-# What the stages and finetrail.inference call of each task.
-CONTRACT = {
-    "__init__": set(),
-    "settings": {"AUTO_CLASS", "Corpus", "Tokenize", "Train", "Evaluate", "check"},
-    "corpus": {"tables", "Counts", "rows", "checks", "summary"},
-    "concerns": {"of_corpus", "of_features"},
-    "encoding": {"load_tokenizer", "target", "Encoder"},
-    "modeling": {
-        "PIPELINE_TAG", "COLUMNS", "notes",
-        "base_is_baseline", "build_model", "load_model", "build_collator", "reduce", "validate",
-    },
-    "metrics": set(),
-    "scoring": {
-        "predict", "score", "statistics", "headline", "tables", "worst_errors", "baselines"
-    },
-    "serving": {"probe", "examples", "answers", "text_input"},
-    "card": {"usage", "LIBRARY", "labels"},
-    "demo": {"fields", "asked", "views", "shown"},
-}  # fmt: skip
+TASKS = ROOT / "finetrail/tasks"
 
 
-def bound(path: Path) -> set[str]:
-    """Return the names that a module defines or imports."""
-    names: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {ast.unparse(target) for target in targets}
-    return names
+@cache
+def contract() -> set[str]:
+    """Return the modules that tasks/contract.py has a protocol for: the fields of conformance.Task."""
+    tree = ast.parse((TASKS / "conformance.py").read_text())
+    return {ast.unparse(node.target) for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)}
+
+
+def test_mypy_holds_every_task_to_the_contract() -> None:
+    """conformance.py has a function per task; ruff tells if it imports a module and does not pass it on to Task."""
+    tree = ast.parse((TASKS / "conformance.py").read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    held = {one.name: {alias.name for node in one.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+            for one in functions}  # fmt: skip
+    assert held == dict.fromkeys(tasks.names(), contract())
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_every_task_has_the_same_modules_with_all_that_is_called_of_them(task: str) -> None:
-    folder = ROOT / "finetrail/tasks" / task
-    modules = {path.stem for path in folder.glob("*.py")}
-    lacks = {
-        part: names - bound(folder / f"{part}.py") if part in modules else {part} for part, names in CONTRACT.items()
-    }
-    assert {part: sorted(names) for part, names in lacks.items() if names} == {}
+def test_a_module_that_the_contract_lacks_is_imported_by_another(task: str) -> None:
     starts = [*map(module_of, stages().values()), ROOT / "finetrail/inference.py"]
-    used = {path.stem for start in starts for path in closure(start, task) if path.parent == folder}
-    assert modules - set(CONTRACT) <= used, "no stage imports it"
+    used = {path for start in starts for path in closure(start, task)}
+    others = {path for path in TASKS.glob(f"{task}/*.py") if path.stem not in contract() | {"__init__"}}
+    assert others and others <= used  # metrics.py, which is the task's own
 
 
 @pytest.mark.parametrize("task", tasks.names())
@@ -217,7 +200,7 @@ def test_no_stage_imports_what_serves_people(name: str, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", tasks.names())
-def test_light_stages_import_no_torch_and_training_decodes_nothing(task: str) -> None:
+def test_light_stages_import_no_torch_and_train_no_scoring(task: str) -> None:
     """A task's module may hold no more than the stages that depend on it need."""
     folder = ROOT / "finetrail/tasks" / task
     for name, heavy in (

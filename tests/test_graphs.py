@@ -99,7 +99,7 @@ def test_a_loss_stays_when_the_next_pass_is_replayed() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_recording_is_for_the_shapes_types_and_numbers_of_its_inputs() -> None:
+def test_a_recording_is_keyed_by_shapes_types_and_numbers() -> None:
     model, again = Model(), Again()
     run = Recorded(plain(model), model.parameters(), again)
     other = inputs(5, 1)
@@ -111,7 +111,7 @@ def test_a_recording_is_for_the_shapes_types_and_numbers_of_its_inputs() -> None
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("wrong_part", ["loss", "norm of a gradient"])
-def test_a_recording_that_computes_something_else_is_refused_and_nothing_is_changed(wrong_part: str) -> None:
+def test_a_wrong_recording_is_refused_and_changes_nothing(wrong_part: str) -> None:
     model = Model()
 
     def wrong(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
@@ -141,7 +141,7 @@ def test_a_recording_that_computes_something_else_is_refused_and_nothing_is_chan
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_cannot_be_recorded_fails_and_lack_of_memory_stays_what_it_is() -> None:
+def test_a_failed_recording_is_an_error_out_of_memory_stays() -> None:
     model = Model()
 
     def fails(error: Exception) -> graphs.Recorder:

@@ -156,7 +156,7 @@ def test_the_batch_size_changes_no_answer(cases, exported, tag):
     assert [answer["labels"] for answer in one] == [answer["labels"] for answer in tag(inputs)]
 
 
-def test_inputs_without_an_id_are_numbered_and_texts_are_cut_into_words(tag):
+def test_inputs_without_an_id_are_numbered_and_texts_split(tag):
     answers = tag(["Anna lives\tin  Paris.", {"tokens": ["a b"], "id": "mine"}, {"text": ""}], first_id=7)
     assert [(answer["id"], answer["tokens"]) for answer in answers] == [
         ("7", ["Anna", "lives", "in", "Paris", "."]),
@@ -362,7 +362,11 @@ def search(monkeypatch, tmp_path):
         "encoding": SimpleNamespace(load_tokenizer=lambda *_: None, Encoder=FakeEncoder),
         "scoring": SimpleNamespace(predict=predict),
         "serving": SimpleNamespace(
-            examples=rows, documents=rows, answers=pa.Table.to_pylist, text_input=lambda text: {"text": text}
+            examples=rows,
+            examples_for=None,
+            documents=rows,
+            answers=pa.Table.to_pylist,
+            text_input=lambda text: {"text": text},
         ),
         "modeling": None,
     }
@@ -373,7 +377,7 @@ def search(monkeypatch, tmp_path):
     return lambda documents, places=None: inference.load(tmp_path, documents=documents, document_places=places)
 
 
-def test_documents_are_encoded_as_their_own_table_and_shared_by_all_inputs(search):
+def test_documents_are_one_table_shared_by_all_inputs(search):
     answers = search([{"id": name, "text": name} for name in "abc"])(["x", "y"])
     found = {"documents": ["documents a", "documents b", "documents c"]}
     assert [answer["predictions"] for answer in answers] == [f"test x in {found}", f"test y in {found}"]
@@ -427,7 +431,7 @@ def sentences(cases, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--onnx"], ["--int8"], ["--batch-size", 1]])
-def test_a_file_is_answered_line_by_line_whatever_is_in_memory_at_a_time(command, sentences, monkeypatch, options):
+def test_a_file_is_answered_line_by_line_in_bounded_memory(command, sentences, monkeypatch, options):
     code, whole, _ = command("--input", sentences, *options)
     monkeypatch.setattr(predict, "INPUTS_A_CALL", 7)
     assert (code, len(whole)) == (0, 66)
@@ -438,7 +442,7 @@ def test_a_file_is_answered_line_by_line_whatever_is_in_memory_at_a_time(command
     assert [answer["tokens"] for answer in in_parts] == [answer["tokens"] for answer in whole]
 
 
-def test_lines_of_a_text_file_and_texts_of_the_command_are_inputs(command, tmp_path):
+def test_lines_of_a_file_and_texts_of_the_command_are_inputs(command, tmp_path):
     (tmp_path / "in.txt").write_text("\ufeffAnna met 민수\r\n\n \nin Paris", encoding="utf-8")
     of_file = command("--input", tmp_path / "in.txt")
     assert [answer["tokens"] for answer in of_file[1]] == [["Anna", "met", "민수"], ["in", "Paris"]]
@@ -463,7 +467,7 @@ def test_tables_are_read_and_written(command, tmp_path, ending, delimiter):
     assert [(row["id"], row["text"]) for row in rows] == [("a", texts[0]["text"]), ("b", texts[1]["text"])]
 
 
-def test_a_table_has_a_column_for_each_probability_and_answers_of_one_kind() -> None:
+def test_a_table_has_a_column_per_probability_for_one_kind() -> None:
     answers = [{"id": "1", "label": "a,b", "probabilities": {"a,b": 0.75, "c": 0.25}}]
     assert list(delimited.rows(answers, ",")) == ['id,label,"probabilities.a,b",probabilities.c', '1,"a,b",0.75,0.25']
     with pytest.raises(UserError, match="answer '2' has the keys id, loss, the first one id, label, .*--format jsonl"):
@@ -508,7 +512,7 @@ def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, mon
         ("", "in.jsonl: there is nothing in it; expected an input a line"),
         ("\n\n", "in.jsonl: there is nothing in it"),
         ('{"text": "a"}\n{"text"', "in.jsonl:2: not JSON: "),
-        ('"a"\n', "in.jsonl:1: str; expected one JSON object a line"),
+        ('"a"\n', "in.jsonl:1: str; expected one JSON object per line"),
         ('{"text": "a"}\n\n{"text": 1}\n', "in.jsonl:3: input '1': text is 1; expected"),
         ('{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the id '1' stands there more than once"),
         (b'{"text": "\xff"}', "in.jsonl: the byte 0xff at offset 10 is not utf-8; expected text in that encoding"),
@@ -548,7 +552,7 @@ def test_a_command_that_is_none_is_told_with_its_usage(command, options, message
     assert message in error
 
 
-def test_the_module_runs_and_prints_nothing_but_answers_also_into_a_pipe_that_closes(exported, tmp_path):
+def test_the_module_prints_only_answers_even_into_a_closed_pipe(exported, tmp_path):
     (tmp_path / "in.txt").write_text("Anna lives in Paris .\n" * 1100)
     line = f"{sys.executable} -m finetrail.predict {exported['token_classification']} --onnx --input in.txt | head -n 1"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -559,7 +563,7 @@ def test_the_module_runs_and_prints_nothing_but_answers_also_into_a_pipe_that_cl
 
 
 @pytest.mark.parametrize("content", ["\ntext\na\n", '"text",id\na,1\n', 'text,"two\nlines"\na,b\n'])
-def test_a_table_has_its_header_in_the_first_row_that_is_not_blank(tmp_path: Path, content: str) -> None:
+def test_the_header_is_the_first_row_that_is_not_blank(tmp_path: Path, content: str) -> None:
     (tmp_path / "in.csv").write_text(content)
     [(_, values)] = delimited.inputs(tmp_path / "in.csv", ",")
     assert values["text"] == "a"

@@ -12,7 +12,7 @@ from benchmarks.kills import results, survive, undisturbed
 
 
 @pytest.mark.slow  # two pipelines and three kills
-def test_a_pipeline_that_is_killed_three_times_ends_with_the_same_bytes(
+def test_a_pipeline_killed_three_times_ends_with_the_same_bytes(
     make_project: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     projects = []

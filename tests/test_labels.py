@@ -29,7 +29,7 @@ def test_other_labels_are_ordered_as_texts(labels: set[str]) -> None:
     assert sorted(named, key=sort_key(named)) == sorted(named)
 
 
-def test_labels_that_differ_in_blanks_case_or_form_alone_are_shown_with_their_counts() -> None:
+def test_labels_that_differ_in_blanks_case_or_form_are_shown() -> None:
     labels = {"pos": 3, "pos ": 1, "Pos": 1200, "pos\u00a0": 2, "neg": 5, "STRASSE": 1, "stra\u00dfe": 1}
     assert alike(labels) == ["'Pos' (1,200), 'pos' (3), 'pos ' (1), 'pos\\xa0' (2)", "'STRASSE' (1), 'straße' (1)"]
     # Two Unicode forms of one text look the same.

@@ -53,9 +53,7 @@ def without(model: Any, layers: list[int]) -> Any:
 
 @pytest.mark.parametrize("layers", [[0, 2], [1, 2, 3], [3]])
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_kept_computes_as_the_model_without_the_other_layers(
-    name: str, layers: list[int], tmp_path: Path
-) -> None:
+def test_kept_layers_compute_as_the_model_without_the_others(name: str, layers: list[int], tmp_path: Path) -> None:
     expected = without(saved(name, tmp_path), layers)
     keep_layers(tmp_path, layers)
     model, loading = AutoModelForTokenClassification.from_pretrained(tmp_path, output_loading_info=True)
@@ -64,7 +62,7 @@ def test_what_is_kept_computes_as_the_model_without_the_other_layers(
     assert torch.equal(model.eval()(TEXTS).logits, expected(TEXTS).logits)
 
 
-def test_weights_in_half_precision_and_in_several_files_stay_what_they_are(tmp_path: Path) -> None:
+def test_half_precision_and_sharded_weights_are_kept(tmp_path: Path) -> None:
     model = saved("bert", tmp_path / "whole")
     model.to(torch.bfloat16).save_pretrained(tmp_path / "parts", max_shard_size="10KB")
     files = sorted((tmp_path / "parts").glob("*.safetensors"))
@@ -93,7 +91,7 @@ def test_the_bytes_are_the_same_each_time(tmp_path: Path) -> None:
 
 def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
     saved("bert", tmp_path)
-    with pytest.raises(UserError, match=r"^model.layers: there is no layer 4; expected of 0 to 3$"):
+    with pytest.raises(UserError, match=r"^model.layers: there is no layer 4; expected 0 to 3$"):
         keep_layers(tmp_path, [0, 4])
 
 

@@ -8,7 +8,7 @@ from finetrail.errors import UserError
 from finetrail.model.base import limits
 
 
-def test_a_function_gets_its_arguments_and_its_error_is_raised_here() -> None:
+def test_a_function_gets_its_arguments_and_its_error_is_raised() -> None:
     call(greedy.fine, "given", what="never said")
     with pytest.raises(UserError, match="^row 7: bad$"):
         call(greedy.refuses, "row 7: bad", what="never said")

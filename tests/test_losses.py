@@ -83,7 +83,7 @@ def test_smoothing_is_that_of_the_trainer(batch: Any, smoothing: float) -> None:
     assert torch.allclose(losses.classifier_loss(logits, labels, torch.ones(5), smoothing), expected)
 
 
-def test_of_both_the_smoothed_loss_of_an_item_is_weighted_by_its_label(batch: Any) -> None:
+def test_smoothed_losses_are_weighted_by_label(batch: Any) -> None:
     logits, labels = batch
     terms = []
     for scores, label in zip(logits.flatten(0, 1).numpy(), labels.flatten().tolist(), strict=True):
@@ -117,7 +117,7 @@ def test_half_precision_logits_have_a_loss_in_fp32(batch: Any) -> None:
 
 
 @pytest.mark.parametrize("task", CLASSIFIERS)
-def test_balanced_weights_are_those_of_scikit_learn_and_1_on_average(task: str) -> None:
+def test_balanced_weights_are_scikit_learns_with_mean_1(task: str) -> None:
     flat = np.concatenate([np.atleast_1d(labels) for labels in LABELS[task]])
     flat = flat[flat != IGNORE_INDEX]
     found = losses.class_weights("balanced", NAMES[task], Dataset(pa.table({"labels": LABELS[task]})))
@@ -156,7 +156,7 @@ def test_weights_are_asked_for_all_labels_and_no_others(build: Build, task: str,
 @pytest.mark.parametrize(
     ("label_smoothing", "class_weights"), [(0.1, None), (0.0, "balanced"), (0.2, "balanced"), (0.1, "given")]
 )
-def test_a_model_trains_with_the_loss_asked_for_and_validates_with_the_plain_one(
+def test_own_loss_in_training_plain_loss_in_validation(
     build: Build, task: str, label_smoothing: float, class_weights: Any
 ) -> None:
     values, batch = (
@@ -208,7 +208,7 @@ def test_other_class_weights_are_refused_in_one_sentence(class_weights: Any) -> 
     with pytest.raises(ValidationError) as caught:
         ClassifierTrain(**toy_settings(label_smoothing=0.0, class_weights=class_weights))
     (problem,) = caught.value.errors()
-    assert "expected balanced, null, or for each label a weight above 0" in problem["msg"]
+    assert "expected balanced, null, or a weight above 0 for each label" in problem["msg"]
 
 
 @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0])

@@ -8,7 +8,7 @@ import torch
 from test_packing import CONFIGS, DECODERS, made, outputs_of, padded_batch
 
 from finetrail.evaluation.inference import torch_forward
-from finetrail.model.masks import NAME, use_masks_unread
+from finetrail.patches.attention_masks import NAME, use_masks_unread
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import git
 from ruamel.yaml import YAML
 
 from finetrail import check, mend, params
@@ -14,11 +15,6 @@ from finetrail.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "dvc.lock").read_bytes()
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
 
 @pytest.fixture
@@ -93,7 +89,7 @@ def test_two_sides_of_a_merge_are_left_to_people(root: Path) -> None:
 
 
 @pytest.mark.parametrize("cwd_is_here", [True, False])
-def test_dvcs_record_stays_while_a_process_that_it_names_works_here(root: Path, cwd_is_here: bool) -> None:
+def test_dvc_records_stay_while_a_named_process_works(root: Path, cwd_is_here: bool) -> None:
     sleeper = [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(sleeper, cwd=root if cwd_is_here else "/", stdin=subprocess.PIPE) as process:
         record = {"write": {}, "read": {"data": [{"pid": process.pid, "cmd": "dvc repro"}]}}

@@ -33,7 +33,7 @@ SIZES = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 40), min_size=2
 
 
 @given(SIZES, st.data())
-def test_epochs_go_on_through_passes_that_a_naive_implementation_writes_out(sizes: dict[str, int], data: Any) -> None:
+def test_epochs_follow_the_passes_of_a_naive_implementation(sizes: dict[str, int], data: Any) -> None:
     given_weights = {name: data.draw(st.floats(0.05, 20)) for name in sizes}
     found = mixture(sizes, weights(**given_weights), epochs=4.0)
     endless: dict[str, list[int]] = {name: [] for name in sizes}
@@ -112,7 +112,7 @@ def batches(given: Mixture | None, lengths: np.ndarray, **others: Any) -> Batche
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_batches_hold_the_rows_of_the_mixture_each_time_with_a_draw_of_its_own(grouped: bool) -> None:
+def test_mixture_batches_hold_their_rows_with_new_draws(grouped: bool) -> None:
     lengths = np.random.default_rng(0).integers(3, 40, 60)
     given = mixture({"a": 50, "b": 10}, weights(a=1.0, b=1.0))
     found = batches(given, lengths, grouped=grouped)

@@ -67,7 +67,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_tf32_is_for_fast_numerics_where_it_is_asked_for_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_is_used_and_recorded_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     numerics.use("fast", None)  # all that train asks for
     numerics.use_tf32("portable")
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
@@ -151,7 +151,7 @@ def test_portable_needs_avx2_which_is_said_by_make_check(project: Path, monkeypa
         params.validate()
 
 
-def test_portable_is_refused_where_the_libraries_have_not_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portable_is_refused_once_libraries_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UserError, match="portable: the environment was not set before torch was imported; expected one"
     ):
@@ -225,13 +225,14 @@ def compute(folder: Path, machine: str) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in COMPUTED}
 
 
+@pytest.mark.slow  # nine processes
 @pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="portable numerics need AVX2")
-def test_portable_gives_the_same_bytes_with_any_cores_threads_and_settings(
+def test_portable_bytes_do_not_depend_on_cores_and_threads(
     make_project: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     folder = make_project(tmp_path)
     change(folder / RECIPE, numerics="portable", train__precision="auto")
-    products = folder / "finetrail/products.py"  # the toy's products are too small to be shared among threads
+    products = folder / "finetrail/patches/products.py"  # the toy's products are too small to be shared among threads
     products.write_text(products.read_text().replace("FLOPS = 2**21", "FLOPS = 1"))
     for stage in ("download_corpus", "download_model", "tokenize"):
         subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, capture_output=True, check=True)

@@ -97,7 +97,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
+def test_every_output_is_torchs_at_any_batch_size_and_length(
     name: str, exported: Callable[[str], Path], tmp_path: Path
 ) -> None:
     session = onnxruntime.InferenceSession(exported(name), providers=["CPUExecutionProvider"])
@@ -121,9 +121,7 @@ def test_every_output_is_that_of_torch_at_any_batch_size_and_length(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_decoder_gives_torchs_logits_behind_any_number_of_tokens_that_it_has_read(
-    name: str, exported: Callable[[str], Path]
-) -> None:
+def test_decoder_logits_match_torch_after_any_number_of_tokens(name: str, exported: Callable[[str], Path]) -> None:
     session = onnxruntime.InferenceSession(exported(name), providers=["CPUExecutionProvider"])
     model, layers = build(name), build(name).config.num_hidden_layers
     shapes = {given.name: given.shape for given in session.get_inputs()}
@@ -197,9 +195,7 @@ def test_onnx_forward_gives_the_outputs_of_torch_forward_by_name(
         np.testing.assert_allclose(found[output], expected[output], rtol=0, atol=1e-5)
 
 
-def test_token_types_are_an_input_where_the_features_have_them_and_zeros_where_not(
-    exported: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_token_types_are_an_input_where_features_have_them(exported: Callable[[str], Path], tmp_path: Path) -> None:
     ids = pa.list_(pa.int32())
     schema = pa.schema([("example", pa.int32()), ("input_ids", ids), ("token_type_ids", ids), ("labels", ids)])
     assert input_names(schema) == [*INPUTS, "token_type_ids"]
@@ -250,7 +246,7 @@ def test_the_same_model_gives_the_same_bytes_and_no_warnings(
     assert logging.root.manager.disable == logging.NOTSET
 
 
-def test_an_architecture_that_cannot_be_traced_is_told_with_its_cause(tmp_path: Path) -> None:
+def test_an_untraceable_architecture_is_refused_with_its_cause(tmp_path: Path) -> None:
     class Branching(BertForTokenClassification):
         def forward(self, input_ids: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
             if input_ids.sum() > 3:

@@ -164,7 +164,7 @@ def run(tmp_path: Path, engine: str = "trainer", **changes: Any) -> list[dict[st
 
     snapshot()
     settings = Train(**toy_settings(**{"best_metric": "accuracy", "weight_decay": 0.1} | changes))
-    columns = {"COLUMNS": ("input_ids", "labels"), "SEPARABLE": True, "items": lambda batch: torch.tensor(1)}
+    columns = {"COLUMNS": ("input_ids", "labels"), "SEPARABLE": True, "num_items": lambda batch: torch.tensor(1)}
     task = SimpleNamespace(**columns, reduce=lambda logits, labels: logits)
     train, validation = toy_features(16), toy_features(4)
     ENGINES[engine](model, Run(task, collate, train, validation, snapshot, settings, 0, tmp_path, 8))  # type: ignore
@@ -197,7 +197,7 @@ def test_a_decayed_learning_rate_moves_the_lower_layers_less(tmp_path: Path) -> 
     assert moved(decayed, head) > 0.5 * moved(even, head)
 
 
-def test_a_bare_loop_freezes_alike_and_a_frozen_weight_does_not_decay() -> None:
+def test_a_bare_loop_freezes_alike_and_decays_no_frozen_weight() -> None:
     torch.manual_seed(0)
     model = bert()
     adamw = torch.optim.AdamW(optimizers.parameter_groups(model, 0.1, 0.5, 0.9))

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from finetrail.patches import flash_attention
 from finetrail.schema import Lora
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import adapters, graphs, packing
@@ -139,7 +140,7 @@ def collated(packer: packing.Packer, batch: dict[str, torch.Tensor]) -> dict[str
 @pytest.mark.parametrize("rounds", [False, True])
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize(("name", "head"), PAIRS)
-def test_losses_gradients_and_outputs_are_those_of_the_padded_batch(
+def test_losses_and_gradients_are_those_of_the_padded_batch(
     name: str, head: str, rounds: bool, compiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "STEPS", 2)  # so that little batches are filled up too
@@ -254,9 +255,7 @@ def test_rounded_counts_leave_few_shapes() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("key_heads", [1, 2])
-def test_reference_attention_is_the_softmax_over_a_features_tokens(
-    causal: bool, window: int | None, key_heads: int
-) -> None:
+def test_reference_attention_is_a_softmax_within_a_feature(causal: bool, window: int | None, key_heads: int) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(6, heads, 4) for heads in (2, key_heads, key_heads))
     found = packing.reference(query, key, value, torch.tensor([0, 4, 4, 6]), 4, 0.0, causal, 0.7, window)
@@ -275,13 +274,13 @@ def test_reference_attention_is_the_softmax_over_a_features_tokens(
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 3])
-def test_torchs_flash_attention_takes_what_it_is_given_and_has_gradients(causal: bool, window: int | None) -> None:
+def test_torchs_flash_attention_takes_our_inputs_with_gradients(causal: bool, window: int | None) -> None:
     """Without a GPU: shapes alone, by torch's own rules for them."""
     query, key, value = (
         torch.empty(20, heads, 64, dtype=torch.bfloat16, device="meta", requires_grad=True) for heads in (4, 2, 2)
     )
     bounds = torch.empty(4, dtype=torch.int32, device="meta")
-    attended = packing._flash(query, key, value, bounds, 9, 0.1, causal, None, window)
+    attended = flash_attention.attend(query, key, value, bounds, 9, 0.1, causal, None, window)
     assert attended.shape == query.shape and attended.dtype == torch.bfloat16
     attended.sum().backward()
     assert all(one.grad is not None and one.grad.shape == one.shape for one in (query, key, value))

@@ -220,7 +220,7 @@ def test_nothing_is_wider_than_the_window(opened: Open, width: int) -> None:
         assert table.evaluate(hidden) <= (0 if width > 390 or "errors" in (table.get_attribute("id") or "") else 24)
 
 
-def test_it_is_dark_where_the_reader_wants_it_and_follows_a_change(opened: Open) -> None:
+def test_it_follows_the_readers_dark_mode_and_its_changes(opened: Open) -> None:
     shown = opened(color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     stroke = "document.querySelector('[data-chart]').plot.series[1].stroke()"

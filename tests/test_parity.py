@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetrail.exporting.parity import Compared, compare, continued
@@ -23,21 +23,20 @@ WORDS = st.lists(st.lists(st.text(max_size=2), max_size=4), min_size=1, max_size
 NUMBERS = st.lists(st.floats(allow_nan=False), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(WORDS | NUMBERS | st.lists(st.text(max_size=2), min_size=1, max_size=6))
-def test_a_table_is_equal_to_itself_and_every_prediction_is_counted(predictions: list[Any]) -> None:
+def test_a_table_equals_itself_and_all_predictions_are_counted(predictions: list[Any]) -> None:
     count = sum(len(value) if isinstance(value, list) else 1 for value in predictions)
     assert compare(table(predictions), table(predictions)) == Compared(count, [], 0)
 
 
-def test_the_example_of_every_prediction_that_differs_is_named_in_order() -> None:
+def test_the_example_of_every_difference_is_named_in_order() -> None:
     words, others = table([["O", "B"], [], ["O"]]), table([["B", "O"], [], ["B"]])
     assert compare(words, others) == (3, ["a", "a", "c"], 0)
     assert compare(table(["x", "y", "z"]), table(["x", "q", "z"])) == (3, ["b"], 0)
     assert compare(table([1, 2, None]), table([1, 3, 4])) == (3, ["b", "c"], 0)
 
 
-def test_a_list_that_is_longer_or_shorter_differs_in_what_the_other_lacks() -> None:
+def test_lists_of_other_lengths_differ_in_what_the_other_lacks() -> None:
     short, long = table([["x"], ["y"]], [[0.5], [0.5]]), table([["x", "x", "x"], ["y"]], [[0.5] * 3, [0.5]])
     assert compare(short, long) == (4, ["a", "a"], 0)
     assert compare(long, short) == (4, ["a", "a"], 0)
@@ -62,7 +61,7 @@ def test_numbers_are_equal_within_one_in_ten_thousand(one: float, other: float, 
     assert compare(table([[7.0, one]]), table([[7.0, other]])) == (2, [] if is_equal else ["a"], 0)
 
 
-def test_whole_numbers_are_classes_and_equal_only_where_they_are_the_same() -> None:
+def test_integers_are_classes_and_equal_only_exactly() -> None:
     assert compare(table([100_000]), table([100_001])) == (1, ["a"], 0)
 
 
@@ -99,7 +98,7 @@ def test_without_confidences_nothing_is_excused() -> None:
 
 
 @pytest.mark.parametrize(("total", "most"), [(10, 1), (999, 1), (1000, 2), (5000, 6)])
-def test_near_ties_are_excused_up_to_one_in_a_thousand_and_one_and_then_none_is(total: int, most: int) -> None:
+def test_near_ties_are_excused_up_to_one_in_a_thousand(total: int, most: int) -> None:
     def changed(count: int) -> pa.Table:
         return table(["y"] * count + ["x"] * (total - count), [0.4] * total)
 
@@ -164,7 +163,7 @@ def counting(size: int, changed: dict[int, np.ndarray] | None = None) -> Any:
     return read
 
 
-def test_continuations_are_compared_token_by_token_along_the_first_ones() -> None:
+def test_continuations_are_compared_token_by_token() -> None:
     prompts = {"a": [1, 2], "b": [4]}
     assert continued(counting(9), counting(9), prompts, 3) == (6, [], 0)
     # One token is other: what follows goes on behind the expected one, so that it is told once.

@@ -47,7 +47,7 @@ def stops_after(values: list[float], validation: list[float], train: list[float]
         ([-0.1, -0.2, -0.2, -0.2, -0.2], FALLS, FALLS, 3),
     ],
 )
-def test_a_score_that_still_is_0_is_waited_for_while_a_loss_falls(
+def test_a_score_of_0_is_waited_for_while_the_loss_falls(
     values: list[float], validation: list[float], train: list[float], expected: int | None
 ) -> None:
     assert stops_after(values, validation, train) == expected
@@ -67,7 +67,7 @@ def test_above_0_it_counts_the_epochs_since_the_best(values: list[float], patien
     assert is_over(reports(values, losses, losses), "f1", True, patience) == (since >= patience)
 
 
-def test_the_training_loss_is_the_mean_over_an_epoch_whatever_its_points() -> None:
+def test_the_training_loss_is_the_mean_over_an_epoch() -> None:
     # 3 updates with 0.9 and one with 0.1 are 0.7 on average; then 0.6 in one point; the last point of each is not it.
     points = [(3, {"loss": 0.9}), (4, {"loss": 0.1}), (4, {"eval_f1": 0, "eval_loss": 1}), (8, {"loss": 0.6})]
     points += [(8, {"eval_f1": 0, "eval_loss": 1})]

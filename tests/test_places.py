@@ -36,7 +36,7 @@ def test_the_tests_run_on_every_python_that_the_project_supports() -> None:
     assert job["strategy"]["matrix"]["python"] == [v for v in (f"3.{n}" for n in range(30)) if v in supported()]
 
 
-def test_images_and_workflows_have_a_python_that_the_project_supports() -> None:
+def test_images_and_workflows_use_a_supported_python() -> None:
     named = re.findall(
         r"(?:ARG PYTHON=|python-version: \")(3[.]\d+)", DOCKERFILE + "".join(map(Path.read_text, WORKFLOWS))
     )
@@ -67,7 +67,7 @@ def test_a_workflow_has_few_rights_and_an_end(path: Path) -> None:
             assert "checkout" not in step.get("uses", "") or step["with"]["persist-credentials"] is False
 
 
-def test_pull_requests_are_tried_where_a_path_that_exists_changes() -> None:
+def test_pull_requests_run_where_an_existing_path_changes() -> None:
     # YAML 1.2, which GitHub reads, has `on` as a word.
     paths = read(ROOT / "docs/workflows/try-recipe.yml")["on"]["pull_request"]["paths"]
 
@@ -77,7 +77,7 @@ def test_pull_requests_are_tried_where_a_path_that_exists_changes() -> None:
     assert {dep for dep in deps if "$" not in dep} <= {path.removesuffix("/**") for path in paths}
 
 
-def test_the_image_takes_only_what_exists_and_what_its_context_holds() -> None:
+def test_the_image_takes_only_what_exists_in_its_context() -> None:
     copied = {file for names in re.findall(r"(?m)^COPY (.+) \S+$", DOCKERFILE) for file in names.split()}
     context = (ROOT / ".dockerignore").read_text().split()
 

@@ -20,7 +20,7 @@ OF_A_KIND = {
 
 
 @pytest.mark.parametrize("kind", sorted(BEHIND_PADDING | {"albert", "bert", "electra"}))
-def test_a_model_takes_as_many_tokens_as_it_has_positions_and_no_more(kind: str) -> None:
+def test_a_model_takes_exactly_as_many_tokens_as_positions(kind: str) -> None:
     config = AutoConfig.for_model(kind, **SIZES, **OF_A_KIND.get(kind, {}))
     model = AutoModel.from_config(config).eval()
     limit = model_positions(config)

@@ -24,7 +24,7 @@ def test_batches_come_in_order_and_each_once(count: int) -> None:
     assert list(made_ahead(range(count))) == list(range(count))
 
 
-def test_one_thread_makes_a_bounded_number_of_batches_while_one_is_taken() -> None:
+def test_one_thread_makes_a_bounded_number_of_batches() -> None:
     made: list[int] = []
     makers = set()
     enough = threading.Event()
@@ -46,7 +46,7 @@ def test_one_thread_makes_a_bounded_number_of_batches_while_one_is_taken() -> No
     assert len(made) == 2 + AHEAD
 
 
-def test_an_error_is_raised_behind_the_batches_before_it_and_stays_what_it_is() -> None:
+def test_an_error_is_raised_after_earlier_batches_unchanged() -> None:
     def batches() -> Iterator[int]:
         yield from range(2)
         raise KeyError("no such column")

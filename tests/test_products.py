@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from finetrail.products import ROWS, use_portable_products
+from finetrail.patches.products import ROWS, use_portable_products
 
 # (rows, inner, columns): none, one, less and more than a block of rows, more than OpenBLAS sums at once.
 SHAPES = [(0, 3, 2), (2, 0, 3), (1, 5, 1), (1, 300, 7), (ROWS, 8, 8), (ROWS + 1, 700, 33), (5 * ROWS + 3, 257, 384)]

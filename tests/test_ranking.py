@@ -39,7 +39,7 @@ def test_negatives_are_those_of_the_paper(scores: list[float], data: st.DataObje
     ]
 
 
-def test_an_index_that_was_sent_to_another_process_gives_the_same_scores() -> None:
+def test_an_index_sent_to_another_process_scores_the_same() -> None:
     index = Bm25(["the cat sat", "a dog", ""], "words")
 
     sent = pickle.loads(pickle.dumps(index))

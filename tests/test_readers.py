@@ -1,14 +1,13 @@
 """Readers: every format, what real files have in them, and every refusal with its place."""
 
 import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import CORPORA, real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +15,6 @@ from finetrail.corpus import raw, readers
 from finetrail.corpus.tags import to_iob2
 from finetrail.errors import UserError
 from finetrail.schema import ConllReader, ConlluReader, JsonLinesReader, JsonReader, ParquetReader
-
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 
 
 def conll(separator=None, token_column=0, label_column=-1, comment=None, encoding="utf-8"):
@@ -78,7 +75,7 @@ TWO = [(["EU", "rejects"], ["B-ORG", "O"]), (["Rome"], ["B-LOC"])]
     ],
     ids=["plain", "no end", "crlf", "bom", "runs of blanks", "docstart", "docstart without blank lines"],
 )
-def test_conll_reads_the_same_sentences_however_the_file_was_saved(tmp_path, content):
+def test_conll_reads_the_same_sentences_from_any_encoding(tmp_path, content):
     assert sentences(read(tmp_path, conll(), a=content)) == TWO
 
 
@@ -99,7 +96,7 @@ def test_conll_takes_the_columns_that_the_recipe_names(tmp_path, reader, line, e
     assert sentences(read(tmp_path, reader, a=line + "\n")) == [([expected[0]], [expected[1]])]
 
 
-def test_conll_leaves_out_comments_only_where_the_recipe_names_their_prefix(tmp_path):
+def test_conll_comments_are_left_out_only_with_a_declared_prefix(tmp_path):
     content = "# newdoc\n\n# text = a tweet\n#tag O\nx O\n"
     assert sentences(read(tmp_path, conll(comment="# "), a=content)) == [([], []), (["#tag", "x"], ["O", "O"])]
     with pytest.raises(UserError, match=r"^a:1: token_column and label_column are the same of 1 columns"):
@@ -125,7 +122,7 @@ def test_a_lone_tab_parts_sentences_as_in_wnut(tmp_path):
     assert sentences(read(tmp_path, conll("\t", 0, 1), a="EU\tB-ORG\nrejects\tO\n\t\nRome\tB-LOC\n\t\n")) == TWO
 
 
-def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(tmp_path):
+def test_numbering_continues_over_files_with_relative_places(tmp_path):
     (tmp_path / "deep").mkdir()
     records = read(tmp_path, conll(), **{"deep/a": "x O\n\n\ny O\n", "b": "z O\n"})
     assert [(record.id, record.where) for record in records] == [("0", "deep/a:1"), ("1", "deep/a:4"), ("2", "b:1")]
@@ -154,7 +151,7 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             conll(encoding="utf-16"),
             b"a O\n",
-            "a: not utf-16, for it has no byte order mark; expected text in that encoding",
+            "a: not utf-16: it has no byte order mark; expected text in that encoding",
         ),
         (conllu(), "1\tx\n", "a:1: 2 columns; CoNLL-U has 10, with tabs between them"),
         (
@@ -166,17 +163,17 @@ def test_running_numbers_go_on_over_files_and_places_are_relative_to_the_source(
         (
             jsonl(text="t"),
             '{"t": "x"}\n{"t": \n',
-            "a:2: not JSON: it breaks off, column 7; expected an object a line",
+            "a:2: not JSON: it breaks off, column 7; expected one object per line",
         ),
-        (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object a line, or reader.format: json"),
+        (jsonl(text="t"), '["x"]\n', "a:1: a JSON array; expected one JSON object per line, or reader.format: json"),
         (jsonl(text="t"), '{"text": 1, "id": 2}\n', "a:1: no key 't'; the keys there are 'text', 'id'"),
         (jsonl(text="t"), '{"t": ["\\ud83d"]}\n', r"a:1: a lone surrogate such as \ud83d; expected text"),
         (jsonl(id="i", text="t"), '{"t": "x", "i": null}\n', "a:1: the id is None; expected a string or a whole"),
-        (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' stands here a second time"),
+        (jsonl(id="i"), '{"i": 7}\n{"i": "7"}\n', "a:2: the id '7' occurs a second time here"),
         (
             jsonl(text="t"),
             "{'t': 'x'}\n",
-            "a:1: not JSON: no key in double quotes, column 2; expected an object a line",
+            "a:1: not JSON: no key in double quotes, column 2; expected one object per line",
         ),
         (
             json_array(text="t"),
@@ -239,7 +236,7 @@ def test_carriage_returns_end_lines_where_there_are_no_others(tmp_path, content)
     assert [record.where for record in records] == ["a:1", "a:4"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.text("aü€😀\u2028", min_size=1), min_size=1), st.integers(1, 7))
 def test_lines_do_not_depend_on_where_chunks_of_the_file_end(tmp_path, lines, chunk):
     path = tmp_path / "a"
@@ -278,13 +275,13 @@ CONLLU = """# newdoc id = n01
         ("deprel", ["root", "obj", "case", "det", "obl"], ["nummod", "root"]),
     ],
 )
-def test_conllu_reads_words_and_leaves_out_ranges_and_empty_nodes(tmp_path, label, first, second):
+def test_conllu_reads_words_without_ranges_and_empty_nodes(tmp_path, label, first, second):
     records = read(tmp_path, conllu(label), a=CONLLU)
     assert sentences(records) == [(["vamos", "nos", "a", "el", "mar"], first), (["10 000", "sí"], second)]
     assert [(record.id, record.where) for record in records] == [("n01-1", "a:1"), ("a:13", "a:13")]
 
 
-def test_what_stands_before_a_document_of_conllu_is_said_of_all_its_sentences(tmp_path):
+def test_metadata_before_a_conllu_document_is_in_its_sentences(tmp_path):
     word = "1\tw\t_\tX" + "\t_" * 6 + "\n\n"
     first = "# newdoc id = d1\n# meta::genre = news\n# year = 1999\n# sent_id = a\n# text = w\n" + word
     content = first + "# sent_id = b\n# newpar\n# year = 2000\n" + word + "# newdoc\n# sent_id = c\n" + word
@@ -308,25 +305,27 @@ def test_conllu_refuses_an_id_of_no_word_range_or_empty_node(tmp_path, given):
     assert str(error.value).startswith(f"a:16: the id is {given!r}; expected a word's as 1, a range's as 1-2 or")
 
 
-def test_conllu_sentences_without_words_are_given_so_that_they_are_counted(tmp_path):
+def test_conllu_sentences_without_words_are_counted(tmp_path):
     rest = "\t_" * 8
     content = f"# sent_id = a\n1-2\tal{rest}\n0.1\tx{rest}\n\n# sent_id = b\n\n# sent_id = c\n1\tw{rest}\n"
     records = read(tmp_path, conllu(), a=content)
     assert [(record.id, record.values["tokens"]) for record in records] == [("a", []), ("b", []), ("c", ["w"])]
 
 
-def test_ids_of_an_earlier_file_get_their_files_name_and_those_of_one_file_are_refused(tmp_path):
+def test_repeated_ids_get_file_names_or_are_refused_in_one_file(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text(CONLLU)
     renamed: set[str] = set()
     records = readers.read(tmp_path, [tmp_path / "a", tmp_path / "b"], conllu(), renamed)
     assert [record.id for record in records] == ["n01-1", "a:13", "b:n01-1", "b:13"]  # the second has none
     assert renamed == {"b:n01-1"}
-    with pytest.raises(UserError, match=r"^a:\d+: the id 'n01-1' stands here a second time; expected an id once in a"):
+    with pytest.raises(
+        UserError, match=r"^a:\d+: the id 'n01-1' occurs a second time here; expected unique ids within a"
+    ):
         read(tmp_path, conllu(), a=CONLLU + "\n" + CONLLU)
     # What the new id would be is taken.
     lines = {"a": '{"i": "1"}', "b": '{"i": "c:1"}', "c": '{"i": "1"}'}
-    with pytest.raises(UserError, match=r"^c:1: the id '1' stands here a second time"):
+    with pytest.raises(UserError, match=r"^c:1: the id '1' occurs a second time here"):
         read(tmp_path, jsonl(id="i"), **lines)
 
 
@@ -379,7 +378,7 @@ def test_blanks_behind_a_label_make_no_other_label(tmp_path):
     assert record.values["labels"] == ["B-PER", "O"]
 
 
-def test_class_labels_written_by_datasets_are_read_as_their_names(tmp_path):
+def test_class_labels_of_datasets_are_read_as_names(tmp_path):
     import datasets
 
     names = datasets.ClassLabel(names=["O", "B-X", "I-X"])
@@ -468,7 +467,11 @@ def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
         (json_array(text="t"), '[{"t": "x"}, {"u": 1}]', "a, item 1: no key 't'; the keys there are 'u'"),
         (json_array(text="t.u"), '[{"t": {"v": 1}}]', "a, item 0: no key 'u' in 't'; the keys there are 'v'"),
         (json_array(text="t.u"), '[{"t": "x"}]', "a, item 0: 'x' in 't'; expected an object with the key 'u'"),
-        (json_array(text=["t", "u"]), '[{"t": "x", "u": 1}]', "a, item 0: 1 is no text; expected texts to join as"),
+        (
+            json_array(text=["t", "u"]),
+            '[{"t": "x", "u": 1}]',
+            "a, item 0: 1 is not a string; expected strings to join as",
+        ),
         (json_array(text="t"), '[{"t": "x"},\n]', "a:2: not JSON: "),
         (json_array(text="t"), "[" * 200_000, "a: JSON nested too deeply"),
         (
@@ -479,17 +482,17 @@ def test_class_labels_in_a_struct_are_read_as_their_names(tmp_path):
         (
             jsonl(text="t"),
             '\n[\n {"t": "x"}\n]',
-            "a:2: a JSON array; expected one JSON object a line, or reader.format",
+            "a:2: a JSON array; expected one JSON object per line, or reader.format",
         ),
     ],
 )
-def test_an_array_that_is_not_what_the_recipe_says_is_told_with_its_place(tmp_path, reader, content, message):
+def test_an_unexpected_array_is_refused_with_its_place(tmp_path, reader, content, message):
     with pytest.raises(UserError) as error:
         read(tmp_path, reader, a=content)
     assert str(error.value).startswith(message)
 
 
-def test_parquet_names_the_fields_of_a_struct_where_one_is_missing(tmp_path):
+def test_parquet_names_the_fields_of_a_struct_on_a_miss(tmp_path):
     pq.write_table(pa.table({"a": [{"b": 1}]}), tmp_path / "train")
     with pytest.raises(UserError, match=r"^train: no column 'c' in 'a'; the columns there are 'b'$"):
         list(readers.read(tmp_path, [tmp_path / "train"], parquet(text="a.c")))
@@ -499,9 +502,7 @@ def test_parquet_names_the_fields_of_a_struct_where_one_is_missing(tmp_path):
 
 def counts_of(corpus, name):
     """Return sentences, tokens and tags as the corpus' own SOURCE.txt counts them."""
-    if not (CORPORA / corpus / name).is_file():
-        pytest.skip(f"no {corpus}/{name} in FINETRAIL_CORPORA")
-    source = (CORPORA / corpus / "SOURCE.txt").read_text(encoding="utf-8")
+    source = real(f"{corpus}/{name}").with_name("SOURCE.txt").read_text(encoding="utf-8")
     line = re.search(rf"^  {re.escape(name)}: .*?([\d,]+) sentences, ([\d,]+) tokens, .*tags (.*)$", source, re.M)
     assert line
     tags = {tag: int(count) for tag, count in (pair.rsplit(":", 1) for pair in line[3].split())}
@@ -522,7 +523,7 @@ def counts_of(corpus, name):
         ("conll2002", "ned.testa", "iob2", 0, None),
     ],
 )
-def test_real_corpora_have_the_sentences_tags_and_chunks_that_were_published(corpus, name, scheme, repaired, chunks):
+def test_real_corpora_have_their_published_sentences_and_chunks(corpus, name, scheme, repaired, chunks):
     n_sentences, n_tokens, tags = counts_of(corpus, name)
     root = CORPORA / corpus
     records = list(readers.read(root, [root / name], conll()))

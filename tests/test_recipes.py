@@ -5,16 +5,11 @@ weights, configurations of a tokenizer that name no class), and sizes that take 
 """
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,25 +18,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import NO_FEATURES, PLAIN_LOSS, toy_settings
-from datasets import ClassLabel, Dataset, Features, List, Value
-from hub_server import StandInHub
+from conftest import NO_FEATURES, PLAIN_LOSS, real, toy_settings, whole
+from datasets import ClassLabel, Features, List, Value
+from hub_server import StandInHub, write_parquet
 from huggingface_hub import ModelCard
+from recipe_projects import download, edit, run
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForPreTraining, DistilBertConfig, DistilBertForMaskedLM
 
+from finetrail import layout
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation import splits
 from finetrail.schema import Bootstrap, Evaluate
+from finetrail.stage import read_json
 from finetrail.tasks.token_classification import modeling, scoring
 from finetrail.tasks.token_classification.settings import Train
 from stages import evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[1]
 RECIPES = Path("recipes/token_classification")
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 SPLITS = ("train", "validation", "test")
 
 # --- the corpora ----------------------------------------------------------------------------------------------------
@@ -109,11 +106,6 @@ def write_hub_conll2003(folder: Path) -> None:
             for number, words in enumerate(news(count, seed))
         ]
         write_parquet(folder / f"conll2003/{split}/0000.parquet", rows, features)
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]], features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows, features=features).to_parquet(path)
 
 
 KLUE_SENTENCES = [
@@ -268,29 +260,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], str]]:
+def serve(web: tuple[Path, str]) -> Callable[[dict[str, str]], str]:
     """Return the function that puts files into a zip at a URL, beside a README as NLTK's archive has one."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    folder = tmp_path / "web"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
+    folder, url = web
 
     def zipped(files: dict[str, str]) -> str:
         with zipfile.ZipFile(folder / "conll2000.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in {"conll2000/README": "CONLL 2000\n"}.items() | files.items():
                 archive.writestr(name, text)
-        return f"http://127.0.0.1:{server.server_port}/conll2000.zip"
+        return f"{url}/conll2000.zip"
 
-    yield zipped
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return zipped
 
 
 Start = Callable[..., Path]
@@ -311,51 +291,12 @@ def start_project(
     return folder
 
 
-def edit(path: Path, changes: dict[str, Any]) -> None:
-    yaml = YAML()
-    content = yaml.load(path)
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = content
-        for name in sections:
-            section = section[name]
-        assert last in section, f"{path} has no {key}"
-        section[last] = value
-    yaml.dump(content, path)
-
-
-def run(folder: Path, *command: str, hub: StandInHub | None = None) -> str:
-    """Run a command as a user with the environment activated; return what it prints, stderr included."""
-    home = folder.parent / "home"
-    git = {f"GIT_{who}_{what}": "toy@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    settings = {f"DVC_{name}_DIR": str(home / name) for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}
-    environment = git | settings | {"HOME": str(home), "GIT_CONFIG_GLOBAL": "/dev/null", "HF_HUB_OFFLINE": "1"}
-    if hub is not None:
-        environment |= hub.env(home / "hub") | {"HF_HUB_OFFLINE": "0"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def download(folder: Path, what: str, hub: StandInHub | None = None) -> dict[str, Any]:
-    """Run a download stage and return the provenance that it records."""
-    run(folder, "python", "-m", f"stages.download_{what}", hub=hub)
-    return read_json(folder / f"data/{what}/provenance.json")
-
-
 def repro(folder: Path, *arguments: str, hub: StandInHub) -> str:
     """Run DVC in a new Git repository."""
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=before")
     return run(folder, "dvc", "repro", *arguments, hub=hub)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sentences(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -374,31 +315,25 @@ def scheme(folder: Path) -> str:
     return read_json(folder / "data/corpus/checks.json")["scheme"]
 
 
-def real(name: str) -> Path:
-    if not (CORPORA / name).exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
-    return CORPORA / name
-
-
 def load_recipe(name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml"))
 
 
 def test_every_shipped_recipe_is_run_here() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    assert [path.stem for path in (ROOT / RECIPES).glob("*.yaml") if f'"{path.stem}"' not in tests] == []
+    assert [path.stem for path in layout.recipe_files(ROOT, RECIPES.name) if f'"{path.stem}"' not in tests] == []
 
 
 # --- corpora of the Hub ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("recipe", "column"), [("conll2003", "ner_tags"), ("conll2003-chunk", "chunk_tags")])
-def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
+def test_conll2003_comes_from_the_parquet_branch_with_labels(
     start: Start, hub: StandInHub, recipe: str, column: str
 ) -> None:
     folder = start(recipe)
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [40, 10, 15]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS[column]
@@ -410,7 +345,7 @@ def test_conll2003_comes_from_the_parquet_branch_with_its_label_names(
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> None:
+def test_the_conll2003_recipes_differ_only_in_their_labels() -> None:
     ner, chunk, pos = (load_recipe(name) for name in ("conll2003", "conll2003-chunk", "conll2003-pos"))
     for other in (chunk, pos):
         other["corpus"]["reader"]["columns"]["labels"] = "ner_tags"
@@ -421,10 +356,10 @@ def test_the_recipes_of_conll2003_differ_in_their_labels_and_nothing_else() -> N
     assert pos == ner
 
 
-def test_a_dataset_of_ones_own_needs_its_name_and_takes_the_cards_licence(start: Start, hub: StandInHub) -> None:
+def test_own_hub_dataset_needs_a_name_and_takes_the_card_license(start: Start, hub: StandInHub) -> None:
     folder = start("bring-your-own-hub", {"corpus.source.repo": "me/tweets", "corpus.name": "me/tweets"})
 
-    provenance = download(folder, "corpus", hub)
+    provenance = download(folder, "corpus", hub=hub)
 
     assert sizes(folder) == [5, 5, 5]
     assert scheme(folder) == "IOB2" and labels(folder) == NEWS_LABELS["ner_tags"]
@@ -441,7 +376,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     name = settings["model"]["name"]
     folder = start(recipe)
 
-    provenance = download(folder, "model", hub)
+    provenance = download(folder, "model", hub=hub)
 
     assert provenance["source"]["repo"] == name
     assert provenance["resolved"] == {"commit": hub.commit("model", name)}
@@ -475,7 +410,7 @@ def test_wnut16_is_embedded(start: Start) -> None:
     assert provenance["sha256"] == load_recipe("wnut16")["corpus"]["source"]["sha256"]
 
 
-def test_students_of_wnut16_differ_in_how_they_begin_and_in_their_teacher(start: Start) -> None:
+def test_students_of_wnut16_differ_in_layers_and_teacher_only(start: Start) -> None:
     plain, taught = load_recipe("wnut16-3-layers"), load_recipe("wnut16-student")
     assert {"temperature", "labels_weight", "teacher_weight"} == set(taught["train"].pop("distillation"))
     same = ("corpus", "tokenize", "train", "evaluate", "export", "numerics")
@@ -545,7 +480,7 @@ def test_conll2003s_own_files_become_iob2(start: Start) -> None:
     assert read_json(folder / "data/corpus/checks.json")["splits"]["train"]["repaired_transitions"] == 0
 
 
-def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Start) -> None:
+def test_the_shared_task_files_are_those_that_the_recipe_pins(start: Start) -> None:
     folder = start("conll2003-files", {"corpus.source.path": str(real("conll2003") / "eng.*")})
 
     provenance = download(folder, "corpus")
@@ -555,7 +490,7 @@ def test_the_files_of_the_shared_task_are_those_that_the_recipe_pins(start: Star
     assert labels(folder) == set(ENTITIES)
 
 
-def test_columns_of_ones_own_need_two_files_and_a_rare_label_stops_nothing(start: Start) -> None:
+def test_own_columns_need_two_files_and_a_rare_label_passes(start: Start) -> None:
     folder = start("bring-your-own-conll")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -595,7 +530,7 @@ TREE = """# sent_id = {name}-{number}
 """
 
 
-def test_a_treebank_of_ones_own_is_three_files_as_universal_dependencies_has_them(start: Start) -> None:
+def test_an_own_treebank_is_three_conllu_files(start: Start) -> None:
     folder = start("bring-your-own-conllu")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
@@ -662,6 +597,7 @@ def test_recipes_of_small_corpora_share_the_embedded_base_model() -> None:
 # --- from the corpus to the report ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # tests/test_pipeline.py runs the whole graph of a toy
 def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHub) -> None:
     folder = start("conll2003-pos", epochs=1)
 
@@ -684,15 +620,22 @@ def test_parts_of_speech_go_through_the_whole_graph(start: Start, hub: StandInHu
     assert (card.pipeline_tag, card.language, card.metrics[0]) == ("token-classification", "en", "accuracy")
 
 
-@pytest.fixture
-def klue_project(start: Start, hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project of klue-ner, downloaded and tokenized; the current folder."""
-    folder = start("klue-ner", epochs=1)
-    for what in ("corpus", "model"):
-        download(folder, what, hub)
-    monkeypatch.chdir(folder)
-    tokenize.main()
+@pytest.fixture(scope="module")
+def klue(make_project: Callable[[Path], Path], hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of klue-ner, downloaded and tokenized."""
+    folder = start_project(make_project, tmp_path_factory.mktemp("klue"), "klue-ner", epochs=1)
+    download(folder, "corpus", "model", hub=hub)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tokenize.main()
     return folder
+
+
+@pytest.fixture
+def klue_project(klue: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same; the current folder."""
+    monkeypatch.chdir(klue)
+    return klue
 
 
 @pytest.mark.usefixtures("restored_torch")
@@ -716,7 +659,7 @@ def test_characters_are_words_and_blanks_are_not_seen(klue_project: Path, hub: S
     assert read_json(klue_project / "metrics/evaluation/metrics.json")["headline"] == "f1"
 
 
-def test_a_model_that_knows_every_character_is_right_about_entities_with_blanks(klue_project: Path) -> None:
+def test_entities_with_blanks_are_right_for_an_oracle_model(klue_project: Path) -> None:
     split, names = splits.load("test"), read_json(klue_project / "data/tokenized/target.json")
     rows = zip(*(split.features[name].to_pylist() for name in ("input_ids", "labels")), strict=True)
     known = {tuple(ids): np.eye(len(names))[np.maximum(labels, 0)] for ids, labels in rows}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dvc.api
 import pytest
+from conftest import git
 from dvc.cli import main as dvc_main
 from dvc.config import Config
 from dvc.repo import Repo as DvcRepo
@@ -39,13 +40,6 @@ stages:
 """
 # Of each kind: what pip installs for its test.
 PACKAGES = {"ssh": "dvc-ssh", "s3": "dvc-s3 moto[s3] flask flask-cors"}
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def dvc_run(folder: Path, *arguments: str) -> None:
@@ -141,7 +135,7 @@ def test_what_one_pushes_the_other_joins(mine: Path, section: dict[str, str], tm
     assert (yours / "base/weights").read_text() == "lr: 1\n"
 
 
-def test_joining_trains_nothing_where_the_remote_is_unset_gone_or_damaged(mine: Path, tmp_path: Path) -> None:
+def test_joining_trains_nothing_with_a_bad_remote(mine: Path, tmp_path: Path) -> None:
     commit(mine)
     yours = clone(mine)
     assert refused(yours).startswith("no default DVC remote is set; expected one: `git pull`")

@@ -141,7 +141,8 @@ def write_project(folder: Path, results: Results) -> None:
     """Lay the records out as the stages do, with this project's params.yaml and recipe."""
     recipe = layout.recipe_file("token_classification", "wnut16")
     (folder / recipe).parent.mkdir(parents=True)
-    shutil.copy(PROJECT / recipe, folder / recipe)
+    for file in (recipe, layout.defaults_file("token_classification")):
+        shutil.copy(PROJECT / file, folder / file)
     (folder / layout.PARAMS).write_text(
         "task: token_classification\nrecipe: wnut16\nseed: 42\nlauncher: python\ntrackers:\nthreads:\n"
         "lr:\nepochs:\nbatch_size:\nlimit:\n"
@@ -253,7 +254,7 @@ def test_summary_tells_of_a_student_its_layers_and_its_teacher() -> None:
     assert got["model"]["teacher"] == {"name": "teacher", "sha256": "cd" * 32}
 
 
-def test_summary_keeps_six_significant_digits_and_leaves_ints_and_flags_alone() -> None:
+def test_summary_keeps_six_digits_and_leaves_ints_alone() -> None:
     results = make_results()
     results.training["lr"] = 0.00001234567891
     got = summary.summarize("t", "r", results)
@@ -270,7 +271,7 @@ def test_summary_leaves_out_what_a_task_does_not_have() -> None:
     assert not {"baselines", "validation", "export"} & set(got)
 
 
-def test_metrics_are_the_few_scores_that_tell_runs_apart_the_headline_first() -> None:
+def test_metrics_are_the_few_scores_that_differ_headline_first() -> None:
     evaluation = make_results().evaluation
     got = summary.metrics(evaluation)
     assert list(got) == ["test", "validation", "best_baseline"]
@@ -300,13 +301,13 @@ def test_metrics_are_the_few_scores_that_tell_runs_apart_the_headline_first() ->
         ("perplexity", 8.0, 7.5, 8.5, 5.0, "behind"),
     ],
 )
-def test_a_baseline_is_beaten_only_where_the_whole_interval_is_better(
+def test_a_baseline_is_beaten_if_the_whole_interval_is_better(
     metric: str, value: float, low: float | None, high: float | None, baseline: float, expected: str
 ) -> None:
     assert summary.verdict(Headline(metric, value, low, high), baseline) == expected
 
 
-def test_best_baseline_comes_first_in_the_direction_of_the_metric() -> None:
+def test_best_baseline_is_first_in_the_metrics_direction() -> None:
     scores = {"a": {"f1": 0.1, "perplexity": 9.0}, "b": {"f1": 0.3, "perplexity": 30.0}}
     for metric, expected in (("f1", ["b", "a"]), ("perplexity", ["a", "b"])):
         assert list(summary.baselines({"headline": metric, "baselines": {"test": scores}})) == expected
@@ -323,7 +324,7 @@ def test_sentence_has_score_interval_and_best_baseline() -> None:
 # --- the page -----------------------------------------------------------------------------------------------------
 
 
-def test_page_has_every_section_in_order_and_balanced_html_with_unique_ids(html: str) -> None:
+def test_page_sections_are_ordered_balanced_and_have_unique_ids(html: str) -> None:
     parsed = Page(html)
     assert parsed.headings == [
         "Result",
@@ -370,7 +371,7 @@ def test_page_shows_text_from_the_corpus_as_text(html: str) -> None:
     assert "<mark>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;</mark> with &amp; without $x_{$ 한국어 🙂" in html
 
 
-def test_labels_that_look_like_markup_or_formulas_stay_text_in_every_figure() -> None:
+def test_labels_like_markup_or_formulas_stay_text_in_figures() -> None:
     nasty = ["</svg><script>alert(1)</script>", "$x_{$", '"quoted" & more', "한국어 개체명", "🙂", "x" * 90, "", "nan"]
     results = make_results(nasty)
     results.corpus["name"] = results.model["name"] = "<b>bold</b>"
@@ -380,13 +381,13 @@ def test_labels_that_look_like_markup_or_formulas_stay_text_in_every_figure() ->
     assert "한국어 개체명" in html and "$x_{$" in html
 
 
-def test_page_starts_with_the_headline_its_interval_and_its_best_baseline(html: str) -> None:
+def test_page_starts_with_the_headline_interval_and_baseline(html: str) -> None:
     start = " ".join(Page(html).text.split("before trusting")[0].split())
     for expected in ("0.402", "95% interval 0.362 to 0.441", "most frequent tag, 0.113", "beats it"):
         assert expected in start
 
 
-def test_what_stands_beside_the_headline_is_told_with_its_baselines() -> None:
+def test_side_metrics_are_shown_with_their_baselines() -> None:
     results = make_results()
     baselines = {"test": {"train_mean": {"f1": 0.1, "accuracy": 0.5}}}
     results.evaluation.update(beside=["accuracy"], baselines=baselines)
@@ -403,14 +404,14 @@ def test_a_limited_run_is_the_first_thing_that_the_page_warns_of() -> None:
     assert "at most 200 examples of each split" in render(results)
 
 
-def test_what_evaluation_notes_is_told_and_what_it_settled_is_kept() -> None:
+def test_evaluation_notes_are_shown_and_settled_values_kept() -> None:
     results = make_results()
     results.evaluation.update(notes=["Nothing fits."], settled={"null_threshold": 1.25})
     assert "Nothing fits." in page.concerns(results)
     assert summary.summarize("t", "r", results)["settled"] == {"null_threshold": 1.25}
 
 
-def test_notes_on_the_base_model_are_told_before_the_data_and_are_no_settings() -> None:
+def test_base_model_notes_come_before_the_data() -> None:
     results = make_results()
     assert '<th scope="row">notes</th>' not in render(replace(results, training=results.training | {"notes": []}))
     results.training["notes"] = ["Its <head> is drawn anew.", "Another."]
@@ -500,7 +501,7 @@ def test_page_leaves_out_what_a_task_does_not_have(change: Callable[[Results], N
     assert gone in html and gone not in changed
 
 
-def test_page_shows_metrics_counts_tables_and_errors_it_has_never_heard_of() -> None:
+def test_page_shows_metrics_and_tables_that_it_does_not_know() -> None:
     results = make_results()
     results.evaluation.update(headline="mrr@10", test={"mrr@10": 0.31, "ndcg@10": 0.4}, validation={"mrr@10": 0.3})
     results.evaluation["baselines"] = {"test": {"bm25": {"mrr@10": 0.33}}}
@@ -550,7 +551,7 @@ def test_confusion_shows_each_row_as_percent_of_its_own_total() -> None:
     assert "O (10,000)" in texts and "person (4)" in texts
 
 
-def test_labels_beyond_the_limit_become_one_row_and_no_count_is_lost() -> None:
+def test_labels_beyond_the_limit_become_one_row() -> None:
     rows = [{"reference": f"l{n:03}", "prediction": "l000", "count": 1000 - n} for n in range(100)]
     names, counts, shown = plots.confusion_counts(rows)
     assert shown["l099"] == "60 others" and shown["l000"] == "l000"
@@ -584,7 +585,7 @@ RELIABILITY = [
 ]
 
 
-def test_figures_are_of_the_headline_and_of_each_table_that_has_a_kind() -> None:
+def test_figures_show_the_headline_and_each_known_table() -> None:
     results = make_results()
     results.tables["reliability"] = RELIABILITY
     results.tables["before_training_per_label"] = results.tables["per_label"]
@@ -610,7 +611,7 @@ def test_figures_are_of_the_headline_and_of_each_table_that_has_a_kind() -> None
 @pytest.mark.parametrize(
     "labels", [TYPES, ["</svg>", "a & b", '"quoted"', "$x_{$", "한국어 개체명", "🙂", "tab\there", "bell\a", "nul\0"]]
 )
-def test_every_figure_is_a_picture_of_its_own_that_dvc_and_browsers_show(labels: list[str]) -> None:
+def test_every_figure_is_a_picture_for_dvc_and_browsers(labels: list[str]) -> None:
     results = make_results(labels)
     results.tables["reliability"] = RELIABILITY
     for name, svg in page.figures(results).items():
@@ -624,7 +625,7 @@ def test_every_figure_is_a_picture_of_its_own_that_dvc_and_browsers_show(labels:
         assert ImageRenderer.matches(f"metrics/plots/{name}.svg", {})
 
 
-def test_reliability_has_a_bar_for_each_bin_that_holds_something_and_the_line_to_compare_with() -> None:
+def test_reliability_has_a_bar_per_filled_bin_and_a_diagonal() -> None:
     rows = [row for row in RELIABILITY if row["split"] == "test"]
     svg = plots.reliability(rows)
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
@@ -664,7 +665,7 @@ def test_a_cell_knows_its_errors_whatever_prefix_a_label_has() -> None:
     assert missed.told == "person predicted as O: 3 of 4" and missed.listed == 2
 
 
-def test_entities_stand_in_the_context_as_expected_and_as_predicted() -> None:
+def test_entities_are_shown_in_context_expected_and_predicted() -> None:
     error = {"left": "in <New>", "token": "York", "right": "", "reference": "I-LOC", "prediction": "O"}
     assert views.highlighted(error) == [("", "in &lt;New&gt; <mark>York</mark>")]
     error["spans"] = {"references": [[3, 13, "LOC"]], "predictions": []}
@@ -760,7 +761,7 @@ def test_the_chart_library_is_as_it_was_published(html: str) -> None:
 # --- the stage ----------------------------------------------------------------------------------------------------
 
 
-def test_stage_writes_record_page_and_figures_and_the_last_words_are_three_lines(
+def test_the_stage_writes_record_page_figures_and_three_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = make_results()
@@ -801,7 +802,7 @@ def test_the_last_words_compare_with_git(
     assert "\nIn Git:  f1 differs from Git's 0.402 by +0.010, inside its interval: " in capsys.readouterr().err
 
 
-def test_another_process_folder_and_hash_seed_give_the_same_bytes(tmp_path: Path, html: str) -> None:
+def test_bytes_do_not_depend_on_process_folder_or_hash_seed(tmp_path: Path, html: str) -> None:
     written = []
     for hash_seed in ("1", "31337"):
         folder = tmp_path / f"project {hash_seed}"

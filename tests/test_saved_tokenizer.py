@@ -47,14 +47,14 @@ def test_special_tokens_may_stand_there_with_what_is_around_them(tiny_wordpiece:
     assert saved_tokenizer.load(tmp_path, []).pad_token_id == 0
 
 
-def test_a_folder_without_one_is_told_and_one_with_a_chat_template_left_to_transformers(tmp_path: Path) -> None:
+def test_a_chat_template_tokenizer_is_left_to_transformers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer does not load: .*; expected what export wrote$"):
         saved_tokenizer.load(tmp_path, [])
     (tmp_path / "chat_template.jinja").write_text("")
     assert not saved_tokenizer.is_enough(tmp_path)
 
 
-def test_what_answers_with_onnx_imports_neither_torch_nor_what_scores() -> None:
+def test_onnx_answers_import_neither_torch_nor_scoring() -> None:
     parts = [f"finetrail.tasks.{task}.{part}" for task in tasks.names() for part in ("encoding", "scoring", "serving")]
     modules = ["finetrail.serve", "finetrail.service", "onnxruntime", *parts]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"

@@ -63,13 +63,13 @@ def test_resamples_are_the_same_however_many_are_drawn_at_once(monkeypatch: Any,
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_correlation_of_two_assignments_is_scikit_learns_to_the_last_digit(seed: int) -> None:
+def test_assignment_correlation_is_scikit_learns_exactly(seed: int) -> None:
     pair = drawn(200, ["a", "b", "c", "d"], seed)
     assert matthews(*pair) == matthews_corrcoef(*pair)
     assert matthews(["a", "a"], ["a", "b"]) == 0.0
 
 
-def test_intervals_of_many_labels_need_no_number_for_each_two_of_them() -> None:
+def test_intervals_of_many_labels_need_no_square_memory() -> None:
     names = labels_of(20_000)["label_names"]
     references, predictions = drawn(3_000, names)
     weights = np.random.default_rng(1).integers(3, size=(2, 3_000))
@@ -248,7 +248,7 @@ def test_long_texts_wait_and_are_encoded_in_fewer_rows(monkeypatch: Any, tmp_pat
 # --- report -------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_very_many_labels_shows_the_first_and_says_so() -> None:
+def test_the_page_of_very_many_labels_shows_the_first() -> None:
     labels = {f"label{number}": 3 for number in range(5_000)}
     results = make_results()
     results.checks["splits"] = {split: {"examples": 15_000, "labels": labels} for split in ("train", "test")}

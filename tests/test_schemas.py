@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from finetrail import params, tasks
+from finetrail import layout, params, tasks
 
 ROOT = Path(__file__).parent.parent
-NAMES = ["params", *tasks.names()]
+DEFAULTS = {f"{task}_defaults": ROOT / "recipes" / task / "defaults.yaml" for task in tasks.names()}
+NAMES = ["params", *tasks.names(), *DEFAULTS]
 
 
 def script() -> Any:
@@ -38,13 +39,16 @@ def test_vs_code_finds_the_schema_of_each_file() -> None:
     found = json.loads((ROOT / ".vscode/settings.json").read_text())["yaml.schemas"]
     files = {"params": "/params.yaml"} | {task: f"/recipes/{task}/*.yaml" for task in tasks.names()}
     assert found == {f"docs/schemas/{name}.json": file for name, file in files.items()}
+    for name, file in DEFAULTS.items():  # which those patterns match too; the language server prefers such a line
+        first = file.read_text().partition("\n")[0]
+        assert first == f"# yaml-language-server: $schema=../../docs/schemas/{name}.json"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_file_is_valid_and_a_mistake_is_not(name: str) -> None:
     validator = Draft202012Validator(held(name))
-    paths = [ROOT / "params.yaml"] if name == "params" else sorted((ROOT / "recipes" / name).glob("*.yaml"))
-    for path in paths:
+    paths = {"params": [ROOT / "params.yaml"]} | {of: [file] for of, file in DEFAULTS.items()}
+    for path in paths.get(name) or layout.recipe_files(ROOT, name):
         content = params.read_yaml(path)
         assert [f"{path}: {error.message}" for error in validator.iter_errors(content)] == []
         assert not validator.is_valid(content | {"unknown": 1})
@@ -52,6 +56,9 @@ def test_every_shipped_file_is_valid_and_a_mistake_is_not(name: str) -> None:
         assert not validator.is_valid({name: value for name, value in content.items() if name != key})
         if name != "params":
             assert not validator.is_valid(content | {"train": content["train"] | {"lr": "fast"}})
+        if name in tasks.names():
+            without_lr = {key: value for key, value in content["train"].items() if key != "lr"}
+            assert not validator.is_valid(content | {"train": without_lr})
 
 
 def test_keys_have_their_description() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import git
 from dvc.repo import Repo
 from dvc.utils.hydra import to_hydra_overrides
 from ruamel.yaml import YAML
@@ -93,9 +94,9 @@ def test_the_recipes_own_values_are_those_without_overrides(loaded: Callable[...
         "task='text_classification'",
         "recipe='bbc-news'",
         "limit=100",
-        f"{recipe}:train.schedule='cosine'",
+        f"{recipe}:++train.schedule='cosine'",
         "lr=3e-05",
-        f"{recipe}:train.warmup=0.2",
+        f"{recipe}:++train.warmup=0.2",
     ]
 
 
@@ -181,7 +182,7 @@ def done(of: Trials, value: float, *curve: float, slot: int = 0) -> Running:
     return running
 
 
-def test_the_first_trial_is_the_default_and_others_are_drawn_from_the_space(tmp_path: Path) -> None:
+def test_the_first_trial_is_the_default_then_draws_follow(tmp_path: Path) -> None:
     of = begun(tmp_path)
 
     first, second, third = done(of, 0.5), done(of, 0.7, 0.6, 0.7), done(of, 0.6)
@@ -207,7 +208,7 @@ def test_another_process_goes_on_as_this_one_would(tmp_path: Path) -> None:
     assert drawn[:2] == drawn[2:]
 
 
-def test_a_trial_whose_process_died_is_taken_up_in_its_slot_and_counts_once(tmp_path: Path) -> None:
+def test_a_trial_of_a_dead_process_is_resumed_and_counts_once(tmp_path: Path) -> None:
     of = begun(tmp_path, trials=2)
     done(of, 0.5)
     running = claim(of, slot=3)
@@ -223,7 +224,7 @@ def test_a_trial_whose_process_died_is_taken_up_in_its_slot_and_counts_once(tmp_
     assert [(one.number, one.state, one.value) for one in again.all()] == [(0, "finished", 0.5), (1, "finished", 0.6)]
 
 
-def test_a_trial_that_was_queued_by_a_process_that_died_comes_first(tmp_path: Path) -> None:
+def test_a_queued_trial_of_a_dead_process_comes_first(tmp_path: Path) -> None:
     of = begun(tmp_path)
     done(of, 0.5)
     of.study().enqueue_trial({}, user_attrs={"number": 1, "slot": 0, "default": False, "in_space": True})
@@ -232,7 +233,7 @@ def test_a_trial_that_was_queued_by_a_process_that_died_comes_first(tmp_path: Pa
     assert claim(of, slot=0).number == 2
 
 
-def test_a_default_outside_the_space_runs_and_is_not_learned_from(tmp_path: Path) -> None:
+def test_a_default_outside_the_space_runs_unlearned_from(tmp_path: Path) -> None:
     own = {"lr": 1.0, "batch_size": 8}
     of = begun(tmp_path, own=own)
 
@@ -243,7 +244,7 @@ def test_a_default_outside_the_space_runs_and_is_not_learned_from(tmp_path: Path
     assert of.study().trials[0].params == {} and of.all()[0].is_default
 
 
-def test_experiments_that_are_there_are_trials_and_their_numbers_are_taken(tmp_path: Path) -> None:
+def test_existing_experiments_are_trials_with_taken_numbers(tmp_path: Path) -> None:
     other = {"task": "text_classification", "lr": 1e-3, "batch_size": 16}
     there = {0: Found(0.5, [0.4, 0.5], "x-0000", OWN), 4: Found(0.6, [0.6], "x-0004", other)}
     of = begun(tmp_path, found=there)
@@ -269,7 +270,7 @@ def test_many_at_once_run_each_number_once(tmp_path: Path) -> None:
     assert found == list(range(12))
 
 
-def test_a_curve_below_the_median_ends_a_trial_but_never_the_default(tmp_path: Path) -> None:
+def test_a_curve_below_the_median_ends_a_trial_but_the_default(tmp_path: Path) -> None:
     of = begun(tmp_path, trials=6, pruning=MEDIAN)
     default = claim(of)
     default.finish(Found(0.8, [0.7, 0.8], "x-0000"))
@@ -350,15 +351,7 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def test_a_clone_has_the_edits_the_experiments_the_cache_and_the_corpora_and_the_workspace_stays(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_a_clone_has_edits_experiments_cache_and_corpora(repository: Path, tmp_path: Path) -> None:
     folder, before = repository / ".scratch/search/x", git(repository, "status", "--porcelain")
     places.note(repository, folder)
     (repository / "params.yaml").write_text("lr: 3\n")
@@ -384,7 +377,7 @@ def test_a_clone_has_the_edits_the_experiments_the_cache_and_the_corpora_and_the
     assert not places.changed_since(repository, folder)
 
 
-def test_a_damaged_clone_is_made_anew_and_git_does_not_go_up_to_the_project(repository: Path) -> None:
+def test_a_damaged_clone_is_remade_without_touching_the_project(repository: Path) -> None:
     folder = repository / ".scratch/search/x"
     places.note(repository, folder)
     with places.taken(folder, []) as place:
@@ -560,7 +553,7 @@ def test_two_at_a_time_run_all_trials_and_end_the_worse_ones(
     assert not list(of.folder.glob("*/project"))  # nothing is left to run
 
 
-def test_a_search_that_is_ended_ends_its_trials_and_goes_on_with_them(
+def test_an_ended_search_ends_its_trials_and_resumes_them(
     faked: Callable[..., Faked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of, stop = faked(trials=2), threading.Event()
@@ -582,9 +575,7 @@ def test_a_search_that_is_ended_ends_its_trials_and_goes_on_with_them(
     assert [(one.number, one.state) for one in of.trials.all()] == [(0, "finished"), (1, "finished")]
 
 
-def test_a_finished_experiment_whose_search_was_killed_before_it_noted_it_is_not_run_again(
-    faked: Callable[..., Faked], tmp_path: Path
-) -> None:
+def test_an_unrecorded_finished_experiment_is_not_run_again(faked: Callable[..., Faked], tmp_path: Path) -> None:
     of = faked(trials=2)
     claim(of.trials)
     (tmp_path / "done.tsv").write_text("step\taccuracy\n1\t0.75\n")
@@ -594,7 +585,7 @@ def test_a_finished_experiment_whose_search_was_killed_before_it_noted_it_is_not
     assert [(one.number, one.value) for one in of.trials.all()][0] == (0, 0.75)
 
 
-def test_a_failure_of_the_first_trial_ends_the_search_and_later_ones_are_told(
+def test_a_first_trials_failure_ends_the_search_later_ones_warn(
     faked: Callable[..., Faked], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields = {"lr": LR, "batch_size": {"kind": "choice", "values": [99]}}
@@ -641,7 +632,7 @@ def an_ending(*found: Trial, wanted: int = 4, of: Compared | None = None, reason
     return Ending("x", wanted, start, list(found), {"lr": 0.9, "batch_size": 0.1}, of, reason)
 
 
-def test_the_end_has_the_table_what_matters_and_a_warning_within_noise() -> None:
+def test_the_end_shows_table_importances_and_noise_warning() -> None:
     told = ending.as_text(an_ending(FIRST, ENDED, BEST, FAILED, of=compared(p=0.4)))
 
     for line in (
@@ -670,7 +661,7 @@ def test_the_end_without_noise_warns_of_none() -> None:
     assert "2 of 4 trials: 2 finished. The same command goes on." in told
 
 
-def test_the_end_where_the_default_is_best_or_nothing_can_be_compared() -> None:
+def test_the_end_without_a_better_or_comparable_trial() -> None:
     worse = replace(BEST, value=0.6)
     assert "No trial is better on validation than the default settings, accuracy 0.7000." in ending.as_text(
         an_ending(FIRST, worse)

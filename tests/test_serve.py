@@ -122,7 +122,7 @@ def test_one_input_has_one_answer_and_a_list_a_list(ask: Ask) -> None:
     assert ask([]) == (200, [])
 
 
-def test_requests_that_wait_are_answered_in_one_batch_each_under_its_own_ids(ask: Ask, model: Model) -> None:
+def test_waiting_requests_are_one_batch_with_their_own_ids(ask: Ask, model: Model) -> None:
     answers = at_once(ask, [["a", {"text": "b", "id": "x"}], {"text": "c", "id": "x"}, "d"], model)
     assert answers == [
         (200, [{"id": "0", "answer": "A"}, {"id": "x", "answer": "B"}]),
@@ -142,7 +142,7 @@ def test_a_wrong_request_spoils_no_other_of_its_batch(ask: Ask, model: Model) ->
     assert ask("a")[0] == 200
 
 
-def test_inputs_with_other_keys_or_beyond_a_batch_wait_for_the_next(ask: Ask, model: Model) -> None:
+def test_inputs_with_other_keys_or_beyond_a_batch_wait(ask: Ask, model: Model) -> None:
     answers = at_once(ask, [["a"], [{"text": "b", "pair": ""}], ["c", "d", "e"]], model)
     assert [status for status, _ in answers] == [200] * 3
     assert model.batches == [["busy"], ["a", "c", "d", "e"], ["b"]]
@@ -177,7 +177,7 @@ def test_what_is_no_request_is_told_in_one_line(ask: Ask, body: Any, status: int
     assert answer["error"].startswith(message) and answer.keys() == {"error"}
 
 
-def test_other_paths_and_methods_are_told_likewise_and_no_page_has_scripts_from_elsewhere(ask: Ask) -> None:
+def test_other_paths_and_methods_are_refused_without_scripts(ask: Ask) -> None:
     assert ask("", "/predict", "GET") == (405, {"error": "Method Not Allowed"})
     for path in ("/docs", "/redoc", "/x"):
         assert ask("", path, "GET") == (404, {"error": "Not Found"})
@@ -211,7 +211,7 @@ def test_what_loading_raises_ends_the_service() -> None:
     assert str(causes[0]) == "no such folder"
 
 
-def test_an_answer_does_not_wait_for_the_delayed_acknowledgement_of_its_head() -> None:
+def test_an_answer_does_not_wait_for_a_delayed_acknowledgement() -> None:
     async def option() -> int:
         accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 

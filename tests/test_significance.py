@@ -94,7 +94,7 @@ def test_under_no_difference_one_in_twenty_is_significant(seeds: int) -> None:
     assert 0.01 <= np.mean(found) <= 0.05 + 3 * (0.05 * 0.95 / 400) ** 0.5
 
 
-def test_seeds_that_scatter_are_noise_however_many_examples_there_are() -> None:
+def test_scattering_seeds_are_noise_with_any_number_of_examples() -> None:
     """The models differ by 0.2, one way and the other: examples alone would call each pair significant."""
     generator = np.random.default_rng(1)
     first = generator.normal(scale=0.1, size=1000)
@@ -122,7 +122,7 @@ def test_what_is_detectable_is_detected_in_80_of_100_cases() -> None:
     assert np.mean(hits) == pytest.approx(0.8, abs=0.08)
 
 
-def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_keeps_the_order() -> None:
+def test_holm_correction_scales_p_values_and_keeps_their_order() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([0.02]) == [0.02]

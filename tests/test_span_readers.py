@@ -181,7 +181,7 @@ def test_results_that_are_no_spans_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("annotations", [[], [annotation(PERSON, was_cancelled=True)]])
-def test_a_task_that_nobody_annotated_is_skipped_and_no_example_without_entities(tmp_path, annotations):
+def test_unannotated_tasks_are_skipped_entity_free_examples_kept(tmp_path, annotations):
     assert one(tmp_path, studio(), [task(*annotations)]).values["skipped"] == "without annotations"
     assert one(tmp_path, studio(), [task(annotation())]).values["skipped"] is None
 
@@ -317,7 +317,7 @@ def test_spacy_files_are_read_by_spacy(tmp_path):
         (DOCCANO, {"text": TEXT, "label": [[0, 7, 3]]}, r"a:1: label\[0\]: label is 3; expected a name$"),
         (DOCCANO, {"text": TEXT, "label": [[0, "7", "X"]]}, r"a:1: label\[0\]: end is '7'; expected a whole number$"),
         (DOCCANO, {"label": []}, r"a:1: no key 'text'; the keys there are 'label'$"),
-        (DOCCANO, [{"text": TEXT, "label": []}], r"a:1: a JSON array; expected one JSON object a line$"),
+        (DOCCANO, [{"text": TEXT, "label": []}], r"a:1: a JSON array; expected one JSON object per line$"),
         (PLAIN, {"text": TEXT}, r"a:1: no key 'spans'; the keys there are 'text'$"),
         (PLAIN, {"text": TEXT, "spans": {}}, r"a:1: spans is {}; expected a list$"),
         (

@@ -89,7 +89,7 @@ def test_what_the_recipe_refuses_is_an_error(kind, spans, message):
 
 
 @pytest.mark.parametrize("span", [(-1, 3, "X"), (0, 35, "X"), (5, 3, "X")])
-def test_a_span_outside_of_the_text_is_refused_whatever_the_recipe_says(span):
+def test_a_span_outside_the_text_is_always_refused(span):
     with pytest.raises(ValueError, match=r" X is not in its text, of 34 in characters; expected 0 <= start <= end$"):
         tagged([span])
 
@@ -134,7 +134,7 @@ TEXTS = st.text(alphabet="ab .'-東👍\u0301", min_size=1, max_size=24)
 
 
 @given(text=TEXTS, data=st.data(), rule=st.sampled_from(["unicode", "punctuation", "characters"]))
-def test_a_snapped_span_tags_each_word_that_shares_a_character_with_it(text, data, rule):
+def test_a_snapped_span_tags_each_word_that_it_overlaps(text, data, rule):
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     words = cut(text, rule)
@@ -145,7 +145,7 @@ def test_a_snapped_span_tags_each_word_that_shares_a_character_with_it(text, dat
 
 
 @given(text=TEXTS, data=st.data())
-def test_the_spans_that_are_kept_share_no_word_and_are_longest_first(text, data):
+def test_kept_spans_share_no_word_longest_first(text, data):
     places = st.tuples(*[st.integers(0, len(text))] * 2).map(sorted)
     spans = [Span(*place, data.draw(st.sampled_from("XY"))) for place in data.draw(st.lists(places))]
     words = cut(text, "unicode")

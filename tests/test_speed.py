@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from finetrail.model import masks
+from finetrail.patches import attention, attention_masks, dropout, memory, speedups
+from finetrail.patches.architectures import LIKE_BERT
+from finetrail.patches.labelled_tokens import compute_labelled_tokens_only
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import attention, dropout, speed
-from finetrail.training.last_layer import LIKE_BERT, only_labelled
 from finetrail.training.memory import checkpoint_gradients
 
 ENCODERS = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"]
@@ -81,7 +81,7 @@ def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.99])
-def test_a_mask_is_0_as_often_as_p_says_and_else_the_scale_of_torchs_own_dropout(dtype: torch.dtype, p: float) -> None:
+def test_a_mask_has_the_rate_and_scale_of_torchs_dropout(dtype: torch.dtype, p: float) -> None:
     torch.manual_seed(1)
     mask = dropout.scaled_mask((500, 801), p, dtype)
     assert mask.dtype == dtype and mask.shape == (500, 801)
@@ -126,7 +126,7 @@ def test_dropout_multiplies_values_and_gradients_by_one_mask() -> None:
     assert values.grad is not None and values.grad.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
 
 
-def test_dropout_is_torchs_own_where_it_draws_nothing_or_works_in_place() -> None:
+def test_dropout_is_torchs_own_where_it_draws_nothing() -> None:
     values = torch.randn(4, 5)
     assert torch.equal(dropout.Dropout(0.4).eval()(values), values)
     assert torch.equal(dropout.Dropout(0.0)(values), values)
@@ -194,12 +194,10 @@ CLASSES = {"classifier": AutoModelForSequenceClassification, "tagger": AutoModel
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("head", CLASSES)
-def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
-    head: str, kind: str, nothing_dropped: None
-) -> None:
+def test_a_sped_up_model_has_the_plain_losses_and_gradients(head: str, kind: str, nothing_dropped: None) -> None:
     inputs = batch(lambda ids: torch.tensor([0, 2, 1]) if head == "classifier" else ids % 3)
     plain, fast = (made(CLASSES[head], kind) for _ in range(2))
-    speed.speed_up(fast, compiles=False)
+    speedups.speed_up(fast, compiles=False)
     for module in plain.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -209,7 +207,7 @@ def test_a_sped_up_model_has_the_losses_and_gradients_of_the_plain_one(
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_sped_up_generator_has_the_losses_and_gradients_of_the_plain_one(kind: str, nothing_dropped: None) -> None:
+def test_a_sped_up_generator_has_the_plain_losses_and_gradients(kind: str, nothing_dropped: None) -> None:
     inputs = batch(lambda ids: ids)
     plain, fast = (made(AutoModelForCausalLM, kind) for _ in range(2))
     for module in (*plain.modules(), *fast.modules()):
@@ -217,17 +215,17 @@ def test_a_sped_up_generator_has_the_losses_and_gradients_of_the_plain_one(kind:
             module.p = 0.1 * (module in fast.modules())
         if kind == "llama" and hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0  # grouped heads stay with sdpa, which would draw
-    speed.speed_up(fast, compiles=False)
+    speedups.speed_up(fast, compiles=False)
     same(gradients(fast, inputs), gradients(plain, inputs))
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+def test_dropout_bytes_repeat_with_the_seed() -> None:
     inputs = batch(lambda ids: ids % 3)
     found = []
     torch.use_deterministic_algorithms(True)
     for seed in (5, 5, 6):
         model = made(AutoModelForTokenClassification, "bert")
-        speed.speed_up(model, compiles=False)
+        speedups.speed_up(model, compiles=False)
         torch.manual_seed(seed)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(gradients(model, inputs))
@@ -241,7 +239,7 @@ def test_gradient_checkpointing_draws_the_same_masks_again() -> None:
     found = []
     for checkpointing in (False, True):
         model = made(AutoModelForSequenceClassification, "bert")
-        speed.speed_up(model, compiles=False)
+        speedups.speed_up(model, compiles=False)
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(7)
@@ -253,15 +251,15 @@ def test_gradient_checkpointing_draws_the_same_masks_again() -> None:
 def test_where_an_accelerator_trains_only_masks_change(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     model = made(head, "bert")
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     assert not any(isinstance(module, dropout.Dropout) for module in model.modules())
-    assert model.config._attn_implementation == masks.NAME
+    assert model.config._attn_implementation == attention_masks.NAME
     assert not model.base_model.encoder.layer[-1].attention.output._forward_pre_hooks
 
 
 def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
     model = made(AutoModelForSequenceClassification, "bert")
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     assert model.config._attn_implementation == attention.NAME
     model.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_text().count("attn_implementation") == 0
@@ -269,15 +267,15 @@ def test_what_is_saved_names_no_attention_of_ours(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
-def test_the_last_layer_works_on_the_first_token_alone_where_a_classifier_reads_that(kind: str) -> None:
+def test_the_last_layer_computes_the_first_token_for_classifiers(kind: str) -> None:
     model = made(AutoModelForSequenceClassification, kind)
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     assert model.base_model(**{k: v for k, v in batch(len).items() if k != "labels"})[0].shape == (3, 1, 16)
 
 
 def test_a_classifier_of_other_layers_keeps_its_last_layer() -> None:
     model = made(AutoModelForSequenceClassification, "distilbert")
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     inputs = {name: value for name, value in batch(len).items() if name != "labels"}
     assert model.base_model(**inputs)[0].shape == (3, 9, 16)
 
@@ -293,13 +291,13 @@ def some_labelled(ids: torch.Tensor) -> torch.Tensor:
     + [("bert", True), ("distilbert", True)],
 )
 @pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
-def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, kind: str, checkpointing: bool) -> None:
+def test_labelled_tokens_alone_give_the_same_losses(head: Any, kind: str, checkpointing: bool) -> None:
     inputs = batch(some_labelled)
     plain, fast = (made(head, kind) for _ in range(2))
     for module in (*plain.modules(), *fast.modules()):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    only_labelled(fast, compiles=False)
+    compute_labelled_tokens_only(fast, compiles=False)
     if checkpointing:
         checkpoint_gradients(fast)
     same(gradients(fast, dict(inputs)), gradients(plain, dict(inputs)))
@@ -310,13 +308,14 @@ def test_tokens_with_labels_alone_give_the_same_losses_and_gradients(head: Any, 
     assert fast.base_model(**unlabelled)[0].shape[:2] == (3, 9)
 
 
+@pytest.mark.slow  # the compiler takes its time
 @pytest.mark.parametrize("head", [AutoModelForMaskedLM, AutoModelForTokenClassification])
-def test_a_compiled_model_has_the_losses_and_gradients_of_the_plain_one(head: Any) -> None:
+def test_a_compiled_model_has_the_losses_and_gradients_of_eager(head: Any) -> None:
     plain, compiled = (made(head, "bert") for _ in range(2))
     for module in (*plain.modules(), *compiled.modules()):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    speed.speed_up(compiled, compiles=True)
+    speedups.speed_up(compiled, compiles=True)
     compiled.compile(backend="eager", dynamic=True)
     for length in (9, 6):
         inputs = {name: value[:, :length].contiguous() for name, value in batch(some_labelled).items()}
@@ -325,35 +324,35 @@ def test_a_compiled_model_has_the_losses_and_gradients_of_the_plain_one(head: An
 
 def test_a_tagger_whose_own_loss_reads_the_mask_is_left_as_it_is() -> None:
     model = made(AutoModelForTokenClassification, "xlm-roberta-xl")
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     assert model(**batch(some_labelled)).logits.shape[:2] == (3, 9)
 
 
 @pytest.mark.parametrize("kind", sorted(LIKE_BERT))
-def test_the_last_layer_works_on_the_tokens_with_labels_alone_where_a_tagger_reads_those(kind: str) -> None:
+def test_the_last_layer_computes_labelled_tokens_for_taggers(kind: str) -> None:
     model = made(AutoModelForTokenClassification, kind)
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     seen = []
     model.base_model.encoder.layer[-1].intermediate.register_forward_hook(lambda *a: seen.append(a[-1].shape))
     model(**batch(some_labelled))
     assert seen == [(1, 9, 24)]
 
 
-def test_the_head_for_masks_works_on_the_tokens_with_labels_alone_on_accelerators_too(
+def test_the_mask_head_works_on_labelled_tokens_on_accelerators(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     model = made(AutoModelForMaskedLM, "bert")
-    speed.speed_up(model, compiles=False)
+    speedups.speed_up(model, compiles=False)
     assert model(**batch(some_labelled)).logits.shape == (1, 9, 50)
 
 
-def test_few_shapes_are_kept_prepared_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = speed.PREPARED
+def test_few_shapes_are_cached_unless_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = memory.PREPARED
     monkeypatch.setenv(one, "7")
     monkeypatch.setenv(other, "to be removed")  # so that it is as before, afterwards
     del os.environ[other]
-    speed.keep_few_prepared()
+    memory.keep_few_prepared()
     assert (os.environ[one], os.environ[other]) == ("7", "64")
 
 
@@ -361,14 +360,14 @@ def test_few_shapes_are_kept_prepared_unless_the_environment_says_otherwise(monk
 SHAPES = """
 import ctypes
 import torch
-from finetrail.training import speed
+from finetrail.patches import memory
 
 class InUse(ctypes.Structure):
     _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
 
 mallinfo2 = ctypes.CDLL(None).mallinfo2
 mallinfo2.restype = InUse
-speed.keep_few_prepared()
+memory.keep_few_prepared()
 weights = torch.randn(384, 1536, dtype=torch.bfloat16)
 for rows in range(8, 400):
     if rows == 200:
@@ -380,7 +379,7 @@ print((mallinfo2().field7 - before) // 2**20)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's, which counts otherwise")
 def test_new_shapes_take_no_memory_for_good() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in speed.PREPARED}
+    environment = {name: value for name, value in os.environ.items() if name not in memory.PREPARED}
     run = subprocess.run([sys.executable, "-c", SHAPES], env=environment, check=True, capture_output=True, text=True)
     assert int(run.stdout) < 30
 
@@ -388,8 +387,8 @@ def test_new_shapes_take_no_memory_for_good() -> None:
 KEPT = """
 import resource
 import torch
-from finetrail.training import speed
-speed.keep_memory()
+from finetrail.patches import memory
+memory.keep_memory()
 for _ in range(20):  # until the heap has room for it between what else is alive
     torch.zeros(16_000_000).add_(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

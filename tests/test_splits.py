@@ -129,7 +129,7 @@ def test_an_empty_split_is_refused(splits, counts, message):
         assembled(carving(**splits), files)
 
 
-def test_a_task_s_own_splits_come_after_the_three_and_null_is_none_of_them():
+def test_own_splits_follow_the_three_and_null_ones_are_left_out():
     class WithDocuments(Splits):
         documents: str | None
         more: str | None
@@ -155,7 +155,7 @@ def test_a_task_s_own_splits_come_after_the_three_and_null_is_none_of_them():
     st.floats(0.05, 0.45),
     st.integers(0, 2**70),
 )
-def test_each_stratum_is_shared_out_in_proportion_and_sizes_stay_exact(sizes, validation, test, seed):
+def test_strata_are_split_in_proportion_with_exact_sizes(sizes, validation, test, seed):
     strata = np.repeat(np.arange(len(sizes)), sizes)
     np.random.default_rng(0).shuffle(strata)
     fractions = {"validation": validation, "test": test}
@@ -240,7 +240,7 @@ def test_strata_that_cannot_be_are_refused(splits, message):
 
 
 @given(st.lists(st.integers(1, 9), min_size=60, max_size=120), st.floats(0.1, 0.4), st.integers(0, 2**70), st.data())
-def test_a_group_is_in_one_split_and_splits_are_as_large_as_groups_allow(sizes, validation, seed, data):
+def test_a_group_stays_in_one_split_and_sizes_are_kept(sizes, validation, seed, data):
     groups = np.repeat(np.arange(len(sizes)), sizes)
     np.random.default_rng(0).shuffle(groups)
     fractions = {"validation": validation, "test": data.draw(st.floats(0.1, 0.4))}
@@ -287,9 +287,9 @@ def test_groups_are_any_values_that_json_tells_apart(values):
         (
             {"group": "of"},
             "aabbb",
-            "splits.group: .* none is left for validation, or none stands there seldom enough; ",
+            "splits.group: .* none is left for validation, or none is rare enough; ",
         ),
-        ({"group": "of", "validation": 0.3}, "aaabbbbbbb", "splits.group: .* none is left for test, or none stands th"),
+        ({"group": "of", "validation": 0.3}, "aaabbbbbbb", "splits.group: .* none is left for test, or none is rare"),
         ({"group": "of", "validation": 0.49, "test": 0.49}, "abcdefghij", "splits.group: .* left for train, "),
         ({"group": "of"}, "", "splits.group: of the 0 values in the 0 examples"),
     ],
@@ -300,5 +300,5 @@ def test_groups_that_cannot_be_are_refused(splits, values, message):
 
 
 def test_groups_and_strata_do_not_go_together():
-    with pytest.raises(ValidationError, match="stratify 'label' and group 'of': .*; expected one of the two"):
+    with pytest.raises(ValidationError, match="stratify 'label' and group 'of': .*; expected null for one of them"):
         carving("label", group="of")

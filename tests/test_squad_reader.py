@@ -1,17 +1,15 @@
 """The squad reader: every question once with its context, and the path of what is malformed."""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import SquadReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 SQUAD = SquadReader(format="squad")
 
 
@@ -50,7 +48,7 @@ def test_each_question_has_its_title_context_and_all_its_answers(tmp_path):
     ]
 
 
-def test_an_impossible_question_has_no_answers_whatever_stands_there(tmp_path):
+def test_an_impossible_question_has_no_answers(tmp_path):
     plausible = [{"text": "it", "answer_start": 10}]
     impossible = question(is_impossible=True, plausible_answers=plausible)
     possible = question(id="q2", is_impossible=False)
@@ -107,10 +105,8 @@ def test_a_mistake_is_told_with_its_path_in_the_file(tmp_path, content, message)
         "korquad1/KorQuAD_v1.0_dev.json",
     ],
 )
-def test_real_corpora_have_the_questions_that_their_source_counts_and_answers_stand_in_their_contexts(name):
-    path = CORPORA / name
-    if not path.is_file():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+def test_real_corpora_have_their_published_questions_and_answers(name):
+    path = real(name)
     line = re.search(
         rf"{re.escape(path.name)}: .*?([\d,]+) questions, ([\d,]+) answers",
         (path.parent / "SOURCE.txt").read_text(encoding="utf-8"),

@@ -19,7 +19,7 @@ from finetrail.errors import UserError
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
-def test_an_output_that_fails_leaves_the_earlier_one_and_nothing_beside_it(tmp_path: Path, error: Exception) -> None:
+def test_a_failing_output_leaves_only_the_earlier_one(tmp_path: Path, error: Exception) -> None:
     target = tmp_path / "data"
     with stage.output(target) as folder:
         folder.mkdir()
@@ -87,6 +87,7 @@ def test_a_full_disk_names_the_output(tmp_path: Path) -> None:
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"),
             "error: no space left on a",
         ),
+        (RuntimeError("basic_ios::clear: iostream error"), "error: no space left on a disk"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: no memory left ([Errno 12] "),
         (MemoryError(), "error: no memory left (MemoryError); expected more of it"),
         (
@@ -160,7 +161,7 @@ def fails() -> None:
     "name", ["corpus/train.parquet", "tokenized/train.arrow", "trained/model.safetensors", "tokenized/target.json"]
 )
 @pytest.mark.parametrize("damage", [cut, flipped, lambda path: path.write_bytes(b"")])
-def test_a_stage_that_fails_names_the_damaged_file_of_an_earlier_one(
+def test_a_failing_stage_names_the_damaged_earlier_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
 ) -> None:
     write_tables(tmp_path)
@@ -187,7 +188,7 @@ with stage.output(Path("data/out")) as folder:
 """
 
 
-def test_a_process_that_is_ended_leaves_one_line_and_nothing_half_written(tmp_path: Path) -> None:
+def test_an_ended_process_leaves_one_line_and_nothing_partial(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", END], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60

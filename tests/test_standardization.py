@@ -52,7 +52,7 @@ def build(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_saved_model_gives_by_itself_what_it_gave_in_training(kind: str, tmp_path: Path) -> None:
+def test_the_saved_model_alone_gives_the_outputs_of_training(kind: str, tmp_path: Path) -> None:
     model = build(kind)
     plain = model(**BATCH).logits
     names = set(model.state_dict())
@@ -100,5 +100,5 @@ def test_in_bf16_scores_keep_their_last_digits() -> None:
 def test_a_head_that_is_not_linear_is_refused() -> None:
     model = build("bert")
     model.classifier = torch.nn.Identity()
-    with pytest.raises(UserError, match="the head of bert is no linear layer"):
+    with pytest.raises(UserError, match="the head of bert is not a linear layer"):
         standardization.standardize(model, MEAN, STD, head_is_kept=False)

@@ -87,7 +87,7 @@ def test_bilou_is_read_as_iobes(segments):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(data=st.data())
-def test_labels_are_impossible_exactly_where_their_scheme_would_not_write_them(scheme, data):
+def test_labels_are_impossible_where_their_scheme_forbids_them(scheme, data):
     labels = data.draw(labels_of(scheme))
     _, impossible = to_iob2(labels, scheme)
     assert (impossible == []) == (labels == write(conlleval(labels), len(labels), scheme))
@@ -114,13 +114,13 @@ def test_iob2_is_a_fixed_point(scheme, data):
         ("iobes", "", "", []),
     ],
 )
-def test_impossible_transitions_are_repaired_and_told_by_position(scheme, labels, expected, impossible):
+def test_impossible_transitions_are_repaired_and_reported(scheme, labels, expected, impossible):
     assert to_iob2(labels.split(), scheme) == (expected.split(), impossible)
 
 
 @pytest.mark.parametrize("label", ["B_PS", "PER", "B-", "-X", "B", "b-X", "o", "", "BI-X", "M-X", "O-X", " O"])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_label_of_no_known_shape_is_refused_with_position_and_shapes(scheme, label):
+def test_an_unknown_label_shape_is_refused_with_its_position(scheme, label):
     with pytest.raises(
         ValueError, match=rf"^label 1 is {label!r}; expected O, B-TYPE.*I-TYPE.* scheme {scheme}(; .*)?$"
     ):
@@ -134,7 +134,7 @@ ORDERS = {"B-TYPE": "{0}-{1}", "B_TYPE": "{0}_{1}", "TYPE-B": "{1}-{0}", "TYPE::
 @pytest.mark.parametrize("shape", ORDERS)
 @pytest.mark.parametrize("scheme", REFERENCES)
 @given(SEGMENTS)
-def test_each_scheme_and_shape_has_the_chunks_that_seqeval_reads_in_it(scheme, shape, segments):
+def test_each_scheme_and_shape_has_the_chunks_of_seqeval(scheme, shape, segments):
     chunks, length = chunks_of_segments(segments)
     labels = write(chunks, length, "iobes" if scheme == "bilou" else scheme)
     if scheme == "bilou":
@@ -172,7 +172,7 @@ def test_io_joins_neighbours_of_one_type(labels, shape, expected):
         ("B_LOC", "bilou", "B-TYPE", "the scheme bilou; TYPE-B and the like are declared as corpus.tags.scheme.shape"),
     ],
 )
-def test_labels_of_another_shape_are_refused_with_what_to_declare(label, scheme, shape, message):
+def test_labels_of_another_shape_are_refused_with_a_hint(label, scheme, shape, message):
     with pytest.raises(ValueError, match=message + "$"):
         to_iob2([label], scheme, shape)
 

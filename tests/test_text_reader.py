@@ -1,17 +1,16 @@
 """The text reader: files, lines and paragraphs, in all columns that a recipe can name."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import real
 
 from finetrail import sources
 from finetrail.corpus import readers
 from finetrail.errors import UserError
 from finetrail.schema import FileSource, PackageSource, TextReader
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[1] / "../shared/corpora"))
 ALL = {key: key for key in ("text", "first_line", "rest", "folder", "stem")}
 CONTENT = "\ufeff\n  \nHead line\r\n\r\none\n\ttwo \u2028 2\n\u3000\n\nthree\n\n"
 
@@ -73,13 +72,13 @@ def test_paragraphs_are_examples_between_blank_lines(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
-def test_a_file_without_text_is_an_empty_example_to_be_counted_but_no_line_or_paragraph(tmp_path, content):
+def test_an_empty_file_is_an_empty_example_but_no_line(tmp_path, content):
     (record,) = read(tmp_path, reader(), a=content)
     assert (record.values["text"], record.values["first_line"], record.values["rest"]) == ("", "", "")
     assert read(tmp_path, reader("line"), a=content) == read(tmp_path, reader("paragraph"), a=content) == []
 
 
-def test_a_stem_can_be_the_id_and_one_that_an_earlier_file_has_gets_its_files_name(tmp_path):
+def test_a_stem_can_be_the_id_and_repeated_ones_get_file_names(tmp_path):
     by_stem = reader(columns={"text": "text", "id": "stem"})
     assert [record.id for record in read(tmp_path, by_stem, **{"1.txt": "x", "2.txt": "y"})] == ["1", "2"]
     records = read(tmp_path, by_stem, **{"a/1.txt": "x", "b/1.txt": "y"})
@@ -126,9 +125,7 @@ def test_the_news_of_a_package_have_their_folders_as_classes():
 
 
 def test_the_imdb_reviews_have_a_file_each():
-    folder = CORPORA / "imdb/aclImdb"
-    if not folder.is_dir():
-        pytest.skip("no imdb/aclImdb in FINETRAIL_CORPORA")
+    folder = real("imdb/aclImdb")
     fetched = sources.fetch(FileSource(kind="file", path=str(folder), sha256=None), "dataset", folder)
     for split, each in (("train", 800), ("test", 400)):
         files = sources.find(fetched, f"{split}/[pn]*/*.txt")

@@ -28,6 +28,7 @@ ROW_GROUP = 4  # so that batches end inside of tables
 
 class Encoder:
     tables = SCHEMAS
+    survey = nothing = None
 
     def __init__(self, tokenizer: Any, target: Any, settings: Any) -> None:
         self.target = target
@@ -77,7 +78,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             assert ids_of(train) == [f"train-{row}" for row in range(10)], "the target is of the whole split"
             return target
 
-        encoding = SimpleNamespace(load_tokenizer=load_tokenizer, target=find_target, Encoder=Encoder, **more)
+        members = {"load_tokenizer": load_tokenizer, "target": find_target, "Encoder": Encoder}
+        encoding = SimpleNamespace(**members | {"TOGETHER": None, "needed": None} | more)
         declared = SimpleNamespace(
             task="made-here", tokenize=Settings(engine="local", num_proc=1, max_length=8, limit=limit)
         )
@@ -102,14 +104,12 @@ def encoded(name: str) -> list[int]:
     return table["example"].to_pylist()
 
 
-def test_without_a_limit_every_row_of_every_table_is_encoded_once_in_order(run: Run) -> None:
+def test_without_a_limit_every_row_is_encoded_once_in_order(run: Run) -> None:
     run(None)
     assert {name: encoded(name) for name in SIZES} == {name: list(range(size)) for name, size in SIZES.items()}
 
 
-def test_a_limit_keeps_of_what_splits_share_what_they_name_and_so_many_others(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_keeps_shared_rows_that_splits_name_and_others(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     named = {"train": [11], "validation": [3, 4], "test": [4]}
     seen: list[str] = []
 
@@ -136,7 +136,7 @@ def test_a_limit_keeps_of_what_splits_share_what_they_name_and_so_many_others(
     assert encoded("documents") == list(range(12))
 
 
-def test_a_limit_spreads_over_each_split_and_leaves_what_the_splits_share_whole(run: Run) -> None:
+def test_a_limit_samples_each_split_and_keeps_shared_rows(run: Run) -> None:
     run(4)
     assert {name: encoded(name) for name in SIZES} == {
         "train": [0, 2, 5, 7],
@@ -154,7 +154,7 @@ def test_a_limit_keeps_so_many_rows_at_equal_distances(run: Run, limit: int) -> 
     assert max(np.diff([*rows, 10])) - min(np.diff([*rows, 10])) <= 1
 
 
-def test_counts_are_sums_over_batches_and_are_logged_a_line_a_table(run: Run) -> None:
+def test_counts_are_sums_over_batches_logged_per_table(run: Run) -> None:
     lines = run(4)
     counts = json.loads(layout.TOKENIZED_COUNTS.read_text())
     assert counts["settings"] == {"max_length": 8, "limit": 4}

@@ -51,7 +51,7 @@ def test_logs_of_a_copy_that_is_removed_are_kept_in_the_project(project: Path, m
         assert trackers.logs() == project / "logs"
 
 
-def test_nothing_goes_onto_the_network_unless_the_environment_says_so(project: Path) -> None:
+def test_nothing_reaches_the_network_unless_the_environment_asks(project: Path) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = "https://mlflow.example.org"
     os.environ["WANDB_LOG_MODEL"] = "end"
     given = trackers.set_defaults(project / "logs")
@@ -105,7 +105,7 @@ def test_a_tracker_that_fails_later_does_not_end_training(
     monkeypatch.setattr(trackers, "callback", lambda *_: failing)
     run(tracker("tensorboard"))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert warnings == ["train: warning: tensorboard: no route to host: training goes on without it"]
+    assert warnings == ["train: warning: tensorboard: no route to host: training continues without it"]
     assert failing.heard == (2 if event == "on_log" else 5)
 
 

@@ -27,7 +27,7 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding, modeling
 from finetrail.tasks.token_classification.settings import Tokenize, Train
-from finetrail.training import batching, journal
+from finetrail.training import batching, logger
 from finetrail.training.determinism import make_deterministic
 from finetrail.training.trackers import Trackers
 from stages import download_corpus, download_model, evaluate, tokenize, train
@@ -93,13 +93,13 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
             training.run.Run(
                 task=SimpleNamespace(**vars(modeling) | {"reduce": reduce}),  # type: ignore[arg-type]
                 collator=modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), settings),
-                train=train.taken(Dataset(features["train"]), modeling.COLUMNS),
-                validation=train.taken(Dataset(features["validation"]), modeling.COLUMNS),
+                train=train.select_columns(Dataset(features["train"]), modeling.COLUMNS),
+                validation=train.select_columns(Dataset(features["validation"]), modeling.COLUMNS),
                 validate=validate,
                 settings=settings,
                 seed=seed,
                 scratch=tmp_path / "scratch",
-                piece_size=settings.batch_size,
+                micro_batch_size=settings.batch_size,
                 trackers=Trackers(list(tracked), "task", "recipe", settings.model_dump(mode="json")),
             ),
         )
@@ -130,14 +130,14 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 # --- determinism --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batching", ["length", "random"])
-def test_a_seed_gives_the_same_bytes_again_and_another_seed_does_not(run: Run, batching: str) -> None:
+@pytest.mark.parametrize(("run", "batching"), [("trainer", "length"), ("accelerate", "random")], indirect=["run"])
+def test_a_seed_repeats_its_bytes_and_another_does_not(run: Run, batching: str) -> None:
     first, again, other = (save(weights(run(seed, batching=batching, epochs=1.0)[0])) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_determinism_is_required_of_torch_and_leaves_new_tensors_alone() -> None:
+def test_determinism_is_required_and_new_tensors_are_left_alone() -> None:
     make_deterministic(3)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -182,16 +182,20 @@ def test_the_lowest_loss_is_the_best(run: Run, curve: Any) -> None:
     assert (record["best_value"], record["best_update"]) == (losses[UPDATES], UPDATES)
 
 
-@pytest.mark.parametrize(("best_metric", "best"), [("perplexity", 2), ("recall@10", 3)])
-def test_the_lowest_perplexity_is_the_best_and_the_highest_of_any_score(run: Run, best_metric: str, best: int) -> None:
+@pytest.mark.parametrize(
+    ("run", "best_metric", "best"), [("trainer", "perplexity", 2), ("accelerate", "recall@10", 3)], indirect=["run"]
+)
+def test_the_best_is_the_lowest_perplexity_or_highest_score(run: Run, best_metric: str, best: int) -> None:
     values = [40.0, 9.5, 80.0]
     epochs = iter(values)
     _, record = run(validation=lambda *_: {best_metric: next(epochs)}, epochs=3.0, best_metric=best_metric)
     assert (record["best_value"], record["best_update"]) == (values[best - 1], best * UPDATES)
 
 
-@pytest.mark.parametrize("eval_batch_size", [1, 7, 64])
-def test_validation_gets_what_reduce_keeps_of_every_batch_in_the_order_of_the_features(
+@pytest.mark.parametrize(
+    ("run", "eval_batch_size"), [("trainer", 7), ("accelerate", 1), ("accelerate", 64)], indirect=["run"]
+)
+def test_validation_gets_the_reduced_outputs_in_feature_order(
     run: Run, features: dict[str, pa.Table], eval_batch_size: int
 ) -> None:
     seen: list[Any] = []
@@ -301,14 +305,14 @@ def test_equal_runs_have_equal_curves_and_records(run: Run, tmp_path: Path) -> N
     assert found[0] == found[1]
 
 
-def test_points_of_a_curve_are_what_the_trainer_logs_under_our_names() -> None:
+def test_curve_points_are_what_the_trainer_logs() -> None:
     logs = {"loss": 1.0, "learning_rate": 2e-5, "grad_norm": 3.0, "epoch": 0.5}
-    assert journal.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
-    assert journal.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
+    assert logger.curve_points(logs) == {"train/loss": 1.0, "train/lr": 2e-5, "train/grad_norm": 3.0}
+    assert logger.curve_points({"eval_loss": 0.1, "eval_f1": 0.5, "epoch": 1.0}) == {
         "validation/loss": 0.1,
         "validation/f1": 0.5,
     }
-    assert journal.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
+    assert logger.curve_points({"train_runtime": 9.0, "train_loss": 0.3, "total_flos": 1e9}) == {}
 
 
 def test_an_epoch_is_one_line(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +348,7 @@ def test_labelled_is_exact_over_chunks_and_slices() -> None:
     ],
     ids=["a list", "a number", "floats", "a float", "none"],
 )
-def test_labels_that_are_yet_to_be_drawn_or_no_whole_numbers_stay(labels: pa.Array | None, kept: list[int]) -> None:
+def test_undrawn_or_non_integer_labels_stay(labels: pa.Array | None, kept: list[int]) -> None:
     ids = pa.array([[row] for row in range(5)], pa.list_(pa.int32()))
     columns = {"input_ids": ids} if labels is None else {"input_ids": ids, "labels": labels}
     table = pa.concat_tables([pa.table(columns).slice(0, 2), pa.table(columns).slice(2)])
@@ -374,11 +378,11 @@ def test_the_length_of_a_feature_is_that_of_all_its_texts() -> None:
     assert batching.feature_lengths(Dataset(single)).tolist() == [2, 0, 1]
 
 
-def test_batches_are_made_of_what_the_collator_takes_and_of_nothing_else() -> None:
+def test_batches_hold_only_what_the_collator_takes() -> None:
     table = pa.table({"labels": [[1]], "example": [0], "input_ids": [[2]], "words": [[0]]})
-    kept = train.taken(Dataset(table), modeling.COLUMNS)
+    kept = train.select_columns(Dataset(table), modeling.COLUMNS)
     assert kept[0] == {"labels": [1], "input_ids": [2]}
-    assert train.taken(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
+    assert train.select_columns(Dataset(table), ("input_ids", "token_type_ids"))[0] == {"input_ids": [2]}
 
 
 def out_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
@@ -393,7 +397,7 @@ def out_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(BertForTokenClassification, "forward", limited)
 
 
-def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_losses(
+def test_out_of_memory_batches_run_as_micro_batches(
     run: Run, curve: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, record = run(dropout=False)
@@ -403,7 +407,7 @@ def test_out_of_memory_the_batches_go_through_in_smaller_pieces_with_the_same_lo
     assert (record["piece_size"], in_pieces["piece_size"]) == (8, 2)
     assert record["effective_batch_size"] == in_pieces["effective_batch_size"] == 8
     assert curve("train/loss") == pytest.approx(whole, rel=1e-4)
-    assert "out of memory: again, with at most 4 features" in capfd.readouterr().err
+    assert "out of memory: trying again with at most 4 features" in capfd.readouterr().err
 
 
 def test_a_device_without_memory_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,7 +468,7 @@ class Reads(TorchDispatchMode):
 @pytest.fixture
 def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[str]]]:
     """Note what training reads before the end of each update, outside of the model."""
-    forward, updated = BertForTokenClassification.forward, journal.Journal.updated
+    forward, updated = BertForTokenClassification.forward, logger.TrainingLogger.updated
     by_update: dict[int, list[str]] = {}
     reads = Reads()
 
@@ -474,7 +478,7 @@ def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[
         reads.found[:] = before
         return outputs
 
-    def note(self: journal.Journal, update: int) -> None:
+    def note(self: logger.TrainingLogger, update: int) -> None:
         updated(self, update)
         by_update[update] = list(reads.found)
         reads.found.clear()
@@ -485,14 +489,23 @@ def reads_by_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[
 
     monkeypatch.setattr(train, "speed_up", lambda *_: None)  # for CPUs; its hooks index by masks
     monkeypatch.setattr(BertForTokenClassification, "forward", unseen)
-    monkeypatch.setattr(journal.Journal, "updated", note)
+    monkeypatch.setattr(logger.TrainingLogger, "updated", note)
     for name in ("cpu", "numpy", "tolist", "__array__"):  # of a CPU's tensor these are no operations
         monkeypatch.setattr(torch.Tensor, name, noted(name))
     with reads:
         yield by_update
 
 
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 2, "gradient_accumulation": 4}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    ("run", "changes"),
+    [
+        ("trainer", {}),
+        ("accelerate", {}),
+        ("trainer", {"batch_size": 2, "gradient_accumulation": 4}),
+        ("accelerate", {"precision": "bf16"}),
+    ],
+    indirect=["run"],
+)
 def test_between_two_points_of_the_curve_nothing_is_read(
     run: Run, reads_by_update: dict[int, list[str]], changes: dict[str, Any]
 ) -> None:
@@ -509,7 +522,7 @@ def test_each_point_of_the_curve_is_read(run: Run, reads_by_update: dict[int, li
     assert all(reads_by_update[update] for update in range(2, UPDATES + 1))
 
 
-@pytest.mark.parametrize("log_steps", [1, 1000])
+@pytest.mark.parametrize(("run", "log_steps"), [("trainer", 1), ("accelerate", 1000)], indirect=["run"])
 def test_a_loss_that_is_not_finite_stops_with_what_to_try(run: Run, log_steps: int) -> None:
     with pytest.raises(UserError, match=r"train: loss is nan at update \d+; expected a finite .* lower train.lr"):
         run(lr=1e30, log_steps=log_steps, warmup=0.0)
@@ -568,7 +581,7 @@ def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
     assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
 
 
-def test_the_head_is_drawn_from_the_seed_and_the_encoder_is_the_checkpoints(base_model: Path) -> None:
+def test_the_head_is_seeded_and_the_encoder_is_the_checkpoints(base_model: Path) -> None:
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -629,7 +642,7 @@ def test_another_taggers_head_is_kept_only_for_the_same_labels(
     assert equal(weights(model.bert), weights(tagger.bert))
 
 
-def test_batches_are_padded_to_their_longest_and_padding_has_no_label(base_model: Path) -> None:
+def test_batches_are_padded_to_their_longest_without_labels(base_model: Path) -> None:
     collator = modeling.build_collator(AutoTokenizer.from_pretrained(base_model / "tokenizer"), SETTINGS)
     batch = collator(pa.table({"input_ids": [[2, 9, 3], [2, 3]], "labels": [[-100, 1, -100], [-100] * 2]}))
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]

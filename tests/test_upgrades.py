@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from finetrail import params, tasks, upgrade, upgrades
 from finetrail.errors import UserError
@@ -16,6 +17,7 @@ from finetrail.upgrades import Change
 
 ROOT = Path(__file__).parent.parent
 OLD = ROOT / "tests/upgrades"  # COMMIT/TASK/NAME.yaml, as that commit of this repository had it in recipes/
+DEFAULTS = ROOT / "recipes/token_classification/defaults.yaml"
 OLD_FILES = sorted(OLD.rglob("*.yaml"))
 
 
@@ -109,7 +111,7 @@ def test_a_file_of_an_earlier_commit_becomes_valid(path: Path) -> None:
         if path.name == "params.yaml":
             params.checked(upgrade.model_of(path, {}), params.read_yaml(path), path)
         else:
-            params.checked_recipe(params.read_yaml(path), path, path.parent.name)
+            params.checked_recipe(params.read_yaml(path), path, path.parent.name, defaults={})
     assert str(error.value).endswith(f"; {upgrades.HINT}")
     planned = upgrade.planned(path)  # validates what it returns
     assert planned.changes and stays(planned.old, planned.new, planned.changes)
@@ -124,7 +126,7 @@ def test_what_was_before_is_what_it_gets() -> None:
     assert {change.place: change.value for change in first}[("numerics",)] == "fast"
     assert {change.place[-1] for change in first} == {
         *("numerics", "stratify", "group", "engine", "num_proc", "layer_decay", "unfreeze_layers", "checkpoint_every"),
-        *("gradient_checkpointing", "execution", "lora", "label_smoothing", "class_weights"),
+        *("gradient_checkpointing", "execution", "speedups", "lora", "label_smoothing", "class_weights"),
     }
     generation = upgrade.planned(OLD / "9d82fd6/text_generation/bring-your-own-prompts.yaml").changes
     assert Change(("tokenize", "remainder"), "pad", "remainder", "keep") in generation
@@ -137,23 +139,29 @@ def git(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-def test_every_recipe_of_the_history_becomes_valid(tmp_path: Path) -> None:
+def test_every_recipe_of_the_history_becomes_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
         pytest.skip("the clone is shallow")
-    seen: dict[str, Path] = {}
+    monkeypatch.chdir(ROOT)
+    seen: dict[str, tuple[Path, str | None]] = {}  # a file's content -> its name, and the defaults that it had
     for commit in git("log", "--full-history", "--format=%H", "--", "recipes", "params.yaml").split():
-        for line in git("ls-tree", "-r", commit, "--", "recipes", "params.yaml").splitlines():
-            (_, _, blob), name = line.partition("\t")[0].split(), Path(line.partition("\t")[2])
+        lines = git("ls-tree", "-r", commit, "--", "recipes", "params.yaml").splitlines()
+        blobs = {Path(line.partition("\t")[2]): line.partition("\t")[0].split()[2] for line in lines}
+        for name, blob in blobs.items():
             if name.suffix == ".yaml":
-                seen.setdefault(blob, name)
+                seen.setdefault(blob, (name, blobs.get(name.with_name("defaults.yaml"))))
     assert len(seen) > 200
     refused = {}
-    for blob, name in seen.items():
+    for blob, (name, defaults) in seen.items():
         file = tmp_path / blob / name
         file.parent.mkdir(parents=True)
+        if defaults:
+            (file.parent / "defaults.yaml").write_text(git("cat-file", "blob", defaults), encoding="utf-8")
         file.write_text(git("cat-file", "blob", blob), encoding="utf-8")
         try:
-            upgrade.planned(file)
+            upgraded = upgrade.planned(file).new
+            if file.stem not in ("params", "defaults"):  # as this project runs it
+                params.checked_recipe(YAML(typ="safe", pure=True).load(upgraded), file, name.parent.name)
         except UserError as error:
             refused[f"{blob[:9]} {name}"] = str(error)
     assert refused == {}
@@ -214,7 +222,7 @@ def test_a_part_of_a_mixture_is_a_corpus() -> None:
     content = params.read_yaml(path)
     for part in content["corpus"]["parts"].values():
         del part["splits"]["group"]
-    new, changes = upgrades.upgraded(content, upgrade.model_of(path, content))
+    new, changes = upgrade.upgraded_recipe(content, path, upgrade.defaults_beside(path))
     without = text.replace("        group:\n", "")
     assert {change.place[:3] for change in changes} == {
         ("corpus", "parts", name) for name in content["corpus"]["parts"]
@@ -227,11 +235,12 @@ def test_a_part_of_a_mixture_is_a_corpus() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with params.yaml and one recipe of the first version."""
+    """A project with params.yaml and one recipe of the first version, and with the defaults of now."""
     recipe = tmp_path / "recipes/token_classification/mine.yaml"
     recipe.parent.mkdir(parents=True)
     for of, file in ((recipe, "token_classification/wnut16.yaml"), (tmp_path / "params.yaml", "params.yaml")):
         of.write_bytes((OLD / "0925955" / file).read_bytes())
+    (recipe.parent / "defaults.yaml").write_bytes(DEFAULTS.read_bytes())
     monkeypatch.chdir(tmp_path)
     return recipe
 
@@ -246,7 +255,7 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     before = project.read_bytes()
     run(monkeypatch, "--diff")
     shown = capsys.readouterr()
-    assert project.read_bytes() == before and "2 would be changed, 0 of version" in shown.err
+    assert project.read_bytes() == before and "2 would be changed, 1 of version" in shown.err
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "apply", "--check", "-"], input=shown.out, text=True, check=True)
     run(monkeypatch)
@@ -255,10 +264,26 @@ def test_the_command(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert told[1].startswith(
         "recipes/token_classification/mine.yaml: added numerics: fast, corpus.splits.stratify: null"
     )
-    assert project.stat().st_mode & 0o777 == 0o640 and len(list(project.parent.iterdir())) == 1
+    assert project.stat().st_mode & 0o777 == 0o640 and len(list(project.parent.iterdir())) == 2
     params.load_params(), params.load_recipe("token_classification", "mine")
     run(monkeypatch, "token_classification/mine", "params.yaml")
-    assert capsys.readouterr().err == f"0 changed, 2 of version {upgrades.VERSION} already\n"
+    assert capsys.readouterr().err == f"0 changed, 3 of version {upgrades.VERSION} already\n"
+
+
+def test_the_defaults_get_a_new_key_and_not_each_recipe(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = project.with_name("defaults.yaml")
+    lora = "lora:\n    rank: 8\n    alpha: 16.0\n    dropout: 0.0\n    target_modules:\n    keep: false\n"
+    beside.write_text(beside.read_text().replace("lora:\n", lora).replace("  label_smoothing: 0.0\n", ""))
+    run(monkeypatch)
+    told = capsys.readouterr().err.splitlines()
+    assert (
+        "recipes/token_classification/defaults.yaml: added train.lora.quantize: null, train.label_smoothing: 0.0"
+        in told
+    )
+    assert "label_smoothing" not in project.read_text()
+    assert params.load_recipe("token_classification", "mine").train.lora.quantize is None
 
 
 def test_a_link_stays_one(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -309,9 +334,11 @@ def test_what_cannot_be_upgraded_is_told_and_stays(
 
 def test_a_merged_section_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = project.read_text()
-    body = text[text.index("tokenize:\n") :].partition("\n\n")[0]
+    body = text[text.index("corpus:\n") :].partition("\n\n")[0]
     project.write_text(text.replace(body, f"<<:\n  {body.replace(chr(10), chr(10) + '  ')}"))
-    with pytest.raises(UserError, match=r"anchors or merged sections stand in the way; expected added .*num_proc: 1"):
+    with pytest.raises(
+        UserError, match=r"anchors or merged sections stand in the way; expected added .*stratify: null"
+    ):
         run(monkeypatch)
 
 

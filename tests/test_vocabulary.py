@@ -1,18 +1,17 @@
 """A base model with a bare vocab.txt has BERT's tokenizer, with the ids of transformers' own."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from conftest import real
 from transformers import BertConfig, BertTokenizer, ElectraConfig, GPT2Config, PretrainedConfig, RobertaConfig
 
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.encoding.vocabulary import is_cased
 from finetrail.errors import UserError
 
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNCASED = [*SPECIAL, "hello", "world", "##s", ",", "don", "'", "t", "中"]
 CASED = [*SPECIAL, "Hello", "안녕", "World", "##s", ",", "don", "'", "t", "hello", "중"]
@@ -66,16 +65,14 @@ def test_a_tokenizer_without_words_is_refused(
     folder = write(tmp_path / "base", tokens, config)
     config(vocab_size=100).save_pretrained(folder)
     with pytest.raises(
-        UserError, match="the tokenizer has special tokens alone; expected those of words|does not load"
+        UserError, match="the tokenizer has only special tokens; expected tokens of words|does not load"
     ):
         load_tokenizer(folder, 32)
 
 
 @pytest.mark.parametrize(("name", "cased"), [("bert_uncased_tiny", False), ("koelectra_v1", True)])
 def test_real_vocabularies_are_told_apart(tmp_path: Path, name: str, cased: bool) -> None:
-    path = CORPORA / "tokenizers" / name / "vocab.txt"
-    if not path.is_file():
-        pytest.skip(f"no tokenizers/{name} in FINETRAIL_CORPORA")
+    path = real(f"tokenizers/{name}/vocab.txt")
     tokens = path.read_text(encoding="utf-8").splitlines()
     assert is_cased(tokens) == cased
     found = load_tokenizer(write(tmp_path / "base", tokens, BertConfig), 32)

@@ -26,7 +26,7 @@ KILLED = TASKS_TINY[0]
 # Of a base model that is used, so that its kernels are too: MiniLM-L6's.
 SIZES = models.MINILM
 CHECKPOINTS = ".scratch/train/*/checkpoint-*/complete.json"
-RESUMED = "goes on from the checkpoint"
+RESUMED = "resumes from the checkpoint"
 MOST_SECONDS = 50
 TICK = 0.002
 
@@ -122,7 +122,7 @@ def gradients(folder: Path, device: str) -> Any:
 
 
 def killed_and_resumed(folder: Path, device: str) -> dict[str, Any]:
-    """Kill the train stage behind its first checkpoint, and let it go on; return how that went."""
+    """Kill the train stage after its first checkpoint, and resume it; return how that went."""
     command = [sys.executable, "-m", "stages.train"]
     started = {"cwd": folder, "env": projects.environment(folder, device), "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **started) as process:

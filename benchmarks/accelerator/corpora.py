@@ -44,7 +44,7 @@ def labelled(texts: list[str]) -> Rows:
 
 
 def questions(texts: list[str]) -> Rows:
-    """Ask for the word behind the first blank of a context."""
+    """Ask for the word after the first blank of a context."""
     rows = []
     for text in texts:
         start = text.index(" ") + 1

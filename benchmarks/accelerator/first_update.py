@@ -12,7 +12,7 @@ from benchmarks.accelerator.cases import OWN
 
 
 class First:
-    """Ends a training behind its first update."""
+    """Ends a training after its first update."""
 
     def updated(self) -> bool:
         Path("first_update").write_text(f"update\n{time.time()}\n")

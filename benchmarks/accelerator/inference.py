@@ -57,7 +57,7 @@ def settings(task: str, batch_size: int, **own: Any) -> Any:
 
 
 def rate(work: Callable[[], Any], texts: int) -> int:
-    """Return the texts a second of the fastest of several rounds, behind one to warm up."""
+    """Return the texts per second of the fastest of several rounds, after one to warm up."""
     work()
     fastest = float("inf")
     for _ in range(ROUNDS):

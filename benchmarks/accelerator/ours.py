@@ -53,22 +53,22 @@ def lacks(execution: str, device: str) -> str | None:
 
 @contextmanager
 def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], None]) -> Iterator[dict[str, str]]:
-    """Train with or without padding (None: as by default), and call updated(journal) behind each update.
+    """Train with or without padding (None: as by default), and call updated(logger) after each update.
 
     Gives what is to hold how the passes are executed.
     """
     import torch
 
     from finetrail.training import execution, packing
-    from finetrail.training.journal import Journal
+    from finetrail.training.logger import TrainingLogger
     from stages import train as train_stage
 
-    own, chosen, make_deterministic = Journal.updated, execution.chosen, train_stage.make_deterministic
+    own, chosen, make_deterministic = TrainingLogger.updated, execution.chosen, train_stage.make_deterministic
     ways: dict[str, str] = {}
 
-    def told(journal: Any, update: int) -> None:
-        own(journal, update)
-        updated(journal)
+    def logged(logger: Any, update: int) -> None:
+        own(logger, update)
+        updated(logger)
 
     def seeded(seed: int) -> None:
         make_deterministic(seed)
@@ -80,7 +80,7 @@ def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], 
         return way
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Journal, "updated", told))
+        stack.enter_context(patch.object(TrainingLogger, "updated", logged))
         stack.enter_context(patch.object(train_stage, "make_deterministic", seeded))
         stack.enter_context(patch.object(execution, "chosen", noted))
         if padding is not None:
@@ -89,7 +89,7 @@ def variant(padding: bool | None, deterministic: bool, updated: Callable[[Any], 
 
 
 def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) -> None:
-    """Train in the working folder's data/, as the train stage does, until the journal is told Enough."""
+    """Train in the working folder's data/, as the train stage does, until the logger raises Enough."""
     from transformers import AutoTokenizer
 
     from stages import train as train_stage
@@ -102,13 +102,13 @@ def train(task_name: str, values: dict[str, Any], device: str, scratch: Path) ->
     run = train_stage.Run(
         task=task,
         collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), declared),
-        train=train_stage.taken(features["train"], task.COLUMNS),
-        validation=train_stage.taken(features["validation"], task.COLUMNS),
+        train=train_stage.select_columns(features["train"], task.COLUMNS),
+        validation=train_stage.select_columns(features["validation"], task.COLUMNS),
         validate=lambda reduced: {},
         settings=declared,
         seed=0,
         scratch=scratch,
-        piece_size=declared.batch_size,
+        micro_batch_size=declared.batch_size,
     )
 
     def build() -> Any:
@@ -124,7 +124,7 @@ def executions(device: str) -> list[str]:
 
 
 def evaluates_in_tf32(device: str) -> bool:
-    """Let this process multiply fp32 as TF32 where evaluation does; tell whether it does."""
+    """Make this process multiply fp32 as TF32 where evaluation does; return True if it does."""
     if device == "cuda":
         numerics.use_tf32("fast")
     return device == "cuda"
@@ -148,6 +148,6 @@ def lengths_of_updates(task_name: str, batch_size: int) -> list[Any]:
     from stages import train as train_stage
 
     columns = tasks.module(task_name, "modeling").COLUMNS
-    lengths = batching.feature_lengths(train_stage.taken(train_stage.load_features("train"), columns))
+    lengths = batching.feature_lengths(train_stage.select_columns(train_stage.load_features("train"), columns))
     batches = batching.Batches(lengths, batch_size, grouped=True, seed=0)
     return [lengths[[row for row, _ in batch]] for batch in batches]

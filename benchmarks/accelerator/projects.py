@@ -13,6 +13,7 @@ import yaml
 
 from benchmarks import ROOT
 from benchmarks.accelerator import corpora, models, ours
+from finetrail import layout
 
 COPIED = ("dvc.yaml", "params.yaml", "stages", "finetrail", ".dvcignore")
 RECIPE = "small"
@@ -181,6 +182,7 @@ def write_recipe(folder: Path, task: str, whole: Section) -> None:
     path = folder / "recipes" / task / f"{RECIPE}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=2))
+    shutil.copy(ROOT / layout.defaults_file(task), path.parent)
     params = yaml.safe_load((folder / "params.yaml").read_text()) | {"task": task, "recipe": RECIPE}
     (folder / "params.yaml").write_text(json.dumps(params))
 

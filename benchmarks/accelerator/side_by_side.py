@@ -39,19 +39,19 @@ def main() -> None:
             if time.time() > orders["deadline"]:
                 break
             case = Case(*values)
-            tell(results, case=case.name, side=side)
-            tell(results, case=case.name, side=side, found=measured(case, side, device, tiny, folder))
+            write_line(results, case=case.name, side=side)
+            write_line(results, case=case.name, side=side, found=measured(case, side, device, tiny, folder))
             if device == "cuda" and not works():
                 sys.exit(BROKEN)
 
 
-def tell(results: Any, **line: Any) -> None:
+def write_line(results: Any, **line: Any) -> None:
     results.write(json.dumps(line) + "\n")
     results.flush()
 
 
 def works() -> bool:
-    """Tell whether the device still computes: an error in a kernel ends it for the process."""
+    """Return True if the device still computes: after an error in a kernel, the process cannot use it."""
     try:
         torch.cuda.synchronize()
     except RuntimeError:
@@ -79,7 +79,7 @@ def measured(case: Case, side_name: str, device: str, tiny: bool, folder: Path) 
 
 
 def clean(compiled: bool) -> None:
-    """Let the next side find the device as this one did."""
+    """Leave the device for the next side as this one found it."""
     torch.use_deterministic_algorithms(False)
     if torch.cuda.is_available():
         enable_tf32(False)
@@ -106,9 +106,9 @@ def train(case: Case, side: Side, device: str, needs: Work, watch: Watch) -> dic
     else:
         seen: list[float] = []
 
-        def updated(journal: Any) -> None:
+        def updated(logger: Any) -> None:
             if watch.updated():
-                seen.append(journal.loss)
+                seen.append(logger.loss)
                 raise ours.Enough
 
         with ours.variant(side.padding, side.deterministic, updated) as ways, suppress(ours.Enough):

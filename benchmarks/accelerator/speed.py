@@ -1,7 +1,7 @@
 """Useful tokens a second of ours beside the plain Trainer, with its defaults and with its own fastest switches.
 
 All cases are measured in one process, which costs its start but once. Where a case ends it, or takes too long, another
-process goes on with the next one. What the budget leaves no time for is not measured, and is no failure.
+process continues with the next one. What the budget leaves no time for is not measured, which is not a failure.
 """
 
 import json

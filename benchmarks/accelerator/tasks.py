@@ -119,7 +119,7 @@ READERS = (answers, confidences)
 
 
 def flat(values: list[Any]) -> Iterator[Any]:
-    """Yield what stands in lists, and in lists in them."""
+    """Yield the elements of lists, and of lists inside them."""
     for value in values:
         if isinstance(value, list):
             yield from flat(value)

@@ -27,7 +27,7 @@ LENGTH, LENGTH_TINY = Length(20, 1.5, 300), Length(LEAST_WARM_UP, 0.1, 8)
 
 
 class Watch:
-    """Times windows of updates; it waits for the device at their ends only, and in the warm-up behind each update."""
+    """Times windows of updates; it waits for the device at their ends only, and in the warm-up after each update."""
 
     def __init__(self, device: str, length: Length, profiles: bool) -> None:
         self.device, self.length = device, length
@@ -43,7 +43,7 @@ class Watch:
             torch.cuda.reset_peak_memory_stats()
 
     def updated(self) -> bool:
-        """Take note of an update; tell whether there have been enough."""
+        """Count an update; return True if there have been enough."""
         self.updates += 1
         if self.profile is not None:
             return self._profiled()

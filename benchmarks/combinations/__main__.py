@@ -23,7 +23,7 @@ from benchmarks.combinations.starts import Recipe, starts
 LIMIT = 900.0  # seconds of one combination; torch.compile takes minutes of it
 SEED = 0
 ENGINES = ("trainer", "accelerate")
-# So many combinations one goes on to export and report, which take longer than all before.
+# One in so many combinations continues to export and report, which take longer than all other stages.
 EXPORTED = 4
 
 

@@ -18,7 +18,7 @@ from benchmarks.combinations.menu import MORE, Menu, Path, Vocabulary
 from benchmarks.combinations.starts import Recipe, Start, put
 from finetrail import params, schema, tasks
 
-# Keys of params.yaml, which stand beside the sections.
+# Keys of params.yaml outside the sections.
 PARAMS = "params"
 # How many second changes are tried where a first one contradicts other settings.
 SECOND_CHANGES = 60
@@ -86,7 +86,7 @@ class Drawer:
             yield changed(attempt, path, value)
 
     def accepts(self, combination: Recipe) -> bool:
-        """Tell whether the check accepts a combination; anything but an answer is raised."""
+        """Return True if the check accepts a combination; anything but an answer is raised."""
         problems = problems_of(self.model, combination, self.start.task)
         self.said["refused" if problems else "accepted"] += 1
         return not problems
@@ -109,12 +109,8 @@ def problems_of(model: Any, combination: Recipe, task: str) -> list[str]:
         recipe = model.model_validate(given)
     except ValidationError as error:
         return [problem["msg"] for problem in error.errors(include_url=False)]
-    for key, (section, field) in params.OVERRIDES.items():
-        if (value := getattr(settings, key)) is not None:
-            section_changed = getattr(recipe, section).model_copy(update={field: value})
-            recipe = recipe.model_copy(update={section: section_changed})
-    as_written = model.model_validate(given)
-    return [*params.contradictions(as_written, task), *params.contradictions(recipe, task)]
+    overridden = params.overridden(recipe, settings)
+    return [*params.contradictions(recipe, task), *params.contradictions(overridden, task)]
 
 
 # Of params.yaml, what has no bounds or is no setting of a run.
@@ -139,7 +135,7 @@ def plain_params(task: str) -> Recipe:
 
 
 def is_there(combination: Recipe, path: Path) -> bool:
-    """Tell whether a combination has the section of a key, and the key, which `MORE` is of a section."""
+    """Return True if a combination has the section of a key and the key, which for a section is `MORE`."""
     section: Any = combination
     for name in path[:-1]:
         if not isinstance(section, dict) or name not in section:
@@ -149,7 +145,7 @@ def is_there(combination: Recipe, path: Path) -> bool:
 
 
 def has(combination: Recipe, path: Path, value: Any) -> bool:
-    """Tell whether a key has this value."""
+    """Return True if a key has this value."""
     section: Any = combination
     for name in path[:-1]:
         section = section[name]

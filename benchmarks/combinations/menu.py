@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmarks import ROOT
-from finetrail import schema
+from finetrail import layout, schema
 
 Path = tuple[str, ...]
 Menu = dict[Path, list[Any]]
@@ -45,9 +45,9 @@ def menu(model: type[BaseModel], vocabulary: Vocabulary, path: Path = ()) -> Men
 
 
 def shipped(task: str) -> Menu:
-    """Return every value of every key in the recipes of a task, without the names of a mixture's parts."""
+    """Return every value of every key in the recipes and defaults of a task, without the names of a mixture's parts."""
     found: Menu = {}
-    for file in sorted((ROOT / "recipes" / task).glob("*.yaml")):
+    for file in [ROOT / layout.defaults_file(task), *layout.recipe_files(ROOT, task)]:
         for path, value in _flat(yaml.safe_load(file.read_text(encoding="utf-8")), ()):
             values = found.setdefault(path, [])
             if value not in values:

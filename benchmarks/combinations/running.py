@@ -14,6 +14,7 @@ from benchmarks import ROOT
 from benchmarks.combinations import starts
 from benchmarks.combinations.draw import PARAMS
 from benchmarks.combinations.starts import Recipe, Start
+from finetrail import layout
 
 STAGES = ("download_corpus", "download_model", "tokenize", "teach", "train", "evaluate", "export", "report")
 BEFORE_TRAINING = ("check", "download_corpus", "download_model", "tokenize", "teach")
@@ -117,6 +118,7 @@ def lay_out(name: str, combination: Recipe, folder: Path, work: Path) -> None:
     path = folder / "recipes" / params["task"] / f"{params['recipe']}.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(recipe, indent=1))  # JSON is YAML
+    shutil.copy(ROOT / layout.defaults_file(params["task"]), path.parent)
     (folder / "params.yaml").write_text(json.dumps(params))
 
 
@@ -137,6 +139,6 @@ def judged(ended: Ended, folder: Path) -> str:
 
 
 def has_trained(folder: Path) -> bool:
-    """Tell whether a run has made an update."""
+    """Return True if a run has made an update."""
     curves = (folder / ".scratch").rglob("loss.tsv")
     return any(len(path.read_text().splitlines()) > 1 for path in curves)

@@ -187,7 +187,7 @@ def _case(word: str) -> str:
 
 
 def spans(texts: list[str]) -> Rows:
-    """Mark the first word, with the blank behind it in every second text."""
+    """Mark the first word, with the blank after it in every second text."""
     return [
         {"text": text, "spans": [{"start": 0, "end": text.index(" ") + number % 2, "label": "FIRST"}]}
         for number, text in enumerate(texts)

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", help="some of the six")
     parser.add_argument("--keep", type=Path, default=RESULT, help="the file that has the counts of all parts")
     parser.add_argument(
-        "--toys", type=Path, help="folder that keeps the projects that have run in peace, for the next call"
+        "--toys", type=Path, help="folder that keeps the projects of uninterrupted runs, for the next call"
     )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -64,7 +64,7 @@ def measure(part: str, chosen: argparse.Namespace, folder: Path) -> None:
         place, log, found = folder / task, folder / "log", []
         try:
             with disk.file_system(place) if hasattr(module, "ROOM") else nullcontext(place):
-                toy = toys.in_peace(task, chosen.toys or folder / "toys", log).copied(place / "project")
+                toy = toys.uninterrupted(task, chosen.toys or folder / "toys", log).copied(place / "project")
                 for outcome in module.run(toy, log):
                     print(*outcome, sep=" | ", flush=True)
                     found.append(outcome)

@@ -1,4 +1,4 @@
-"""A clock that stands wrong, or is set while a stage runs: years ahead, back before 1980, or by an hour."""
+"""A clock that is wrong, or is set while a stage runs: years ahead, back before 1980, or by an hour."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ JUMPS = {
     "jumps ten years ahead": (3.2e8, True),
     "jumps an hour back": (-3600.0, True),
 }
-# LD_PRELOAD: what asks for the time of day gets it moved by a number that stands in memory shared with all forks.
+# LD_PRELOAD: shifts the time of day by a number in memory that is shared with all forks.
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

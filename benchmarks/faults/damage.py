@@ -1,4 +1,4 @@
-"""One flipped bit: in a checkpoint that a killed training would go on from, and in an exported model."""
+"""One flipped bit: in a checkpoint from which a killed training would resume, and in an exported model."""
 
 import os
 import random
@@ -15,7 +15,7 @@ CHECKPOINT, SECONDS = ".scratch/train/*/checkpoint-*", 60.0
 
 
 def run(toy: Toy, log: Path) -> Iterator[Outcome]:
-    """Flip a bit in the checkpoints of trainings that were killed, and let them go on."""
+    """Flip a bit in the checkpoints of killed trainings, and resume them."""
     generator = random.Random(toy.task)
     for _ in range(CHECKPOINTS):
         toy.clear("train")

@@ -17,7 +17,7 @@ NOBODY = 65534
 
 
 def run(toy: Toy, log: Path) -> Iterator[Outcome]:
-    """Let the disk be full, and folders be closed; the project lies on a file system of its own."""
+    """Try a full disk and folders without permissions; the project is on a file system of its own."""
     for stage in STAGES:
         needed = room_needed(toy, stage, log)
         for share in ROOM:

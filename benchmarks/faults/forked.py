@@ -23,7 +23,7 @@ class Ended(NamedTuple):
     log: str
 
     @property
-    def told(self) -> str | None:
+    def reported(self) -> str | None:
         """Return the one line that says what to do, if the stage ended with that and no traceback."""
         last = self.log.strip().rpartition("\n")[2]
         return last if self.code == 1 and last.startswith("error: ") and "Traceback" not in self.log else None
@@ -36,13 +36,17 @@ def nothing() -> None:
 def start(stage: str, project: Path, log: Path, before: Callable[[], None] = nothing) -> int:
     """Start a stage in a project, with what it prints in a log; before: what the fork does first. Return its number."""
     main = import_module(f"stages.{stage.replace('@', '_')}").main
+    # Until the fork has replaced the handler of this process, which would exit with 1 and print nothing.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         return process
     code = 1
     try:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
         os.dup2(1, 2)
         os.chdir(project)

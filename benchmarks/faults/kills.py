@@ -13,7 +13,7 @@ from benchmarks.faults.outcomes import Outcome, judge
 from benchmarks.faults.toys import Toy
 
 KILLS_A_STAGE, MOST_MOVES = 4, 4
-# Train goes on from its checkpoints; export takes longest.
+# Train resumes from its checkpoints; export takes longest.
 OF_STAGE = {"train": 8, "export": 2}
 
 
@@ -52,7 +52,7 @@ def killed_at_move(toy: Toy, stage: str, move: int, log: Path) -> Outcome | None
 
 
 def die_before_move(number: int) -> None:
-    """Let the process die before it moves a file or folder for that time."""
+    """Kill the process before it moves a file or folder for that time."""
     replace, left = os.replace, [number]
 
     def dying(*paths: str, **others: int) -> None:

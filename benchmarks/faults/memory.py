@@ -24,7 +24,7 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
 
 
 def limit(mib: int) -> None:
-    """Let this process have so much memory more."""
+    """Limit this process to so much more memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = pages * resource.getpagesize() + (mib << 20)
     resource.setrlimit(resource.RLIMIT_AS, (size, size))

@@ -126,7 +126,7 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
 
 
 def impatient(hub: str) -> None:
-    """Let downloads wait for a moment only, and the Hub be that server."""
+    """Shorten the time limits of downloads, and use that server as the Hub."""
     from huggingface_hub import constants
 
     from finetrail import hub_errors

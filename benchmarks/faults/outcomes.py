@@ -33,8 +33,8 @@ def judge(fault: str, task: str, where: str, first: Ended, again: Ended | None, 
         return Outcome(fault, task, where, FAULT, last_line(last.log) if failed_again else "other bytes")
     if first.code == 0 or first.code in (-9, -15):
         return Outcome(fault, task, where, SAME)
-    if first.told:
-        return Outcome(fault, task, where, LINE, first.told)
+    if first.reported:
+        return Outcome(fault, task, where, LINE, first.reported)
     return Outcome(fault, task, where, FAULT, f"code {first.code}: {last_line(first.log)}")
 
 

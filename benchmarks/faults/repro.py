@@ -50,8 +50,8 @@ def at_once(fault: str, words: tuple[str, ...], toy: Toy, expected: dict[str, st
     other = call(toy.project, log.with_name("other"), *words)
     ended = Ended(running.wait(), log.read_text(errors="replace"))
     refused = next((one for one in (ended, other) if one.code), ended)
-    if told := refusal(refused):
-        refused = Ended(1, f"error: {told}")
+    if reported := refusal(refused):
+        refused = Ended(1, f"error: {reported}")
     again = mended(toy, log, MEND)
     return judge(fault, toy.task, "repro", refused, again, state(toy) == expected)
 

@@ -1,4 +1,4 @@
-"""A small project of each task that has run once in peace: where faults are tried, and the bytes to come back to."""
+"""A small project of each task after an uninterrupted run: where faults are tried, with the bytes to compare."""
 
 import hashlib
 import json
@@ -41,16 +41,16 @@ class Toy:
         remove(self.project / ".scratch")
 
     def is_as_it_was(self, stage: str) -> bool:
-        """Tell whether a stage's outputs have the bytes of the run in peace, and nothing stands beside them."""
+        """Return True if a stage's outputs have the bytes of the uninterrupted run, without other files."""
         found = hashes(self.project, outputs(self.project, stage))
         names = {str(path.relative_to(self.project)) for path in outputs(self.project, stage)}
         expected = {name: digest for name, digest in self.reference.items() if belongs(name, names)}
         return found == expected and not list(self.project.glob("*/.*.partial"))
 
 
-def in_peace(task: str, folder: Path, log: Path) -> Toy:
-    """Return the project of a task after a run in peace: the one of an earlier call, if the folder has it."""
-    project, kept = folder / task / "project", folder / task / "in_peace.json"
+def uninterrupted(task: str, folder: Path, log: Path) -> Toy:
+    """Return the project of a task after an uninterrupted run: the one of an earlier call, if the folder has it."""
+    project, kept = folder / task / "project", folder / task / "uninterrupted.json"
     if not kept.exists():
         remove(project)
         projects.make(task, project, models.TINY, True, EXAMPLES, epochs=EPOCHS, checkpoint_every=CHECKPOINTS)

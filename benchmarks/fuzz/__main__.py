@@ -1,7 +1,7 @@
 """Fuzzes what reads foreign bytes, guided by coverage: python -m benchmarks.fuzz TARGET|all SECONDS [FOLDER].
 
 It needs atheris, which is not in the lock file (it has wheels for few Pythons): pip install atheris. FOLDER (else one
-below .scratch) keeps the inputs that reached new code, from which a later run goes on, and the findings.
+below .scratch) keeps the inputs that reached new code, with which a later run starts, and the findings.
 """
 
 import re

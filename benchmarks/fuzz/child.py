@@ -39,12 +39,12 @@ def main() -> None:
             try:
                 targets.outcome(target, data, work)
             except Exception as error:
-                told = kind(error)
-                place = found / hashlib.sha256(told.encode()).hexdigest()[:12]
+                kind_found = kind(error)
+                place = found / hashlib.sha256(kind_found.encode()).hexdigest()[:12]
                 if not place.exists():
                     place.write_bytes(data)
-                    place.with_suffix(".txt").write_text(f"{told}\n{''.join(traceback.format_exception(error))}")
-                    print(f"FOUND {told}: {str(error)[:200]}", file=sys.stderr, flush=True)
+                    place.with_suffix(".txt").write_text(f"{kind_found}\n{''.join(traceback.format_exception(error))}")
+                    print(f"FOUND {kind_found}: {str(error)[:200]}", file=sys.stderr, flush=True)
 
     def mutated(data: bytes, most: int, seed: int) -> bytes:
         return mutators.MUTATORS[name](data, most, seed, atheris.Mutate)

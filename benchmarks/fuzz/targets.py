@@ -16,7 +16,7 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from benchmarks import ROOT
-from finetrail import delimited, params, schema, stage, tasks
+from finetrail import delimited, layout, params, schema, stage, tasks
 from finetrail.corpus.raw import objects
 from finetrail.errors import UserError
+from finetrail.recipe import text as text_of_recipe
 from finetrail.service import Limits, Service, make_app
 from finetrail.sources import Fetched, archives
 from stages.download_corpus import canonical_rows, write_tables
@@ -189,10 +190,10 @@ def read_corpus(data: bytes, folder: Path, known: list[Corpus]) -> None:
     )
     (folder / "tables").mkdir()
     write_tables(rows, tables, folder / "tables")
-    told(corpus.task, counts, corpus.section)
+    report_concerns(corpus.task, counts, corpus.section)
 
 
-def told(name: str, counts: dict[str, Any], section: Any) -> None:
+def report_concerns(name: str, counts: dict[str, Any], section: Any) -> None:
     task, concerns = tasks.module(name, "corpus"), tasks.module(name, "concerns")
     checks = task.checks(counts, section)
     json.dumps(checks, allow_nan=False).encode()
@@ -224,7 +225,7 @@ def spacy_file() -> bytes:
 
 
 def unpack(data: bytes, folder: Path, ending: str) -> None:
-    """Unpack, and look that nothing stands outside the folder, is no file, or is more than the limit."""
+    """Unpack, and check that nothing is outside the folder, other than a file, or larger than the limit."""
     root, archive = folder / "unpacked", folder / f"a{ending}"
     root.mkdir()
     archive.write_bytes(data)
@@ -277,10 +278,9 @@ def model_of(task: str) -> Any:
 
 def recipe_seeds() -> list[bytes]:
     names = tasks.names()
-    return [
-        bytes([names.index(path.parent.name)]) + path.read_bytes()
-        for path in sorted((ROOT / "recipes").glob("*/*.yaml"))
-    ]
+    with chdir(ROOT):
+        whole = [(path.parent.name, text_of_recipe(params.read_recipe(path))) for path in layout.recipe_files()]
+    return [bytes([names.index(task)]) + text.encode() for task, text in whole]
 
 
 def read_delimited(data: bytes, folder: Path) -> None:
@@ -303,7 +303,7 @@ def read_inputs(data: bytes, folder: Path) -> None:
     path.write_bytes(data[1:])
     given = [{"id": str(number)} | one for number, (_, one) in enumerate(objects(path, path.name, None))]
     task.examples(given)
-    if hasattr(task, "documents"):
+    if task.documents is not None:
         task.documents(given)
 
 

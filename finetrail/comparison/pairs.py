@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,16 @@ import pyarrow.compute as pc
 from pydantic import ValidationError, create_model
 from ruamel.yaml import YAML
 
-from finetrail import layout, tasks, upgrades
+from finetrail import layout, params, schema, tasks, upgrades
 from finetrail.comparison.runs import Files, Run, System, opened
 from finetrail.comparison.seeds import same_headline
 from finetrail.errors import UserError
 from finetrail.evaluation import slices
 from finetrail.evaluation.significance import Difference, Settings, differences
 from finetrail.reporting.summary import FINAL_SPLIT
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome
 
 # id, and which of those with that id: blocks of one text may share it.
 Key = tuple[str, int]
@@ -29,8 +32,8 @@ class Evaluated:
 
     run: Run
     units: pa.Table  # a row for each example that is scored, as the task's scoring.units() has them
-    target: Any
-    settings: Any  # the recipe's evaluate section
+    target: object
+    settings: schema.Evaluate  # the recipe's evaluate section
     corpus: dict[str, dict[str, Any]]  # table -> id -> row: the test split and what the splits share
 
 
@@ -132,12 +135,16 @@ def train_split(root: Path, run: Run) -> pa.Table:
         return files.table(layout.table_file(layout.CORPUS, "train"))
 
 
-def _settings(files: Files, task: str, recipe: Path) -> Any:
+def _settings(files: Files, task: str, recipe: Path) -> schema.Evaluate:
     """Return the evaluate section of the recipe that the run had, as this version of the schema has it."""
     settings = tasks.module(task, "settings")
     model: Any = create_model("Settings", evaluate=(settings.Evaluate, ...))
-    raw = YAML(typ="safe", pure=True).load(files.bytes(recipe))
-    section, _ = upgrades.upgraded({"evaluate": raw["evaluate"]}, model)
+    defaults = layout.defaults_file(task)
+    there = defaults in files.below(defaults.parent)  # recipes of earlier runs are complete by themselves
+    yaml = YAML(typ="safe", pure=True)
+    shared = yaml.load(files.bytes(defaults)) if there else {}
+    found = params.composed(yaml.load(files.bytes(recipe)), recipe, shared, defaults).values
+    section, _ = upgrades.upgraded({"evaluate": found["evaluate"]}, model)
     try:
         return model.model_validate(section).evaluate
     except ValidationError as error:
@@ -234,7 +241,7 @@ def _slices(
                 yield Slice(slicing.name, name, n, differences(statistics, n, settings)[headline])
 
 
-def _changes(ids: list[str], outcomes: list[list[list[dict[str, Any]]]]) -> list[Change]:
+def _changes(ids: list[str], outcomes: "list[list[list[Outcome]]]") -> list[Change]:
     """Return the examples whose score changed, by the means over the seeds; the texts are those of the first seed."""
     before, after = (np.mean([[row["score"] for row in pair[of]] for pair in outcomes], axis=0) for of in (0, 1))
     firsts, seconds = outcomes[0]

@@ -1,7 +1,8 @@
 """Turns the metrics files of two recipes' runs over seeds into a paired t-interval; it needs no predictions."""
 
 from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
+from warnings import catch_warnings
 
 from scipy import stats
 
@@ -50,11 +51,9 @@ def compare(first: list[Record], second: list[Record]) -> Comparison:
             f"{len(seeds)} seeds in both recipes: expected two or more, such as dvc exp run -S seed=1, then -S seed=2"
         )
     firsts, seconds = ([of_seed[seed] for seed in seeds] for of_seed in by_seed)
-    differences = [b - a for a, b in zip(firsts, seconds, strict=True)]
-    spread = stdev(differences) / len(seeds) ** 0.5
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)) * spread
-    middle = mean(differences)
-    return Comparison(metric, seeds, firsts, seconds, middle, middle - reach, middle + reach)
+    with catch_warnings(action="ignore", category=RuntimeWarning):  # of scipy, where all differences are the same
+        low, high = map(float, stats.ttest_rel(seconds, firsts).confidence_interval(CONFIDENCE))
+    return Comparison(metric, seeds, firsts, seconds, mean(seconds) - mean(firsts), low, high)
 
 
 def same_headline(first: Record, second: Record) -> str:

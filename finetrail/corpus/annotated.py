@@ -1,8 +1,7 @@
-"""Turns what annotation tools write as JSON into raw records of texts with spans: doccano, Prodigy, Label Studio.
+"""Reads the JSON of annotation tools as raw records of texts with spans: doccano, Prodigy, Label Studio.
 
-A record's values are the text, its spans, what else of it is left out (how often), the spans that the reader mended or
-dropped (misfits), and why the whole example is left out (skipped, or None). What else is said of the example stands
-beside them.
+The values of a record are its text, its spans, the counts of annotations that are ignored (left_out), the spans that
+the reader changed or dropped (misfits), the reason why the example is skipped (skipped, or None), and its other keys.
 """
 
 from collections import Counter
@@ -19,9 +18,9 @@ from finetrail.schema import DoccanoReader, LabelStudioReader, ProdigyReader, Sp
 NO_LABEL = "spans without a label"
 RELATIONS = "relations"
 DOCUMENT_LABELS = "document labels"
-# What stands beside spans in results of Label Studio. Other types are told by their own names.
+# Types of results of Label Studio besides spans. Other types are reported by their own names.
 RESULTS = {"relation": RELATIONS, "choices": DOCUMENT_LABELS, "taxonomy": DOCUMENT_LABELS}
-# Of tags that number places in HTML, or in dialogues, and not in a text.
+# Types whose offsets refer to HTML or dialogues instead of a text.
 NOT_IN_TEXTS = ("hypertextlabels", "paragraphlabels", "timeserieslabels")
 
 
@@ -33,7 +32,7 @@ def annotated(
     misfits: list[Misfit] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the values of a record; `about` has columns that the task does not take, such as a source."""
+    """Return the values of a record; `about` has columns that are not the task's own, such as a source."""
     kept = {what: count for what, count in left_out.items() if count}
     own = {"text": text, "spans": spans, "left_out": kept, "skipped": skipped, "misfits": misfits or []}
     return {**(about or {}), **own}
@@ -43,7 +42,7 @@ def annotated(
 
 
 def plain_spans(path: Path, name: str, reader: SpansReader) -> Iterator[Raw]:
-    """Yield objects of text, spans and perhaps id."""
+    """Yield objects with text, spans and optionally id."""
     for where, example in objects(path, name, reader.encoding):
         spans = [_span(*item) for item in _items(example, "spans", where)]
         yield _id(example, where), where, annotated(_text(example, "text", where), spans, {}, about=_about(example))
@@ -146,7 +145,7 @@ def _minimal_tasks(items: list[dict[str, Any]], name: str, reader: LabelStudioRe
         where = f"{name}, item {number}"
         known = _id(item, where)
         task = tasks.setdefault(where if known is None else known, Task(known, where, item, []))
-        if item.get("annotation_id", 0) is not None:  # null: nobody has annotated it
+        if item.get("annotation_id", 0) is not None:  # null: not annotated
             spans = [value for values in item.values() if _are_spans(values) for value in values]
             task.annotations.append({"result": [{"type": "labels", "value": value} for value in spans]})
     yield from tasks.values()
@@ -159,7 +158,7 @@ def _are_spans(values: Any) -> bool:
 
 
 def _chosen(task: Task, reader: LabelStudioReader) -> tuple[dict[str, Any] | None, Counter[str]]:
-    """Return the annotation to take, if there is one, and how many others there are."""
+    """Return the annotation to use, if there is one, and the counts of the others."""
     valid = [one for one in task.annotations if not one.get("was_cancelled") and not one.get("skipped")]
     candidates = [one for one in valid if one.get("ground_truth")] or valid
     if len(candidates) > 1 and reader.several == "refuse":
@@ -172,7 +171,7 @@ def _chosen(task: Task, reader: LabelStudioReader) -> tuple[dict[str, Any] | Non
 
 
 def _results(annotation: dict[str, Any], where: str, left_out: Counter[str]) -> list[Span]:
-    """Return the spans of an annotation; its other results are counted."""
+    """Return the spans of an annotation, and count its other results."""
     spans = []
     for number, result in enumerate(annotation.get("result") or []):
         place = f"{where}: result[{number}]"

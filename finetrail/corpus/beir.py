@@ -1,4 +1,4 @@
-"""Turns BEIR's documents, queries and judgements (qrels) into raw records: one a judged query, or one a document."""
+"""Reads BEIR's documents, queries and judgements (qrels) as raw records: one per judged query, or per document."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ GRADE = re.compile("-?[0-9]{1,9}")
 
 
 class Judged(NamedTuple):
-    """A query's judgements: where the first of them stands, and the relevance of each document."""
+    """A query's judgements: the place of the first one, and the relevance of each document."""
 
     where: str
     relevance: dict[str, int]
@@ -66,24 +66,26 @@ def _judged(path: Path, name: str) -> dict[str, Judged]:
             raise UserError(f"{where}: the score is {score!r:.60}; expected a whole number")
         relevance = judged.setdefault(query, Judged(where, {})).relevance
         if relevance.setdefault(document, grade) != grade:
-            raise UserError(f"{where}: query {query!r} and document {document!r} have another score in a line above")
+            raise UserError(
+                f"{where}: query {query!r} and document {document!r} have a different score in an earlier line"
+            )
     return judged
 
 
 def _grade(score: str) -> int | None:
-    """Return a relevance; None for what is none: int() alone also takes 1_000, blanks and digits of other scripts."""
+    """Return a relevance grade, or None if invalid: int() also accepts 1_000, blanks and digits of other scripts."""
     return int(score) if GRADE.fullmatch(score) else None
 
 
 def _wanted(root: Path, name: str, key: str, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Return title and text of these ids, as far as the file has them; of queries also what else is said of them."""
+    """Return title and text of those of the ids that are in the file; for queries, also their other keys."""
     path = root / name
     if not path.is_file():
         raise UserError(f"reader.{key}: the source has no file {name!r}; expected JSON lines of {key}")
     found: dict[str, dict[str, Any]] = {}
     for given, where, values in _texts(path, name, with_others=key == "queries"):
         if given in found:
-            raise UserError(f"{where}: the id {given!r} stands here a second time; expected an id once")
+            raise UserError(f"{where}: the id {given!r} occurs a second time here; expected unique ids")
         if given in ids:
             found[given] = values
     return found

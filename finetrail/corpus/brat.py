@@ -1,4 +1,4 @@
-"""Turns brat's standoff format (.txt with .ann beside it) into raw records of texts with spans, one a document."""
+"""Reads brat's standoff format (.txt and .ann files) as raw records of texts with spans, one per document."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from finetrail.errors import UserError
 from finetrail.schema import BratReader
 
 TEXT_BOUND = re.compile(r"T\S*\t(\S+) ([0-9]{1,18} [0-9]{1,18}(?:;[0-9]{1,18} [0-9]{1,18})*)(?:\t(.*))?")
-# An id is a letter and a number; a line without one may be the rest of a text with a line end in it.
+# An id is a letter and a number. A line without an id may be the rest of a text that has a line end.
 OTHER = re.compile(r"(?:[REAMN]\d\S*|\*)\t.*|#.*")
 OTHER_LINES = {
     "R": RELATIONS,
@@ -27,10 +27,10 @@ DISCONTINUOUS = "discontinuous"
 
 
 def brat(path: Path, name: str, reader: BratReader) -> Iterator[Raw]:
-    """Yield the document of a .txt, whose id is its path without that ending; of other files nothing.
+    """Yield the document of a .txt file, whose id is its path without the extension; nothing for other files.
 
-    Offsets count characters, line ends as they are. brat parts a span at line ends: parts with nothing but white space
-    between them are one.
+    Offsets count characters, including those of line ends. brat splits a span at line ends: parts with only white space
+    between them are joined.
     """
     if path.suffix != ".txt":
         return
@@ -53,7 +53,7 @@ def brat(path: Path, name: str, reader: BratReader) -> Iterator[Raw]:
 
 
 def _spans(line: str, text: str, where: str, reader: BratReader, misfits: list[Misfit]) -> list[Span]:
-    """Return the span of a text-bound annotation; none where it is in parts and dropped."""
+    """Return the span of a text-bound annotation; an empty list if it is discontinuous and dropped."""
     match = TEXT_BOUND.fullmatch(line)
     if match is None:
         raise UserError(f"{where}: {line!r:.60}; expected an id, a tab, 'LABEL START END', a tab and the text")

@@ -1,4 +1,4 @@
-"""What a first stage of retrieval found: a document for a query, its score, and the judgements of that query."""
+"""Candidates of a first retrieval stage: a document for a query, its score, and the judgements of that query."""
 
 import math
 import re
@@ -9,9 +9,9 @@ import pyarrow as pa
 from finetrail.errors import UserError
 
 GRADES = pa.struct([("id", pa.string()), ("relevance", pa.int32())])
-# Of texts; float() alone also takes 1_000 and digits of other scripts.
+# float() would also accept 1_000 and digits of other scripts.
 NUMBER = re.compile(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
-# What 32 bits hold, in which models compute and candidates are kept.
+# Largest values in 32 bits, in which models compute and candidates are stored.
 LARGEST, HIGHEST_GRADE = 3.4e38, 2**31 - 1
 # query, document: their ids. judged: all relevant documents of the query, found or not, with their grades.
 CANDIDATE = pa.struct(
@@ -20,7 +20,7 @@ CANDIDATE = pa.struct(
 
 
 def candidate(value: Any, where: str) -> dict[str, Any]:
-    """Return a raw candidate as CANDIDATE has it; UserError with its place where it is none."""
+    """Validate a raw candidate and return it as CANDIDATE; UserError with its place if it is invalid."""
     keys = CANDIDATE.names
     if not isinstance(value, dict) or not set(keys) <= value.keys():
         raise UserError(f"{where}: candidate is {value!r:.60}; expected an object with {', '.join(keys)}")
@@ -39,7 +39,7 @@ def candidate(value: Any, where: str) -> dict[str, Any]:
 
 
 def number(value: Any, where: str) -> float:
-    """Return a number that a file holds, as a number or as text; UserError where it is none, or none of 32 bits."""
+    """Return the number in a value, which may be text; UserError if it is none, or does not fit into 32 bits."""
     is_none = isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value))
     try:
         found = math.nan if is_none else float(value)

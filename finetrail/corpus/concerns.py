@@ -1,7 +1,7 @@
-"""What a reader should know about the data before trusting a score: one list for the log, the page and the card.
+"""Concerns about the data that affect how far scores can be trusted: one list for the log, the page and the card.
 
-The checks of a corpus and the counts of its features are cached. The words for them are not: they are made anew from
-the counts wherever they are shown, so that a better sentence reruns no training.
+The checks of a corpus and the counts of its features are cached. Their texts are not: they are made from the counts
+wherever they are shown, so that a change of wording reruns no training.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 from finetrail.corpus.labels import shown
 
-# The counts of the stage itself, for every task's words.
+# Counts of the download stage itself, for all tasks.
 OF_FILES = {"ids_with_file_name": "ids that occur in an earlier file too, and got their file's name"}
 NAMED_LABELS = 20
 ALIKE = "that differ in blanks, case or Unicode form alone"  # labels that corpus.labels.alike finds
@@ -19,7 +19,7 @@ ALIKE = "that differ in blanks, case or Unicode form alone"  # labels that corpu
 
 @dataclass(frozen=True)
 class Concern:
-    """One thing to know: where it is (a table, or certain labels), what it is, and how often, unless `what` says it."""
+    """One concern: where it is (a table, or certain labels), what it is, and how often, unless `what` says so."""
 
     where: str
     what: str
@@ -30,9 +30,9 @@ class Concern:
 
 
 def counted(tables: Mapping[str, Mapping[str, Any]], words: Mapping[str, str]) -> list[Concern]:
-    """Return a concern for each count that has words and is not zero, table by table.
+    """Return a concern for each nonzero count that has a text, table by table.
 
-    tables: the counts of each table by their names. words: what is counted, by the name of the count.
+    tables: table -> name of a count -> count. words: name of a count -> text.
     """
     return [
         Concern(table, what, counts[name])
@@ -43,7 +43,7 @@ def counted(tables: Mapping[str, Mapping[str, Any]], words: Mapping[str, str]) -
 
 
 def leaked(leakage: Mapping[str, int], what: str) -> list[Concern]:
-    """Return a concern for each two splits that share examples; leakage: "train/test" -> examples of the second."""
+    """Return a concern for each pair of splits that share examples; leakage: "train/test" -> examples of the second."""
     return [
         Concern(second, f"{what} {first}", count)
         for (first, second), count in ((pair.split("/"), count) for pair, count in leakage.items())

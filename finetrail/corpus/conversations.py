@@ -1,4 +1,4 @@
-"""Turns conversations as people store them into lists of messages with a role and a content, and refuses bad ones."""
+"""Normalizes conversations into lists of messages with role and content, and rejects bad ones."""
 
 from collections import Counter
 from typing import Any
@@ -15,18 +15,18 @@ ROLES = {
     "gpt": "assistant",
     "tool": "tool",
 }
-# Keys by which an assistant says something that is no content.
+# Keys of an assistant's message with text or calls besides its content.
 SAYING = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 
 
 class BadConversation(Exception):
-    """What is wrong with a conversation, and what was expected."""
+    """A conversation is invalid; the message says what is wrong and what was expected."""
 
 
 def conversation(value: Any, unread: Counter[str]) -> list[dict[str, str]]:
     """Return the messages, each with role (system, user, assistant or tool) and content, as they are given.
 
-    Raises BadConversation for no list of such messages. `unread` counts the messages' other keys.
+    Raises BadConversation otherwise. `unread` counts the other keys of the messages.
     """
     if not isinstance(value, list) or not value:
         raise BadConversation(f"{value!r:.60} is no conversation; expected a list of messages with role and content")

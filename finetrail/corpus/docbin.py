@@ -1,4 +1,4 @@
-"""Turns spaCy's .spacy files into raw records of texts with spans, through spaCy: msgpack, no pickle."""
+"""Reads .spacy files as raw records of texts with spans. spaCy reads them: they are msgpack, without pickles."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,8 @@ def docbin(path: Path, name: str, reader: SpacyReader) -> Iterator[Raw]:
     try:
         docs = list(DocBin().from_disk(path).get_docs(spacy.blank("xx").vocab))
     except Exception as error:  # foreign bytes: zlib, msgpack and spaCy raise whatever they run into
-        raise UserError(f"{name}: not a .spacy file: {str(error).splitlines()[0]:.100}") from None
+        problem = str(error) or type(error).__name__
+        raise UserError(f"{name}: not a .spacy file: {problem.splitlines()[0]:.100}") from None
     for number, doc in enumerate(docs):
         where = f"{name}, document {number}"
         if reader.group is not None and reader.group not in doc.spans:

@@ -1,4 +1,4 @@
-"""Turns examples into digests of 8 bytes, by which they are counted within a split and between splits."""
+"""Digests of 8 bytes per example, by which duplicates within a split and between splits are counted."""
 
 import json
 from array import array
@@ -16,10 +16,10 @@ def digest(content: Any) -> int:
 
 
 def duplicates(digests: "array[int]") -> int:
-    """Return how many of the examples stand there a second time or more."""
+    """Return how many examples repeat an earlier one."""
     return len(digests) - len(np.unique(np.array(digests, dtype=np.uint64)))
 
 
 def shared(first: "array[int]", second: "array[int]") -> int:
-    """Return how many examples of the second also stand in the first."""
+    """Return how many examples of the second are also in the first."""
     return int(np.isin(np.array(second, dtype=np.uint64), np.array(first, dtype=np.uint64)).sum())

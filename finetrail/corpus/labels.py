@@ -1,4 +1,4 @@
-"""Finds labels that somebody may have meant as one."""
+"""Finds labels that may have been meant to be the same."""
 
 import re
 import unicodedata
@@ -10,8 +10,8 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def alike(labels: Mapping[str, int]) -> list[str]:
-    """Return a line for each two labels or more, with how often each is there, that are equal but for blanks around
-    them, characters that nobody sees, upper and lower case, and their Unicode form (NFC or NFD).
+    """Return one line for each group of labels, with their counts, that differ only in surrounding white space,
+    invisible characters, case, and Unicode form (NFC or NFD).
     """
     groups: dict[str, list[str]] = {}
     for label in sorted(labels):
@@ -20,24 +20,24 @@ def alike(labels: Mapping[str, int]) -> list[str]:
 
 
 def shown(label: str) -> str:
-    """Return a label for messages: in quotes where a blank or a mark that nobody sees is at its ends, or a control."""
+    """Return a label for messages: quoted if it has controls, or blanks or invisible characters at its ends."""
     ends = label[:1] + label[-1:]
     return label if ends == _visible(ends).strip() and not CONTROL.search(label) else ascii(label)
 
 
 def by_frequency(labels: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return labels with their counts, the most frequent first; equally frequent ones by name."""
+    """Return labels with their counts, the most frequent first, ties in alphabetical order."""
     return sorted(labels.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _shown(group: list[str], labels: Mapping[str, int]) -> list[str]:
-    # Two forms of one text look the same.
+    # Two Unicode forms of one text look the same.
     quoted = repr if len({*map(_nfc, group)}) == len(group) else ascii
     return [f"{quoted(label)} ({labels[label]:,})" for label in group]
 
 
 def _visible(text: str) -> str:
-    """Leave out what nobody sees: controls, marks of writing directions, zero-width spaces and joiners."""
+    """Remove invisible characters: controls, marks of writing directions, zero-width spaces and joiners."""
     return "".join(character for character in text if unicodedata.category(character) not in ("Cc", "Cf"))
 
 

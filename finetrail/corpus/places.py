@@ -1,4 +1,4 @@
-"""Finds where an answer stands in its context when its start or its text is not quite the context's.
+"""Locates an answer in its context if its start or its text does not match exactly.
 
 Starts may be off by what was cut from the context before it, or count UTF-16 units, as JavaScript does; texts may have
 white space around them that the context lacks there, or another Unicode form.
@@ -12,7 +12,7 @@ from finetrail.corpus.forms import normalized
 
 
 class Place(NamedTuple):
-    """Where an answer stands, and what was mended: MOVED, UNITS, BLANKS or FORM."""
+    """Location of an answer, and how it was repaired: MOVED, UNITS, BLANKS or FORM."""
 
     start: int
     end: int
@@ -32,7 +32,7 @@ def from_utf16(start: int, context: str) -> int:
 
 
 def find(text: str, context: str, start: int, in_characters: bool) -> Place | None:
-    """Return the place of a text that does not stand at its start; None where it stands nowhere.
+    """Return the location of a text that is not at its start; None if it is not in the context.
 
     First at its start, counted in UTF-16 units unless it surely counts characters; then there, but for white space
     around it or its Unicode form; then at the place nearest to its start, of two the earlier: as it is, or else without

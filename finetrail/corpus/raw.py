@@ -1,4 +1,4 @@
-"""What the formats share: files as lines of text, lines as JSON objects, and the raw example that each format gives."""
+"""What the formats share: reading files as lines of text or JSON, and the raw example that each format yields."""
 
 import codecs
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from finetrail import json_errors
 from finetrail.errors import UserError
 
-# id where the file has one, place, values: what each format gives before running numbers fill the ids.
+# (id or None, place, values) of an example; an id of None is replaced by a running number.
 Raw = tuple[str | None, str, dict[str, Any]]
 
 CHUNK_BYTES = 1 << 20
@@ -31,33 +31,35 @@ SHOWN_LENGTH = 40
 
 
 def objects(path: Path, name: str, encoding: str | None, instead: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file and line, JSON object) of a file with one object a line; blank lines are skipped.
+    """Yield (file and line, JSON object) of a file with one object per line; blank lines are skipped.
 
-    `instead` is what messages say beside, where the file is an array of objects.
+    `instead` is appended to the message for a file that is an array of objects.
     """
     for number, line in lines(path, name, encoding):
         if not line.strip():
             continue
         where = f"{name}:{number}"
         if line.lstrip().startswith("["):
-            raise UserError(f"{where}: a JSON array; expected one JSON object a line{instead}")
+            raise UserError(f"{where}: a JSON array; expected one JSON object per line{instead}")
         try:
             example = loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON: {json_errors.described(error)}; expected an object a line") from None
+            raise UserError(
+                f"{where}: not JSON: {json_errors.described(error)}; expected one object per line"
+            ) from None
         except RecursionError:
-            raise UserError(f"{where}: JSON nested too deeply; expected one flat object a line") from None
+            raise UserError(f"{where}: JSON nested too deeply; expected one flat object per line") from None
         except ValueError as error:
             raise UserError(f"{where}: {error}") from None
         if not isinstance(example, dict):
-            raise UserError(f"{where}: {type(example).__name__}; expected one JSON object a line")
+            raise UserError(f"{where}: {type(example).__name__}; expected one JSON object per line")
         yield where, example
 
 
 def document(path: Path, name: str, encoding: str | None, instead: str = "") -> Any:
-    """Return the JSON value that a file is, read whole; UserError with the line where it is none.
+    """Read a file with one JSON value; UserError with the line if it is invalid.
 
-    `instead` is what messages say beside, where the file is several values.
+    `instead` is appended to the message for a file with several values.
     """
     try:
         return loads("".join(decoded(path, name, encoding)))
@@ -73,7 +75,7 @@ def document(path: Path, name: str, encoding: str | None, instead: str = "") -> 
 
 
 def loads(text: str) -> Any:
-    """Return a JSON value; ValueError where a key stands twice in an object, or a number has thousands of digits."""
+    """Parse a JSON value; ValueError for duplicate keys in an object, and numbers of thousands of digits."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except ValueError as error:
@@ -87,13 +89,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         raise ValueError(
-            f"the key {max(counts, key=counts.__getitem__)!r:.60} stands twice in an object; expected once"
+            f"the key {max(counts, key=counts.__getitem__)!r:.60} occurs twice in an object; expected once"
         )
     return found
 
 
 def at_path(example: dict[str, Any], path: str, where: str) -> Any:
-    """Return the value of a key, or of keys with dots between, one object inside the other; null has null inside."""
+    """Return the value of a key, or of a dotted path of keys in nested objects; null if one of them is null."""
     if path in example:
         return example[path]
     value: Any = example
@@ -110,19 +112,19 @@ def at_path(example: dict[str, Any], path: str, where: str) -> Any:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names in quotes, in which blanks show; of many the first ones, of long ones the beginning."""
+    """Return names in quotes, for messages: only the first of many, and the beginning of long ones."""
     quoted = [repr(name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}...") for name in names]
     more = f" and {len(quoted) - SHOWN_NAMES} more" if len(quoted) > SHOWN_NAMES else ""
     return ", ".join(quoted[:SHOWN_NAMES]) + more or "none"
 
 
 def parts(columns: Mapping[str, Any]) -> list[Any]:
-    """Return the names, paths or numbers that a reader's columns ask of a file, once each, as they are declared."""
+    """Return the distinct names, paths or numbers in a reader's columns, in the order of their declaration."""
     return list(dict.fromkeys(part for given in columns.values() for part in _as_list(given)))
 
 
 def selected(columns: Mapping[str, Any], found: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Return the task's columns of what was found for their parts; lists of parts as their texts, joined by blanks."""
+    """Return the task's columns from the values of their parts; the texts of a list of parts are joined by spaces."""
     return {
         column: _joined([found[part] for part in given], column, where) if isinstance(given, list) else found[given]
         for column, given in columns.items()
@@ -136,12 +138,12 @@ def _as_list(given: Any) -> list[Any]:
 def _joined(texts: list[Any], column: str, where: str) -> str:
     for text in texts:
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{where}: {text!r:.60} is no text; expected texts to join as {column}")
+            raise UserError(f"{where}: {text!r:.60} is not a string; expected strings to join as {column}")
     return " ".join(text for text in texts if text and not text.isspace())
 
 
 def require_text(values: Any, where: str) -> None:
-    r"""Raise UserError where JSON escaped half of a surrogate pair: no text, UTF-8 and Parquet cannot hold it."""
+    r"""Raise UserError for a lone surrogate, which JSON can escape but UTF-8 and Parquet cannot hold."""
     try:
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -149,7 +151,7 @@ def require_text(values: Any, where: str) -> None:
 
 
 def with_more(example: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return an object's values beside those of the object that one key may hold: what tools know of an example."""
+    """Return an object's values together with those of the object under one key, if any, such as metadata of tools."""
     inside = example.get(key)
     return (inside if isinstance(inside, dict) else {}) | example
 
@@ -164,12 +166,12 @@ def as_id(given: Any, where: str) -> str:
 
 
 def taken_id(values: dict[str, Any], where: str) -> str | None:
-    """Take the id out of the values, as a string; None where the recipe names no id column."""
+    """Remove the id from the values and return it as a string; None if the recipe names no id column."""
     return as_id(values.pop("id"), where) if "id" in values else None
 
 
 def blocks(numbered: Iterable[tuple[int, str]], parts: Callable[[str], bool]) -> Iterator[list[tuple[int, str]]]:
-    """Yield the runs of numbered lines between those that part them, which are in none."""
+    """Yield the runs of numbered lines between separators; `parts` returns True for a separator."""
     block: list[tuple[int, str]] = []
     for number, line in numbered:
         if not parts(line):
@@ -187,7 +189,7 @@ def lines(path: Path, name: str, encoding: str | None) -> Iterator[tuple[int, st
     In a file that begins with a chunk without any \n, \r ends one, as classic Mac OS wrote it.
     """
     number, end = 0, ""
-    rest: list[str] = []  # pieces of a line: one of many pieces is joined once
+    rest: list[str] = []  # pieces of an unfinished line, joined once
     for text in decoded(path, name, encoding):
         end = end or ("\r" if "\r" in text[:-1] and "\n" not in text else "\n")
         if end == "\r" and "\n" in text:
@@ -207,9 +209,9 @@ def lines(path: Path, name: str, encoding: str | None) -> Iterator[tuple[int, st
 
 
 def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
-    """Yield a file's text in pieces, without a byte order mark; UserError with the offset of what is not text.
+    """Yield a file's text in chunks, without a byte order mark; UserError with the offset of invalid bytes.
 
-    `declared` is reader.encoding, null where the format is always UTF-8.
+    `declared` is reader.encoding, None for formats that are always UTF-8.
     """
     hint = "expected text in that encoding" + ("; a recipe may name another as reader.encoding" if declared else "")
     with path.open("rb") as file:
@@ -226,7 +228,7 @@ def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
                     f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {hint}"
                 ) from None
             except UnicodeError:  # of utf-16 and utf-32, which need the mark
-                raise UserError(f"{name}: not {encoding}, for it has no byte order mark; {hint}") from None
+                raise UserError(f"{name}: not {encoding}: it has no byte order mark; {hint}") from None
             yield text.removeprefix("\ufeff") if file.tell() == len(chunk) else text
             if not chunk:
                 return
@@ -234,7 +236,7 @@ def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
 
 
 def _encoding(beginning: bytes, name: str, declared: str | None) -> str:
-    """Return the encoding that a byte order mark tells, or else the declared one; UserError where it cannot be."""
+    """Return the encoding of the byte order mark, or else the declared one; UserError if it is invalid."""
     for magic, kind in PACKED.items():
         if beginning.startswith(magic):
             raise UserError(f"{name}: {kind}; unpack it, or name it in a source of kind: archive or url")
@@ -249,7 +251,7 @@ def _encoding(beginning: bytes, name: str, declared: str | None) -> str:
             raise LookupError
     except (LookupError, ValueError):  # the latter of a name with a NUL, and of UnicodeError
         raise UserError(f"reader.encoding: Python knows no encoding {encoding!r}; expected such as utf-8") from None
-    with suppress(UnicodeError):  # which is told with its place when it is read
+    with suppress(UnicodeError):  # reported with its place when it is read
         if "\0" in decoder.decode(beginning):
             instead = "reader.encoding: utf-16-le or utf-16-be" if declared else "UTF-8"
             raise UserError(

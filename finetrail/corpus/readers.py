@@ -59,16 +59,21 @@ PARSERS: dict[str, Callable[[Path, str, Any], Iterator[Raw]]] = {
 }
 
 
-# Of formats whose ids other files name: they stay as they are.
+# Formats whose ids are referenced by other files, so that they must not change.
 NAMED_ELSEWHERE = ("beir",)
 
 
 class Record(NamedTuple):
-    """One raw example: its id, where it begins (file and line, row or path), and the values of the task's columns."""
+    """One raw example: its id, its place (file and line, row or path), and the values of the task's columns."""
 
     id: str
     where: str
     values: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Return place and id: the prefix of messages about this example."""
+        return f"{self.where}: example {self.id!r}"
 
 
 def read(root: Path, files: list[Path], reader: Reader, renamed: set[str] | None = None) -> Iterator[Record]:
@@ -77,7 +82,7 @@ def read(root: Path, files: list[Path], reader: Reader, renamed: set[str] | None
     The id is the one in the file (`reader.columns: id`, CoNLL-U's sent_id, SQuAD's and BEIR's ids), else the example's
     running number over all files, from 0. One that an earlier file has too gets its file's name, and goes into
     `renamed`: languages of a corpus share their ids. Raises UserError with file and line, also where an id of one file
-    stands twice.
+    occurs twice.
     """
     number = 0
     earlier: set[str] = set()
@@ -93,7 +98,7 @@ def read(root: Path, files: list[Path], reader: Reader, renamed: set[str] | None
             if chosen is not None:
                 if chosen in earlier or chosen in here:
                     raise UserError(
-                        f"{where}: the id {given!r} stands here a second time; expected an id once in a file"
+                        f"{where}: the id {given!r} occurs a second time here; expected unique ids within a file"
                     )
                 here.add(chosen)
             yield Record(str(number) if chosen is None else chosen, where, values)

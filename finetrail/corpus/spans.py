@@ -43,7 +43,7 @@ class Misfit(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A span as words: [first, behind) of them."""
+    """A span as words: [first, behind)."""
 
     first: int
     behind: int
@@ -72,13 +72,13 @@ def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tu
 
 
 class Borders(NamedTuple):
-    """Where units end that end where characters do: so many units, and as many characters, stand before; in order."""
+    """Boundaries of units that are also boundaries of characters, in order: numbers of units and characters before."""
 
     units: NDArray[np.int64]
     characters: NDArray[np.int64]
 
     def get(self, unit: int) -> int | None:
-        """Return how many characters stand before so many units; None inside a character, and outside the text."""
+        """Convert an offset in units into one in characters; None inside a character, and outside the text."""
         if not 0 <= unit <= self.units[-1]:
             return None
         place = np.searchsorted(self.units, unit)
@@ -134,7 +134,7 @@ def _others(text: str, declared: str) -> list[tuple[str, Borders]]:
 
 
 def _same(stated: str, there: str) -> bool:
-    r"""Compare texts but for white space: brat states a line end as a blank, Label Studio as a backslash and an n."""
+    r"""Compare texts ignoring white space: brat writes a line end as a blank, Label Studio as a backslash and an n."""
     bare = ["".join(text.replace("\\n", " ").split()) for text in (stated, there)]
     return bare[0] == bare[1]
 

@@ -106,7 +106,7 @@ def carve_groups(groups: NDArray[np.int64], fractions: dict[str, float], seed: i
         if not len(rows):
             raise UserError(
                 f"splits.group: of the {len(sizes)} values in the {len(groups)} examples of train's file none is left "
-                f"for {split}, or none stands there seldom enough; expected a column of more values"
+                f"for {split}, or none is rare enough; expected a column of more values"
             )
     return parts
 
@@ -146,7 +146,7 @@ def _groups(records: Iterable[Record], column: str) -> NDArray[np.int64]:
 
 
 def _values(records: Iterable[Record], column: str, setting: str) -> Iterator[Any]:
-    """Yield each record's value of a column; UserError where it has none."""
+    """Yield each record's value of a column; UserError if the record lacks it."""
     for record in records:
         if column not in record.values:
             there = ", ".join(record.values)

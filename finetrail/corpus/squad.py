@@ -1,4 +1,4 @@
-"""Turns SQuAD's JSON (1.1, 2.0, KorQuAD 1.0) into raw records, one a question."""
+"""Reads SQuAD's JSON (1.1, 2.0, KorQuAD 1.0) as raw records, one per question."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ TYPES = {str: "a string", list: "a list", int: "a whole number", dict: "an objec
 
 
 def squad(path: Path, name: str, _: SquadReader) -> Iterator[Raw]:
-    """Yield title, question, context and answers (text, start) of each question; none where it is impossible.
+    """Yield title, question, context and answers (text, start) of each question; no answers if it is impossible.
 
     The file is one JSON value, so that it is read whole. Places are paths in it: data[0].paragraphs[1].qas[2].
     """
@@ -46,7 +46,7 @@ def _answers(question: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _ignored(question: dict[str, Any]) -> dict[str, int]:
-    """Return how many answers stand at a question that is marked as impossible; nothing where there are none."""
+    """Return the number of answers of a question that is marked as impossible; an empty dict if there are none."""
     answers = question.get("answers")
     count = len(answers) if question.get("is_impossible") is True and isinstance(answers, list) else 0
     return {"answers_ignored": count} if count else {}

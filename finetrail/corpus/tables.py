@@ -1,4 +1,4 @@
-"""Turns tables, an example a row, into raw records: JSON lines, CSV, Parquet."""
+"""Reads tables with one example per row as raw records: JSON lines, CSV, Parquet."""
 
 import csv
 import json
@@ -34,15 +34,15 @@ CSV_FIELD = 2**31 - 1
 
 
 def jsonl(path: Path, name: str, reader: JsonLinesReader) -> Iterator[Raw]:
-    """Yield the keys of each object that the recipe names."""
+    """Yield the recipe's keys of each object."""
     instead = ", or reader.format: json for an array of objects"
     for where, example in objects(path, name, reader.encoding, instead):
         yield _of_object(example, where, reader)
 
 
 def json_array(path: Path, name: str, reader: JsonReader) -> Iterator[Raw]:
-    """Yield the keys that the recipe names of each object of one array, which is the file or stands in it."""
-    array = document(path, name, reader.encoding, ", or reader.format: jsonl for an object a line")
+    """Yield the recipe's keys of each object of an array, which is the whole file or is inside it."""
+    array = document(path, name, reader.encoding, ", or reader.format: jsonl for one object per line")
     if reader.array is not None:
         if not isinstance(array, dict):
             raise UserError(f"{name}: {_kind(array)}; expected an object with the array at {reader.array!r}")
@@ -73,7 +73,7 @@ def _of_object(example: dict[str, Any], where: str, reader: JsonLinesReader | Js
 
 
 def delimited(path: Path, name: str, reader: CsvReader) -> Iterator[Raw]:
-    """Yield the columns of each row that the recipe names, as strings."""
+    """Yield the recipe's columns of each row, as strings."""
     rows = quoted(path, name, reader) if reader.quoting == "minimal" else _unquoted(path, name, reader)
     number, first = next(rows, (0, None))
     if first is None:
@@ -118,7 +118,7 @@ def _named_in(header: list[str], rows: Iterator[Any], reader: CsvReader, where: 
 
 
 def _looks_like_data(first: list[str], second: list[str]) -> bool:
-    """Tell whether a first row holds what no header does: a number, a long text, or a value of the next row."""
+    """Return True if a first row has what no header has: a number, a long text, or a value of the next row."""
     return any(
         len(field) > LONGEST_NAME or NUMBER.fullmatch(field.strip()) or field == below
         for field, below in zip_longest(first, second[: len(first)])
@@ -136,7 +136,7 @@ def quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list
     """Yield (line where the row begins, fields); a quoted field may hold line ends."""
     csv.field_size_limit(CSV_FIELD)
     with_ends = (line + "\n" for _, line in lines(path, name, reader.encoding))
-    # strict: else a quote that nobody closes takes the rest of the file for a field, in silence.
+    # strict: otherwise an unclosed quote silently takes the rest of the file as one field.
     rows = csv.reader(with_ends, delimiter=reader.delimiter, strict=True)
     while True:
         number = rows.line_num + 1
@@ -151,7 +151,7 @@ def quoted(path: Path, name: str, reader: CsvReader) -> Iterator[tuple[int, list
 
 
 def _csv_problem(error: csv.Error, line: int) -> str:
-    """Return what is wrong in words for whoever made the file; the csv module's are for programmers."""
+    """Return a message for the author of the file; those of the csv module are for programmers."""
     if "new-line" in str(error):
         return (
             f"a carriage return alone in line {line}, outside quotes; expected it in quotes, or reader.quoting: none "
@@ -165,7 +165,7 @@ def _csv_problem(error: csv.Error, line: int) -> str:
 
 
 def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
-    """Yield the columns of each row that the recipe names; ClassLabels as their names."""
+    """Yield the recipe's columns of each row; ClassLabels as their names."""
     try:
         file = pq.ParquetFile(path)
         columns = file.schema_arrow
@@ -226,7 +226,7 @@ def _as_python(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         raise UserError(
             f"{name}: a value that Python cannot hold ({error!s:.60}); expected texts, numbers and lists of them, no "
-            "dates beyond the year 9999, time zones that are none, or structs with two fields of one name"
+            "dates beyond the year 9999, invalid time zones, or structs with two fields of one name"
         ) from None
 
 

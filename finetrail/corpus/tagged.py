@@ -1,4 +1,4 @@
-"""Turns files of labelled tokens into raw records, one sentence each: CoNLL columns, CoNLL-U."""
+"""Reads files of labelled tokens as raw records, one per sentence: CoNLL columns, CoNLL-U."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from finetrail.corpus.raw import Raw, blocks, lines
 from finetrail.errors import UserError
 from finetrail.schema import ConllReader, ConlluReader
 
-# Not str.split() and str.strip(): they also take the no-break and the ideographic space, which stand inside tokens.
+# str.split() and str.strip() would also split at no-break and ideographic spaces, which occur inside tokens.
 WHITESPACE = " \t"
 WHITESPACE_RUN = re.compile(f"[{WHITESPACE}]+")
 DOCUMENT_START = "-DOCSTART-"
@@ -23,7 +23,7 @@ OTHER_ID = re.compile("[1-9][0-9]*-[1-9][0-9]*|[0-9]+[.][1-9][0-9]*")
 
 
 def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
-    """Yield a block of lines as a sentence, with the columns that the recipe names; comments stand before its tokens.
+    """Yield each block of lines as a sentence, with the columns that the recipe names; comments precede its tokens.
 
     What comments say as NAME=VALUE are columns too. A block of comments alone is a sentence without tokens, so that it
     is counted: they may have been tokens. UserError where a line has another number of columns than the first one: a
@@ -47,13 +47,13 @@ def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
                 )
             _refuse_conllu(columns, f"{name}:{number}")
             tokens.append(columns[reader.token_column])
-            # A blank behind a label would be another label; tokens may begin or end with one, if a tab separates.
+            # A blank after a label would make another label; tokens may begin or end with one if tabs separate.
             labels.append(columns[reader.label_column].strip(WHITESPACE))
         yield None, f"{name}:{block[0][0]}", about | {"tokens": tokens, "labels": labels}
 
 
 def _refuse_conllu(columns: list[str], where: str) -> None:
-    """Raise UserError for a line of CoNLL-U that is no word: it has no head (column 6) and no relation to it."""
+    """Raise UserError for a line of CoNLL-U that is not a word: it has no head (column 6) and no relation to it."""
     if len(columns) == CONLLU_WIDTH and columns[6:8] == ["_", "_"] and OTHER_ID.fullmatch(columns[0]):
         raise UserError(
             f"{where}: {columns[0]} is no word but a range or an empty node of CoNLL-U; "

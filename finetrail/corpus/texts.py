@@ -1,4 +1,4 @@
-"""Turns plain text into raw records: one a file, a line or a paragraph."""
+"""Reads plain text as raw records: one per file, line or paragraph."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cuts texts into words by a declared rule, and keeps where each stands: for corpora of spans, and for inference.
+"""Splits texts into words by a declared rule, with their offsets: for corpora of spans, and for inference.
 
 The rules need no tokenizer, so that download can tell which spans end at words, and all base models get the same words.
 """
@@ -15,7 +15,7 @@ UNKNOWN_RULE: Rule = "unicode"
 
 # Default word boundaries of Unicode (UAX #29): neither 3.5 nor don't is parted, ideographs are words of their own.
 BOUNDARY = regex.compile(r"\b", regex.WORD)
-# regex (2026.11) leaves it at a vowel behind it, where Unicode parts the two: 'Oslo' in quotes.
+# regex (2026.11) keeps it with a vowel that follows, where Unicode separates the two: 'Oslo' in quotes.
 QUOTE = regex.compile(r"['\u2019](?=\p{L})")
 # Not all symbols: an emoji may be several of them.
 MARK = regex.compile(r"\p{P}|[$+<=>^`|~]")
@@ -60,7 +60,7 @@ def _parts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _between(text: str, borders: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the pieces between borders, those before the first and behind the last one too."""
+    """Yield the pieces between borders, including those before the first and after the last one."""
     edges = sorted({0, *borders, len(text)})
     yield from zip(edges, edges[1:], strict=False)
 

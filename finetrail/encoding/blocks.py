@@ -1,11 +1,11 @@
-"""Says what people may change where the texts of a split fill no block of tokens."""
+"""The message for a split whose texts fill no block of tokens."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def too_short(counts: Mapping[str, int], settings: Any) -> str:
-    """Return one line from what was counted and a recipe's tokenize (block_size, join_documents, remainder)."""
+    """Return the message, with the settings of tokenize that may be changed (block_size, join_documents, remainder)."""
     changes = ["a smaller one"]
     if settings.remainder == "drop":
         changes.append("tokenize.remainder: pad")

@@ -1,7 +1,10 @@
-"""Turns conversations into tokens by a chat template, with labels on what the assistant says and on where it stops.
+"""Encodes conversations by a chat template, with labels on the assistant's turns and on the tokens that end them.
 
-The template is rendered in transformers' sandbox: it reaches nothing but the messages. The whole text is tokenized at
-once, as transformers' pipeline does it, so that special tokens in the template are such.
+1. The template is rendered in the sandbox of transformers, where it can access only the messages.
+2. The characters of each turn of the assistant are located: by {% generation %} in the template, or by rendering the
+   turns before it with add_generation_prompt.
+3. The whole text is tokenized at once, as the pipeline of transformers does, so that special tokens are recognized.
+4. Tokens inside a turn, and the token that ends it, get labels.
 """
 
 import re
@@ -22,21 +25,21 @@ Message = dict[str, str]  # role, content
 Encoded = tuple[list[int], list[int]]  # ids, labels
 
 ASSISTANT = "assistant"
-MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers recognizes it
-SECONDS, CHARACTERS = 20, 10_000_000  # the most that a template may take, and write, for one conversation
-MEMORY = 1 << 30  # bytes that it may take
-IN_USE = Path("/proc/self/statm")  # of Linux; elsewhere memory has no limit
-# What finds the token that ends a turn.
+MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # the pattern of transformers
+SECONDS, CHARACTERS = 20, 10_000_000  # limits of rendering one conversation
+MEMORY = 1 << 30  # limit in bytes of rendering one conversation
+IN_USE = Path("/proc/self/statm")  # on Linux; elsewhere memory is not limited
+# A conversation to find the token that ends a turn.
 PROBE = [{"role": "user", "content": "Question"}, {"role": ASSISTANT, "content": "Answer"}]
 
 
 class Refused(Exception):
-    """A conversation, or any at all, that cannot be learned by a template; with the reason in words."""
+    """A template cannot encode a conversation, or any conversation; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template with what it may name of the tokenizer (bos_token), and the special tokens of the vocabulary."""
+    """A chat template, the variables that it may use (such as bos_token), and the special tokens of the vocabulary."""
 
     source: str
     variables: dict[str, Any]
@@ -50,7 +53,7 @@ class Template:
         return Template(tokenizer.chat_template, dict(tokenizer.special_tokens_map), tuple(sorted(names)))
 
     def end_of_turn(self) -> str:
-        """Return the special token that ends the assistant's turn; Refused where there is none."""
+        """Return the special token that ends the assistant's turn; Refused if there is none."""
         if "strftime_now" in self.source:
             raise Refused("it writes today's date (strftime_now), so that tomorrow's tokens would be others")
         text, _ = self.rendered(PROBE)
@@ -61,9 +64,9 @@ class Template:
         return ends[1]
 
     def rendered(self, messages: Sequence[Message], answer: bool = False) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text, and what {% generation %} marks of it; answer: with what begins the assistant's turn.
+        """Return the text and the spans in {% generation %}; answer: append the beginning of the assistant's turn.
 
-        Refused where the template raises an error, as Gemma's does for a system's turn, or does not come to an end.
+        Refused if the template raises an error, as Gemma's does for system turns, or does not terminate.
         """
         from transformers.utils.chat_template_utils import render_jinja_template  # seconds, and texts need none of it
 
@@ -86,9 +89,9 @@ class Template:
         return text, marks[0] if marked else []
 
     def spoken(self, messages: Sequence[Message], end: str) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text and the span of each turn of the assistant, from behind its header to its token `end`.
+        """Return the text and the span of each turn of the assistant, from after its header to its token `end`.
 
-        A turn begins where the template marks it ({% generation %}), or else behind what the template writes for the
+        A turn begins where the template marks it ({% generation %}), or else after what the template writes for the
         turns before, when an answer is asked. Refused where these are not the beginning of the text, and where a turn
         does not say what its message says, at least the end of it (templates leave out earlier thoughts).
         """
@@ -120,33 +123,33 @@ class Template:
             before, _ = self.rendered(messages[:number], answer=True)
             if not text.startswith(before):
                 raise Refused(
-                    f"the chat template writes what stands before messages[{number}] in another way when it asks for "
-                    "that answer; expected a template with {% generation %} around the assistant's turns"
+                    f"the chat template formats the turns before messages[{number}] differently when it asks for that "
+                    "answer; expected a template with {% generation %} around the assistant's turns"
                 )
             starts.append(len(before))
         return starts
 
     def asked(self, messages: Sequence[Message]) -> str:
-        """Return the text that the assistant's answer follows."""
+        """Return the text with the beginning of the assistant's answer."""
         self._plain(messages)
         return self.rendered(messages, answer=True)[0]
 
     def _plain(self, messages: Sequence[Message]) -> None:
-        """Refuse the name of a special token in a message: tokenized, it would end a turn, or begin one."""
+        """Raise Refused for the name of a special token in a message: as a token, it would end or begin a turn."""
         for number, message in enumerate(messages):
             if found := re.search(_any_of(self.special_tokens), message["content"]):
                 raise Refused(f"messages[{number}] holds {found[0]!r}, a special token; expected text without it")
 
 
 class Encoder:
-    """Encodes conversations: those that end with the assistant's turn for learning, others to be answered."""
+    """Encodes conversations: those that end with the assistant's turn for training, others for generation."""
 
     def __init__(self, tokenizer: Any) -> None:
         from tokenizers import Tokenizer, processors
 
         self.template = Template.of(tokenizer)
         self.end, self.end_id = tokenizer.eos_token, tokenizer.eos_token_id
-        # Without a post-processor, which may trim blanks off the tokens' offsets.
+        # Without a post-processor, which may trim blanks from the offsets of tokens.
         self.backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self.backend.post_processor = processors.Sequence([])
         self.backend.no_truncation()
@@ -155,9 +158,9 @@ class Encoder:
     def encode(
         self, conversations: Sequence[Sequence[Message]], refused: Callable[[int, str], None]
     ) -> list[Encoded | None]:
-        """Return the tokens of each conversation; None where refused(number, reason) returns and does not raise.
+        """Return the tokens of each conversation; None for those for which refused(number, reason) was called.
 
-        What stands behind the assistant's last turn (a line end) is left out: nothing is learned from it.
+        Text after the assistant's last turn, such as a line end, is left out, because it is not trained.
         """
         rendered: dict[int, tuple[str, list[tuple[int, int]]]] = {}
         for number, messages in enumerate(conversations):
@@ -194,7 +197,7 @@ class Encoder:
                     "assistant's turn; expected a chat template whose header ends with a line end or a special token"
                 )
             if not len(inside) or ids[inside[-1]] != self.end_id:
-                raise Refused(f"the tokenizer makes no token of its own of {self.end!r} behind the assistant's turn")
+                raise Refused(f"the tokenizer does not encode {self.end!r} after the assistant's turn as one token")
             labels[inside] = ids[inside]
             last = inside[-1] + 1
         return ids[:last].tolist(), labels[:last].tolist()

@@ -1,4 +1,4 @@
-"""Turns a function of one batch into a map over batches, in order: here, on more processes, or on a Ray cluster."""
+"""Ordered maps of a function over batches: in this process, in several processes, or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -26,29 +26,31 @@ Features = tuple[pa.Table, dict[str, int]]  # and their counts, which add up
 
 
 class OrderedMap(Protocol):
-    """The builtin map, or what calls the function elsewhere: it must be pure, and pickle with its object."""
+    """map(), or a map in other processes: the function must be pure, and picklable with its object."""
 
     def __call__(self, function: Callable[[Batch], Any], batches: Iterable[Batch], /) -> Iterator[Any]: ...
 
 
-# The computing that a batch may take: so many seconds, and one more for so many bytes. A tokenizer does a thirtieth of
-# that; one whose patterns go back and forth in a text takes hours, inside Rust, where no exception reaches it.
+# Limit of a batch's CPU time: SECONDS, and one second per BYTES_A_SECOND. Tokenizers take a thirtieth of it. One whose
+# patterns backtrack takes hours, inside Rust, where no exception reaches it.
 SECONDS, BYTES_A_SECOND = 60.0, 50_000
 UNTIMED = "untimed"
-PANIC = "PanicException"  # of Rust; no module has the class. Errors of tokenizers are of the class Exception itself
+PANIC = (
+    "PanicException"  # of Rust, a class that no module exports. Errors of tokenizers are plain instances of Exception
+)
 
-# How many batches a process has waiting for it, or for the reader of its results: no more are in memory.
+# Batches in flight per process, which bounds memory.
 WAITING = 2
 
-# In a worker: what it does with a batch.
+# In a worker: the function of a batch.
 _work: Callable[[Batch], Any]
 
 
 @contextmanager
 def ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
-    """Give the map of tokenize.engine and tokenize.num_proc; what it started ends with the context.
+    """Yield the map of tokenize.engine and tokenize.num_proc; its processes end with the context.
 
-    For Ray, batches must pickle too. UserError where Ray or its cluster is missing, or a process was killed.
+    For Ray, batches must be picklable too. UserError if Ray or its cluster is missing, or a process was killed.
     """
     with _ordered_map(engine, num_proc) as mapped:
         yield lambda function, batches: mapped(Limited(function), batches)
@@ -63,16 +65,16 @@ def _ordered_map(engine: str, num_proc: int) -> Iterator[OrderedMap]:
         yield map
     else:
         with ExitStack() as pools:
-            # One pool for all tables: its processes get the function, and so the tokenizer, once.
+            # One pool for all tables, so that its processes load the function, with the tokenizer, once.
             pool = cache(lambda function: pools.enter_context(_pool(function, num_proc)))
             yield lambda function, batches: _in_order(pool(function), batches, WAITING * num_proc)
 
 
 @dataclass(frozen=True)
 class Limited:
-    """A function of a batch that ends its process where a batch takes too long; UserError where a tokenizer fails.
+    """A function of a batch that ends its process if a batch takes too long; UserError if the tokenizer fails.
 
-    A method with the attribute `untimed` does more than a tokenizer's work, and has no limit.
+    A method with the attribute `untimed` has no limit, because it does more than tokenize.
     """
 
     function: Callable[[Batch], Any]
@@ -98,13 +100,13 @@ class Limited:
 
 
 def _end_after(seconds: float, done: threading.Event, place: str) -> None:
-    """End this process after so many seconds of computing, by all of its threads, unless it is done."""
+    """End this process after these seconds of CPU time, over all threads, unless `done` is set before."""
     start = time.process_time()
     while not done.wait(min(1.0, seconds)):
         if time.process_time() - start > seconds and not done.is_set():
             stage.end(
-                f"{place}: more than {seconds:,.0f} seconds of computing; expected a tokenizer.json whose patterns "
-                "find their way through these texts, or shorter texts"
+                f"{place}: more than {seconds:,.0f} seconds of CPU time; expected a tokenizer.json whose patterns "
+                "do not backtrack on these texts, or shorter texts"
             )
 
 
@@ -131,7 +133,7 @@ def _pool(function: Callable[[Batch], Any], num_proc: int) -> Iterator[ProcessPo
 
 
 def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], most: int) -> Iterator[Any]:
-    """Yield the result of each batch, in order, with at most so many batches begun and not yet yielded."""
+    """Yield the results in the order of the batches, with at most `most` batches in flight."""
     begun: deque[Future[Any]] = deque()
     try:
         for batch in batches:
@@ -142,17 +144,17 @@ def _in_order(pool: ProcessPoolExecutor, batches: Iterable[Batch], most: int) ->
             yield begun.popleft().result()
     except BrokenProcessPool:
         raise UserError(
-            "tokenize: a process that encodes was killed, ran out of memory or, as a line above says then, took too "
-            "long; expected it to live: run it again, with a lower tokenize.num_proc where memory is short"
+            "tokenize: a worker process was killed, ran out of memory or, if a line above says so, took too long; "
+            "expected it to finish: run the stage again, with a lower tokenize.num_proc if memory is short"
         ) from None
 
 
 def _start(function: bytes) -> None:
     """Prepare a worker."""
     global _work
-    # Each process has one core; without this, each would start the tokenizer's threads for all of them.
+    # Each process has one core; otherwise each would start threads of the tokenizer for all cores.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _work = pickle.loads(function)
 

@@ -1,4 +1,4 @@
-"""Turns a block of tokens into a masked one and its labels, for frozen masks and for those of training."""
+"""Masks blocks of tokens for masked language modeling, in tokenize and in training."""
 
 from typing import Any, NamedTuple
 
@@ -7,16 +7,16 @@ import numpy as np
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 
-# What a token is to masking: never masked; the first of a word; a later one of it.
+# Kinds of tokens: never masked; the first token of a word; a later token of a word.
 SPECIAL, FIRST, LATER = range(3)
 
-# Of the tokens to predict, so many are shown as the mask and so many as any token; the others as they are
+# Shares of the tokens to predict that are replaced by the mask, and by a random token; the others stay
 # (Devlin et al. 2019).
 SHOWN_AS_MASK, SHOWN_AS_ANY = 0.8, 0.1
 
 
 class Masking(NamedTuple):
-    """How tokens are drawn, and what they are replaced by."""
+    """How tokens are drawn and replaced."""
 
     probability: float
     whole_word: bool
@@ -27,11 +27,13 @@ class Masking(NamedTuple):
 def masking(tokenizer: Any, settings: Any) -> Masking:
     """Return the masking of the recipe's section tokenize or train.
 
-    UserError where whole words are wanted of a tokenizer that knows none.
+    UserError if whole words are to be masked and the tokenizer does not split texts into words.
     """
     words = tokenizer.backend_tokenizer.encode("a b c", add_special_tokens=False).word_ids
     if settings.whole_word and len(set(words)) < 3:  # none, or one that is the whole text, as of Gemma's
-        raise UserError("whole_word: true, but the base model's tokenizer parts no words; expected false")
+        raise UserError(
+            "whole_word: true, but the base model's tokenizer does not split texts into words; expected false"
+        )
     special = set(tokenizer.all_special_ids)
     ordinary = sorted(set(tokenizer.get_vocab().values()) - special)
     return Masking(settings.mask_probability, settings.whole_word, tokenizer.mask_token_id, np.array(ordinary))

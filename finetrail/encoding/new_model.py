@@ -1,4 +1,4 @@
-"""Turns the description of a new model's tokenizer and texts into that tokenizer: the same bytes in each process."""
+"""Trains the tokenizer of a new model on texts: the same bytes in each process."""
 
 import json
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def is_new(folder: Path) -> bool:
-    """Tell whether data/model/tokenizer describes a tokenizer that is to be trained."""
+    """Return True if data/model/tokenizer describes a tokenizer that is to be trained."""
     return (folder / TOKENIZER_TO_TRAIN).is_file()
 
 
 def train_tokenizer(folder: Path, texts: Iterator[str]) -> Any:
-    """Train the tokenizer that the folder describes; UserError where transformers would misread its config.json."""
+    """Train the tokenizer that the folder describes; UserError if transformers would misread its config.json."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,7 +41,7 @@ def train_tokenizer(folder: Path, texts: Iterator[str]) -> Any:
 
 
 def _check_config(folder: Path) -> None:
-    """Refuse a model_type or a key that transformers does not know: it would keep the key, and use its own default."""
+    """Raise UserError for a model_type or key that transformers does not know: it would use its own default instead."""
     from transformers import CONFIG_MAPPING
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

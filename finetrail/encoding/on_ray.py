@@ -1,4 +1,4 @@
-"""Turns a function of one batch into a map over batches with Ray Data, on the cluster at RAY_ADDRESS."""
+"""An ordered map of a function over batches with Ray Data, on the cluster at RAY_ADDRESS."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ RETRIES = 1  # of a batch whose worker or node died
 
 @contextmanager
 def ordered_map(num_proc: int) -> Iterator[OrderedMap]:
-    """Give a map that has num_proc batches encoded at a time, on the cluster at RAY_ADDRESS or, without, on one here.
+    """Yield a map with num_proc concurrent tasks, on the cluster at RAY_ADDRESS or, if unset, on a local one.
 
     Nodes need the packages of requirements.lock, and neither this project nor its data.
     """
@@ -61,7 +61,7 @@ def _connect(num_proc: int) -> None:
 
 
 def _check_that_it_answers(address: str) -> None:
-    """Raise UserError where nothing listens at HOST:PORT: Ray itself waits two minutes, and says more than a line."""
+    """Raise UserError if nothing listens at HOST:PORT: Ray itself waits two minutes and prints more than one line."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         raise UserError(f"RAY_ADDRESS: {address!r}; expected HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
@@ -75,9 +75,9 @@ def _check_that_it_answers(address: str) -> None:
 
 
 class Source(ray.data.Datasource):
-    """Batches, read one after the other by a process on this node, where the corpus is: a row each, pickled.
+    """Batches, one pickled row each, read sequentially by a process on this node, where the corpus is.
 
-    As rows of one value, because Ray Data cuts and joins tables as suits it, and the borders of batches decide bytes.
+    They are opaque values, because Ray Data splits and joins tables, and the output depends on the borders of batches.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
@@ -89,7 +89,7 @@ class Source(ray.data.Datasource):
         return False
 
     def estimate_inmemory_data_size(self) -> None:
-        """Return that it is not known."""
+        """Return None: the size is unknown."""
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ray.data.ReadTask]:
         """Return the one task that reads all."""
@@ -113,8 +113,8 @@ def _mapped(function: Any, batches: Iterable[Batch], num_proc: int) -> Iterator[
     except RayError as error:
         raise UserError(
             f"tokenize: a process or node of the Ray cluster was lost ({type(error).__name__}): killed, out of memory, "
-            "or too slow with a batch; expected it to live: run it again, with a lower tokenize.num_proc where memory "
-            "is short, or with engine: local, which says more"
+            "or too slow; expected it to finish: run the stage again, with a lower tokenize.num_proc if memory is "
+            "short, or with engine: local for a more specific message"
         ) from None
 
 
@@ -150,5 +150,5 @@ def _do(row: pa.Table, function: list[Any]) -> pa.Table:
 
 @cache
 def _loaded(function: ray.ObjectRef) -> Callable[[Batch], Any]:
-    """Return the function behind a reference, loaded once in each process."""
+    """Return the function of a reference, loaded once in each process."""
     return ray.get(function)

@@ -1,4 +1,4 @@
-"""Turns list columns of features into arrays that are filled up to their longest row."""
+"""Pads list columns of features to arrays."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 
 def model_inputs(features: pa.Table, tokenizer: Any) -> dict[str, np.ndarray]:
-    """Return input_ids, and attention_mask and token_type_ids where there are any, filled up as the tokenizer does.
+    """Return input_ids, and attention_mask and token_type_ids if the model takes them, padded as the tokenizer does.
 
     int64 [features, longest].
     """
@@ -24,22 +24,22 @@ def model_inputs(features: pa.Table, tokenizer: Any) -> dict[str, np.ndarray]:
 
 
 def runs(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of a list column one behind the other, and how many each row has; a null has none.
+    """Return the flat values of a list column, and the length of each row; that of a null is 0.
 
-    Whole numbers are int64, others float32, as torch makes them of Python's. Lists of lists are an error.
+    Integers are int64, floats float32, as in torch tensors of Python numbers. Lists of lists are an error.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return numbers(array.flatten()), numbers(pc.fill_null(pc.list_value_length(array), 0))
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a column of numbers as a new array: whole ones int64, others float32."""
+    """Return a column of numbers as a new array: integers as int64, floats as float32."""
     values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
     return values.astype(np.int64 if pa.types.is_integer(column.type) else np.float32)
 
 
 def filled(values: np.ndarray, lengths: np.ndarray, fill: int, left: bool = False) -> np.ndarray:
-    """Return runs of these lengths as the rows of an array, filled up on the right, or on the left."""
+    """Return runs of these lengths as the rows of an array, padded on the right, or on the left."""
     longest = lengths.max(initial=0)
     positions = np.arange(longest)
     taken = positions >= longest - lengths[:, None] if left else positions < lengths[:, None]

@@ -1,11 +1,11 @@
-"""Arithmetic on runs of unequal length that stand one behind the other in a flat array."""
+"""Arithmetic on ragged arrays: runs of unequal lengths, concatenated in a flat array."""
 
 import numpy as np
 import pyarrow as pa
 
 
 def bounds(lengths: np.ndarray) -> np.ndarray:
-    """Return where runs of these lengths begin, and behind them the end of the last: [n] -> [n + 1]."""
+    """Return the offsets of runs of these lengths, and the end of the last: [n] -> [n + 1]."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
@@ -16,7 +16,7 @@ def gather(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.nd
 
 
 def framed(body: np.ndarray, sizes: np.ndarray, prefix: list[int], suffix: list[int]) -> np.ndarray:
-    """Put the prefix before and the suffix behind each of the consecutive runs of these sizes in body."""
+    """Put the prefix before and the suffix after each of the consecutive runs of these sizes in body."""
     extra = len(prefix) + len(suffix)
     ends = bounds(sizes + extra)
     framed = np.empty(ends[-1], dtype=np.int64)
@@ -29,4 +29,10 @@ def framed(body: np.ndarray, sizes: np.ndarray, prefix: list[int], suffix: list[
 
 
 def lists(sizes: np.ndarray, values: np.ndarray) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(bounds(sizes), pa.int32()), pa.array(values, pa.int32()))
+    """Return runs of whole numbers as lists of int32."""
+    return runs(sizes, pa.array(values, pa.int32()))
+
+
+def runs(sizes: np.ndarray, values: pa.Array) -> pa.Array:
+    """Return runs of any values as lists of these sizes."""
+    return pa.ListArray.from_arrays(pa.array(bounds(sizes), pa.int32()), values)

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-CHANGED = 100  # an uncased vocabulary has no more than one token in so many that lower-casing changes
+CHANGED = 100  # lower-casing changes at most one in so many tokens of an uncased vocabulary
 
 
 def wordpiece(folder: Path) -> Any | None:
-    """Return transformers' BertTokenizer of a folder whose files name no tokenizer; None where they do.
+    """Return transformers' BertTokenizer for a folder whose files name no tokenizer; None if they name one.
 
     AutoTokenizer (5.23) takes the class that goes with the model: for a RoBERTa one that knows no word of vocab.txt.
     And it lower-cases where no file says whether to, which leaves a cased Korean vocabulary nothing but unknown tokens.
@@ -26,7 +26,7 @@ def wordpiece(folder: Path) -> Any | None:
 
 
 def is_cased(tokens: list[str]) -> bool:
-    """Tell whether a vocabulary has tokens that no text would give after lower-casing, which strips accents too."""
+    """Return True if a vocabulary has tokens that lower-cased text without accents never gives."""
     from tokenizers.normalizers import BertNormalizer
 
     lower = BertNormalizer(clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=True)

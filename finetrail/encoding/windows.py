@@ -1,4 +1,4 @@
-"""Lays overlapping windows over texts longer than a model takes, as the tokenizers library lays out overflow."""
+"""Splits texts that are longer than a feature into overlapping windows, as the tokenizers library does."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Windows:
     def with_most_context(self, sentence: np.ndarray, token: np.ndarray) -> np.ndarray:
         """Return the window of its sentence in which each token is farthest from a cut; ties go to the earlier.
 
-        The border of the sentence is no cut: nothing stands beyond it.
+        The ends of the sentence are no cuts.
         """
         length, last = self.lengths[sentence], self.count[sentence] - 1
         nearest = np.minimum(token // self.step, last)

@@ -43,7 +43,7 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
     """Run a torch model where its weights are, without gradients, in fp32."""
     import torch
 
-    from finetrail.model.masks import use_masks_unread
+    from finetrail.patches.attention_masks import use_masks_unread
     from finetrail.transfers import fetch, send
 
     model.eval()
@@ -123,7 +123,7 @@ def _reader(session: Any, shapes: dict[str, list[Any]]) -> Read:
     return read
 
 
-def run(
+def forward_batches(
     features: pa.Table, forward: Forward, pad_token_id: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Yield (rows, outputs) of each batch: the longest first, so that memory runs out at once or not at all.

@@ -1,8 +1,7 @@
 """Turns slices of a split into their scores, and tells which are worse than the rest."""
 
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +11,11 @@ from finetrail.evaluation import bootstrap
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.significance import ROUNDING, holm
 from finetrail.evaluation.slicing import Slicing
-from finetrail.schema import Bootstrap
+from finetrail.schema import Bootstrap, Evaluate
 from finetrail.tasks import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Scoring
 
 LEAST = 10  # examples of a slice, and of its rest, that are tested
 ERROR_SAMPLES = 200  # resamplings of a standard error, which they give to 5%
@@ -31,11 +33,11 @@ class Units(NamedTuple):
         return table.filter(pa.array(self.counted(table), pa.bool_()))
 
 
-def of_task(scoring: ModuleType, metric: str, target: Any, settings: Any) -> Units:
+def of_task(scoring: "Scoring", metric: str, target: object, settings: Evaluate) -> Units:
     """Return what scores slices of a task: by one of its metrics; all units count where scoring.py does not say."""
     return Units(
         lambda table: scoring.statistics(table, target, settings),
-        lambda table: scoring.counted(table, target) if hasattr(scoring, "counted") else np.ones(len(table), bool),
+        lambda table: scoring.counted(table, target) if scoring.counted else np.ones(len(table), bool),
         metric,
     )
 

@@ -1,8 +1,15 @@
-"""Turns a finished model into a teacher, and what it says into a part of a student's loss (Hinton et al. 2015)."""
+"""Knowledge distillation: a teacher's logits as a part of a student's loss (Hinton et al. 2015).
+
+1. The stage teach checks the teacher (`load_teacher`, `check_tokens`, `check_lengths`), and writes its logits of the
+   train split as a `column`: for each feature a list of items (texts, tokens with labels, or tokens).
+2. In training, `collator` adds the logits of a batch's items to the batch.
+3. `teach` adds two hooks to the student. The first takes the logits out of the batch, or asks the teacher if each epoch
+   has other inputs. The second adds the divergence from them to the loss.
+"""
 
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +27,34 @@ from finetrail.schema import Distillation
 # The column of the features, and the name in the batch.
 TAUGHT = "teacher_logits"
 
-# What a model gave and what it was given, the teacher's logits of the batch [items, choices], temperature -> the mean
-# divergence over the items of the batch.
+# A model's outputs, its inputs, the teacher's logits of the batch [items, choices], temperature -> the mean divergence
+# over the items of the batch.
 Divergence = Callable[[Any, dict[str, Any], torch.Tensor, float], torch.Tensor]
+
+
+class Teaching(NamedTuple):
+    """How a task's models learn from a teacher. Exactly one of the last two is there.
+
+    taught: where each epoch has the same inputs. A teacher sees them once, before training.
+    asking: where each epoch draws its inputs anew. The teacher sees each batch, during training.
+    """
+
+    # A finished model's folder and the target -> the model, in fp32; UserError where it does not fit.
+    load_teacher: Callable[[Path, Any], PreTrainedModel]
+    divergence: Divergence
+    # A teacher's outputs of a batch, by name, and its features -> the logits of each feature: [items, choices].
+    taught: Callable[[dict[str, np.ndarray], pa.Table], list[np.ndarray]] | None = None
+    # A teacher, and train.precision -> the function from a batch to the teacher's logits: [items, choices].
+    asking: Callable[[PreTrainedModel, str], Callable[[dict[str, Any]], torch.Tensor]] | None = None
 
 
 def load_teacher(
     folder: Path, auto_class: Any, mapping: Container[type], label_names: list[str] | None, **settings: Any
 ) -> PreTrainedModel:
-    """Load a teacher in fp32; label_names: those that it must have, in this order, or None; settings: what its
-    configuration must say.
+    """Load a teacher in fp32.
 
-    UserError where it was not trained for this task and these labels.
+    label_names: the labels that it must have, in this order, or None. settings: values that its config must have.
+    UserError if it was not trained for this task and these labels.
     """
     model, drawn = checked(folder, auto_class, mapping)
     if drawn:
@@ -57,7 +80,7 @@ def _some(names: list[str]) -> str:
 
 
 def check_tokens(teacher: Any, student: Any) -> None:
-    """Raise UserError where two tokenizers have other tokens, or other ids of them."""
+    """Raise UserError if two tokenizers differ in a token or its id."""
     own, expected = teacher.get_vocab(), student.get_vocab()
     for token in sorted(own.keys() | expected.keys()):
         ids = [vocabulary.get(token) for vocabulary in (own, expected)]
@@ -70,7 +93,7 @@ def check_tokens(teacher: Any, student: Any) -> None:
 
 
 def check_lengths(config: Any, features: pa.Table) -> None:
-    """Raise UserError where features have more tokens than a teacher takes."""
+    """Raise UserError if a feature has more tokens than a teacher takes."""
     limit, longest = model_positions(config), pc.max(pc.list_value_length(features["input_ids"])).as_py()
     if limit is not None and longest > limit:
         raise UserError(f"model.teacher: it takes {limit} tokens, and a feature of train has {longest}; expected fewer")
@@ -85,7 +108,7 @@ def column(rows: list[np.ndarray]) -> pa.Array:
 
 
 def collator(collate: Callable[[pa.Table], dict[str, Any]]) -> Callable[[pa.Table], dict[str, Any]]:
-    """Return a collator that adds the teacher's logits of all items, one behind the other: float32 [items, choices]."""
+    """Return a collator that adds the teacher's logits of all items, concatenated: float32 [items, choices]."""
 
     def taught(features: pa.Table) -> dict[str, Any]:
         batch = dict(collate(features))
@@ -104,9 +127,9 @@ def teach(
     settings: Distillation,
     ask: Callable[[dict[str, Any]], torch.Tensor] | None = None,
 ) -> None:
-    """Let the model, while it trains, take a loss of which the teacher's logits are a part; else its own.
+    """Make the model, while it trains, add the divergence from the teacher's logits to its loss.
 
-    They stand in its batch; or `ask` gives those of a batch. Call it when the model has the loss of the labels.
+    The logits are in its batch, or `ask` returns those of a batch. Call it when the model has the loss of the labels.
     """
     asked: dict[str, torch.Tensor] = {}
 
@@ -122,15 +145,15 @@ def teach(
             outputs["loss"] = settings.labels_weight * outputs["loss"] + settings.teacher_weight * soft
         return outputs
 
-    # The first to see the batch: others may take labels and tokens out of it.
+    # The first hook to see the batch, because others may take labels and tokens out of it.
     model.register_forward_pre_hook(take, with_kwargs=True, prepend=True)
     model.register_forward_hook(add, with_kwargs=True)
 
 
 def divergences(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the Kullback-Leibler divergence of each item from what the teacher says, times the squared temperature.
+    """Return the Kullback-Leibler divergence of each item from the teacher's distribution, times temperature squared.
 
-    Both [..., choices]. The square keeps the gradients as large as those of the labels, whatever the temperature
+    logits, taught: [..., choices]. The square keeps the gradients as large as those of the labels at any temperature
     (Hinton et al. 2015, section 2).
     """
     student, teacher = (log_softmax(values.float() / temperature, dim=-1) for values in (logits, taught))

@@ -1,4 +1,4 @@
-"""Turns label smoothing and class weights into the loss that a classifier trains with."""
+"""The loss of a classifier, with label smoothing, class weights and separate heads."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ FEATURES_AT_ONCE = 10_000
 
 
 def adjust(model: PreTrainedModel, label_names: list[str], settings: ClassifierTrain, train: Dataset) -> None:
-    """Let the model, while it trains, take the loss that the settings ask for; else, and in evaluation, its own.
+    """Make the model, while it trains, compute the loss that the settings ask for. In evaluation it has its own.
 
-    The loss is the sum of each item's smoothed cross-entropy times the weight of its label, over the number of items:
-    so that those of a batch's parts add up to that of the batch. train: its features, with labels.
-    UserError where class_weights are not those of the labels.
+    The loss is the sum of each item's smoothed cross-entropy times the weight of its label, divided by the number of
+    items, so that the losses of micro-batches add up to that of the batch. train: features with labels.
+    UserError if the labels of class_weights are not those of the corpus.
     """
     if settings.label_smoothing == 0 and settings.class_weights is None:
         return
-    # A buffer, so that it goes where the model goes; no part of what is saved.
+    # A buffer moves to the model's device; it is not saved.
     model.register_buffer("class_weights", class_weights(settings.class_weights, label_names, train), persistent=False)
 
     def replace(model: Any, _: Any, inputs: dict[str, Any], outputs: Any) -> Any:
@@ -40,10 +40,10 @@ def adjust(model: PreTrainedModel, label_names: list[str], settings: ClassifierT
 
 
 def separate(model: PreTrainedModel, heads: list[list[int]]) -> None:
-    """Let the model, where it is given labels, choose among the outputs of the label's head, in validation too.
+    """Make the model, given labels, choose among the outputs of the label's head, in training and validation.
 
-    heads: the outputs of each. Logits of other heads are -inf, and the loss is the cross-entropy over the rest: the one
-    that a model of this head alone would have.
+    heads: the outputs of each head. The logits of other heads become -inf, and the loss is the cross-entropy over the
+    rest, as that of a model with this head alone.
     """
     head_of = torch.zeros(sum(map(len, heads)), dtype=torch.int64)
     for head, outputs in enumerate(heads):
@@ -65,11 +65,11 @@ def classifier_loss(
 ) -> torch.Tensor:
     """Return the weighted mean over the items with a label: logits [..., labels], labels int64 [...], weights [labels].
 
-    The weights are not in the divisor, as they are in torch's own mean. Smoothing leaves 1 - label_smoothing to the
-    label, and gives the rest to all of them alike, this one included (Szegedy et al. 2016).
+    The divisor is the number of items; torch's own weighted mean divides by the sum of weights. Smoothing leaves
+    1 - label_smoothing to the label, and divides the rest equally among all labels (Szegedy et al. 2016).
     """
     labels = labels.flatten()
-    # 0 where there is no label: leaving such items out would make shapes depend on them, which compiling cannot follow.
+    # The loss is 0 without a label. Leaving such items out would make shapes depend on data, which compiling cannot.
     losses = cross_entropy(
         logits.flatten(0, -2).float(),
         labels,
@@ -83,16 +83,16 @@ def classifier_loss(
 def class_weights(given: str | dict[str, float] | None, label_names: list[str], train: Dataset) -> torch.Tensor:
     """Return a weight for each label, float32 [labels].
 
-    balanced: as scikit-learn has it, features / (labels * features of the label), so 1 on average over train; 1 for a
-    label that train lacks. UserError where given has other labels than label_names.
+    balanced: as in scikit-learn, features / (labels * features of the label), so 1 on average over train; 1 for a
+    label that train lacks. UserError if `given` has other labels than label_names.
     """
     if given is None:
         return torch.ones(len(label_names))
     if isinstance(given, dict):
         if set(given) != set(label_names):
             raise UserError(
-                f"train.class_weights has the labels {', '.join(sorted(given))}; expected all of those that train has, "
-                f"and no others: {', '.join(label_names)}"
+                f"train.class_weights has the labels {', '.join(sorted(given))}; expected all labels of train, and no "
+                f"others: {', '.join(label_names)}"
             )
         return torch.tensor([given[name] for name in label_names])
     counts = label_counts(train, len(label_names))
@@ -103,7 +103,7 @@ def class_weights(given: str | dict[str, float] | None, label_names: list[str], 
 
 
 def label_counts(train: Dataset, labels: int) -> np.ndarray:
-    """Count each label in the column `labels` of the features, one a feature or a list of them: int64 [labels]."""
+    """Count each label in the column `labels`, which has one or a list per feature: int64 [labels]."""
     counts = np.zeros(labels, dtype=np.int64)
     for batch in train.select_columns(["labels"]).with_format("arrow").iter(FEATURES_AT_ONCE):
         column = batch["labels"]

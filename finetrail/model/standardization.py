@@ -1,4 +1,10 @@
-"""Turns a model with one output into one that learns standardised scores and gives them in their own unit."""
+"""Regression on standardised scores, with logits in the scores' own unit.
+
+1. `standardize` adds mean and spread of the train scores as buffers, and a hook on forward().
+2. The hook computes the loss of the standardised scores, and converts the logits to the scores' unit. Engines,
+   validation and checkpoints are not affected.
+3. After training, `fold` multiplies mean and spread into the head's weights: a plain model with the same scores.
+"""
 
 import math
 from typing import Any
@@ -11,16 +17,16 @@ from finetrail.errors import UserError
 
 
 def standardize(model: PreTrainedModel, mean: float, std: float, head_is_kept: bool) -> None:
-    """Let the head learn scores as standard deviations from their mean; the model's logits stay in their own unit.
+    """Make the head learn scores as standard deviations from their mean; the model's logits stay in the scores' unit.
 
-    The loss is the mean squared error of the standardised scores: 1 for a model that always gives the mean. A head
-    without a bias, as decoders have, cannot add the mean: its scores are divided by their root mean square instead.
-    head_is_kept: it gives scores in their own unit already, as a base model that was trained on them does.
-    UserError where the model has no linear head with one output.
+    The loss is the mean squared error of the standardised scores: 1 for a model that always predicts the mean. A head
+    without bias, as decoders have, cannot add the mean: its scores are divided by their root mean square instead.
+    head_is_kept: the head is from a base model that predicts the scores in their own unit.
+    UserError if the model has no linear head with one output.
     """
     head = _head(model)
     shift, scale = (mean, std) if head.bias is not None else (0.0, math.hypot(mean, std))
-    # Buffers, so that they go where the model goes; no part of what is saved.
+    # Buffers move to the model's device; they are not saved.
     model.register_buffer("score_shift", torch.tensor(shift), persistent=False)
     model.register_buffer("score_scale", torch.tensor(scale), persistent=False)
     if head_is_kept:
@@ -29,7 +35,7 @@ def standardize(model: PreTrainedModel, mean: float, std: float, head_is_kept: b
 
 
 def fold(model: PreTrainedModel) -> None:
-    """Put mean and spread into the head's weights: a plain model of transformers that gives the same scores."""
+    """Multiply mean and spread into the head's weights: a plain model of transformers with the same scores."""
     shift, scale = model.get_buffer("score_shift"), model.get_buffer("score_scale")
     _rescale(_head(model), shift, scale)
     shift.zero_()
@@ -37,7 +43,7 @@ def fold(model: PreTrainedModel) -> None:
 
 
 def _in_own_unit(model: Any, _: Any, inputs: dict[str, Any], outputs: Any) -> Any:
-    """Take the loss of the standardised scores, and give them in their own unit, in fp32: 1,050 is 1,048 in bf16."""
+    """Compute the loss of the standardised scores, and convert them to their unit in fp32: 1,050 is 1,048 in bf16."""
     standardised = outputs["logits"].float()
     if inputs.get("labels") is not None:
         targets = (inputs["labels"] - model.score_shift) / model.score_scale
@@ -54,7 +60,7 @@ def _rescale(head: torch.nn.Linear, shift: torch.Tensor, scale: torch.Tensor) ->
 
 
 def _head(model: PreTrainedModel) -> torch.nn.Linear:
-    """Return the layer whose output the logits are: the last linear one beside the base model, with one output."""
+    """Return the layer that outputs the logits: the last linear one outside the base model, with one output."""
     base = f"{model.base_model_prefix}."
     layers = [
         layer
@@ -63,7 +69,7 @@ def _head(model: PreTrainedModel) -> torch.nn.Linear:
     ]
     if not layers:
         raise UserError(
-            f"data/model: the head of {model.config.model_type} is no linear layer, so that it cannot give scores in "
+            f"data/model: the head of {model.config.model_type} is not a linear layer, so it cannot predict scores in "
             "their own unit; expected another model for corpus.problem regression"
         )
     return layers[-1]

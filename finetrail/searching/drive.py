@@ -80,7 +80,7 @@ class Search:
         with self._reading, runs.opened(self.root, run) as files:
             curve = processes.parsed(files.bytes(layout.TRAIN_HISTORY / processes.CURVE.format(metric)).decode())
             yaml = YAML(typ="safe", pure=True)
-            contents = {path: yaml.load(files.bytes(path)) for path in self.space.files}
+            contents = self.space.contents(lambda path: yaml.load(files.bytes(path)))
         names = (*self.space.changes({}), *self.space.fields)
         return Found(
             value=processes.reached(curve, run.record["train"]["best_update"], revision),

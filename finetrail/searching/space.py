@@ -151,8 +151,15 @@ class Space(Settings):
 
     @property
     def files(self) -> tuple[Path, Path]:
-        """The files that have the fields."""
+        """The files that trials change."""
         return layout.PARAMS, layout.recipe_file(self.task, self.recipe)
+
+    def contents(self, read: Callable[[Path], Any]) -> dict[Path, Any]:
+        """Return what the files have, the recipe with the defaults of its task; `read` gives the content of a file."""
+        in_params, in_recipe = self.files
+        defaults = layout.defaults_file(self.task)
+        recipe = params.composed(read(in_recipe), in_recipe, read(defaults), defaults)
+        return {in_params: read(in_params), in_recipe: recipe.values}
 
     def location(self, field: str) -> tuple[Path, tuple[str, ...]]:
         """Return the file and the keys in it where a field stands."""
@@ -209,7 +216,8 @@ def overrides(space: Space, settings: dict[str, Scalar]) -> list[str]:
     found = []
     for field, value in space.changes(settings).items():
         path, keys = space.location(field)
-        of_file = "" if path == layout.PARAMS else f"{path.as_posix()}:"
+        # ++ because a recipe may leave a key to its task's defaults: Hydra adds the key then.
+        of_file = "" if path == layout.PARAMS else f"{path.as_posix()}:++"
         found.append(f"{of_file}{'.'.join(keys)}={_hydra(value)}")
     return found
 
@@ -246,7 +254,7 @@ def _problems(space: Any) -> Iterator[str]:
 def _own(space: Space, field: str, path: Path) -> Scalar:
     """Return the value that a field has without a search; UserError where it cannot be set."""
     file, keys = space.location(field)
-    contents = {name: params.read_yaml(name) for name in space.files}
+    contents = space.contents(params.read_yaml)
     section = contents[file]
     for depth, key in enumerate(keys, start=1):
         if not isinstance(section, dict) or key not in section:
@@ -266,7 +274,9 @@ def _own(space: Space, field: str, path: Path) -> Scalar:
 @contextmanager
 def _copied(space: Space) -> Iterator[Callable[[str, dict[str, Scalar]], None]]:
     """Work in a copy of params.yaml and the recipe; give the function that validates them with changed settings."""
-    originals = {file: file.read_text(encoding="utf-8") for file in space.files}
+    _, recipe = space.files
+    defaults = layout.defaults_file(space.task)
+    originals = {file: file.read_text(encoding="utf-8") for file in (*space.files, defaults)}
     yaml = YAML(typ="safe", pure=True)
 
     def validate(what: str, settings: dict[str, Scalar]) -> None:
@@ -274,6 +284,8 @@ def _copied(space: Space) -> Iterator[Callable[[str, dict[str, Scalar]], None]]:
         for field, value in space.changes(settings).items():
             file, keys = space.location(field)
             section = contents[file]
+            if file == recipe:
+                section[keys[0]] = section[keys[0]] or {}  # empty where all of it is the defaults'
             for key in keys[:-1]:
                 section = section.get(key) if isinstance(section, dict) else None
             if not isinstance(section, dict):

@@ -1,4 +1,4 @@
-"""A pinned source (package, file, archive, URL, Hub, DVC, or a new model) -> its files here and their provenance."""
+"""Fetches a pinned source (package, file, archive, URL, Hub, DVC, or a new model) with its provenance."""
 
 import glob
 from pathlib import Path, PurePosixPath
@@ -6,16 +6,16 @@ from typing import Literal
 
 from finetrail import schema
 from finetrail.errors import UserError
-from finetrail.sources.provenance import Fetched, describe, moving, some
+from finetrail.sources.provenance import Fetched, describe, pin_hint, some
 
-__all__ = ["Fetched", "describe", "fetch", "find", "moving"]
+__all__ = ["Fetched", "describe", "fetch", "find", "pin_hint"]
 
 
 def fetch(source: schema.ModelSource, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:
-    """Bring the files of a source to this disk and verify them; UserError if that cannot be.
+    """Fetch the files of a source to the local disk and verify them; UserError on failure.
 
-    What has to be copied or unpacked goes under `scratch`; package and file sources are left where they are.
-    Each kind is imported when it is asked for, so that a file does not wait for `datasets` or `dvc`.
+    Copies and unpacked files go to `scratch`; files of package and file sources stay where they are.
+    Each module is imported when it is needed, so that a file source does not wait for `datasets` or `dvc`.
     """
     match source:
         case schema.PackageSource():
@@ -49,9 +49,10 @@ def fetch(source: schema.ModelSource, repo_type: Literal["dataset", "model"], sc
 
 
 def find(fetched: Fetched, pattern: str) -> list[Path]:
-    """Return the files that a path or a glob names, sorted; never none. Of a folder all below it; "." is the source's.
+    """Return the files that match a path or a glob, sorted; for a folder, all files below it; "." is the whole source.
 
-    A glob is taken as Python's glob takes it: * within a folder, ** across folders, neither for a name like .hidden.
+    Globs are those of Python: * within a folder, ** across folders, neither matches names like .hidden. UserError if
+    nothing matches.
     """
     known = set(fetched.files)
     exact = PurePosixPath(pattern).as_posix()

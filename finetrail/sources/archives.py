@@ -1,4 +1,4 @@
-"""An archive (.gz, .zip, .tar, .tar.gz, .tgz) -> its files, and none outside the folder or beyond the limit."""
+"""Unpacks archives (.gz, .zip, .tar, .tar.gz, .tgz), with a limit of size, and never outside the target folder."""
 
 import errno
 import gzip
@@ -19,16 +19,16 @@ from finetrail.progress import working
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 1_000_000
-# Bytes that common systems take for a name and for a path, and characters in a message.
+# Bytes that common systems allow in a name and in a path; characters shown in messages.
 LONGEST_NAME, LONGEST_PATH, SHOWN = 255, 1023, 60
-# Of what stands before one member of a tar, such as its attributes: tarfile reads it into memory.
+# Limit of the headers of one member of a tar, such as its attributes, which tarfile reads into memory.
 MOST_HEADER_MIB = 4
 TARS = (".tar", ".tar.gz", ".tgz")
 ENDINGS = (*TARS, ".zip", ".gz")
 
 
 class _Limited:
-    """A stream that refuses to give more bytes than a limit: the sizes in an archive's headers may lie."""
+    """A stream with a limit of bytes: the sizes in the headers of an archive may be wrong."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit_mib: int, used: int = 0) -> None:
         self.stream = stream
@@ -48,7 +48,7 @@ class _Limited:
 
 
 def is_archive(name: str) -> bool:
-    """Tell by its ending whether a file is to be unpacked."""
+    """Return True if a file is to be unpacked, by its extension."""
     return name.lower().endswith(ENDINGS)
 
 
@@ -74,7 +74,9 @@ def unpack(path: Path, root: Path, limit_mib: int) -> None:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path.name}: a damaged or truncated archive, or none; expected what its ending says")
+    return UserError(
+        f"{path.name}: a damaged or truncated archive, or not an archive; expected the format of its extension"
+    )
 
 
 def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
@@ -89,7 +91,7 @@ def _unpack_tar(path: Path, root: Path, limit_mib: int) -> None:
                     raise UserError(f"member {member.name!r} is a link or a special file; expected files and folders")
                 _check_name(member.name, root, member.isdir())
                 _write(tar.extractfile(member), root / member.name)  # extract() with a filter needs Python 3.11.4
-            # tarfile (3.11) takes a damaged header for the end of the archive; behind the real end stand only zeros.
+            # tarfile (3.11) takes a damaged header for the end of the archive; after the real end there are only zeros.
             while rest := tar.fileobj.read(CHUNK):
                 if rest.strip(b"\0"):
                     raise tarfile.ReadError("a header cannot be read")
@@ -148,7 +150,7 @@ def _check_number(members: int) -> None:
 
 
 def _check_name(name: str, root: Path, is_folder: bool) -> None:
-    """Refuse a member by its name: it must stay below the folder, on Windows too, and take no other's place."""
+    """Raise UserError for a name that leads out of the folder, on Windows too, or that another member has."""
     for flavour in (PurePosixPath, PureWindowsPath):
         if flavour(name).anchor or ".." in flavour(name).parts or "\0" in name:
             raise UserError(f"member {name!r} would be written outside the folder; nothing of the archive is used")
@@ -162,4 +164,4 @@ def _check_name(name: str, root: Path, is_folder: bool) -> None:
     target = root / name
     taken = target.is_file() if is_folder else target.exists()
     if taken or any(root.joinpath(*parts[:depth]).is_file() for depth in range(1, len(parts))):
-        raise UserError(f"member {name!r} is there twice; expected archives whose files do not replace each other")
+        raise UserError(f"member {name!r} occurs twice; expected archives whose files do not replace each other")

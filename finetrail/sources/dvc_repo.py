@@ -1,4 +1,4 @@
-"""An output of a DVC repository, at a Git revision or experiment -> a copy of its files."""
+"""Copies an output of a DVC repository, at a Git revision or experiment."""
 
 import hashlib
 import socket
@@ -20,7 +20,7 @@ from finetrail.sources import limits, local
 from finetrail.sources.provenance import Fetched, record
 from finetrail.stage import FULL, remove
 
-# Seconds to connect, and between two parts of an answer. DVC's Git (dulwich 1.2) would wait for ever.
+# Seconds to connect, and between two parts of an answer. DVC's Git (dulwich 1.2) has no limit.
 TIMEOUT = 60.0
 
 
@@ -54,7 +54,7 @@ def fetch(source: schema.DvcSource, scratch: Path) -> Fetched:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Limit how long sockets wait that have no limit of their own."""
+    """Set a timeout for sockets that have none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
@@ -64,9 +64,9 @@ def _impatient() -> Iterator[None]:
 
 
 def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, Any], bool]:
-    """Copy the output; return its Git commit and DVC hash (null where there is none), and whether it is a folder.
+    """Copy the output; return its Git commit and DVC hash (or null), and whether it is a folder.
 
-    UserError where what DVC knows of its files' sizes is more than the recipe allows.
+    UserError if the sizes that DVC knows exceed the limit of the recipe.
     """
     system = DVCFileSystem(repo=source.repo, rev=source.rev)
     try:
@@ -80,7 +80,7 @@ def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, 
             TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress,
         ):
             system.get(source.path, str(target), recursive=is_folder, callback=progress)
-        # A local repository without a revision is its working directory, which no commit stands for.
+        # A local repository without a revision is its working directory, which has no commit.
         commit = system.repo.get_rev() if isinstance(system.repo.fs, GitFileSystem) else None
         return {"commit": commit, "md5": (info.get("dvc_info") or {}).get("md5")}, is_folder
     finally:
@@ -88,6 +88,6 @@ def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, 
 
 
 def _reason(error: BaseException) -> str:
-    """Return DVC's message, and the cause where it has one ('SCM error' alone says little)."""
+    """Return DVC's message with its cause, if any: 'SCM error' alone says little."""
     cause = error.__cause__
     return f"{error}: {cause}" if cause else str(error)

@@ -52,7 +52,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
 
 
 def _write_splits(source: schema.HubSource, commit: str, sizes: dict[str, int], folder: Path) -> Path:
-    """Write each split as a Parquet file that is named as the split; label names stand in its schema's metadata.
+    """Write each split as a Parquet file with the name of the split; label names are in the metadata of its schema.
 
     UserError where the files of the configuration have more bytes (`sizes`, by their names) than the recipe allows.
     """

@@ -51,7 +51,7 @@ def fetch_archives(source: schema.ArchiveSource, scratch: Path) -> Fetched:
 
 
 def locate(pattern: str) -> tuple[Path, list[str]]:
-    """Return the folder that a file, a folder or a glob stands in, and the files below it (none if there are none)."""
+    """Return the folder of a file, folder or glob, and the files below it, which may be none."""
     path = Path(pattern)
     try:
         if path.is_file():

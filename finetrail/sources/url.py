@@ -1,4 +1,4 @@
-"""URLs -> their files on this disk: downloads resume, are verified as served, and archives are unpacked."""
+"""Downloads URLs, with resumption, verifies the files, and unpacks archives."""
 
 import hashlib
 import os
@@ -25,14 +25,14 @@ from finetrail.stage import remove
 CHUNK = 1 << 20
 RETRIES = 4
 BACKOFF = 1.0  # seconds before the second retry; each later one waits twice as long
-RETRY_AFTER_MAX = 120  # seconds; a server may ask for more than anybody waits
+RETRY_AFTER_MAX = 120  # seconds; a server may ask for longer
 TIMEOUT = (30, 60)  # seconds to connect, and between two bytes
 
 
 def fetch(source: schema.UrlSource, scratch: Path) -> Fetched:
-    """Download each URL (not again where its pinned file is there), verify it and unpack archives.
+    """Download each URL, unless its pinned file is present, verify it and unpack archives.
 
-    UserError where a server refuses, a file is not what was pinned, or an archive is damaged or hostile.
+    UserError if a server refuses, a hash differs, or an archive is damaged or hostile.
     """
     names = [_file_name(url) for url in source.urls]
     pins: Sequence[str | None] = source.sha256 or [None] * len(names)
@@ -71,7 +71,7 @@ def _key(text: str) -> str:
 
 
 def _download(url: str, name: str, pinned: str | None, folder: Path, limit_mib: int) -> Path:
-    """Return the downloaded file; what arrived before an interruption stays beside it as NAME.part."""
+    """Return the downloaded file; an incomplete one is kept as NAME.part."""
     path = folder / name
     if pinned and path.is_file() and hash_file(folder, name)["sha256"] == pinned:
         return path
@@ -92,7 +92,7 @@ def _download(url: str, name: str, pinned: str | None, folder: Path, limit_mib: 
 
 
 def _get(url: str, part: Path, limit_mib: int) -> None:
-    """Download over HTTP; a connection that breaks is taken up again where it broke."""
+    """Download over HTTP; a broken connection is resumed."""
     with requests.Session() as session:
         retry = urllib3.Retry(
             total=RETRIES,
@@ -115,9 +115,9 @@ def _get(url: str, part: Path, limit_mib: int) -> None:
 
 
 def _request(session: requests.Session, url: str, part: Path) -> requests.Response:
-    """Ask for the rest of the file if part of it is here and it has not changed since, otherwise for all of it."""
+    """Request the rest of the file if a part of it is present and it has not changed since, otherwise all of it."""
     validator = part.with_suffix(".validator")
-    # Bytes as they are stored: a hash is of the file, not of what a server compresses on its way.
+    # Without compression: the hash is that of the stored file.
     headers = {"Accept-Encoding": "identity"}
     if validator.exists() and part.exists() and part.stat().st_size:
         headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": validator.read_text(encoding="utf-8")}
@@ -136,9 +136,9 @@ def _request(session: requests.Session, url: str, part: Path) -> requests.Respon
 
 
 def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> None:
-    """Append the rest of a file, or write a whole one; urllib3 raises where it ends before Content-Length.
+    """Append the rest of a file, or write a whole one; urllib3 raises if it ends before Content-Length.
 
-    UserError, and nothing of it stays, where it is larger than the limit: a server's answer may never end.
+    UserError, and the file is removed, if it is larger than the limit: a response may never end.
     """
     validator = part.with_suffix(".validator")
     start = part.stat().st_size if response.status_code == 206 else 0
@@ -164,7 +164,7 @@ def _save(response: requests.Response, part: Path, url: str, limit_mib: int) -> 
 
 
 def _too_large(url: str, limit_mib: int, *arrived: Path) -> UserError:
-    """Remove what has arrived, and return the error."""
+    """Remove the incomplete files, and return the error."""
     for path in arrived:
         path.unlink(missing_ok=True)
     return UserError(
@@ -174,7 +174,7 @@ def _too_large(url: str, limit_mib: int, *arrived: Path) -> UserError:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """Return what tells whether a file is still the same (RFC 9110, If-Range: a weak ETag does not)."""
+    """Return the validator of a file for If-Range (RFC 9110), which may not be a weak ETag."""
     etag = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return etag
@@ -182,7 +182,7 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Return the cause at the bottom of requests' and urllib3's wrappings."""
+    """Return the innermost cause of an exception of requests and urllib3."""
     cause: BaseException = error
     while cause.args and isinstance(getattr(cause.args[0], "reason", cause.args[0]), BaseException):
         cause = getattr(cause.args[0], "reason", cause.args[0])

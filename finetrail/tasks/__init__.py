@@ -2,9 +2,12 @@
 
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from finetrail.errors import UserError
+
+if TYPE_CHECKING:
+    from finetrail.tasks import contract
 
 # Positions with this label do not count in the loss (the default ignore_index of torch's cross-entropy).
 IGNORE_INDEX = -100
@@ -18,8 +21,26 @@ def names() -> list[str]:
     return sorted(folder.name for folder in Path(__file__).parent.iterdir() if (folder / "settings.py").is_file())
 
 
-def module(task: str, part: str) -> ModuleType:
-    """Import one part of a task: settings, corpus, concerns, encoding, modeling, metrics, scoring, serving or card."""
+@overload
+def module(task: str, part: Literal["settings"]) -> "contract.Settings": ...
+@overload
+def module(task: str, part: Literal["corpus"]) -> "contract.Corpus": ...
+@overload
+def module(task: str, part: Literal["concerns"]) -> "contract.Concerns": ...
+@overload
+def module(task: str, part: Literal["encoding"]) -> "contract.Encoding": ...
+@overload
+def module(task: str, part: Literal["modeling"]) -> "contract.Modeling": ...
+@overload
+def module(task: str, part: Literal["scoring"]) -> "contract.Scoring": ...
+@overload
+def module(task: str, part: Literal["serving"]) -> "contract.Serving": ...
+@overload
+def module(task: str, part: Literal["card"]) -> "contract.Card": ...
+@overload
+def module(task: str, part: Literal["demo"]) -> "contract.Demo": ...
+def module(task: str, part: str) -> Any:
+    """Import one module of a task, such as "scoring"; contract.py says what is in it. UserError for an unknown task."""
     if task not in names():
         raise UserError(f"params.yaml: task: there is no {task!r}; expected one of {', '.join(names())}")
     return import_module(f"finetrail.tasks.{task}.{part}")

@@ -1,4 +1,4 @@
-"""What people's inputs have in common, whatever the task: an id, known keys, texts, and how messages name them."""
+"""What inputs of all tasks have in common: an id, known keys, texts, and their name in messages."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from finetrail.errors import UserError
 
 
 def identified(given: dict[str, Any], number: int, keys: tuple[str, ...], kind: str = "input") -> tuple[str, str]:
-    """Return an input's id, its number where it has none, and what messages call it.
+    """Return an input's id, or its number if it has none, and its name in messages.
 
-    UserError where the id is neither a string nor a whole number, where a key is neither id nor one of `keys`, or where
-    a text is none that UTF-8 can hold.
+    UserError if the id is neither a string nor a whole number, if a key is neither id nor one of `keys`, or if a text
+    cannot be encoded as UTF-8.
     """
     name = as_id(given.get("id", number), f"{kind} {number}")
     if unknown := [key for key in given if key not in ("id", *keys)]:
@@ -20,7 +20,7 @@ def identified(given: dict[str, Any], number: int, keys: tuple[str, ...], kind: 
 
 
 def text_of(given: dict[str, Any], key: str, where: str, expected: str = "expected a string") -> str:
-    """Return the text under a key; UserError that ends with what was expected where there is none."""
+    """Return the text of a key; UserError, which ends with `expected`, if there is none."""
     if key not in given:
         raise UserError(f"{where}: there is no {key}; {expected}")
     if not isinstance(given[key], str):

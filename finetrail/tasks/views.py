@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-# text: a string. highlighted: (text, label or None) pairs that join to a text. probabilities: a number of each label.
+# text: a string. highlighted: (text, label or None) pairs that join to a text. probabilities: a number per label.
 # table: rows.
 Kind = Literal["text", "highlighted", "probabilities", "table"]
 Row = dict[str, Any]
@@ -10,7 +10,7 @@ BEGINNING = 40  # words of a long text that are enough for an example
 
 
 class View(NamedTuple):
-    """One part of an answer: its title, its kind and, of a table, the names of its columns."""
+    """One part of an answer: its title, its kind and, for a table, the names of its columns."""
 
     title: str
     kind: Kind
@@ -18,12 +18,12 @@ class View(NamedTuple):
 
 
 def beginning(text: str) -> str:
-    """Return the first words of a text, as many as an example needs."""
+    """Return the first BEGINNING words of a text."""
     return " ".join(text.split()[:BEGINNING])
 
 
 def highlighted(text: str, spans: list[tuple[int, int, str]]) -> list[tuple[str, str | None]]:
-    """Part a text into (text, label) pairs by spans (start, end, label), which stand in their order."""
+    """Split a text into (text, label) pairs by sorted spans (start, end, label)."""
     parts: list[tuple[str, str | None]] = []
     place = 0
     for start, end, label in spans:

@@ -1,4 +1,4 @@
-"""Turns a model into one of which only small adapters and the head train, and back into a plain model (LoRA)."""
+"""Trains low-rank adapters (LoRA) and the head instead of all weights, and merges them into a plain model."""
 
 import os
 from pathlib import Path
@@ -17,17 +17,17 @@ from finetrail import schema, stage
 from finetrail.errors import UserError
 from finetrail.training import four_bits
 
-# A masked language model has none to give, so it may be new: it stands in the base model, and belongs to the head.
+# A masked language model has no pooler, so it may be new. It is in the base model, but trains with the head.
 POOLER = "pooler."
-# What the names of all weights begin with in PEFT's files, and what those of adapters have in a model.
+# The prefix of all names in PEFT's files, and the part of adapters' names in a model that the files lack.
 IN_PEFT, IN_MODEL = "base_model.model.", ".default"
 
 
 def add(model: PreTrainedModel, lora: schema.Lora) -> None:
-    """Freeze the base model and put adapters into its linear layers, drawn from torch's generator: seed it before.
+    """Freeze the base model and add adapters to its linear layers, with weights from torch's generator: seed it first.
 
-    The head trains in full, but for the projection of a language model onto its vocabulary, which goes with the
-    embeddings. Until merge(), the weights of the layers have other names. UserError where target_modules are not there.
+    The head trains in full, except for a language model's projection onto the vocabulary, which is frozen as the
+    embeddings are. Until merge(), the layers' weights have other names. UserError if a target module does not exist.
     """
     base = model.base_model
     layers = {
@@ -35,13 +35,13 @@ def add(model: PreTrainedModel, lora: schema.Lora) -> None:
         for name, layer in base.named_modules()
         if isinstance(layer, nn.Linear | Conv1D) and not name.startswith(POOLER)
     }
-    transposed = any(isinstance(layer, Conv1D) for layer in layers.values())  # GPT-2's weights are
+    transposed = any(isinstance(layer, Conv1D) for layer in layers.values())  # as GPT-2's weights
     config = LoraConfig(
         **_settings(lora), target_modules=chosen(list(layers), lora.target_modules), fan_in_fan_out=transposed
     )
     trained = [p for name, p in base.named_parameters() if name.startswith(POOLER) and p.requires_grad]
-    inject_adapter_in_model(config, base)  # which freezes all else in it
-    del base.peft_config  # PEFT's mark on a model, by which transformers would save adapters
+    inject_adapter_in_model(config, base)  # freezes everything else in it
+    del base.peft_config  # what is left is a plain model of transformers with other layers
     for parameter in trained:
         parameter.requires_grad_(True)
     projection = model.get_output_embeddings()
@@ -54,7 +54,10 @@ def _settings(lora: schema.Lora) -> dict[str, Any]:
 
 
 def chosen(layers: list[str], target_modules: list[str] | None) -> list[str]:
-    """Return the layers whose names end with one of target_modules, or all of them; UserError for one without any."""
+    """Return the layers whose names end with one of target_modules, all if it is None.
+
+    UserError if a target module matches no layer.
+    """
     if target_modules is None:
         return layers
     for module in target_modules:
@@ -62,14 +65,14 @@ def chosen(layers: list[str], target_modules: list[str] | None) -> list[str]:
             there = sorted({name.rsplit(".", 1)[-1] for name in layers})
             raise UserError(
                 f"train.lora.target_modules: no linear layer of the base model is called {module!r}; "
-                f"expected of those there: {', '.join(there)}"
+                f"expected one of {', '.join(there)}"
             )
     return [name for name in layers if any(f".{name}".endswith(f".{module}") for module in target_modules)]
 
 
 def shrink(model: PreTrainedModel, lora: schema.Lora, precision: str) -> dict[str, torch.Tensor]:
-    """Keep the weights below the adapters in fewer bits, where that may be, and return what merge() needs for it."""
-    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"  # FSDP spreads weights of one type only
+    """Keep the weights below the adapters in fewer bits where possible, and return what merge() needs."""
+    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"  # FSDP shards weights of one dtype only
     if lora.quantize is not None:
         four_bits.quantize(adapted(model), four_bits.device(spread), precision)
         return {}
@@ -77,9 +80,9 @@ def shrink(model: PreTrainedModel, lora: schema.Lora, precision: str) -> dict[st
 
 
 def halve(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Keep the weights below the adapters in bf16, as autocast would make them for each pass: the results are the same.
+    """Keep the weights below the adapters in bf16, as autocast casts them in each pass: the results are equal.
 
-    Returns those weights as they were, by name, for merge(); on a GPU they then take half of its memory.
+    On a GPU they then take half of the memory. Returns the original weights by name, for merge().
     """
     whole = {}
     for name, layer in adapted(model).items():
@@ -90,9 +93,9 @@ def halve(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def merge(model: PreTrainedModel, whole: dict[str, torch.Tensor]) -> None:
-    """Add what the adapters learned to the weights below them: a plain model again, with the names it had.
+    """Add the adapters' products to the weights below them. The model is then a plain one, with its original names.
 
-    whole: what shrink() returned. Weights that were in 4 bits keep the values that the adapters learned beside.
+    whole: what shrink() returned. Weights that were in 4 bits keep the values that the adapters were trained with.
     """
     four_bits.restore(adapted(model))
     for name, layer in adapted(model).items():
@@ -103,11 +106,11 @@ def merge(model: PreTrainedModel, whole: dict[str, torch.Tensor]) -> None:
 
 
 def save(model: PreTrainedModel, lora: schema.Lora, folder: Path) -> None:
-    """Write the adapters, and what else trained (the head), as PEFT loads them on the base model; before merge().
+    """Write the adapters and the trained head in PEFT's format. Call it before merge().
 
-    PEFT's own writing would need its model, and would write sets in another order in each process.
+    PEFT's own function needs a PeftModel, and writes sets in an order that differs between processes.
     """
-    weights = model.state_dict()  # whose names may be others than the modules': retrieval saves its encoder alone
+    weights = model.state_dict()  # its names may differ from the modules': retrieval saves its encoder alone
     layers = sorted({name.split(".lora_")[0] for name in weights if ".lora_" in name})
     heads = _trained_beside(model)
     config = LoraConfig(
@@ -130,7 +133,7 @@ def save(model: PreTrainedModel, lora: schema.Lora, folder: Path) -> None:
 
 
 def _trained_beside(model: PreTrainedModel) -> list[str]:
-    """Return the modules without adapters that train, such as classifier; those inside of another are in that one."""
+    """Return the modules without adapters that train, such as classifier, without those inside another of them."""
     names = (name for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name)
     trained = {name.rpartition(".")[0] for name in names}
     return sorted(name for name in trained if not any(name.startswith(f"{other}.") for other in trained))

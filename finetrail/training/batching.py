@@ -1,4 +1,14 @@
-"""Turns features into what training sees: which batches, in what order, and in what pieces."""
+"""Turns features into the batches of training: their order, and their micro-batches.
+
+1. `Batches` orders the rows of an epoch, at random or by similar length, and cuts the order into batches. Each row
+   gets a seed for what the collator draws for it. Processes take the batches in turn.
+2. `Rows` reads the features of a batch as an Arrow table, with a column `row_seed`.
+3. `split_batch` splits a batch into micro-batches of similar length, so that little of each is padding.
+4. The collator pads each micro-batch and makes tensors of it. The task counts the items over which its loss is a mean.
+5. `run.backward` weights each micro-batch's loss by its items, so that the update is that of the undivided batch.
+
+Both engines use this loader. It depends on seed and epoch alone, so that a resumed run sees the same batches.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +25,20 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.training.mixing import Mixture
 
 BATCHES_SORTED_TOGETHER = 100
-# Of a piece of a batch of similar lengths.
+# The largest share of padding in a micro-batch, where batches have similar lengths.
 MOST_PADDING = 0.05
-DRAWS = 2**62
-# The draw of a row that only fills up the last batches, so that all processes have as many; it counts nothing.
-REPEATED = DRAWS
+ROW_SEEDS = 2**62
+# The seed of a row that only fills up the last batches, so that all processes have equally many; it does not count.
+REPEATED = ROW_SEEDS
 
-# A batch: {"pieces": what the collator made of each, "items": over how many items the loss of each is a mean [pieces]}.
+# {"micro_batches": a list of what the collator made of each, "num_items": the number of items over which the loss of
+# each is a mean, int64 [micro_batches]}.
 Batch = dict[str, Any]
 Collator = Callable[[pa.Table], dict[str, torch.Tensor]]
 
 
 def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> np.ndarray:
-    """Return a random order of the features in which each run of batch_size has similar lengths.
+    """Return a random order of the features in which each batch_size successive ones have similar lengths.
 
     A random permutation is sorted by length within groups of batches, and the batches are then shuffled, so that
     short and long ones alternate; an incomplete batch comes last.
@@ -42,10 +53,10 @@ def length_grouped(lengths: np.ndarray, batch_size: int, generator: np.random.Ge
 
 
 class Batches(Sampler[list[tuple[int, int]]]):
-    """The batches of one process in each epoch, as (row, draw) pairs; a pure function of seed and epoch.
+    """The batches of one process in each epoch, as (row, row_seed) pairs; a pure function of seed and epoch.
 
-    A draw seeds what a collator draws for a row, such as masks: so neither the engine, nor the number of processes, nor
-    a resumption changes what training sees. Processes take the batches in turn, and all have as many.
+    A row_seed seeds what a collator draws for a row, such as masks. So the engine, the number of processes and a
+    resumption do not change what training sees. Processes take the batches in turn, and all have equally many.
     """
 
     def __init__(
@@ -72,9 +83,9 @@ class Batches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        # A row may stand there several times, with a draw for each.
+        # A mixture may have a row several times, with a seed for each.
         rows = np.arange(len(self.lengths)) if self.mixture is None else self.mixture.rows(self.epoch)
-        draws = generator.integers(DRAWS, size=len(rows))
+        row_seeds = generator.integers(ROW_SEEDS, size=len(rows))
         lengths = self.lengths[rows]
         order = (
             length_grouped(lengths, self.batch_size, generator) if self.grouped else generator.permutation(len(rows))
@@ -83,13 +94,13 @@ class Batches(Sampler[list[tuple[int, int]]]):
         for number in range(self.process, len(self) * self.processes, self.processes):
             if number < len(batches):
                 places = batches[number]
-                yield list(zip(rows[places].tolist(), draws[places].tolist(), strict=True))
+                yield list(zip(rows[places].tolist(), row_seeds[places].tolist(), strict=True))
             else:
                 yield [(row, REPEATED) for row in rows[batches[0]].tolist()]
 
 
 class Rows(torch.utils.data.Dataset[pa.Table]):
-    """Features by (row, draw) pairs, each with its draw; a batch is read where it is mapped into memory."""
+    """Features by (row, row_seed) pairs, each with its seed; a batch is read from the memory-mapped file."""
 
     def __init__(self, features: Dataset) -> None:
         self.features = features.with_format("arrow")
@@ -98,35 +109,38 @@ class Rows(torch.utils.data.Dataset[pa.Table]):
         return len(self.features)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> pa.Table:
-        rows, draws = zip(*keys, strict=True)
-        return self.features[list(rows)].combine_chunks().append_column("draw", [draws])
+        rows, row_seeds = zip(*keys, strict=True)
+        return self.features[list(rows)].combine_chunks().append_column("row_seed", [row_seeds])
 
 
 def train_loader(
     features: Dataset,
     collator: Collator,
-    items: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    num_items: Callable[[dict[str, torch.Tensor]], torch.Tensor],
     batches: Batches,
     columns: Sequence[str],
-    piece_size: int | None,
+    micro_batch_size: int | None,
     most_padding: float,
 ) -> "TrainLoader":
-    """Return the loader of one process's batches, each in pieces of at most piece_size features; None: one piece.
+    """Return the loader of one process's batches, each split into micro-batches.
 
-    No piece has a larger share of padding than most_padding.
-
-    columns are what the collator takes of the features and of "draw".
+    columns: what the collator needs of the features and of "row_seed".
+    micro_batch_size: the largest number of features in one; None does not split batches.
+    most_padding: the largest share of padding in one.
     """
 
     def collate(rows: pa.Table) -> Batch:
-        counted = rows["draw"][0].as_py() != REPEATED
+        counted = rows["row_seed"][0].as_py() != REPEATED
         lengths = pc.list_value_length(rows["input_ids"]).to_pylist()
-        taken = rows.select([name for name in rows.column_names if name in columns])
-        parts = pieces(lengths, piece_size, most_padding) if piece_size else None
-        collated = [collator(taken.take(part)) for part in parts] if parts else [collator(taken)]
-        return {"pieces": collated, "items": torch.stack([items(piece) * counted for piece in collated])}
+        selected = rows.select([name for name in rows.column_names if name in columns])
+        parts = split_batch(lengths, micro_batch_size, most_padding) if micro_batch_size else None
+        collated = [collator(selected.take(part)) for part in parts] if parts else [collator(selected)]
+        return {
+            "micro_batches": collated,
+            "num_items": torch.stack([num_items(micro_batch) * counted for micro_batch in collated]),
+        }
 
-    # A generator of its own: else each new epoch would take a number from the one that dropout draws from.
+    # Without a generator of its own, each epoch would take a number from the one that dropout draws from.
     own = torch.Generator()
     pinned = torch.cuda.is_available()  # from there it is copied while the device computes
     return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=own, pin_memory=pinned)
@@ -140,11 +154,11 @@ class TrainLoader(DataLoader[Batch]):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-def pieces(lengths: Sequence[int], most_features: int | None, most_padding: float) -> list[list[int]]:
-    """Part a batch into pieces of similar length: positions in `lengths`, the longest first.
+def split_batch(lengths: Sequence[int], most_features: int | None, most_padding: float) -> list[list[int]]:
+    """Split a batch into micro-batches of similar length: positions in `lengths`, the longest first.
 
-    A piece takes the next shorter feature while it has no more than most_features, and padding of no more than
-    most_padding of its tokens.
+    A micro-batch gets the next shorter feature as long as it has at most most_features of them, and at most
+    most_padding of its tokens are padding.
     """
     found: list[list[int]] = []
     width = tokens = 0
@@ -162,8 +176,8 @@ def pieces(lengths: Sequence[int], most_features: int | None, most_padding: floa
 def labelled(features: Dataset) -> Dataset:
     """Leave out the features without any label, whose mean loss would be 0 / 0.
 
-    Such is a window that holds only the middle of one long word, or words or a text whose labels train lacks.
-    Features whose labels are no whole numbers, or are yet to be drawn (null), all stay.
+    Examples are a window that has only the middle of one long word, and a text whose label does not occur in train.
+    Features whose labels are not integers, or are drawn later (null), are all kept.
     """
     labels = features.features.arrow_schema.field("labels").type if "labels" in features.column_names else None
     if labels is not None and pa.types.is_integer(labels):
@@ -180,14 +194,14 @@ def labelled(features: Dataset) -> Dataset:
 
 
 def feature_lengths(features: Dataset) -> np.ndarray:
-    """Return the tokens of each feature, of all its texts where it has several: int64 [features]."""
+    """Return the number of tokens of each feature, summed over its texts: int64 [features]."""
     table = features.with_format("arrow")
     columns = [name for name in features.column_names if name.endswith("input_ids")]
     return np.concatenate([sum(_tokens(batch[name]) for name in columns) for batch in table.iter(10_000)])
 
 
 def _tokens(texts: pa.ChunkedArray) -> np.ndarray:
-    """Return the tokens of each row: of a text, or of a list of texts."""
+    """Return the number of tokens of each row, which is a text or a list of texts."""
     lengths = pc.list_value_length(texts).to_numpy().astype(np.int64)
     if not pa.types.is_list(texts.type.value_type):
         return lengths

@@ -1,4 +1,4 @@
-"""Makes torch compute the same bytes from the same seed."""
+"""Makes torch compute the same bytes for the same seed."""
 
 import os
 
@@ -7,11 +7,11 @@ from transformers import set_seed
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed all generators and allow deterministic algorithms only; call it before a model is made."""
+    """Seed all generators and allow deterministic algorithms only. Call it before a model is made."""
     # cuBLAS reads it when CUDA starts; the larger of the two values that are deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # Else torch writes NaN into every new tensor, only so that reading it by mistake would show.
+    # Otherwise torch fills every new tensor with NaN, which only helps to find reads of uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     set_seed(seed)

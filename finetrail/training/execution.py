@@ -1,4 +1,12 @@
-"""Decides how a run's passes are executed: with padding or without, started one by one, recorded or compiled."""
+"""Decides how a run's passes are executed.
+
+1. Padding: a model that packing.py knows trains without it on a GPU (`none`). Others get micro-batches of similar
+   length (`buckets`), as all do with `train.speedups: false`.
+2. Execution: kernel by kernel (`eager`), as recorded CUDA graphs (`graphs`), or compiled (`compile`). `auto` chooses
+   graphs if nothing hinders them and the run is long enough, else eager.
+3. The choice depends on the model, the settings and the kind of machine, so that a resumed run gets the same. It is in
+   training.json.
+"""
 
 import os
 import traceback
@@ -13,11 +21,11 @@ from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.training import graphs, packing, shards
+from finetrail.training import fsdp, graphs, packing
 
-# From so many updates on, recording takes less time than it saves: an estimate, no GPU was measured.
+# From this number of updates on, recording takes less time than it saves: an estimate, not measured on a GPU.
 UPDATES_WORTH_RECORDING = 2000
-# Rotary embeddings of transformers that read the longest position.
+# Rotary embeddings of transformers that read the longest position from the device.
 READ_BY_ROPE = ("dynamic", "longrope")
 # The packages of torch.compile.
 COMPILER = ("_dynamo", "_inductor", "_functorch", "_higher_order_ops", "fx")
@@ -32,11 +40,8 @@ class Execution:
 
 
 def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int) -> Execution:
-    """Return how a run of so many updates is executed; UserError where that cannot be what settings ask for.
-
-    It depends on the machine's kind, not on how busy it is: a run that is resumed is executed in the same way.
-    """
-    packs = packing.applies(model, precision)
+    """Return how a run of so many updates is executed; UserError if the settings ask for what is impossible here."""
+    packs = settings.speedups and packing.applies(model, precision)
     padding: Literal["buckets", "none"] = "none" if packs else "buckets"
     if settings.execution in ("eager", "compile"):
         return Execution(padding, settings.execution)
@@ -48,33 +53,35 @@ def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int
 
 
 def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Iterable[str]:
-    """Yield what CUDA graphs would need and this run lacks."""
+    """Yield what CUDA graphs need and this run lacks."""
     if not torch.cuda.is_available():
         yield "a CUDA device"
+    if not settings.speedups:
+        yield "speedups true"
     if not packs:
-        yield "a model and a precision that train without padding"  # else batches have too many shapes
+        yield "a model and a precision that train without padding"  # with padding, batches have too many shapes
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or os.environ.get("ACCELERATE_USE_FSDP") == "true":
         yield "a single process without FSDP"
     if precision == "fp16":
-        yield "precision bf16"  # fp16 reads each update's gradients, to scale the loss
+        yield "precision bf16"  # fp16 reads each update's gradients to scale the loss
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     if getattr(config, "sparse_prediction", False) or rope.get("rope_type", "default") in READ_BY_ROPE:
         yield "a model that reads no numbers from the device"
-    if hasattr(settings, "distillation"):  # its loss looks for the tokens with labels on the device
+    if hasattr(settings, "distillation"):  # its loss searches for the tokens with labels on the device
         yield "no teacher"
     if settings.lora is not None and settings.lora.quantize is not None:
         yield "lora.quantize null"
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
-    if getattr(model, "piece_size", None) not in (None, settings.batch_size):
-        yield "batches that are encoded as a whole"  # parts that are computed anew read the generator's state
+    if getattr(model, "micro_batch_size", None) not in (None, settings.batch_size):
+        yield "batches that are encoded as a whole"  # parts that are computed again read the generator's state
 
 
-def tell_of_compiler(error: BaseException, execution: Execution) -> None:
-    """Raise UserError where torch.compile itself raised an error, and not the code that it compiled.
+def raise_compiler_error(error: BaseException, execution: Execution) -> None:
+    """Raise UserError if torch.compile itself raised an error, and not the code that it compiled.
 
-    Nobody can tell before which layers and settings it takes.
+    Which layers and settings it supports is not known before.
     """
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
     if execution.execution == "compile" and any(f"/torch/{part}/" in innermost for part in COMPILER):
@@ -85,11 +92,11 @@ def tell_of_compiler(error: BaseException, execution: Execution) -> None:
         ) from None
 
 
-def run_pass(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:
-    """Return what runs a batch forward and backward."""
+def make_forward_backward(accelerator: Accelerator, model: Any, execution: Execution) -> graphs.Pass:
+    """Return the function that runs a micro-batch forward and backward."""
 
     def run(inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
-        with shards.autocast(accelerator):
+        with fsdp.autocast(accelerator):
             loss = model(**inputs)["loss"] * weight
         accelerator.backward(loss)
         return loss.detach()

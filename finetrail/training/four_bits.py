@@ -1,4 +1,4 @@
-"""Keeps the weights below adapters in 4 bits while these train (QLoRA, Dettmers et al. 2023)."""
+"""Keeps the weights below adapters in 4 bits while the adapters train (QLoRA, Dettmers et al. 2023)."""
 
 import os
 
@@ -12,9 +12,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FourBits(nn.Module):
-    """A linear layer whose weight is NF4, its scales in 8 bits; it computes with a copy in dtype, one pass at a time.
+    """A linear layer whose weight is NF4, with scales in 8 bits. Each pass computes with a temporary copy in dtype.
 
-    The weight is no part of the state: checkpoints have what trains, and a run that goes on makes it again.
+    The weight is not part of the state dict: checkpoints hold what trains, and a resumed run quantizes again.
     """
 
     packed: torch.Tensor
@@ -44,7 +44,7 @@ class FourBits(nn.Module):
 
 
 def device(spread: bool) -> torch.device:
-    """Return where this process has its layers in 4 bits.
+    """Return the device of this process's layers in 4 bits.
 
     UserError without a CUDA device or bitsandbytes, or with FSDP.
     """
@@ -62,7 +62,7 @@ def device(spread: bool) -> torch.device:
 
 
 def quantize(adapted: dict[str, LoraLayer], device: torch.device, precision: str) -> None:
-    """Keep the weights of the layers below adapters in 4 bits; UserError for layers that are not nn.Linear."""
+    """Keep the weights of the layers below adapters in 4 bits; UserError if one is not nn.Linear."""
     for name, layer in adapted.items():
         base = layer.get_base_layer()
         if not isinstance(base, nn.Linear):
@@ -74,7 +74,7 @@ def quantize(adapted: dict[str, LoraLayer], device: torch.device, precision: str
 
 
 def restore(adapted: dict[str, LoraLayer]) -> None:
-    """Put plain layers where quantize() put its own."""
+    """Replace the layers that quantize() inserted by plain ones."""
     for layer in adapted.values():
         if isinstance(layer.base_layer, FourBits):
             layer.base_layer = layer.base_layer.whole()

@@ -1,15 +1,15 @@
-"""Turns passes into recorded ones, whose kernels a GPU starts together (CUDA graphs).
+"""Records forward and backward passes as CUDA graphs, whose kernels a GPU starts together.
 
-A small model waits for Python: each of its kernels is started by itself, and takes less time than its start. A pass is
-recorded once for each shape of its batch, and replayed from then on:
+A small model waits for Python: starting a kernel takes longer than the kernel itself. A pass is recorded once for each
+shape of its batch, and replayed from then on:
 
-1. The first batches of a shape pass as usual: many shapes come once or twice, and recording takes time.
-2. The next one is copied into buffers of its own, and passes a few times as usual, to warm up.
+1. The first batches of a shape are computed as usual, because many shapes occur once or twice and recording takes time.
+2. The next batch is copied into buffers of its own, and computed as usual a few times, to warm up.
 3. The same pass is recorded. Gradients are added into buffers that all recordings share.
 4. Each later batch of that shape is copied into the buffers, and the recording is replayed.
 
-What warming up changed is put back, so losses, gradients and what dropout draws are those of passes that are not
-recorded. Recordings share one pool of memory: none is needed after the next one has begun.
+What the warm-up changed is restored, so that losses, gradients and dropout masks are those of passes that are not
+recorded. Recordings share one memory pool, because none is needed once the next has begun.
 """
 
 import gc
@@ -23,17 +23,17 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 PLAIN_FIRST = 2
 WARM_UP = 3  # as in torch's documentation of CUDA graphs
-MOST_RECORDINGS = 64  # each keeps memory
-TOLERANCE = 1e-2  # between a pass and its recording, which draw the same dropout
+MOST_RECORDINGS = 64  # each holds memory
+TOLERANCE = 1e-2  # between a pass and its recording, which draw the same dropout masks
 
-# A batch and its weight, float32 [] -> the loss times the weight; the gradients are added to those there are.
+# A micro-batch and its weight, float32 [] -> the loss times the weight; gradients are accumulated.
 Pass = Callable[[dict[str, Any], torch.Tensor], torch.Tensor]
-# A function without arguments -> its result, and what computes that again, in place.
+# A function without arguments -> its result, and the function that recomputes the result in place.
 Recorder = Callable[[Callable[[], torch.Tensor]], tuple[torch.Tensor, Callable[[], None]]]
 
 
 class Failed(Exception):
-    """A pass cannot be recorded, or its recording computes something else."""
+    """A pass cannot be recorded, or its recording computes a different result."""
 
 
 class CudaGraphs:
@@ -43,7 +43,7 @@ class CudaGraphs:
         self.pool: Any = None
 
     def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-        gc.collect()  # what is left of an earlier pass would add its gradients on the stream of that
+        gc.collect()  # remains of an earlier pass would add gradients on that pass's stream
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -51,7 +51,7 @@ class CudaGraphs:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Of this thread alone: another one pins the memory of later batches meanwhile.
+        # Of this thread alone, because another thread pins the memory of later batches meanwhile.
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             result = run()
         self.pool = graph.pool()
@@ -61,20 +61,20 @@ class CudaGraphs:
 class Recorded:
     """A pass that is recorded once for each shape of its batch, for parameters on one device."""
 
-    def __init__(self, run_pass: Pass, parameters: Iterable[nn.Parameter], record: Recorder) -> None:
-        self.run_pass, self.record = run_pass, record
+    def __init__(self, forward_backward: Pass, parameters: Iterable[nn.Parameter], record: Recorder) -> None:
+        self.forward_backward, self.record = forward_backward, record
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.recordings: dict[Any, tuple[list[torch.Tensor], torch.Tensor, Callable[[], None]]] = {}
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
         self.seen: Counter[Any] = Counter()
 
     def __call__(self, inputs: dict[str, Any], weight: torch.Tensor) -> torch.Tensor:
-        """Run the pass; inputs are on the parameters' device, and hold tensors and numbers. Failed if it cannot."""
+        """Run the pass; inputs: tensors on the parameters' device, and numbers. Failed if recording fails."""
         shapes = _shapes(inputs)
         if shapes not in self.recordings:
             self.seen[shapes] += 1
             if self.seen[shapes] <= PLAIN_FIRST or len(self.recordings) == MOST_RECORDINGS:
-                return self.run_pass(inputs, weight)
+                return self.forward_backward(inputs, weight)
             self._record_and_restore(inputs, weight)
         buffers, loss, replay = self.recordings[shapes]
         if self.parameters[0].is_cuda and not weight.is_cuda:
@@ -83,10 +83,10 @@ class Recorded:
             buffer.copy_(tensor, non_blocking=True)
         self._share_gradients()
         replay()
-        return loss.clone()  # the next recording may write there
+        return loss.clone()  # the next recording may overwrite it
 
     def _record_and_restore(self, inputs: dict[str, Any], weight: torch.Tensor) -> None:
-        """Record the pass for inputs of this shape; gradients and generator are then what they were."""
+        """Record the pass for inputs of this shape, and restore gradients and generator."""
         gradients = [parameter.grad for parameter in self.parameters]
         kept = [None if gradient is None else gradient.clone() for gradient in gradients]
         generator = _generator(self.parameters[0].device)
@@ -105,12 +105,12 @@ class Recorded:
         own_weight = weight.to(device, torch.float32, copy=True)
         for parameter in self.parameters:
             parameter.grad = None
-        expected = self._numbers(self.run_pass(own, own_weight))
+        expected = self._numbers(self.forward_backward(own, own_weight))
         for parameter in self.parameters:
-            if parameter.grad is not None:  # AdamW leaves alone what no pass reaches
+            if parameter.grad is not None:  # AdamW skips parameters that no pass reaches
                 parameter.grad = self.gradients.setdefault(parameter, torch.zeros_like(parameter))
         try:
-            loss, replay = self.record(lambda: self.run_pass(own, own_weight))
+            loss, replay = self.record(lambda: self.forward_backward(own, own_weight))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -132,7 +132,7 @@ class Recorded:
         return torch.stack([loss.float(), *(norm.float() for norm in torch._foreach_norm(gradients))])
 
     def _share_gradients(self) -> None:
-        """Make the shared buffers the parameters' gradients, with the values that those have; none is zero."""
+        """Make the shared buffers the parameters' gradients, with their present values, or 0 for None."""
         fresh = [buffer for parameter, buffer in self.gradients.items() if parameter.grad is None]
         if fresh:
             torch._foreach_zero_(fresh)
@@ -147,7 +147,7 @@ def _tensors(inputs: dict[str, Any]) -> list[torch.Tensor]:
 
 
 def _shapes(inputs: dict[str, Any]) -> Any:
-    """Return what a recording is made for: the names, shapes, types and numbers of its inputs."""
+    """Return the key of a recording: the names, shapes, dtypes and numbers of its inputs."""
     leaves, structure = tree_flatten(inputs)
     return str(structure), tuple((leaf.shape, leaf.dtype) if torch.is_tensor(leaf) else leaf for leaf in leaves)
 

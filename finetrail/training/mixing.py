@@ -1,4 +1,4 @@
-"""Turns the parts of a mixture into the features that each epoch takes of them."""
+"""Chooses the features that each epoch takes from the parts of a mixture."""
 
 import math
 
@@ -8,14 +8,14 @@ from finetrail.schema import SizeMix, WeightMix
 
 
 class Mixture:
-    """What each epoch takes of the train features of several parts; a pure function of seed and epoch.
+    """The features of each epoch, from a train split of several parts; a pure function of seed and epoch.
 
-    An epoch has as many features as train. Each part is gone through in passes over all its features, each pass in an
-    order of its own, and an epoch begins in each part where the one before it ended.
+    An epoch has as many features as train. Each part is iterated in passes over all its features, each pass in an
+    order of its own. An epoch continues in each part where the previous epoch ended.
     """
 
     def __init__(self, parts: np.ndarray, mix: SizeMix | WeightMix, seed: int, epochs: float) -> None:
-        """Take the name of the part of each feature of train, in their order: strings [features]."""
+        """parts: the name of the part of each train feature, strings [features]."""
         self.names, part_of_row = np.unique(parts.astype(str), return_inverse=True)
         self.rows_of = [np.flatnonzero(part_of_row == part) for part in range(len(self.names))]
         self.mix, self.seed, self.epochs = mix, seed, math.ceil(epochs)
@@ -34,10 +34,10 @@ class Mixture:
         """Return the features of an epoch, part by part: int64 [features of train], a row perhaps several times."""
         starts = sum((self.counts(earlier) for earlier in range(epoch)), np.zeros(len(self.names), dtype=np.int64))
         bounds = zip(starts, starts + self.counts(epoch), strict=True)
-        return np.concatenate([self._taken(part, start, end) for part, (start, end) in enumerate(bounds)])
+        return np.concatenate([self._rows_between(part, start, end) for part, (start, end) in enumerate(bounds)])
 
-    def _taken(self, part: int, start: int, end: int) -> np.ndarray:
-        """Return what stands between two places of the endless row of a part's passes."""
+    def _rows_between(self, part: int, start: int, end: int) -> np.ndarray:
+        """Return the rows from start to end of the endless concatenation of a part's passes."""
         rows = self.rows_of[part]
         first, last = start // len(rows), math.ceil(end / len(rows))
         passes = [self._order(part, number) for number in range(first, last)]
@@ -45,7 +45,7 @@ class Mixture:
 
     def _order(self, part: int, number: int) -> np.ndarray:
         """Return the features of a part in the order of one of its passes."""
-        # The 1: NumPy fills up a seed with zeros, and without it a pass could have the seed of an epoch's batches.
+        # The 1 is needed because NumPy pads a seed with zeros: a pass could have the seed of an epoch's batches.
         return np.random.default_rng([self.seed, part, number, 1]).permutation(self.rows_of[part])
 
 
@@ -60,7 +60,7 @@ def shares(sizes: np.ndarray, names: list[str], mix: SizeMix | WeightMix, epoch:
 
 
 def rounded(quotas: np.ndarray) -> np.ndarray:
-    """Round quotas to whole numbers with their sum, up where the largest remainders are: int64, as many."""
+    """Round quotas to integers with the same sum, up where the remainders are largest: int64, same length."""
     whole = np.floor(quotas).astype(np.int64)
     missing = round(quotas.sum()) - whole.sum()
     whole[np.argsort(whole - quotas, kind="stable")[:missing]] += 1

@@ -1,6 +1,6 @@
-"""Turns a model into groups of parameters with a learning rate each, and into what trains in which epoch.
+"""Parameter groups of AdamW with a learning rate each, and which parameters train in which epoch.
 
-A parameter's depth is 0 among the embeddings, 1 to n in the n layers from the bottom, and n + 1 above them.
+The depth of a parameter is 0 in the embeddings, 1 to n in the n layers from the bottom, and n + 1 above them.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_
 def parameter_groups(
     model: PreTrainedModel, lr: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups: lr above the layers, and layer_decay of it for each step down (Sun et al. 2019).
+    """Return AdamW's groups: lr above the layers, multiplied by layer_decay for each step down (Sun et al. 2019).
 
-    With layer_decay 1 they are the Trainer's own two groups. UserError where a model has no stack of layers.
+    With layer_decay 1 they are the Trainer's own two groups. UserError if a model has no stack of layers.
     """
     decaying = set(get_parameter_names(model, [nn.LayerNorm], WITHOUT_DECAY))
     depths = depth_of_parameters(model) if layer_decay < 1 else {}
@@ -38,7 +38,7 @@ def parameter_groups(
 
 
 def depth_of_parameters(model: PreTrainedModel) -> dict[str, int]:
-    """Return the depth of each parameter by its name; UserError where the base model has no stack of layers."""
+    """Return the depth of each parameter by its name; UserError if the base model has no stack of layers."""
     stack, layers = layer_stack(model)
     top = len(layers) + 1
     depths: dict[str, int] = {}
@@ -49,15 +49,15 @@ def depth_of_parameters(model: PreTrainedModel) -> dict[str, int]:
             below = False
             depths[name] = int(name.removeprefix(f"{stack}.").split(".")[0]) + 1
         else:
-            # Modules stand in the order of their use: embeddings before the layers, poolers and last norms behind.
+            # Modules are in the order of their use: embeddings before the layers, poolers and last norms after them.
             depths[name] = 0 if below and name.startswith(base) else top
     return depths
 
 
 def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the longest list of modules in the base model, the first of several, and its name in the model.
+    """Return the name and the modules of the longest ModuleList in the base model, the first of several.
 
-    UserError where there is none.
+    UserError if there is none.
     """
     base = model.base_model_prefix
     lists = [
@@ -74,10 +74,10 @@ def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def frozen_for_epoch(model: PreTrainedModel, epoch: int, unfreeze_layers: int) -> Iterator[str]:
-    """Yield the parameters that do not train yet in an epoch, from 0 (Howard and Ruder 2018).
+    """Yield the names of the parameters that do not train yet in an epoch, counted from 0 (Howard and Ruder 2018).
 
-    At the start of each epoch so many more layers train, from the top; the first of them with all that stands above
-    the layers, and the embeddings are the last layer.
+    At the start of each epoch unfreeze_layers more layers train, from the top. What is above the layers trains from
+    the first epoch on. The embeddings count as the last layer.
     """
     depths = depth_of_parameters(model)
     lowest = max(depths.values()) - (epoch + 1) * unfreeze_layers
@@ -85,7 +85,7 @@ def frozen_for_epoch(model: PreTrainedModel, epoch: int, unfreeze_layers: int) -
 
 
 def freeze(model: PreTrainedModel, epoch: int, unfreeze_layers: int) -> None:
-    """Let train what trains in this epoch. Without a gradient AdamW leaves a weight alone, decay included."""
+    """Freeze the parameters that do not train in this epoch. AdamW does not even decay a weight without gradient."""
     frozen = set(frozen_for_epoch(model, epoch, unfreeze_layers))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

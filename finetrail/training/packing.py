@@ -1,8 +1,8 @@
-"""Turns batches with padding into rows of tokens without any, which a model then computes (padding-free training).
+"""Padding-free training: a batch is computed as one row of all its tokens.
 
 1. The collator gives a batch [features, length] with padding, as for any model.
 2. `Packer` finds, on the CPU, where the tokens are: one row of all tokens, their positions, and the features' bounds.
-3. A hook on the base model takes that row [1, tokens] in place of the batch.
+3. A hook replaces the base model's batch by that row [1, tokens].
 4. Each layer attends within features (`attend`): on a GPU by flash attention for variable lengths.
 5. What the head reads leaves the base model: the first token of each feature [features, 1, width], the tokens with
    labels [1, labelled, width], or all of them, with padding again [features, length, width].
@@ -26,12 +26,13 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail.patches import flash_attention
+from finetrail.patches.architectures import LIKE_BERT, fills_masks, has_head
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training.last_layer import LIKE_BERT, fills_masks, has_head
 
 NAME = "finetrail_packed"
-# Architectures whose layers pass `packing` on to attention; of these, the ones whose positions begin behind the
-# padding's id.
+# Architectures whose layers pass `packing` on to attention, and those of them whose positions begin after the id of
+# the padding token.
 ENCODERS = LIKE_BERT | {"distilbert", "modernbert"}
 SUPPORTED = ENCODERS | {"gpt2", "llama"}
 POSITIONS_BEHIND_PADDING = {"camembert", "roberta", "xlm-roberta"}
@@ -39,9 +40,9 @@ POSITIONS_BEHIND_PADDING = {"camembert", "roberta", "xlm-roberta"}
 HALF_PRECISION = ("bf16", "fp16")
 LOWEST_CAPABILITY = (8, 0)  # Ampere
 HEAD_WIDTHS = range(8, 193, 8)  # wider ones have gradients on some GPUs only
-# Where batches shall have few shapes: counts are rounded up to a multiple of a 16th of the power of two below them, so
-# to at most 6% more, and lengths to a multiple of 64. The labels of few tokens are rounded to a fourth instead: their
-# count varies more, and their head costs less.
+# If batches shall have few shapes, counts are rounded up to a multiple of a 16th of the power of two below them, by at
+# most 6%, and lengths to a multiple of 64. Labels are rounded to a multiple of a fourth if few tokens have one: their
+# count varies more, and the head costs less.
 STEPS, STEPS_OF_FEW = 16, 4
 LENGTHS = 64
 
@@ -52,18 +53,18 @@ Batch = dict[str, Any]
 
 
 def applies(model: PreTrainedModel, precision: str) -> bool:
-    """Return whether a model trains without padding here: on an NVIDIA GPU, in half precision, where it is supported.
+    """Return True if a model trains without padding here: a supported one on an NVIDIA GPU, in half precision.
 
-    On a CPU, and in fp32, batches go through in pieces of similar length instead.
+    On a CPU, and in fp32, batches are split into micro-batches of similar length instead.
     """
     on_cuda = torch.version.cuda is not None and torch.cuda.is_available()
-    if not on_cuda or torch.cuda.get_device_capability() < LOWEST_CAPABILITY:
+    if not on_cuda or torch.cuda.get_device_capability() < LOWEST_CAPABILITY or not flash_attention.is_known():
         return False
     return precision in HALF_PRECISION and supported(model) and _head_width(model) in HEAD_WIDTHS
 
 
 def supported(model: PreTrainedModel) -> bool:
-    """Return whether the hooks of this module know the model's architecture."""
+    """Return True if the hooks of this module know the model's architecture."""
     config = model.config
     encodes = config.model_type not in ENCODERS or not getattr(config, "is_decoder", False)
     return config.model_type in SUPPORTED and encodes and config._attn_implementation == "sdpa"
@@ -75,16 +76,16 @@ def _head_width(model: PreTrainedModel) -> int:
 
 
 def use(model: PreTrainedModel, rounds: bool, compiles: bool) -> "Packer":
-    """Make a model compute batches without padding, and return what prepares them; the weights stay as they are.
+    """Make a model compute batches without padding, and return the packer of its batches. The weights do not change.
 
-    rounds: counts of tokens, and lengths, are rounded up, so that batches have few different shapes.
-    compiles: torch.compile follows, which (2.13) does not call hooks inside of layers.
+    rounds: round up token counts and lengths, so that batches have few different shapes.
+    compiles: torch.compile follows, which (2.13) does not call hooks inside layers.
     """
     AttentionInterface.register(NAME, attend)  # without a mask function: transformers makes no mask
     model.set_attn_implementation(NAME)
     base: Any = model.base_model
     packer = Packer(_reads(model), _first_position(model.config), model.config.pad_token_id or 0, rounds)
-    # As early as possible: of BERT's last layer, what follows the attention is three quarters.
+    # As early as possible: three quarters of BERT's last layer follow its attention.
     early = packer.reads != ALL and model.config.model_type in LIKE_BERT and not compiles
     inside = []
     if early:
@@ -115,9 +116,9 @@ def _first_position(config: Any) -> int:
 
 @dataclass(frozen=True)
 class Packer:
-    """Finds the tokens of a batch with padding.
+    """Packs the tokens of a padded batch.
 
-    reads: what the head reads; first_position: the id of a feature's first position; rounds: see `use`.
+    reads: what the head reads. first_position: the position id of a feature's first token. rounds: see `use`.
     """
 
     reads: str
@@ -126,7 +127,7 @@ class Packer:
     rounds: bool
 
     def collator(self, collate: Callable[[Any], Batch]) -> Callable[[Any], Batch]:
-        """Return a collator that adds the packing of each text of its batch."""
+        """Return a collator that adds the packing of each of its batch's texts."""
 
         def packed(features: Any) -> Batch:
             batch = dict(collate(features))
@@ -145,7 +146,7 @@ class Packer:
         return packed
 
     def _longer(self, batch: Batch, prefix: str) -> Batch:
-        """Return the tensors of a batch [..., length] with a length that is rounded up."""
+        """Return the tensors of a batch [..., length] with the length rounded up."""
         length = batch[f"{prefix}input_ids"].shape[-1]
         fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": IGNORE_INDEX}
         tensors = {f"{prefix}{name}": value for name, value in fill.items() if f"{prefix}{name}" in batch}
@@ -162,12 +163,14 @@ class Packer:
         token_type_ids: torch.Tensor | None,
         labels: torch.Tensor | None,
     ) -> Batch:
-        """Return the tokens of a batch as one row; all arguments [..., length], labels perhaps [features].
+        """Return the tokens of a batch as one row. All arguments are [..., length], labels perhaps [features].
 
-        input_ids, token_type_ids, position_ids: int64 [1, tokens]. places: where in the batch [features * length] each
-        token is, int64 [tokens]; tokens that only round up the count are one place behind its end. bounds: int32
-        [features + 1], and more with rounding, of the features in the row. kept: int64, the tokens of the row
-        that the head reads, if not all. labels: int64 [1, kept], where kept are tokens with labels.
+        input_ids, token_type_ids, position_ids: int64 [1, tokens].
+        places: where each token is in the flattened batch [features * length], int64 [tokens]. Tokens that only round
+            up the count are one place after its end.
+        bounds: of the features in the row, int32 [features + 1], more with rounding.
+        kept: the tokens of the row that the head reads, int64; absent if it reads all.
+        labels: int64 [1, kept], if the kept tokens are those with labels.
         """
         mask = attention_mask.flatten(0, -2).bool()
         longest = mask.shape[1]
@@ -177,7 +180,7 @@ class Packer:
         bounds = functional.pad(lengths.cumsum(0), (1, 0))
         positions = torch.arange(count, device=mask.device) - bounds[:-1].repeat_interleave(lengths)
         filled = self.rounded(count, STEPS) - count
-        if self.rounds:  # what is filled in are features too, no longer than others, and as many for each count
+        if self.rounds:  # filled tokens form features too, not longer than others, and equally many for each count
             most = step(count + filled, STEPS)
             ends = torch.arange(longest, most + longest, longest, device=mask.device)
             bounds_of_all = torch.cat([bounds, count + ends.clamp(max=filled)])
@@ -198,18 +201,18 @@ class Packer:
             known = known.flatten()[places]
             kept = (known != IGNORE_INDEX).nonzero()[:, 0]
             more = self.rounded(len(kept), STEPS if 2 * len(kept) > count else STEPS_OF_FEW) - len(kept)
-            # Different tokens: a GPU adds the gradients of one that comes again and again one after the other.
+            # Distinct tokens: a GPU would add the gradients of a repeated token one after the other.
             packing["kept"] = torch.cat([kept, torch.arange(more, device=mask.device)])
             packing["labels"] = _filled(known[kept], more, IGNORE_INDEX)[None]
         return packing
 
     def rounded(self, count: int, steps: int) -> int:
-        """Return the count that a batch gets for so many tokens, or labels."""
+        """Return the rounded count for so many tokens or labels."""
         return count + -count % step(count, steps) if self.rounds else count
 
 
 def step(count: int, steps: int) -> int:
-    """Return what counts of about this size are rounded up to a multiple of: so many for each power of two."""
+    """Return the number to whose multiple counts of about this size are rounded up: `steps` per power of two."""
     return max(2 ** (count.bit_length() - 1) // steps, 1) if count else 1
 
 
@@ -218,19 +221,18 @@ def _filled(values: torch.Tensor, count: int, value: int = 0) -> torch.Tensor:
 
 
 def _replace_labels(packer: Packer, model: Any, args: Any, inputs: Batch) -> Any:
-    """Give the head the labels of the tokens that it gets in training; in evaluation it gets all tokens."""
+    """In training, give the head the labels of the tokens that it gets. In evaluation it gets all tokens."""
     if model.training and packer.reads in (LABELLED, NEXT) and "labels" in inputs.get("packing", {}):
         inputs["labels"] = inputs["packing"]["labels"]
         if packer.reads == NEXT:
-            inputs["shift_labels"] = inputs["labels"]  # as they are: ForCausalLMLoss shall not shift them once more
+            inputs["shift_labels"] = inputs["labels"]  # shifted already: ForCausalLMLoss must not shift again
     return args, inputs
 
 
 def _replace_inputs(packer: Packer, inside: list[Any], base: Any, args: Any, inputs: Batch) -> Any:
-    """Give the base model the row of tokens in place of the batch.
+    """Give the base model the row of tokens instead of the batch.
 
-    The modules inside of it that need the packing keep it between passes, because checkpointed gradients compute them
-    again.
+    The modules inside it that need the packing keep it between passes, because gradient checkpointing recomputes them.
     """
     input_ids = args[0] if args else inputs.pop("input_ids")
     packing = inputs.get("packing")
@@ -244,38 +246,42 @@ def _replace_inputs(packer: Packer, inside: list[Any], base: Any, args: Any, inp
 
 
 def _take_inputs(packer: Packer, module: Any, states: tuple[torch.Tensor, ...]) -> Any:
-    """Leave out what the head does not read of what was attended and of the layer's input, both [1, tokens, width]."""
+    """Keep what the head reads of the attention's output and of the layer's input, both [1, tokens, width]."""
     packing = module.packing
-    return tuple(_taken(packer, part, packing) for part in states) if _takes(packer, module, packing) else states
+    return (
+        tuple(_select_kept(packer, part, packing) for part in states)
+        if _keeps_some(packer, module, packing)
+        else states
+    )
 
 
 def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
-    """Give BERT's pooler, which reads the first token of each feature, [features, 1, width]."""
+    """Give BERT's pooler the first token of each feature, which it reads: [features, 1, width]."""
     packing = pooler.packing
     return (states[0][0].index_select(0, packing["bounds"][: packing["shape"][0]].long())[:, None], *states[1:])
 
 
 def _take_output(packer: Packer, early: bool, base: Any, args: Any, inputs: Batch, output: Any) -> None:
-    """Leave what the head reads in the base model's output."""
+    """Keep what the head reads of the base model's output."""
     packing, states = inputs["packing"], output.last_hidden_state
-    if not _takes(packer, base, packing):
+    if not _keeps_some(packer, base, packing):
         output.last_hidden_state = padded(states, packing)
     elif not early:
-        output.last_hidden_state = _taken(packer, states, packing)
+        output.last_hidden_state = _select_kept(packer, states, packing)
 
 
-def _takes(packer: Packer, module: nn.Module, packing: Batch) -> bool:
-    """Return whether the head gets only some tokens: where it reads those with labels, in training alone."""
+def _keeps_some(packer: Packer, module: nn.Module, packing: Batch) -> bool:
+    """Return True if the head gets only some tokens. Heads that read tokens with labels do so in training alone."""
     return "kept" in packing and (packer.reads == FIRST or module.training)
 
 
-def _taken(packer: Packer, states: torch.Tensor, packing: Batch) -> torch.Tensor:
+def _select_kept(packer: Packer, states: torch.Tensor, packing: Batch) -> torch.Tensor:
     kept = states[0].index_select(0, packing["kept"])
     return kept[:, None] if packer.reads == FIRST else kept[None]
 
 
 def padded(states: torch.Tensor, packing: Batch) -> torch.Tensor:
-    """Return the states of a row [1, tokens, width] as those of its batch: [features, length, width], 0 in padding."""
+    """Return the states of a row [1, tokens, width] in the batch's shape [features, length, width], 0 in padding."""
     features, length = packing["shape"]
     whole = states.new_zeros(features * length + 1, states.shape[-1])
     return whole.index_copy(0, packing["places"], states[0])[:-1].view(features, length, -1)
@@ -295,48 +301,17 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Attend within features; an attention function of transformers, without a mask.
 
-    query [1, heads, tokens, width]; key and value may have fewer heads, each for several of the query's; returns
-    [1, tokens, heads, width]. sliding_window: tokens at that distance, and farther ones, are not seen.
+    query: [1, heads, tokens, width]. key and value may have fewer heads, each shared by several of the query's.
+    sliding_window: tokens at this distance or farther are masked. Returns [1, tokens, heads, width].
     """
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = (states.to(dtype) for states in (query, key, value))  # rotary positions leave fp32
+        query, key, value = (states.to(dtype) for states in (query, key, value))  # rotary embeddings return fp32
     causal = bool(getattr(module, "is_causal", False))
-    attention = _flash if query.is_cuda else reference
+    attention = flash_attention.attend if query.is_cuda else reference
     bounds, longest = packing["bounds"], packing["longest"]
     return attention(query, key, value, bounds, longest, dropout, causal, scaling, sliding_window)[None], None
-
-
-def _flash(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: torch.Tensor,
-    longest: int,
-    dropout: float,
-    causal: bool,
-    scaling: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    """Attend by what torch.nn.attention.varlen calls too; that has no dropout (2.13)."""
-    side = None if window is None else window - 1
-    attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
-        query,
-        key,
-        value,
-        bounds,
-        bounds,
-        longest,
-        longest,
-        dropout,
-        causal,
-        False,
-        scale=scaling,
-        window_size_left=side,
-        window_size_right=0 if causal and window is not None else side,
-    )[0]
-    return attended
 
 
 def reference(
@@ -350,7 +325,7 @@ def reference(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Attend one feature after the other: [tokens, heads, width] -> the same; for CPUs, and to compare with."""
+    """Attend one feature after the other: [tokens, heads, width] -> the same. For CPUs, and as a reference."""
     attended = []
     for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         distance = torch.arange(end - start) - torch.arange(end - start)[:, None]

@@ -1,4 +1,4 @@
-"""Tells from a run's reports whether its patience is at an end; both engines ask here."""
+"""Early stopping: decides from a run's reports whether it stops. Both engines use it."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ Report = dict[str, float]
 
 
 class Epoch(NamedTuple):
-    """What is known after an epoch."""
+    """The results of an epoch."""
 
     value: float  # of the metric that chooses the checkpoint
     validation_loss: float
@@ -15,10 +15,10 @@ class Epoch(NamedTuple):
 
 
 def is_over(reports: Iterable[tuple[int, Report]], metric: str, best_is_highest: bool, patience: int | None) -> bool:
-    """Tell whether so many epochs were without a better value of the metric; patience None never ends.
+    """Return True if the metric has not improved for `patience` epochs; None: never.
 
-    While the best score is 0, nothing is right yet: and an epoch counts only if neither loss is below its lowest.
-    reports: (update, report) in order, under the names of Journal.
+    While the best score is 0, no prediction is right yet. An epoch then counts only if neither loss improves.
+    reports: (update, report) in order, under the names of TrainingLogger.
     """
     if patience is None:
         return False
@@ -36,11 +36,11 @@ def is_over(reports: Iterable[tuple[int, Report]], metric: str, best_is_highest:
 
 
 def _epochs(reports: Iterable[tuple[int, Report]], metric: str) -> Iterable[Epoch]:
-    """Yield what the reports say of each epoch; a report's loss is the mean over the updates since the one before."""
-    total, told, begun = 0.0, 0, 0
+    """Yield the results of each epoch. A report's loss is the mean over the updates since the previous report."""
+    total, last_update, first_update = 0.0, 0, 0
     for update, report in reports:
         if "loss" in report:
-            total, told = total + report["loss"] * (update - told), update
+            total, last_update = total + report["loss"] * (update - last_update), update
         if "eval_loss" in report:
-            yield Epoch(report[f"eval_{metric}"], report["eval_loss"], total / max(told - begun, 1))
-            total, begun = 0.0, told
+            yield Epoch(report[f"eval_{metric}"], report["eval_loss"], total / max(last_update - first_update, 1))
+            total, first_update = 0.0, last_update

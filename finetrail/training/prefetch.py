@@ -1,4 +1,4 @@
-"""Turns batches that are made when they are asked for into batches that are made before."""
+"""Makes batches ahead of their use, in a thread."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-# So many batches stand ready, or are being made, while training has one.
+# The number of batches that are ready or being made while training uses one.
 AHEAD = 3
 END = object()
 
@@ -15,9 +15,10 @@ T = TypeVar("T")
 
 
 def prefetched(batches: Iterable[T]) -> Generator[T]:
-    """Yield the batches; a thread makes them ahead where a GPU computes, which would wait for them.
+    """Yield the batches. If a GPU computes, which would wait for them, a thread makes them ahead.
 
-    Close it where not all are taken: that ends the thread. On a CPU making them would take cores from training.
+    Close the generator if not all batches are used: this ends the thread. On a CPU a thread would take cores from
+    training.
     """
     if torch.cuda.is_available():
         yield from made_ahead(batches)
@@ -26,12 +27,12 @@ def prefetched(batches: Iterable[T]) -> Generator[T]:
 
 
 def made_ahead(batches: Iterable[T]) -> Generator[T]:
-    """Yield the batches in their order, at most AHEAD of them made before by one thread; what it raises is raised here.
+    """Yield the batches in order. One thread makes at most AHEAD of them before their use; its errors are raised here.
 
-    The thread is gone when the generator has ended or is closed.
+    The thread ends with the generator, or when that is closed.
     """
     source = iter(batches)
-    # A new thread uses the first GPU, where to pin memory would take some for nothing.
+    # A new thread uses the first GPU, where pinning memory would take memory for nothing.
     own = (torch.cuda.set_device, (torch.cuda.current_device(),)) if torch.cuda.is_available() else (None, ())
     with ThreadPoolExecutor(1, "batches", *own) as thread:
         waiting = deque(thread.submit(next, source, END) for _ in range(AHEAD))

@@ -1,12 +1,11 @@
-"""What the two engines have in common: what they are given, and how a batch becomes gradients."""
+"""What the two engines share: their inputs, and how a batch becomes gradients."""
 
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +15,7 @@ from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import MixedBatching, Train
 from finetrail.tasks import LOWER_IS_BETTER
-from finetrail.training import graphs, patience, shards
+from finetrail.training import fsdp, graphs, patience
 from finetrail.training.batching import (
     MOST_PADDING,
     Batch,
@@ -31,40 +30,43 @@ from finetrail.training.mixing import Mixture
 from finetrail.training.trackers import Trackers
 from finetrail.transfers import send
 
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Modeling
+
 HISTORY = "history"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training, but for its model; scratch is this run's own, and keeps checkpoints and curves."""
+    """One training run without its model. scratch is the folder of its checkpoints and curves, used by no other run."""
 
-    task: ModuleType  # its modeling.py
+    task: "Modeling"
     collator: Collator
-    train: Dataset  # features with what the collator takes
+    train: Dataset  # features, with the columns that the collator needs
     validation: Dataset
-    validate: Callable[[Any], dict[str, float]]  # what reduce kept of the validation features, in their order -> scores
+    validate: Callable[[Any], dict[str, float]]  # reduce()'s outputs for the validation features, in order -> scores
     settings: Train
     seed: int
     scratch: Path
-    piece_size: int  # at most so many features go through the model at once
+    micro_batch_size: int  # the largest number of features in one pass
     execution: Execution = Execution()
-    mixture: Mixture | None = None  # where the parts of train have other shares of an epoch than by their sizes
-    trackers: Trackers = Trackers([], "", "", {})  # where curves go beside DVCLive's
+    mixture: Mixture | None = None  # if the parts of train have other shares of an epoch than those of their sizes
+    trackers: Trackers = Trackers([], "", "", {})  # get the curves in addition to DVCLive
 
     @property
     def best_is_highest(self) -> bool:
-        """Tell which of two values of best_metric is better."""
+        """Return True if a higher value of best_metric is better."""
         return self.settings.best_metric not in LOWER_IS_BETTER
 
     def is_out_of_patience(self, reports: list[tuple[int, dict[str, float]]]) -> bool:
-        """Tell whether training stops after a validation, from all that was reported: (update, report) pairs."""
+        """Return True if training stops after a validation. reports: all (update, report) pairs of the run."""
         return patience.is_over(reports, self.settings.best_metric, self.best_is_highest, self.settings.patience)
 
     def updates(self, processes: int) -> tuple[int, int]:
-        """Return how many updates an epoch has, and all of training."""
+        """Return the number of updates per epoch, and of the whole run."""
         batches = math.ceil(math.ceil(len(self.train) / self.settings.batch_size) / processes)
-        an_epoch = math.ceil(batches / self.settings.gradient_accumulation)
-        return an_epoch, math.ceil(an_epoch * self.settings.epochs)
+        updates_per_epoch = math.ceil(batches / self.settings.gradient_accumulation)
+        return updates_per_epoch, math.ceil(updates_per_epoch * self.settings.epochs)
 
     def loader(self, accelerator: Accelerator) -> TrainLoader:
         """Return the batches of this process."""
@@ -78,15 +80,15 @@ class Run:
             accelerator.num_processes,
             self.mixture,
         )
-        # Of a model that is spread, each pass needs all processes: then they must have as many.
-        piece_size = None if shards.are_used(accelerator) or not self.task.SEPARABLE else self.piece_size
+        # With FSDP each forward pass is collective, so all ranks need equally many micro-batches.
+        micro_batch_size = None if fsdp.is_used(accelerator) or not self.task.SEPARABLE else self.micro_batch_size
         similar = batches.grouped and self.execution.padding == "buckets"
         most_padding = MOST_PADDING if similar else 1.0
-        items, columns = self.task.items, self.task.COLUMNS
-        return train_loader(self.train, self.collator, items, batches, columns, piece_size, most_padding)
+        num_items, columns = self.task.num_items, self.task.COLUMNS
+        return train_loader(self.train, self.collator, num_items, batches, columns, micro_batch_size, most_padding)
 
     def tokens(self, epochs: float) -> int:
-        """Return how many tokens, without padding, so many epochs have, a fraction of one in proportion."""
+        """Return the number of tokens, without padding, in so many epochs; a fraction counts in proportion."""
         lengths = feature_lengths(self.train)
         if self.mixture is None:
             return int(lengths.sum() * epochs)
@@ -104,14 +106,14 @@ class Run:
         best_value: float | None,
         best_update: int | None,
     ) -> dict[str, Any]:
-        """Return what was effective, as report and model card show it."""
+        """Return the settings in effect and the outcome, as report and model card show them."""
         settings = self.settings
         batch_size = settings.batch_size * settings.gradient_accumulation * accelerator.num_processes
         return {
             "precision": precision,
             "processes": accelerator.num_processes,
             "effective_batch_size": batch_size,
-            "piece_size": self.piece_size,
+            "piece_size": self.micro_batch_size,
             **asdict(self.execution),
             "parameters": model.num_parameters(),
             "parameters_trained": model.num_parameters(only_trainable=True),
@@ -124,33 +126,35 @@ class Run:
         } | ({} if self.mixture is None else {"features_of_parts": self.mixture.record(math.ceil(epochs_done))})
 
 
-def count_items(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
-    """Return over how many items an update's loss is a mean: those of its batches on all processes."""
-    own = torch.stack([batch["items"].sum() for batch in batches]).sum()
+def count_items_in_batch(accelerator: Accelerator, batches: list[Batch]) -> torch.Tensor:
+    """Return the number of items over which an update's loss is a mean: those of its batches on all processes."""
+    own = torch.stack([batch["num_items"].sum() for batch in batches]).sum()
     if accelerator.num_processes == 1:
-        return own  # on the CPU, where nothing has to wait for it
+        return own  # on the CPU, so that nothing waits for it
     return accelerator.reduce(own.to(accelerator.device, non_blocking=True), "sum")
 
 
 def backward(
-    accelerator: Accelerator, model: Any, batch: Batch, items: torch.Tensor, run_pass: graphs.Pass
+    accelerator: Accelerator, model: Any, batch: Batch, num_items_in_batch: torch.Tensor, forward_backward: graphs.Pass
 ) -> torch.Tensor:
-    """Add a batch's gradients to those of its update, of so many items, and return its share of the update's loss.
+    """Accumulate the gradients of a batch, and return its share of the loss of its update.
 
-    Each piece's mean counts as many times as it has items: the update is that of one big batch, however its
-    features are spread over pieces, batches and processes. Losses and gradients are averaged over processes, as by DDP.
-    The batch comes from the CPU, and the device is never waited for.
+    Each micro-batch's mean loss is weighted by its number of items. So the update is that of one big batch, however
+    its features are divided into micro-batches, batches and processes. DDP averages losses and gradients over
+    processes, which the weights undo. The batch comes from the CPU, and nothing waits for the device.
     """
     share = torch.zeros((), device=accelerator.device)
-    pieces = batch["pieces"]
-    for number, (piece, own) in enumerate(zip(pieces, batch["items"], strict=True), start=1):
-        with nullcontext() if number == len(pieces) else accelerator.no_sync(model):
-            share += run_pass(send(piece, accelerator.device), own / items * accelerator.num_processes)
+    micro_batches = batch["micro_batches"]
+    for number, (micro_batch, own) in enumerate(zip(micro_batches, batch["num_items"], strict=True), start=1):
+        with nullcontext() if number == len(micro_batches) else accelerator.no_sync(model):
+            share += forward_backward(
+                send(micro_batch, accelerator.device), own / num_items_in_batch * accelerator.num_processes
+            )
     return share
 
 
 def effective_precision(requested: str) -> str:
-    """Return fp32, bf16 or fp16: what is requested, or for auto bf16 where the hardware multiplies it natively."""
+    """Return fp32, bf16 or fp16: as requested, or for auto bf16 if the hardware multiplies it natively."""
     if requested == "fp16" and not torch.cuda.is_available():
         raise UserError("train.precision: fp16 needs a CUDA device and there is none; expected auto, fp32 or bf16")
     if requested != "auto":

@@ -1,6 +1,6 @@
 """Sends what an engine reports to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
 
-Nothing of it is an output of a stage: their files have times and names of machines in them.
+Their files are not outputs of a stage, because they contain times and names of machines.
 """
 
 import json
@@ -20,9 +20,9 @@ from finetrail.errors import UserError
 
 FOLDER = Path("logs")  # in the project's root; Git ignores it
 PROJECT = "finetrail"
-# Where DVC copies the project to for a queued experiment, and a search for its trials; they remove the copies.
+# Where DVC copies the project for a queued experiment, and a search for its trials. Both remove their copies.
 COPIES = ((".dvc", "tmp", "exps"), (".scratch", "search"))
-# Of each tracker: the variable that says where its data goes, and what shows them where it is not set.
+# For each tracker: the variable that says where its data goes, and the command that shows the data if it is not set.
 LOOK = {
     "tensorboard": ("TENSORBOARD_LOGGING_DIR", "tensorboard --logdir {folder}/tensorboard"),
     "wandb": ("WANDB_MODE", "wandb sync {folder}/wandb/offline-run-*"),
@@ -32,7 +32,7 @@ LOOK = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the callbacks take of TrainingArguments: a run's name, and its settings as JSON values."""
+    """What the callbacks use of TrainingArguments: a run's name, and its settings as JSON values."""
 
     run_name: str
     settings: dict[str, Any]
@@ -46,7 +46,7 @@ class Arguments:
 
 
 class Trackers:
-    """The trackers of params.yaml for one run; none is the default, and does nothing."""
+    """The trackers of params.yaml for one run, by default none."""
 
     def __init__(self, names: Sequence[str], task: str, recipe: str, settings: dict[str, Any]) -> None:
         self.names, self.recipe = names, f"{task}/{recipe}"
@@ -54,7 +54,7 @@ class Trackers:
         self.callbacks: dict[str, TrainerCallback] = {}
 
     def start(self, model: Any, updates: int) -> None:
-        """Begin a run of each tracker, in place of one that is open; UserError where one does not answer."""
+        """Start a run of each tracker, and end an open one; UserError if a tracker does not answer."""
         if not self.names:
             return
         self.end()
@@ -68,8 +68,8 @@ class Trackers:
             folder.mkdir(exist_ok=True)
             try:
                 self.callbacks[tracker] = callback(tracker, self.arguments.run_name)
-                self._tell(tracker, "on_train_begin")
-            except Exception as error:  # a server that does not answer, a key that is missing: each has its own classes
+                self._call(tracker, "on_train_begin")
+            except Exception as error:  # a server that does not answer, a missing key: each library has its own classes
                 expected = "a tracker that answers, or none"
                 raise UserError(f"train: {tracker}: {_reason(error)}; expected {expected}") from None
             variable, command = LOOK[tracker]
@@ -77,29 +77,29 @@ class Trackers:
             stage.log(f"train: {tracker}: {where}")
 
     def report(self, update: int, report: dict[str, float]) -> None:
-        """Put values onto the curves, under the Trainer's names."""
+        """Add values to the curves, under the Trainer's names."""
         for tracker in list(self.callbacks):
             self.state.global_step = update
-            self._try(tracker, "on_log", logs=dict(report))
+            self._call_or_drop(tracker, "on_log", logs=dict(report))
 
     def end(self) -> None:
         """Close the runs."""
         for tracker in list(self.callbacks):
-            self._try(tracker, "on_train_end")
-            with suppress(Exception):  # what it has to say was told of above
+            self._call_or_drop(tracker, "on_train_end")
+            with suppress(Exception):  # an error was logged above
                 close(tracker)
         self.callbacks = {}
-        self.model = None  # else it would stay on the device while another one trains
+        self.model = None  # so that it does not stay on the device while another one trains
 
-    def _try(self, tracker: str, event: str, **known: Any) -> None:
-        """Tell a tracker; leave it out where it fails, for hours of training are worth more than their curves."""
+    def _call_or_drop(self, tracker: str, event: str, **known: Any) -> None:
+        """Call a tracker, and drop it if it fails: hours of training are worth more than their curves."""
         try:
-            self._tell(tracker, event, **known)
+            self._call(tracker, event, **known)
         except Exception as error:
             del self.callbacks[tracker]
-            stage.log(f"train: warning: {tracker}: {_reason(error)}: training goes on without it")
+            stage.log(f"train: warning: {tracker}: {_reason(error)}: training continues without it")
 
-    def _tell(self, tracker: str, event: str, **known: Any) -> None:
+    def _call(self, tracker: str, event: str, **known: Any) -> None:
         getattr(self.callbacks[tracker], event)(self.arguments, self.state, self.control, model=self.model, **known)
 
 
@@ -115,9 +115,9 @@ def callback(tracker: str, run: str) -> TrainerCallback:
 
 
 def set_defaults(folder: Path) -> dict[str, str]:
-    """Let trackers write below a folder, and stay off the network; return what the environment had no word on.
+    """Make trackers write below a folder and stay off the network; return the variables that were not set before.
 
-    Whoever sets WANDB_MODE or MLFLOW_TRACKING_URI wants to be on it.
+    WANDB_MODE or MLFLOW_TRACKING_URI in the environment allow the network.
     """
     defaults = {
         "TENSORBOARD_LOGGING_DIR": f"{folder}/tensorboard",
@@ -138,13 +138,13 @@ def set_defaults(folder: Path) -> dict[str, str]:
 
 
 def close(tracker: str) -> None:
-    """End what a callback leaves open until the process ends: another training may follow."""
+    """Close what a callback leaves open until the process ends, because another training may follow."""
     if tracker == "wandb":
         import_module("wandb").finish()
 
 
 def logs() -> Path:
-    """Return FOLDER of the project, also where this runs in a copy of it."""
+    """Return FOLDER of the project, even if this runs in a copy of it."""
     here = Path.cwd()
     for parent in here.parents:
         for copies in COPIES:

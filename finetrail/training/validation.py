@@ -1,4 +1,4 @@
-"""Turns a model and the validation split into its loss and scores, on any number of processes."""
+"""Computes loss and scores of the validation split, on any number of processes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,29 +12,30 @@ from accelerate.utils import gather_object, pad_across_processes
 from finetrail.errors import UserError
 from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.training import shards
+from finetrail.training import fsdp
 from finetrail.training.run import Run
 from finetrail.transfers import fetch, send
 
 
 def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
-    """Return the loss over all items of the validation split, and what validate says of what reduce keeps.
+    """Return the mean loss over all items of the validation split, and validate()'s metrics over reduce()'s outputs.
 
-    Processes take the batches in turn. What reduce keeps of a batch are one or several arrays [batch, ...]; validate
-    gets them of the whole split, in the order of its features, filled up with IGNORE_INDEX.
+    Processes take the batches in turn. reduce() returns one or several arrays [batch, ...]. validate() gets them for
+    the whole split, in the order of its features, padded with IGNORE_INDEX.
     """
     model.eval()
     features, size = run.validation.with_format("arrow"), run.settings.eval_batch_size
     losses, items = [torch.zeros((), device=accelerator.device)], [0]
     kept: list[tuple[np.ndarray, ...]] = []
-    fetched: list[Callable[[], list[np.ndarray]]] = []  # of the batch before, by process: a device has the next one now
+    # Of the previous batch, by process, while the device computes this one.
+    fetched: list[Callable[[], list[np.ndarray]]] = []
     batches = list(turns(len(features), size, accelerator))
     for start, counted in Bar(batches, desc="validate", unit="batches"):
         rows = features[start : start + size]
         collated = run.collator(rows)
         batch = send(collated, accelerator.device)
         try:
-            with torch.no_grad(), shards.autocast(accelerator):
+            with torch.no_grad(), fsdp.autocast(accelerator):
                 outputs = model(**batch)
         except torch.OutOfMemoryError:
             raise UserError(
@@ -43,7 +44,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
             ) from None
         if counted:
             losses.append(outputs["loss"])
-            items.append(int(run.task.items(collated)))
+            items.append(int(run.task.num_items(collated)))
         reduced = run.task.reduce(_logits(outputs, accelerator.unwrap_model(model).config), batch.get("labels"))
         arrays = reduced if isinstance(reduced, tuple) else (reduced,)
         kept += _copied(fetched)
@@ -57,7 +58,10 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
 
 
 def turns(rows: int, batch_size: int, accelerator: Accelerator) -> Iterator[tuple[int, bool]]:
-    """Yield the first row of each of this process's batches; as many on each, so the last may be one not to count."""
+    """Yield the first row of each of this process's batches, and whether it counts.
+
+    All processes have equally many, so the last may be a repeated batch that does not count.
+    """
     batches = math.ceil(rows / batch_size)
     for turn in range(math.ceil(batches / accelerator.num_processes)):
         number = turn * accelerator.num_processes + accelerator.process_index
@@ -65,19 +69,19 @@ def turns(rows: int, batch_size: int, accelerator: Accelerator) -> Iterator[tupl
 
 
 def _logits(outputs: Any, config: Any) -> Any:
-    """Return what a model gave beside its loss: an array, or a tuple of several; as the Trainer does (5.23)."""
+    """Return a model's outputs other than the loss, an array or a tuple of several, as the Trainer (5.23) does."""
     ignored = {"loss", *getattr(config, "keys_to_ignore_at_inference", [])}
     values = tuple(value for name, value in outputs.items() if name not in ignored)
     return values if len(values) > 1 else values[0]
 
 
 def _copied(fetched: list[Callable[[], list[np.ndarray]]]) -> list[tuple[np.ndarray, ...]]:
-    """Wait for what is fetched, and copy it: pinned memory is for the next batches."""
+    """Wait for the fetched arrays, and copy them, because pinned memory is reused for the next batches."""
     return [tuple(map(np.array, arrays())) for arrays in fetched]
 
 
 def _gathered(array: torch.Tensor, counted: bool, accelerator: Accelerator) -> list[torch.Tensor]:
-    """Return the array of each process, in their order, without those that do not count."""
+    """Return the array of each process, in their order, without batches that do not count."""
     array = array.detach()
     if array.is_floating_point():
         array = array.float()  # numpy has no bfloat16
@@ -91,7 +95,7 @@ def _gathered(array: torch.Tensor, counted: bool, accelerator: Accelerator) -> l
 
 
 def _concatenated(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Concatenate arrays whose other dimensions may differ."""
+    """Concatenate arrays whose other dimensions may differ, padded with IGNORE_INDEX."""
     shape = np.max([array.shape[1:] for array in arrays], axis=0, initial=0).astype(int)
     whole = np.full((sum(map(len, arrays)), *shape), IGNORE_INDEX, dtype=arrays[0].dtype)
     start = 0

@@ -142,7 +142,8 @@ CASES = [
     case(
         "pickled weights alone",
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "its weights (pytorch_model.bin) are in a format that can run code when loaded; expected model.safetensors: if you trust ",
+        "its weights (pytorch_model.bin) are in a format that can run code when loaded; expected model.safetensors: if "
+        "you trust ",
     ),
     case(
         "config.json that is no JSON",
@@ -188,17 +189,20 @@ CASES = [
     case(
         "an attention from the Hub",
         configured(attn_implementation="owner/kernel"),
-        "config.json: attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of eager, sdpa,",
+        "config.json: attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of "
+        "eager, sdpa,",
     ),
     case(
         "an attention from the Hub, under its private name",
         configured(_attn_implementation="owner/kernel"),
-        "config.json: _attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of eager, sdpa",
+        "config.json: _attn_implementation is 'owner/kernel', which transformers would fetch as code; expected one of "
+        "eager, sdpa",
     ),
     case(
         "an attention from the Hub, inside",
         configured(text_config={"_attn_implementation_internal": "owner/kernel"}),
-        "config.json: text_config._attn_implementation_internal is 'owner/kernel', which transformers would fetch as code; expect",
+        "config.json: text_config._attn_implementation_internal is 'owner/kernel', which transformers would fetch as "
+        "code; expect",
     ),
     case(
         "quantized weights",
@@ -315,10 +319,10 @@ CASES = [
             ("num_attention_heads", 0, "ZeroDivisionError"),
             ("num_hidden_layers", 0, "it has 0 layers; expected 1 to 2,000"),
             ("num_hidden_layers", 10**7, "it has 10,000,000 layers; expected 1 to 2,000"),
-            ("hidden_act", "no-such", "hidden_act is 'no-such', which it has not"),
-            ("hidden_dropout_prob", float("nan"), "hidden_dropout_prob is no number"),
+            ("hidden_act", "no-such", "hidden_act is 'no-such', which it does not have"),
+            ("hidden_dropout_prob", float("nan"), "hidden_dropout_prob is not a number"),
             ("hidden_dropout_prob", 2.0, "hidden_dropout_prob is 2.0; expected 0 to 1"),
-            ("layer_norm_eps", float("nan"), "layer_norm_eps is no number"),
+            ("layer_norm_eps", float("nan"), "layer_norm_eps is not a number"),
             ("layer_norm_eps", -1.0, "layer_norm_eps is -1.0; expected 0 to 1"),
             ("initializer_range", -0.5, "initializer_range is -0.5; expected 0 to 1e+06"),
             ("pad_token_id", 10**6, "AssertionError: Padding_idx must be within num_embeddings"),
@@ -337,17 +341,20 @@ CASES = [
     case(
         "no positions",
         configured(max_position_embeddings=0),
-        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.embeddings.position_embeddings.weight",
+        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as "
+        "bert.embeddings.position_embeddings.weight",
     ),
     case(
         "more layers than weights",
         configured(num_hidden_layers=3),
-        "16 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.encoder.layer.2",
+        "16 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as "
+        "bert.encoder.layer.2",
     ),
     case(
         "fewer words than weights",
         configured(vocab_size=40),
-        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as bert.embeddings.word_embeddings.weight",
+        "1 weights of the encoder are not in its safetensors with the shape that config.json gives them, such as "
+        "bert.embeddings.word_embeddings.weight",
     ),
     # Code by other keys.
     case(
@@ -497,7 +504,8 @@ CASES = [
     case(
         "a pattern that goes back and forth",
         tokenizer(pre_tokenizer=splitting("(x+x+)+y")),
-        "the tokenizer fails (Onig: Regex search error: retry-limit-in-match over); expected a tokenizer.json whose patterns and tokens",
+        "the tokenizer fails (Onig: Regex search error: retry-limit-in-match over); expected a tokenizer.json whose "
+        "patterns and tokens",
     )._replace(through="tokenize", files={"toy.jsonl": long_word}),
     case("no token to fill batches with", without_padding, "the tokenizer has no pad_token and no eos_token")._replace(
         through="tokenize"
@@ -505,7 +513,7 @@ CASES = [
     case(
         "a normalizer that leaves nothing of any text",
         tokenizer(normalizer=replacing({"Regex": "."}, "")),
-        "the base model's tokenizer makes no token of the letter a; expected one for each word",
+        "the base model's tokenizer encodes the letter a as no token; expected one for each word",
     )._replace(through="tokenize"),
     # Models that are made from nothing.
     new("of 10^7 layers", {"n_layer": 10**7}, "it has 10,000,000 layers; expected 1 to 2,000"),

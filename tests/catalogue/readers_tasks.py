@@ -292,7 +292,7 @@ CASES = [
         "conllu: a sent_id twice",
         *conllu(f"# sent_id = a\n{WORD}\n# sent_id = a\n{WORD}"),
         task=TAGGING,
-        says="a.conllu:44: the id 'a' stands here a second time; expected an id once in a file",
+        says="a.conllu:44: the id 'a' occurs a second time here; expected unique ids within a file",
     ),
     Case(
         "conllu: a range alone",
@@ -425,7 +425,7 @@ CASES = [
         "doccano: no JSON",
         *of("a.jsonl", b"Ada sat\n", DOCCANO),
         task=TAGGING,
-        says="a.jsonl:1: not JSON: no value, such as a text in double quotes, column 1; expected an object a line",
+        says="a.jsonl:1: not JSON: no value, such as a text in double quotes, column 1; expected one object per line",
     ),
     Case(
         "doccano: labels of a text classification",
@@ -515,25 +515,25 @@ CASES = [
         "squad: an answer elsewhere",
         *question(answers=[{"text": "sat", "answer_start": 0}]),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'sat' does not stand in its context at character 0: 'Ada'",
+        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'sat' is not in its context at character 0: 'Ada'",
     ),
     Case(
         "squad: an answer beyond the context",
         *question(answers=[{"text": "Ada", "answer_start": 100}]),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' does not stand in its context at character 100: '';",
+        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' is not in its context at character 100: '';",
     ),
     Case(
         "squad: a start below 0",
         *question(answers=[{"text": "Ada", "answer_start": -3}]),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' does not stand in its context at character -3: 'Ada",
+        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' is not in its context at character -3: 'Ada",
     ),
     Case(
         "squad: a start beyond 64 bits",
         *question(answers=[{"text": "Ada", "answer_start": 2**70}]),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' does not stand in its context at character 11805916",
+        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer 'Ada' is not in its context at character 11805916",
     ),
     Case(
         "squad: a start that is a fraction",
@@ -551,7 +551,7 @@ CASES = [
         "squad: an empty answer",
         *question(answers=[{"text": "", "answer_start": 0}]),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer '' does not stand in its context at character 0: ''; expe",
+        says="a.json: data[0].paragraphs[20].qas[0]: example 'x': the answer '' is not in its context at character 0: ''; expe",
     ),
     Case(
         "squad: impossible, with an answer",
@@ -603,7 +603,7 @@ CASES = [
         "squad: an id twice",
         *question(id="3"),
         task=ASKING,
-        says="a.json: data[0].paragraphs[20].qas[0]: the id '3' stands here a second time; expected an id once in a file",
+        says="a.json: data[0].paragraphs[20].qas[0]: the id '3' occurs a second time here; expected unique ids within a file",
     ),
     Case(
         "squad: an id that is null",
@@ -671,7 +671,7 @@ CASES = [
         "beir: two scores of one pair",
         *beir(QRELS + "q1\td1\t2\n"),
         task=FINDING,
-        says="train.tsv:22: query 'q1' and document 'd1' have another score in a line above",
+        says="train.tsv:22: query 'q1' and document 'd1' have a different score in an earlier line",
     ),
     Case(
         "beir: a query that is not there",
@@ -689,7 +689,7 @@ CASES = [
         "beir: a document twice",
         *beir(documents=[*DOCUMENTS, DOCUMENTS[0]]),
         task=FINDING,
-        says="corpus.jsonl:21: the id 'd0' stands here a second time; expected an id once",
+        says="corpus.jsonl:21: the id 'd0' occurs a second time here; expected unique ids",
     ),
     Case(
         "beir: a document without an id",
@@ -820,7 +820,7 @@ CASES = [
         "slices: of conll without comments",
         *of("a.conll", SENTENCES, CONLL, **{"corpus.slices": ["domain"]}),
         task=TAGGING,
-        says="corpus.slices: of conll they stand in comments, such as # domain=news; expected reader.comment: '#', or no slices",
+        says="corpus.slices: in conll, slices are in comments, such as # domain=news; expected reader.comment: '#', or no slices",
     ),
     Case(
         "slices: of brat",

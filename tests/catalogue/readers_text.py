@@ -300,18 +300,18 @@ CASES = [
     Case(
         "jsonl: no object",
         *jsonl("[1, 2]"),
-        says="a.jsonl:1: a JSON array; expected one JSON object a line, or reader.format: json for an array of objects",
+        says="a.jsonl:1: a JSON array; expected one JSON object per line, or reader.format: json for an array of objects",
     ),
-    Case("jsonl: a number", *jsonl("17"), says="a.jsonl:1: int; expected one JSON object a line"),
+    Case("jsonl: a number", *jsonl("17"), says="a.jsonl:1: int; expected one JSON object per line"),
     Case(
         "jsonl: broken off",
         *jsonl('{"text": "a", "lab'),
-        says="a.jsonl:1: not JSON: a text that no quote ends, column 15; expected an object a line",
+        says="a.jsonl:1: not JSON: a text that no quote ends, column 15; expected one object per line",
     ),
     Case(
         "jsonl: single quotes",
         *jsonl("{'text': 'a'}"),
-        says="a.jsonl:1: not JSON: no key in double quotes, column 2; expected an object a line",
+        says="a.jsonl:1: not JSON: no key in double quotes, column 2; expected one object per line",
     ),
     Case(
         "jsonl: NaN as a label",
@@ -342,12 +342,12 @@ CASES = [
     Case(
         "jsonl: nested 100,000 deep",
         *jsonl('{"text": "a", "label": ' + "[" * 100_000 + "]" * 100_000 + "}"),
-        says="a.jsonl:1: JSON nested too deeply; expected one flat object a line",
+        says="a.jsonl:1: JSON nested too deeply; expected one flat object per line",
     ),
     Case(
         "jsonl: a key twice",
         *jsonl('{"text": "a", "label": "x", "label": "y"}'),
-        says="a.jsonl:1: the key 'label' stands twice in an object; expected once",
+        says="a.jsonl:1: the key 'label' occurs twice in an object; expected once",
     ),
     Case(
         "jsonl: a lone surrogate",
@@ -404,7 +404,7 @@ CASES = [
             lines(*({"i": n // 2, "text": f"t{n}", "label": "x"} for n in range(20))),
             JSONL | {"columns": {"text": "text", "label": "label", "id": "i"}},
         ),
-        says="a.jsonl:2: the id '0' stands here a second time; expected an id once in a file",
+        says="a.jsonl:2: the id '0' occurs a second time here; expected unique ids within a file",
     ),
     Case(
         "jsonl: an id that is a list",
@@ -427,7 +427,7 @@ CASES = [
     Case(
         "jsonl: comments",
         *jsonl("// a comment"),
-        says="a.jsonl:1: not JSON: no value, such as a text in double quotes, column 1; expected an object a line",
+        says="a.jsonl:1: not JSON: no value, such as a text in double quotes, column 1; expected one object per line",
     ),
     Case(
         "json: an object",
@@ -442,7 +442,7 @@ CASES = [
     Case(
         "json: objects one a line",
         *json_array(lines(*rows())),
-        says="a.json:2: not JSON: more behind the end of the value, column 1; expected one value, or reader.format: jsonl for an objec",
+        says="a.json:2: not JSON: more behind the end of the value, column 1; expected one value, or reader.format: jsonl for one object per line",
     ),
     Case("json: an array of arrays", *json_array(b"[[1], [2]]"), says="a.json, item 0: [1]; expected an object"),
     Case(
@@ -473,7 +473,7 @@ CASES = [
     Case(
         "json: a key twice",
         *json_array(b'[{"text": "a", "text": "b", "label": "x"}]'),
-        says="a.json: the key 'text' stands twice in an object; expected once",
+        says="a.json: the key 'text' occurs twice in an object; expected once",
     ),
     Case("json: nothing", *json_array(b""), says="a.json:1: not JSON: there is nothing in it; expected one value"),
     Case(
@@ -651,6 +651,6 @@ CASES = [
             b"id,text,label\n" + (b"x" * 50_000 + b",a,x\n") * 2,
             corpus__reader=CSV | {"columns": {"id": "id"} | CSV["columns"]},
         ),
-        says="stands here a second time; expected an id once in a file",
+        says="occurs a second time here; expected unique ids within a file",
     ),
 ]

@@ -465,7 +465,7 @@ CASES += [
     file(
         "a date",
         b"corpus: 2024-01-01\n",
-        says="recipes/text_classification/toy.yaml: numerics: required key is missing (write it without a value for null); corpus: sho",
+        says="recipes/text_classification/toy.yaml: numerics: required key is missing (without a value it takes the defaults); corpus: sho",
     ),
     file(
         "an impossible date",
@@ -486,12 +486,12 @@ CASES += [
     file(
         "a key that is a list",
         b"? [a, b]\n: c\n",
-        says="recipes/text_classification/toy.yaml: numerics: required key is missing (write it without a value for null); corpus: req",
+        says="recipes/text_classification/toy.yaml: numerics: required key is missing (without a value it takes the defaults); corpus: req",
     ),
     file(
         "a key that is null",
         b"~: c\n",
-        says="recipes/text_classification/toy.yaml: numerics: required key is missing (write it without a value for null); corpus: req",
+        says="recipes/text_classification/toy.yaml: numerics: required key is missing (without a value it takes the defaults); corpus: req",
     ),
     file(
         "an anchor of itself",
@@ -506,7 +506,7 @@ CASES += [
     file(
         "a directive that is none",
         b"%FOO bar\n---\na: 1\n",
-        says="recipes/text_classification/toy.yaml: numerics: required key is missing (write it without a value for null); corpus: req",
+        says="recipes/text_classification/toy.yaml: numerics: required key is missing (without a value it takes the defaults); corpus: req",
     ),
     file(
         "a line of 10 MB",
@@ -583,7 +583,7 @@ CASES += [
         "recipe: a push of a model that sees a part of its corpus",
         {},
         {"export.hub_repo": "me/model", "tokenize.limit": 8},
-        "toy.yaml: export.hub_repo pushes the model, and tokenize.limit lets it see only a part of its corpus",
+        "toy.yaml: export.hub_repo pushes the model, and tokenize.limit trains it on a part of its corpus",
         "text_classification",
     ),
     file(

@@ -199,14 +199,20 @@ CASES = [
         says="file source ../corpus/a.csv: sha256 is 899d5492cc34f7a683970d0c9636918fc6a82c2fe0b76fe3d6685a95cf258c26; expected 000000",
     ),
     archive(
-        "no archive", GOOD, says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says"
+        "no archive",
+        GOOD,
+        says="a.tar.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "cut in half",
         tar(("a.csv", FILE, GOOD))[:100],
-        says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.tar.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
-    archive("nothing", b"", says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says"),
+    archive(
+        "nothing",
+        b"",
+        says="a.tar.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
+    ),
     archive(
         "an empty tar", tar(), says="archive source ../corpus/a.tar.gz: nothing matches 'a.csv'; the files there: none"
     ),
@@ -253,17 +259,17 @@ CASES = [
     archive(
         "a name twice",
         tar(("a.csv", FILE, GOOD), ("a.csv", FILE, GOOD)),
-        says="a.tar.gz: member 'a.csv' is there twice; expected archives whose files do not replace each other",
+        says="a.tar.gz: member 'a.csv' occurs twice; expected archives whose files do not replace each other",
     ),
     archive(
         "a file below a file",
         tar(("a.csv", FILE, GOOD), ("a.csv/b", FILE, GOOD)),
-        says="a.tar.gz: member 'a.csv/b' is there twice; expected archives whose files do not replace each other",
+        says="a.tar.gz: member 'a.csv/b' occurs twice; expected archives whose files do not replace each other",
     ),
     archive(
         "a folder in the place of a file",
         tar(("a.csv", FOLDER, b""), ("a.csv", FILE, GOOD)),
-        says="a.tar.gz: member 'a.csv' is there twice; expected archives whose files do not replace each other",
+        says="a.tar.gz: member 'a.csv' occurs twice; expected archives whose files do not replace each other",
     ),
     archive("an empty name", tar(("", FILE, GOOD)), says="a.tar.gz: member '' has no name; expected files and folders"),
     archive(
@@ -310,7 +316,7 @@ CASES = [
         "a zip that is none",
         GOOD,
         "a.zip",
-        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip with a password",
@@ -329,7 +335,7 @@ CASES = [
         "a zip that is cut",
         zipped(("a.csv", GOOD))[:-30],
         "a.zip",
-        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip of more than its limit",
@@ -347,13 +353,13 @@ CASES = [
         "a gzip that is cut",
         packed(GOOD)[:-12],
         "a.csv.gz",
-        says="a.csv.gz: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.csv.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a gzip with other bytes behind",
         packed(GOOD) + b"xxxx",
         "a.csv.gz",
-        says="a.csv.gz: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.csv.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "an ending that is none",
@@ -578,13 +584,13 @@ CASES = [
         "dvc: a path out of the repository",
         {},
         CORPUS | {"corpus.source": DVC | {"path": "../../etc/passwd"}},
-        says="corpus.source: path '../../etc/passwd' leads out of the repository; expected one in it, or kind: file",
+        says="corpus.source: path '../../etc/passwd' leads out of the repository; expected a path in it, or kind: file",
     ),
     Case(
         "dvc: a path from the root",
         {},
         CORPUS | {"corpus.source": DVC | {"path": "/etc/passwd"}},
-        says="corpus.source: path '/etc/passwd' leads out of the repository; expected one in it, or kind: file",
+        says="corpus.source: path '/etc/passwd' leads out of the repository; expected a path in it, or kind: file",
     ),
     Case(
         "dvc: a limit of nothing",
@@ -606,42 +612,42 @@ CASES = [
     archive(
         "a sparse file whose map is no map",
         attributes(**{"GNU.sparse.map": "a,b"}),
-        says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.tar.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a sparse file whose size is no number",
         attributes(**{"GNU.sparse.size": "x"}),
-        says="a.tar.gz: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.tar.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip with damaged LZMA",
         damaged(zipfile.ZIP_LZMA, 60),
         "a.zip",
-        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip with damaged bzip2",
         damaged(zipfile.ZIP_BZIP2, 50),
         "a.zip",
-        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip whose members overlap",
         overlapping(),
         "a.zip",
-        says="a.zip: a damaged or truncated archive, or none; expected what its ending says",
+        says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
         "a zip with one member 200 times",
         repeated(200),
         "a.zip",
-        says="a.zip: member 'a.csv' is there twice; expected archives whose files do not replace each other",
+        says="a.zip: member 'a.csv' occurs twice; expected archives whose files do not replace each other",
     ),
     archive(
         "one file by two names, the second with a dot",
         zipped(("x/a.csv", GOOD), ("x/./a.csv", GOOD)),
         "a.zip",
-        says="a.zip: member 'x/./a.csv' is there twice; expected archives whose files do not replace each other",
+        says="a.zip: member 'x/./a.csv' occurs twice; expected archives whose files do not replace each other",
     ),
     archive(
         "names that differ in their Unicode form and in case",

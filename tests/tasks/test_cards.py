@@ -66,7 +66,7 @@ def test_a_model_of_pairs_is_shown_with_a_pair() -> None:
 
 
 @pytest.mark.parametrize(("pooling", "pooled"), [("mean", [3.0, 4.0]), ("cls", [0.0, 8.0])])
-def test_texts_are_embedded_with_their_prefix_cut_pooled_and_normalized(pooling: str, pooled: list[float]) -> None:
+def test_texts_are_prefixed_truncated_pooled_and_normalized(pooling: str, pooled: list[float]) -> None:
     target = {"pooling": pooling, "max_length": 9, "query_prefix": "query: ", "document_prefix": "it's: "}
     given: list[Any] = []
 
@@ -85,7 +85,7 @@ def test_texts_are_embedded_with_their_prefix_cut_pooled_and_normalized(pooling:
     assert of_queries == [9, True]
 
 
-def test_a_prompt_is_laid_out_as_in_training_and_a_chat_by_its_template() -> None:
+def test_a_prompt_is_formatted_as_in_training_a_chat_by_template() -> None:
     target = {"template": 'Q: {prompt}\n"A":', "chat": False, "block_size": 20}
     for code in (text_generation.usage("m", target), text_generation.onnx_usage(target)):
         assert r'"Q: The minister said\n\"A\":"' in code

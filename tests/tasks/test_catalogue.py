@@ -107,7 +107,7 @@ def half(path: Path) -> None:
         ("data/model/weights/model.safetensors", train),
     ],
 )
-def test_a_file_of_an_earlier_stage_that_is_cut_off_is_named_in_one_line(
+def test_a_truncated_file_of_an_earlier_stage_is_named(
     damaged: str,
     module: Any,
     folder: Path,
@@ -128,6 +128,6 @@ def test_a_file_of_an_earlier_stage_that_is_cut_off_is_named_in_one_line(
     assert not Path("data/trained").exists() and not list(Path("data").glob(".*"))
 
 
-def test_the_catalogue_has_as_many_cases_as_its_documents_say_and_each_once() -> None:
+def test_the_catalogue_has_its_documented_number_of_unique_cases() -> None:
     assert len(CASES) == len({case.name for case in CASES}) == NUMBER
     assert all(case.says for case in CASES)

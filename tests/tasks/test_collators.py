@@ -96,7 +96,7 @@ def test_texts_and_their_labels_are_those_of_transformers(
     same(collated("text_classification", tokenizer, features), DataCollatorWithPadding(tokenizer)(features.to_pylist()))
 
 
-def test_several_labels_without_positive_ones_and_texts_without_attention_mask(tokenizer: Any) -> None:
+def test_several_labels_without_positive_ones_or_attention_mask(tokenizer: Any) -> None:
     tokenizer.model_input_names = ["input_ids"]
     features = pa.table({"input_ids": [[5], [5, 6]], "labels": pa.array([[0.0], [0.0]], pa.list_(pa.float32()))})
     found = collated("text_classification", tokenizer, features)
@@ -132,15 +132,15 @@ def test_masks_are_those_of_each_block_alone(tiny_wordpiece: Path, stored: Any, 
         keeps = frozen == "all" or (frozen == "some" and DRAW.random() < 0.5)
         pieces = [1, *DRAW.integers(0, 3, n - 1).tolist()]
         labels = [IGNORE_INDEX, *ints(n)][:n] if keeps else None
-        return {"input_ids": ints(n), "pieces": pieces, "labels": labels, "draw": int(DRAW.integers(2**62))}
+        return {"input_ids": ints(n), "pieces": pieces, "labels": labels, "row_seed": int(DRAW.integers(2**62))}
 
     columns = [masked_lm.FEATURES.field(name) for name in ("input_ids", "pieces", "labels")]
-    features = stored(table(8, [*columns, ("draw", pa.int64())], row))
+    features = stored(table(8, [*columns, ("row_seed", pa.int64())], row))
     ids, labels = [], []
     for feature in features.to_pylist():
         pair = feature["input_ids"], feature["labels"]
         if feature["labels"] is None:
-            generator = np.random.default_rng(feature["draw"])
+            generator = np.random.default_rng(feature["row_seed"])
             pair = mask(np.array(feature["input_ids"]), np.array(feature["pieces"]), how, generator)
         ids.append(pair[0])
         labels.append(pair[1])
@@ -151,12 +151,10 @@ def test_masks_are_those_of_each_block_alone(tiny_wordpiece: Path, stored: Any, 
     }
     same(collated("masked_lm", tokenizer, features, Masks), expected)
     if frozen == "all":  # features of validation have no draw
-        same(collated("masked_lm", tokenizer, features.drop_columns("draw"), Masks), expected)
+        same(collated("masked_lm", tokenizer, features.drop_columns("row_seed"), Masks), expected)
 
 
-def test_documents_are_padded_and_the_relevant_one_stands_again_where_there_are_fewer(
-    tiny_wordpiece: Path, stored: Any
-) -> None:
+def test_missing_documents_are_padded_with_the_relevant_one(tiny_wordpiece: Path, stored: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     tokenizer.add_special_tokens({"pad_token": "[SEP]"})
 

@@ -29,6 +29,7 @@ from toys import TOYS, projects
 from finetrail import demo, inference, layout, params, predict, serve, service, tasks
 from finetrail.evaluation import splits
 from finetrail.exporting import __main__ as exporting
+from finetrail.stage import read_json as read
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 EARLIER = Path(__file__).parent.parent / "upgrades"  # COMMIT/TASK/finetrail.json, as that commit's export wrote it
@@ -50,10 +51,6 @@ def at(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Path]]:
 def task(request: pytest.FixtureRequest, at: Callable[[str], Path], restored_torch: None) -> str:
     at(request.param)
     return str(request.param)
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stored() -> pa.Table:
@@ -85,7 +82,7 @@ def test_every_score_has_an_interval(task: str) -> None:
         assert all(isinstance(evaluation[split][name], float) for name in names)
 
 
-def test_predictions_have_an_id_references_and_confidences_or_scores(task: str) -> None:
+def test_predictions_have_id_references_and_confidences(task: str) -> None:
     names = set(stored().column_names)
     assert {"id", "references", "predictions"} <= names
     assert len(names & {"confidences", "scores"}) == 1
@@ -124,7 +121,7 @@ def test_slices_are_scored_as_if_they_were_the_whole_split(task: str) -> None:
         assert rows.loc[name, "low"] <= rows.loc[name, "score"] <= rows.loc[name, "high"]
 
 
-def test_predictions_have_the_columns_of_the_corpus_that_the_recipe_names(task: str) -> None:
+def test_predictions_have_the_slice_columns_of_the_recipe(task: str) -> None:
     corpus, predictions = splits.load("test").examples.to_pylist(), stored().to_pylist()
     source = {row["id"]: row["slice_source"] for row in corpus}
     ids = [row["id"].rpartition(":")[0] if task == "masked_lm" else row["id"] for row in predictions]
@@ -165,7 +162,7 @@ def test_the_page_the_record_and_the_card_tell_the_same_concerns(task: str) -> N
     assert card.count("- The data: ") == len(told)
 
 
-def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_stage(task: str) -> None:
+def test_form_timings_are_measured_and_in_no_stage_output(task: str) -> None:
     before = layout.REPORT.read_bytes()
     exporting.main()
     timings = read(layout.EXPORT_TIMINGS)
@@ -177,7 +174,7 @@ def test_what_an_input_takes_in_each_form_is_measured_and_is_in_no_output_of_a_s
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
-def test_inference_gives_exactly_the_predictions_that_evaluation_stored(task: str, runtime: Any) -> None:
+def test_inference_gives_the_predictions_that_evaluation_stored(task: str, runtime: Any) -> None:
     documents = None
     if (layout.CORPUS / "documents.parquet").is_file():
         documents = pq.read_table(layout.CORPUS / "documents.parquet").to_pylist()
@@ -333,7 +330,7 @@ def documents() -> Path | None:
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "onnx_int8"])
-def test_requests_that_are_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
+def test_requests_answered_together_are_answered_as_if_alone(task: str, runtime: Any) -> None:
     """Also with int8, whose activations share a range within a batch; comparable() rounds to four digits."""
     options = Namespace(folder=layout.EXPORTED, batch_size=serve.STEP, documents=documents(), threads=1)
     ask = serve.loaded(options, runtime)
@@ -352,7 +349,7 @@ def test_the_probe_is_answered_by_every_model(task: str) -> None:
     assert len(predict.load(layout.EXPORTED, inference.preferred_runtime(layout.EXPORTED), 8, None)([probe]))
 
 
-def test_the_service_is_soon_ready_needs_no_torch_and_ends_when_told(at: Callable[[str], Path]) -> None:
+def test_the_service_starts_fast_without_torch_and_ends_on_term(at: Callable[[str], Path]) -> None:
     at("token_classification")
     command = [sys.executable, "-m", "finetrail.serve", str(layout.EXPORTED), "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -399,8 +396,16 @@ def words(value: Any) -> list[str]:
     return str(value).split()
 
 
+# Two kinds of input; CI tries the pages of the others too.
+PAGES = [
+    name if name in ("question_answering", "token_classification") else pytest.param(name, marks=pytest.mark.slow)
+    for name in tasks.names()
+]
+
+
 @pytest.mark.filterwarnings("ignore")  # Gradio's own
-def test_the_page_answers_an_example_and_nothing_leaves_the_machine(task: str, browser: Any) -> None:
+@pytest.mark.parametrize("task", PAGES, indirect=True)
+def test_the_page_answers_an_example_and_loads_nothing_remote(task: str, browser: Any) -> None:
     settings, of_task = inference.read_settings(layout.EXPORTED), tasks.module(task, "demo")
     show, about = demo.loaded(layout.EXPORTED, settings, of_task, None)
     examples = [list(one.values()) for one in demo.asked(layout.EXPORTED, of_task)]

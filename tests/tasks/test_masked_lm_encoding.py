@@ -24,7 +24,7 @@ from finetrail.tasks.masked_lm.settings import Tokenize
 ROOT = Path(__file__).parents[2]
 KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
 
-PROPERTY = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tokenize(**changes: Any) -> Tokenize:
@@ -130,7 +130,7 @@ def test_pieces_are_those_of_the_library_s_word_ids(
         assert pieces == expected
 
 
-def test_a_sign_in_the_vocabulary_tells_words_only_where_it_is_sure(
+def test_a_vocabulary_marker_tells_words_only_where_it_is_sure(
     tiny_wordpiece: Path, tiny_bpe: Path, tiny_sentencepiece: Path
 ) -> None:
     def tells(folder: Path) -> bool:
@@ -146,7 +146,7 @@ def test_a_sign_in_the_vocabulary_tells_words_only_where_it_is_sure(
 @pytest.mark.parametrize("whole_word", [False, True])
 @PROPERTY
 @given(texts=documents, join=st.booleans(), data=st.data())
-def test_frozen_masks_do_not_depend_on_batches_and_give_the_block_back(
+def test_frozen_masks_are_independent_of_batches_and_reversible(
     tiny_wordpiece: Path, whole_word: bool, texts: list[str], join: bool, data: st.DataObject
 ) -> None:
     tokenizer = load(tiny_wordpiece)
@@ -201,9 +201,7 @@ print(pa.concat_tables([part for part, _ in encoder.encode_table("test", batches
 """
 
 
-def test_masks_are_the_same_in_another_process_and_under_another_hash_seed(
-    tiny_wordpiece: Path, toy_text: list[str]
-) -> None:
+def test_masks_are_the_same_in_another_process_and_hash_seed(tiny_wordpiece: Path, toy_text: list[str]) -> None:
     arguments = [str(tiny_wordpiece / "tokenizer.json"), tokenize().model_dump_json(), *toy_text]
     environment = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"}
     done = subprocess.run(
@@ -228,7 +226,7 @@ def ask(tokenizer: Any, how: Tokenize, *inputs: dict[str, Any]) -> list[dict[str
 
 
 @pytest.mark.parametrize("join", [False, True])
-def test_each_text_of_people_is_in_blocks_of_its_own_and_asks_at_its_masks(tiny_wordpiece: Path, join: bool) -> None:
+def test_each_asked_text_has_its_own_blocks_and_masks(tiny_wordpiece: Path, join: bool) -> None:
     tokenizer, how = load(tiny_wordpiece), tokenize(join_documents=join, remainder="drop")
     long = "nobody was at home . " * 4 + "[MASK] lives in [MASK] ."
 

@@ -71,7 +71,7 @@ pieces_of_blocks = st.lists(st.sampled_from([SPECIAL, FIRST, LATER]), min_size=1
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pieces_of_blocks, st.booleans(), st.floats(0.001, 0.9), st.integers(0, 99))
 def test_holds_for_any_block(pieces: list[int], whole_word: bool, probability: float, seed: int) -> None:
     kinds, ids = np.array(pieces), blocks(1, len(pieces))[0]
@@ -125,6 +125,6 @@ def test_whole_words_need_a_tokenizer_that_knows_words(parting: Any) -> None:
     tokenizer: Any = SimpleNamespace(
         backend_tokenizer=backend, all_special_ids=[0], get_vocab=lambda: {"<mask>": 0, "a": 1}, mask_token_id=0
     )
-    with pytest.raises(UserError, match="whole_word: true, but the base model's tokenizer parts no words"):
+    with pytest.raises(UserError, match="whole_word: true, but the base model's tokenizer does not split"):
         masking(tokenizer, WHOLE_WORDS)
     assert masking(tokenizer, SimpleNamespace(mask_probability=0.3, whole_word=False)).ordinary.tolist() == [1]

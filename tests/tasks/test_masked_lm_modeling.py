@@ -119,7 +119,7 @@ def feature(ids: list[int], labels: list[int] | None = None) -> dict[str, Any]:
 
 
 def table(features: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(features, pa.schema([*FEATURES, ("draw", pa.int64())]))
+    return pa.Table.from_pylist(features, pa.schema([*FEATURES, ("row_seed", pa.int64())]))
 
 
 def test_frozen_masks_are_used_as_they_are_and_padded(tiny_wordpiece: Path) -> None:
@@ -132,13 +132,13 @@ def test_frozen_masks_are_used_as_they_are_and_padded(tiny_wordpiece: Path) -> N
     }
 
 
-def test_masks_of_training_are_those_of_a_features_draw_whatever_the_batch(tiny_wordpiece: Path) -> None:
+def test_training_masks_depend_on_the_features_draw_alone(tiny_wordpiece: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     collate = modeling.build_collator(tokenizer, SETTINGS)
     features = [feature([2, *range(10, 40), 3]), feature([2, *range(40, 60), 3])]
 
     def batch_of(*draws: int) -> dict[str, list[list[int]]]:
-        given = [row | {"draw": draw} for row, draw in zip(features, draws, strict=False)]
+        given = [row | {"row_seed": draw} for row, draw in zip(features, draws, strict=False)]
         return {name: value.tolist() for name, value in collate(table(given)).items()}
 
     first, second = batch_of(1, 2), batch_of(3, 2)

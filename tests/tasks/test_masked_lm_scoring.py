@@ -114,7 +114,7 @@ def test_scores_are_those_of_all_tokens_together(split: Encoded, predictions: pa
     assert scoring.headline(None, SETTINGS) in found
 
 
-def test_statistics_of_weighted_blocks_are_scores_of_repeated_blocks(predictions: pa.Table) -> None:
+def test_statistics_of_weights_are_scores_of_repeated_blocks(predictions: pa.Table) -> None:
     n, to_scores = len(predictions), scoring.statistics(scoring.units(predictions), None, SETTINGS)
     weights = np.random.default_rng(0).integers(0, 4, (3, n))
     found = to_scores(np.vstack([np.ones((1, n), dtype=np.int64), weights]))
@@ -220,7 +220,7 @@ def test_pieces_of_text_join_to_the_text(kind: str, request: pytest.FixtureReque
     assert "".join(texts[index] for index in ids).strip() == tokenizer.decode(ids).strip()
 
 
-def test_a_model_may_have_more_outputs_than_the_tokenizer_has_tokens(split: Encoded, tokenizer: Any) -> None:
+def test_a_model_may_have_more_outputs_than_tokens(split: Encoded, tokenizer: Any) -> None:
     def forward(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         logits = np.zeros((*inputs["input_ids"].shape, len(tokenizer) + 3), dtype=np.float32)
         logits[..., -1] = 5

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import ENGINES, curve, trained
 from test_graphs import Again
+from toy_training import ENGINES, curve, trained
 from toys import projects
 
 from finetrail import layout, tasks
@@ -90,7 +90,7 @@ class Started(Exception):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.OutOfMemoryError("out of memory")])
-def test_a_run_whose_passes_cannot_be_recorded_starts_anew_without(
+def test_a_run_restarts_without_recording_where_it_fails(
     error: Exception,
     tokenized: Callable[[str], Path],
     packs: Callable[[], None],
@@ -116,7 +116,7 @@ def test_a_run_whose_passes_cannot_be_recorded_starts_anew_without(
     with pytest.raises(Started):
         trained("text_classification", execution="auto")
     assert started == [(sys.executable, sys.orig_argv)]
-    assert f"train: CUDA graphs fail here ({error}): from the beginning, without them" in capfd.readouterr().err
+    assert f"train: CUDA graphs fail here ({error}): starting again without them" in capfd.readouterr().err
     record = json.loads(trained("text_classification")[RECORD])  # as the process that was started
     assert (record["padding"], record["execution"]) == ("none", "eager")
     assert not (layout.SCRATCH / "train").exists()

@@ -72,7 +72,7 @@ def test_a_question_may_have_no_answer_and_no_title(answers: Any) -> None:
     assert (counts["train"].unanswerable, counts["train"].answers) == (1, 0)
 
 
-def test_an_answer_that_stands_elsewhere_is_refused_with_what_stands_there() -> None:
+def test_a_misplaced_answer_is_refused_with_the_text_found_there() -> None:
     with pytest.raises(UserError) as error:
         read(record([{"text": "London", "start": 16}]))
 
@@ -94,7 +94,7 @@ def test_repair_takes_the_nearest_place_and_of_two_the_earlier(start: int | None
     assert +counts["train"].mended == mended
 
 
-def test_starts_in_utf16_units_are_converted_where_the_files_count_so() -> None:
+def test_utf16_offsets_are_converted_where_files_use_them() -> None:
     draw = random.Random(0)
     given, right = [], []
     for _ in range(200):
@@ -158,7 +158,7 @@ CAFE = "Zoë's cafe\u0301, the Cafe\u0301 Zoë; 서울 \u1109\u1165\u110b\u116e\
         ("cafè", 6, None, None),
     ],
 )
-def test_answers_that_differ_by_blanks_or_form_alone_are_repaired(
+def test_answers_that_differ_in_blanks_or_form_are_repaired(
     text: str, start: int, found: str | None, mended: str | None
 ) -> None:
     counts = counted()
@@ -173,13 +173,13 @@ def test_answers_that_differ_by_blanks_or_form_alone_are_repaired(
 
 
 @pytest.mark.parametrize("mismatch", ["repair", "drop"])
-def test_an_answer_that_stands_nowhere_is_left_out_and_the_question_with_its_last(mismatch: str) -> None:
+def test_an_answer_found_nowhere_is_dropped_with_its_question(mismatch: str) -> None:
     counts = counted()
 
     assert starts([{"text": "Paris", "start": 3}, {"text": "Ada", "start": 0}], mismatch, counts) == [0]
     assert read(record([{"text": "Paris", "start": 3}, {"text": " ", "start": 3}]), mismatch, counts) == []
     train = counts["train"]
-    assert (train.questions, train.answers, train.answers_dropped, train.examples_dropped) == (1, 1, 3, 1)
+    assert (train.examples, train.answers, train.answers_dropped, train.examples_dropped) == (1, 1, 3, 1)
     assert (train.mended.total(), train.unanswerable) == (0, 0)
 
 
@@ -231,7 +231,7 @@ def test_blank_questions_and_contexts_are_left_out_and_counted() -> None:
     counts = counted()
 
     assert read(record([], question=" \n"), counts=counts) == [] == read(record([], context=""), counts=counts)
-    assert (counts["train"].empty_examples, counts["train"].questions) == (2, 0)
+    assert (counts["train"].empty_examples, counts["train"].examples) == (2, 0)
 
 
 def test_checks_tell_what_is_shared_by_contexts_and_by_questions() -> None:
@@ -269,7 +269,7 @@ def test_warnings_tell_what_was_left_out_and_repaired() -> None:
 
     assert [*map(str, concerns.of_corpus(corpus.checks(counts, settings())))] == [
         "train: blank questions or contexts, left out: 1",
-        "train: answers that stood elsewhere in the context, repaired: 1",
+        "train: answers found elsewhere in the context, repaired: 1",
         "train: answers that are not where they should be in the context, left out: 1",
         "train: questions left out, as none of their answers was left: 1",
     ]
@@ -288,7 +288,7 @@ def test_each_kind_of_repair_has_its_count_and_its_warning() -> None:
     assert [found["splits"]["train"][name] for name in kinds] == [1, 1, 1]
     assert [found["splits"]["test"][name] for name in kinds] == [0, 0, 0]
     assert [*map(str, concerns.of_corpus(found))] == [
-        "train: answers that stood elsewhere in the context, repaired: 1",
+        "train: answers found elsewhere in the context, repaired: 1",
         "train: answers whose start counts UTF-16 units, converted to characters: 1",
         "train: answers with white space around them that their context lacks, repaired: 1",
         "train: questions that repeat an earlier one of their split, with its context: 2",

@@ -1,6 +1,5 @@
 """Pairs against the transformers tokenizer called on one pair after the other, and labels against run_qa.py's."""
 
-import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer, RobertaConfig
@@ -19,7 +19,6 @@ from finetrail.tasks.question_answering import corpus, encoding
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Corpus, Tokenize
 
 ROOT = Path(__file__).parents[2]
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 KINDS = ("tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "tiny_sentencepiece_first")
 TARGET = {"unanswerable": False}
 LOADED: dict[Path, Any] = {}
@@ -122,7 +121,7 @@ def reference(tokenizer: Any, question: str, context: str, how: Tokenize) -> lis
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_ids_types_windows_and_characters_are_the_librarys(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject
@@ -209,7 +208,7 @@ def test_a_long_question_is_cut_and_everything_is_counted(tiny_wordpiece: Path) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_answer_of_whole_words_is_found_with_its_characters(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject
@@ -236,7 +235,7 @@ def test_an_answer_of_whole_words_is_found_with_its_characters(
             assert feature["starts"][0] >= start or feature["ends"][-1] <= end
 
 
-def test_labels_are_those_of_run_qa_where_an_answer_begins_and_ends_with_a_token(tiny_wordpiece: Path) -> None:
+def test_labels_are_run_qas_where_answers_align_with_tokens(tiny_wordpiece: Path) -> None:
     tokenizer, how = load(tiny_wordpiece), tokenize(18, 4, 8)
     contexts = ["Anna lives in New York , nobody saw Lake Geneva near Oslo . ask Kofi about the café was closed !"] * 40
     draw = np.random.default_rng(0)
@@ -293,7 +292,7 @@ def test_features_do_not_depend_on_how_examples_come(tiny_bpe: Path, cut: int, m
     assert pa.concat_tables(features for features, _ in parts).combine_chunks() == whole.combine_chunks()
 
 
-def test_token_types_are_given_only_to_models_that_tell_them_apart(tiny_wordpiece: Path, tmp_path: Path) -> None:
+def test_token_types_are_given_only_to_models_that_use_them(tiny_wordpiece: Path, tmp_path: Path) -> None:
     typed = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece, **typed)
     for types in (1, 2):
@@ -318,7 +317,7 @@ def test_a_stride_without_room_is_refused_with_its_key(tiny_wordpiece: Path) -> 
         Tokenize(engine="local", num_proc=1, max_length=128, stride=60, max_question_length=64, limit=None)
 
 
-def test_the_target_tells_whether_train_has_questions_without_an_answer() -> None:
+def test_the_target_says_if_train_has_unanswerable_questions() -> None:
     answered, unanswered = table(("q", "c", [("c", 0)])), table(("q", "c", []))
 
     assert encoding.target(iter([answered, answered]), tokenize()) == {"unanswerable": False}
@@ -326,12 +325,6 @@ def test_the_target_tells_whether_train_has_questions_without_an_answer() -> Non
 
 
 # --- real corpora ---------------------------------------------------------------------------------------------------
-
-
-def real(name: str) -> Path:
-    if not (CORPORA / name).exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
-    return CORPORA / name
 
 
 def read(path: Path) -> pa.Table:

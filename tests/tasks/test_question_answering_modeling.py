@@ -33,7 +33,7 @@ def build(folder: Path) -> Any:
     return modeling.build_model(folder, TARGET, TRAIN, NO_FEATURES)
 
 
-def test_a_base_model_keeps_its_encoder_and_gets_a_head_of_the_seed(tiny_checkpoint: Path) -> None:
+def test_a_base_model_keeps_its_encoder_and_gets_a_seeded_head(tiny_checkpoint: Path) -> None:
     one, other = build(tiny_checkpoint), build(tiny_checkpoint)
 
     assert isinstance(one, BertForQuestionAnswering) and one.qa_outputs.out_features == 2
@@ -42,9 +42,7 @@ def test_a_base_model_keeps_its_encoder_and_gets_a_head_of_the_seed(tiny_checkpo
     assert modeling.PIPELINE_TAG == "question-answering"
 
 
-def test_a_classifier_as_base_model_gets_two_outputs_and_an_answering_one_keeps_its_head(
-    tiny_wordpiece: Path, tmp_path: Path
-) -> None:
+def test_a_classifier_base_gets_a_new_head_a_qa_base_keeps_its(tiny_wordpiece: Path, tmp_path: Path) -> None:
     config = BertConfig.from_pretrained(tiny_wordpiece, num_labels=5)
     BertForTokenClassification(config).save_pretrained(tmp_path / "tagger")
     answering = BertForQuestionAnswering(BertConfig.from_pretrained(tiny_wordpiece))
@@ -114,9 +112,7 @@ def test_the_loss_is_that_of_transformers_without_the_padding(tiny_checkpoint: P
     assert 0 in features["start_positions"].to_pylist()  # a window without the answer has the first token as its label
 
 
-def test_a_model_learns_the_toy_questions_and_answers_people_as_the_test_split(
-    tiny_checkpoint: Path, tiny_wordpiece: Path
-) -> None:
+def test_toy_questions_are_learned_and_answered_as_in_test(tiny_checkpoint: Path, tiny_wordpiece: Path) -> None:
     target = {"unanswerable": True}
     settings = EVALUATE.model_copy(update={"null_threshold": 0.0})
     tokenizer, features = encode(tiny_wordpiece, TOY, True)
@@ -166,7 +162,7 @@ windows = st.lists(
 
 @pytest.mark.parametrize("unanswerable", [False, True])
 @given(drawn=windows)
-def test_span_accuracy_counts_examples_whose_best_window_is_right(unanswerable: bool, drawn: list[Any]) -> None:
+def test_span_accuracy_is_of_the_best_window_per_example(unanswerable: bool, drawn: list[Any]) -> None:
     length = 8
     logits = np.array([one[4] for one in drawn], dtype=np.float32) + np.arange(16, dtype=np.float32) / 100
     start, end = logits[:, :length], logits[:, length:]
@@ -200,7 +196,7 @@ def test_span_accuracy_counts_examples_whose_best_window_is_right(unanswerable: 
     assert found == pytest.approx(np.mean(right))
 
 
-def test_padding_and_what_stands_before_the_context_are_no_answers() -> None:
+def test_padding_and_tokens_before_the_context_are_no_answers() -> None:
     features = pa.table(
         {"example": [4], "start_positions": [2], "end_positions": [3], "context_start": [2], "starts": [[0, 1]]}
     )
@@ -228,7 +224,7 @@ def test_inputs_without_question_or_context_are_refused(given: dict[str, Any], m
     assert str(error.value).startswith(message)
 
 
-def test_inputs_keep_their_ids_and_a_lone_text_names_the_other_way() -> None:
+def test_inputs_keep_their_ids_and_a_lone_text_names_the_other() -> None:
     table = serving.examples([{"question": "q", "context": "c", "id": 7}, {"question": "q", "context": "c"}])
 
     assert table["id"].to_pylist() == ["7", "1"] and table["answers"].to_pylist() == [None, None]

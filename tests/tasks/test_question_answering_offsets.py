@@ -216,11 +216,9 @@ WORDS = st.lists(
 BLANKS = st.sampled_from([" ", "  ", "\r\n", "\n", "\t", "\u3000", "\u00a0", " \r\n "])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(WORDS, BLANKS), min_size=1, max_size=6), st.data())
-def test_words_between_blanks_are_decoded_as_they_were_whatever_they_are_made_of(
-    drawn: list[tuple[str, str]], data: st.DataObject
-) -> None:
+def test_words_between_blanks_are_decoded_unchanged(drawn: list[tuple[str, str]], data: st.DataObject) -> None:
     context = "".join(word + blank for word, blank in drawn)
     starts = [len("".join(word + blank for word, blank in drawn[:number])) for number in range(len(drawn))]
     first = data.draw(st.integers(0, len(drawn) - 1))

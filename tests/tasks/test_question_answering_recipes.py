@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import real, whole
 from datasets import Features, List, Value
-from hub_server import StandInHub
+from hub_server import StandInHub, write_parquet
+from recipe_projects import download_all, edit
 from ruamel.yaml import YAML
-from test_recipes import edit, real, run, write_parquet
 from transformers import BertConfig, BertForPreTraining
 
 from finetrail import inference, layout, params, stage
@@ -21,7 +22,7 @@ from stages import download_corpus, download_model, evaluate, export, tokenize, 
 ROOT = Path(__file__).parents[2]
 TASK = "question_answering"
 RECIPES = Path("recipes") / TASK
-NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, RECIPES.name)]
 SPLITS = ("train", "validation", "test")
 Examples = list[dict[str, Any]]
 
@@ -119,17 +120,6 @@ def project(make: Callable[[Path], Path], parent: Path, recipe: str, changes: di
     return folder
 
 
-# One process for all that comes from the Hub: its libraries read the Hub's address when they are imported.
-DOWNLOAD = """
-import os, sys
-from stages import download_corpus, download_model
-for folder in sys.argv[1:]:
-    os.chdir(folder)
-    download_corpus.main()
-    download_model.main()
-"""
-
-
 @pytest.fixture(scope="module")
 def from_hub(
     make_project: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
@@ -142,7 +132,7 @@ def from_hub(
         write_models(root / "models")
     projects = {name: project(make_project, work / name, name) for name in ("squad", "squad2", "korquad")}
     with StandInHub(root, refs=("refs/convert/parquet",)) as hub:
-        run(projects["squad"], "python", "-c", DOWNLOAD, *map(str, projects.values()), hub=hub)
+        download_all([(folder, what) for folder in projects.values() for what in ("corpus", "model")], hub)
     yield projects
 
 
@@ -170,7 +160,7 @@ def sizes() -> list[int]:
 
 
 def load_recipe(name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml"))
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------
@@ -212,7 +202,7 @@ def test_corpora_and_models_of_the_hub_become_features(
     assert (encoded.features["start_positions"].to_numpy() == 0).sum() == without
 
 
-def test_the_recipes_of_squad_differ_in_what_has_no_answer_and_nothing_else() -> None:
+def test_the_squad_recipes_differ_only_in_unanswerable_questions() -> None:
     one, two = load_recipe("squad"), load_recipe("squad2")
 
     assert (two["evaluate"].pop("null_threshold"), two["evaluate"].pop("script")) == ("auto", "squad2")
@@ -255,9 +245,7 @@ def test_the_corporas_own_files_are_read(name: str, folder: str, language: Any, 
     }
 
 
-def test_the_part_of_squad_is_read_whole_and_its_splits_share_no_context(
-    enter: Enter, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_squad_part_is_whole_and_splits_share_no_context(enter: Enter, capsys: pytest.CaptureFixture[str]) -> None:
     enter("squad-files", {"corpus.source.path": f"{real('squad_v1.1_part')}/*.json"})
 
     download_corpus.main()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import string
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import real
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,6 @@ from finetrail.tasks.question_answering import corpus, encoding, scoring
 from finetrail.tasks.question_answering.settings import Evaluate, Tokenize
 
 ROOT = Path(__file__).parents[2]
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 TARGET = {"unanswerable": True}
 SCRIPTS = ("squad", "squad2", "korquad")
 
@@ -205,7 +204,7 @@ def test_answers_do_not_depend_on_batches(tiny_bpe: Path, batch_size: int) -> No
     assert found["references"].to_pylist()[-2:] == [[], None]
 
 
-def test_of_equal_scores_the_earlier_and_shorter_span_is_the_answer(tiny_wordpiece: Path) -> None:
+def test_of_equal_scores_the_earlier_shorter_span_wins(tiny_wordpiece: Path) -> None:
     tokenizer, split = encoded(tiny_wordpiece, [("who", "Anna lives in Oslo", ["Oslo"])], 20, 4)
 
     def flat(feature: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +257,7 @@ def test_auto_is_the_threshold_that_is_best_on_validation(kind: str, request: py
     assert not notes or not any(expected["predictions"].to_pylist())
 
 
-def test_auto_gives_an_answer_to_each_question_where_train_has_one(tiny_wordpiece: Path) -> None:
+def test_auto_answers_each_question_where_train_has_answers(tiny_wordpiece: Path) -> None:
     target = {"unanswerable": False}
     tokenizer, split = encoded(tiny_wordpiece, [example for example in ASKED if example[2]], 20, 4)
 
@@ -389,7 +388,7 @@ parts = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_scores_are_those_of_the_official_script(script: str, data: st.DataObject) -> None:
     least = 0 if script == "squad2" else 1
@@ -407,9 +406,7 @@ def test_scores_are_those_of_the_official_script(script: str, data: st.DataObjec
 
 
 def real_answers(name: str) -> tuple[list[list[str]], list[str]]:
-    path = CORPORA / name
-    if not path.exists():
-        pytest.skip(f"no {name} in FINETRAIL_CORPORA")
+    path = real(name)
     questions = [
         (qa, paragraph["context"])
         for article in json.loads(path.read_text(encoding="utf-8"))["data"]
@@ -457,7 +454,7 @@ def test_a_question_without_an_answer_is_right_without_one(script: str) -> None:
     }
 
 
-def test_the_two_scripts_of_squad_differ_where_nothing_is_left_of_an_answer() -> None:
+def test_the_two_squad_scripts_differ_on_empty_answers() -> None:
     predictions, references = ["the", "the"], [["The"], ["The", "Oslo"]]
 
     one, two = (scoring.score(table(predictions, references), TARGET, how(script=s)) for s in ("squad", "squad2"))
@@ -467,7 +464,7 @@ def test_the_two_scripts_of_squad_differ_where_nothing_is_left_of_an_answer() ->
 
 
 @given(st.lists(st.tuples(parts, st.lists(parts, max_size=2), st.integers(0, 3)), min_size=1, max_size=8))
-def test_statistics_of_drawn_questions_are_the_scores_of_a_split_that_has_them(
+def test_statistics_of_drawn_questions_are_their_scores(
     drawn: list[tuple[str, list[str], int]],
 ) -> None:
     weights = np.array([count for _, _, count in drawn])
@@ -545,7 +542,7 @@ def test_tables_group_by_question_word_and_length_of_the_answer() -> None:
     assert list(found["per_question_word"][0]) == ["label", "support", "f1", "exact_match"]
 
 
-def test_the_table_of_thresholds_is_what_predictions_at_them_score() -> None:
+def test_the_threshold_table_is_what_its_predictions_score() -> None:
     given = predictions_by_hand()
 
     rows = scoring.tables(given, TARGET, how())["null_thresholds"]
@@ -573,7 +570,7 @@ def test_the_table_of_thresholds_is_what_predictions_at_them_score() -> None:
 
 
 @pytest.mark.parametrize("null_score", [math.inf, -math.inf])
-def test_where_no_question_has_a_span_no_threshold_changes_a_score(null_score: float) -> None:
+def test_without_spans_no_threshold_changes_a_score(null_score: float) -> None:
     given = predictions_by_hand()
     given = given.set_column(given.column_names.index("n_best"), "n_best", pa.array([[]] * 7, pa.list_(scoring.SPAN)))
     null_scores = pa.array([null_score] * 7)
@@ -610,7 +607,7 @@ def test_the_best_threshold_is_the_best_of_all(drawn: list[tuple[bool, bool, flo
     assert [row["best"] for row in rows].count(True) == 1 and len(rows) <= 21
 
 
-def test_errors_come_by_confidence_with_the_context_of_the_answer() -> None:
+def test_errors_are_sorted_by_confidence_with_their_context() -> None:
     found = scoring.worst_errors(predictions_by_hand(), 3, TARGET, how())
 
     assert [(row["id"], row["confidence"], row["f1"]) for row in found] == [

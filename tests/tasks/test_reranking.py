@@ -112,7 +112,7 @@ def test_relevant_documents_that_are_no_candidates_count() -> None:
     assert scoring.headline(TARGET, settings()) == "ndcg@10" and scoring.beside(TARGET, settings()) == ["mrr@10"]
 
 
-def test_equal_scores_leave_the_order_of_the_first_stage_whatever_that_of_the_rows() -> None:
+def test_equal_scores_keep_the_order_of_the_first_stage() -> None:
     found = predicted([(["a", "b", "c"], [0.1, 0.8, 0.5], [0.5, 0.5, 0.9], {"b": 1})])
 
     units = scoring.units(found)
@@ -260,7 +260,7 @@ def table(folder: Path, split: str) -> pa.Table:
 
 
 @pytest.mark.usefixtures("restored_torch")
-def test_candidates_are_the_best_documents_and_to_learn_from_all_relevant_ones(first_stage: Path) -> None:
+def test_candidates_are_the_best_and_for_training_all_relevant(first_stage: Path) -> None:
     settings = YAML().load(first_stage / "recipes/retrieval/toy.yaml")["evaluate"]
     assert RetrievalEvaluate.model_fields["candidates"] and settings["candidates"] == 5
     stored = pq.read_table(first_stage / layout.PREDICTIONS, filters=[("split", "=", "test")])

@@ -72,7 +72,7 @@ def test_every_table_begins_with_an_id_and_documents_come_last() -> None:
     assert {schema.names[0] for schema in tables.values()} == {"id"}
 
 
-def test_a_pair_is_a_query_and_a_document_that_both_say_the_same_id() -> None:
+def test_a_pair_is_a_query_and_document_with_the_same_id() -> None:
     found, _ = pairs(settings(), {"query": "capital of Norway", "document": "Oslo"})
 
     assert found["train"][0]["query"] == "capital of Norway"
@@ -100,7 +100,7 @@ def test_equal_texts_are_one_document_in_all_splits() -> None:
     ("given", "expected"),
     [(None, []), ("Bergen", ["Bergen"]), (["Bergen", " ", "Oslo", "Rome"], ["Bergen", "Rome"]), ([], [])],
 )
-def test_hard_negatives_are_documents_too_but_for_blanks_and_the_relevant_one(given: Any, expected: list[str]) -> None:
+def test_hard_negatives_are_documents_except_blank_or_relevant(given: Any, expected: list[str]) -> None:
     chosen = settings({"query": "q", "document": "d", "negatives": "n"})
 
     found, counts = pairs(chosen, {"query": "capital of Norway", "document": "Oslo", "negatives": given})
@@ -110,7 +110,7 @@ def test_hard_negatives_are_documents_too_but_for_blanks_and_the_relevant_one(gi
     assert counts["train"].negatives == len(expected)
 
 
-def test_rows_with_another_label_give_their_document_and_no_query() -> None:
+def test_rows_with_another_label_give_a_document_only() -> None:
     chosen = settings(LABELLED, positive_label="0")
 
     found, counts = pairs(
@@ -165,7 +165,7 @@ def test_queries_of_one_split_that_stand_in_another_are_leakage() -> None:
     assert [*map(str, concerns.of_corpus(checks))] == ["test: queries that also occur in train: 1"]
 
 
-def test_the_layout_of_beir_becomes_queries_with_grades_and_all_documents(tmp_path: Path) -> None:
+def test_beir_becomes_graded_queries_and_all_documents(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     header = "query-id\tcorpus-id\tscore\n"
     for split, judged in (
@@ -202,7 +202,7 @@ def test_the_layout_of_beir_becomes_queries_with_grades_and_all_documents(tmp_pa
     assert checks["shared_relevant_documents"]["train/test"] == 1
 
 
-def test_shared_ids_and_repeated_documents_are_counted_and_warned_of(tmp_path: Path) -> None:
+def test_shared_ids_and_repeated_documents_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     for split, lines in (("train", "1\t1\t1\n2\t1\t1\n"), ("dev", "3\t1\t1\n"), ("test", "9\t1\t1\n2\t3\t1\n")):
         (tmp_path / f"qrels/{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")

@@ -72,7 +72,7 @@ MIXED = queries(
 )
 
 
-def test_each_relevant_document_is_a_feature_with_the_negatives_of_its_query(tokenizer: Any) -> None:
+def test_each_relevant_document_is_a_feature_with_negatives(tokenizer: Any) -> None:
     features = encoder(tokenizer).encode(MIXED, np.array([3, 7, 9]))
 
     def ids(text: str, most: int) -> list[int]:
@@ -97,7 +97,7 @@ def test_keys_name_the_documents_and_all_that_are_relevant(tokenizer: Any) -> No
     assert features["relevant"] == [both, both, [key["lee"]], [key["anna"]]]
 
 
-def test_the_key_of_a_querys_own_id_is_no_negative_where_documents_have_given_ids(tokenizer: Any) -> None:
+def test_a_querys_own_key_is_no_negative_with_given_ids(tokenizer: Any) -> None:
     own = queries(("a", [document("0", "oslo")], []), ("b", [document("7", "lee")], []), ("c", None, None))
 
     given = encoder(tokenizer).encode(own.replace_schema_metadata(GIVEN_IDS), np.arange(3)).to_pydict()
@@ -190,7 +190,9 @@ def test_special_tokens_must_leave_room(tiny_bpe: Path, name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bpe)
     tokenizer.backend_tokenizer.post_processor = template("<s> <s> $A </s>", tokenizer)
 
-    with pytest.raises(UserError, match=f"tokenize.{name}: 3 is room for special tokens alone; expected more than 3"):
+    with pytest.raises(
+        UserError, match=f"tokenize.{name}: 3 is enough only for the special tokens; expected more than 3"
+    ):
         encoder(tokenizer, **{name: 3})
 
 
@@ -258,7 +260,7 @@ def weights(query: str) -> dict[str, float]:
     }
 
 
-def test_negatives_of_train_are_mined_for_each_relevant_document_behind_the_given_ones(tokenizer: Any) -> None:
+def test_negatives_are_mined_for_each_relevant_document(tokenizer: Any) -> None:
     ((features, counts),) = mining(tokenizer).encode_table("train", [(np.arange(4), ASKED)])
 
     names = dict(zip(encoding._keys(pa.chunked_array([list(BY_ID)])).tolist(), BY_ID, strict=True))
@@ -288,7 +290,7 @@ def test_negatives_of_train_are_mined_for_each_relevant_document_behind_the_give
     assert left_out > 0 and ["g"] in expected
 
 
-def test_what_scores_nearly_as_high_as_the_relevant_document_is_no_negative(tokenizer: Any) -> None:
+def test_near_relevant_scores_are_no_negatives(tokenizer: Any) -> None:
     def mined(below: float) -> list[int]:
         ((_, counts),) = mining(tokenizer, below=below).encode_table("train", [(np.arange(4), ASKED)])
         return [counts["mined_negatives"], counts["likely_positives_left_out"]]
@@ -353,7 +355,7 @@ def test_given_scores_of_bm25_choose_what_bm25_chooses(tokenizer: Any) -> None:
     assert of_given[1]["mined_negatives"] > 0 and of_given == of_bm25
 
 
-def test_what_the_ranking_lacks_is_no_negative_and_no_pair_without_a_score_has_any(tokenizer: Any) -> None:
+def test_unranked_documents_are_no_negatives_nor_unscored_pairs(tokenizer: Any) -> None:
     scores = rankings(("1", "e", 0.8), ("1", "a", 0.7), ("1", "d", 0.79), ("1", "b", -0.1), ("3", "a", 0.5))
 
     ((features, counts),) = given_mining(tokenizer, scores).encode_table("train", [(np.arange(4), ASKED)])
@@ -382,8 +384,6 @@ def test_given_scores_go_to_other_processes(tokenizer: Any) -> None:
         (("1", "a", -0.5), "corpus.rankings: no score is above 0; expected positive ones"),
     ],
 )
-def test_rankings_of_other_queries_and_without_positive_scores_are_refused(
-    tokenizer: Any, row: tuple[str, str, float], message: str
-) -> None:
+def test_unusable_rankings_are_refused(tokenizer: Any, row: tuple[str, str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         given_mining(tokenizer, rankings(row))

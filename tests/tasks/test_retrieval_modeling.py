@@ -20,12 +20,12 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, Trainer, Tra
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
+from finetrail.patches.speedups import speed_up
 from finetrail.schema import Bootstrap, Lora
 from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
 from finetrail.training import adapters, memory
-from finetrail.training.speed import speed_up
 
 TRAIN = Train.model_construct(scale=20.0)
 EVALUATE = Evaluate(
@@ -73,9 +73,7 @@ def saved(model: PreTrainedModel, tokenizer: Any, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("negatives", [0, 2])
-def test_the_loss_is_multiple_negatives_ranking_where_all_documents_differ(
-    base: Path, tokenizer: Any, tmp_path: Path, negatives: int
-) -> None:
+def test_the_loss_is_multiple_negatives_ranking(base: Path, tokenizer: Any, tmp_path: Path, negatives: int) -> None:
     model, _ = build(base)
     model.eval()
     rows = [
@@ -112,7 +110,7 @@ def test_known_positives_are_no_negatives() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
-def test_documents_of_equal_queries_and_of_the_judgements_are_no_negatives_and_others_count_once() -> None:
+def test_known_relevant_documents_are_no_negatives() -> None:
     same_query = torch.tensor([[True, False, True], [False, True, False], [True, False, True]])
     documents = torch.tensor([[1, 7], [2, 3], [4, 1]])
     relevant = torch.tensor([[1, 1], [2, 7], [4, 4]])
@@ -158,9 +156,7 @@ def test_a_missing_negative_is_filled_and_does_not_count(base: Path, tokenizer: 
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_other_libraries_load_it_and_embed_as_training_and_search_do(
-    base: Path, tokenizer: Any, tmp_path: Path, pooling: str
-) -> None:
+def test_other_libraries_load_it_and_embed_alike(base: Path, tokenizer: Any, tmp_path: Path, pooling: str) -> None:
     model, target = build(base, pooling=pooling, query_prefix="was ", document_prefix="the ")
     model.eval()
     folder = saved(model, tokenizer, tmp_path / "saved")
@@ -283,7 +279,7 @@ def test_any_encoder_is_its_own_baseline(base: Path) -> None:
     assert modeling.base_is_baseline(base)
 
 
-def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any) -> None:
+def test_validation_ranks_the_documents_of_all_queries(tokenizer: Any) -> None:
     table = queries(
         ("anna", [document("a", "anna"), document("b", "lee")], []),
         ("oslo", [document("c", "oslo")], []),
@@ -308,7 +304,7 @@ def test_validation_ranks_the_documents_of_all_validation_queries(tokenizer: Any
     }
 
 
-def test_validation_leaves_the_document_of_a_querys_own_id_out_as_search_does() -> None:
+def test_validation_drops_a_querys_own_document_as_search_does() -> None:
     # The second query's own document (7) is the first one's, and nearer than its relevant one (8).
     features = pa.table(
         {
@@ -344,7 +340,7 @@ def test_the_loss_over_dimensions_is_matryoshkas(base: Path, tokenizer: Any, tmp
 
 
 def test_dimensions_beyond_the_vector_are_refused(base: Path) -> None:
-    with pytest.raises(UserError, match="tokenize.dimensions: 32 is no beginning of the 32 numbers of a vector"):
+    with pytest.raises(UserError, match="tokenize.dimensions: 32, and vectors of .* have 32; expected fewer"):
         build(base, dimensions=[8, 32])
 
 
@@ -357,9 +353,7 @@ def test_the_saved_folder_says_which_beginnings_do(base: Path, tokenizer: Any, t
     assert "matryoshka" not in (saved(again, tokenizer, tmp_path / "again") / "config.json").read_text()
 
 
-def test_sentence_transformers_finds_with_fewer_dimensions_what_is_scored(
-    base: Path, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_sentence_transformers_truncates_dimensions_as_scored(base: Path, tokenizer: Any, tmp_path: Path) -> None:
     model, target = build(base, dimensions=[6])
     folder = saved(model.eval(), tokenizer, tmp_path / "saved")
     encoder = encoding.Encoder(tokenizer, target, settings(max_length=20, max_query_length=20))
@@ -396,9 +390,9 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def gradients(model: PreTrainedModel, batch: dict[str, Any], piece_size: int | None) -> dict[str, torch.Tensor]:
+def gradients(model: PreTrainedModel, batch: dict[str, Any], micro_batch_size: int | None) -> dict[str, torch.Tensor]:
     """Return the loss and each weight's gradient of one pass, whose dropout is that of the seed 0."""
-    model.piece_size = piece_size
+    model.micro_batch_size = micro_batch_size
     model.zero_grad()
     torch.manual_seed(0)
     loss = model(**batch).loss
@@ -414,19 +408,19 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("dimensions", [None, [4, 16]])
-@pytest.mark.parametrize("piece_size", [1, 2, 4])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_a_batch_in_parts_has_the_gradients_of_one_pass(
-    base: Path, tokenizer: Any, piece_size: int, dimensions: list[int] | None
+    base: Path, tokenizer: Any, micro_batch_size: int, dimensions: list[int] | None
 ) -> None:
     model = without_dropout(build(base, dimensions=dimensions)[0])
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
 
-    same(gradients(model, batch, piece_size), gradients(model, batch, None))
+    same(gradients(model, batch, micro_batch_size), gradients(model, batch, None))
 
 
 @pytest.mark.parametrize("faster", [False, True])
 @pytest.mark.usefixtures("restored_torch")
-def test_parts_that_are_encoded_anew_have_the_dropout_of_the_first_time(
+def test_re_encoded_parts_repeat_the_first_dropout(
     base: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, faster: bool
 ) -> None:
     model, _ = build(base)
@@ -452,7 +446,7 @@ def test_no_more_than_a_part_is_in_memory(base: Path, tokenizer: Any) -> None:
         lambda encoder, args, inputs: texts.append(len(inputs["input_ids"])), with_kwargs=True
     )
 
-    def kept(piece_size: int | None) -> int:
+    def kept(micro_batch_size: int | None) -> int:
         """Return the bytes that the backward pass would find in memory."""
         size = 0
 
@@ -461,7 +455,7 @@ def test_no_more_than_a_part_is_in_memory(base: Path, tokenizer: Any) -> None:
             size += tensor.nbytes * (tensor.grad_fn is not None)
             return tensor
 
-        model.piece_size = piece_size
+        model.micro_batch_size = micro_batch_size
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model(**batch).loss
         loss.backward()
@@ -481,7 +475,7 @@ def test_validation_takes_its_batches_whole(base: Path, tokenizer: Any) -> None:
     batch = modeling.build_collator(tokenizer, TRAIN)(features_of(tokenizer, pairs(*MANY)))
     with torch.no_grad():
         whole = model(**batch)
-        model.piece_size = 1
+        model.micro_batch_size = 1
         assert torch.equal(model(**batch).documents, whole.documents)
 
 
@@ -494,7 +488,7 @@ def test_parts_go_with_what_averages_gradients_over_processes(base: Path, tokeni
     try:
         spread = torch.nn.parallel.DistributedDataParallel(model)
         model.zero_grad()
-        model.piece_size = 2
+        model.micro_batch_size = 2
         spread(**batch).loss.backward()
     finally:
         torch.distributed.destroy_process_group()

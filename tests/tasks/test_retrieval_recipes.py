@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_recipes import edit, real
+from conftest import real
+from recipe_projects import edit
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from finetrail import layout, params, stage
@@ -21,7 +19,7 @@ from finetrail.corpus.duplicates import digest
 from stages import download_corpus, download_model, evaluate, tokenize, train
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "recipes/retrieval").glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, "retrieval")]
 KOREAN = "question1\tquestion2\tis_duplicate\n배고파\t배가 고파\t0\n잠이 와\t졸려\t0\n심심해\t배고프다\t1\n"
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -40,25 +38,6 @@ def enter(make_project: Callable[[Path], Path], tmp_path: Path, monkeypatch: pyt
         return folder
 
     return go
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the URL under which its files are served."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    folder = tmp_path / "web"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def table(name: str) -> list[dict[str, Any]]:
@@ -87,7 +66,10 @@ def test_every_recipe_fits_its_schema(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.best_metric": "ndcg@10"}, "train.best_metric: 'ndcg@10' is none of retrieval's; .* loss, mrr@10"),
+        (
+            {"train.best_metric": "ndcg@10"},
+            "train.best_metric: 'ndcg@10' is not a metric of retrieval; .* loss, mrr@10",
+        ),
         ({"tokenize.dimensions": [64, 32]}, r"dimensions is \[64, 32\]; expected each once, the smallest first"),
         ({"tokenize.dimensions": [32, 32]}, "expected each once, the smallest first"),
         (
@@ -135,7 +117,7 @@ def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
     assert short == plain
 
 
-def test_negatives_of_an_earlier_run_are_all_that_sets_a_recipe_apart() -> None:
+def test_negatives_of_an_earlier_run_are_all_that_differs() -> None:
     mined, plain = (
         params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-mined", "bbc-headlines")
     )

@@ -229,9 +229,7 @@ def predictions(encoder: Encoder, tokenizer: Any) -> pa.Table:
     return scoring.predict(encoded(encoder, ASKED), shared, TARGET, Bag(len(tokenizer)), tokenizer, settings())
 
 
-def test_each_declared_beginning_of_the_vectors_is_scored_as_trec_eval_scores_it(
-    encoder: Encoder, tokenizer: Any
-) -> None:
+def test_each_vector_prefix_is_scored_as_trec_eval_does(encoder: Encoder, tokenizer: Any) -> None:
     class Table:
         """A forward whose hidden states are rows of a table of random vectors."""
 
@@ -330,7 +328,7 @@ def ranked(queries: list[tuple[str, str, list[str], dict[str, int]]]) -> pa.Tabl
     )
 
 
-def test_rows_with_the_same_query_are_one_query_with_all_their_answers() -> None:
+def test_rows_with_the_same_query_are_one_with_all_answers() -> None:
     pairs = ranked([("0", "q", ["a", "b"], {"a": 1}), ("1", "q", ["a", "b"], {"b": 1}), ("2", "p", ["x"], {"c": 1})])
     found = scoring.score(pairs, TARGET, settings())
     evaluator = pytrec_eval.RelevanceEvaluator({"q": {"a": 1, "b": 1}, "p": {"c": 1}}, {"ndcg_cut.10", "recall.1"})
@@ -341,7 +339,7 @@ def test_rows_with_the_same_query_are_one_query_with_all_their_answers() -> None
     assert len(scoring.units(pairs)) == 2
 
 
-def test_the_document_of_a_query_s_own_id_is_left_out_unless_it_is_relevant() -> None:
+def test_a_querys_own_document_is_dropped_unless_relevant() -> None:
     """As in BEIR, where ArguAna's queries are documents (ignore_identical_ids), and are never judged."""
     ids = ["q", "d", "r"]
     documents = pa.table({"id": ids, "title": [""] * 3, "text": ids})
@@ -373,7 +371,7 @@ def judged(rows: list[tuple[str, str, list[str] | None]]) -> pa.Table:
 
 
 @pytest.mark.parametrize("index", ["exact", "faiss"])
-def test_scores_over_shared_ids_are_trec_evals_on_the_whole_collection(index: str, tokenizer: Any) -> None:
+def test_scores_over_shared_ids_are_trec_evals(index: str, tokenizer: Any) -> None:
     draw = np.random.default_rng(0)
     documents = pa.table({"id": [str(n) for n in range(130)], "title": [""] * 130, "text": ["x"] * 130})
     asked = [
@@ -497,13 +495,13 @@ def test_inputs_that_are_none_are_refused(given: list[dict[str, Any]], message: 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id stands there a second time"),
+        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "document 'x': this id occurs a second time"),
         ([{"title": "a"}], "document '0': there is no text; expected a string"),
         ([{"text": "a", "title": 3}], "document '0': title is 3; expected a string"),
         ([{"id": "a", "_id": "a", "text": "a"}], "document 'a': unknown key '_id'; expected id, title, text"),
         ([{"_id": "a", "text": "a", "url": "x"}], "document 'a': unknown key 'url'; expected id, title, text"),
         ([{"id": "a", "text": "a", "metadata": {}}], "document 'a': unknown key 'metadata'; expected id, title, text"),
-        ([{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}], "document 'a': this id stands there a second time"),
+        ([{"_id": "a", "text": "a"}, {"_id": "a", "text": "b"}], "document 'a': this id occurs a second time"),
         ([], "there are no documents to search"),
     ],
 )

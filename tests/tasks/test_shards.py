@@ -7,24 +7,26 @@ from typing import Any
 import pytest
 from accelerate import Accelerator, DistributedType
 from spread import SPREAD, result, tokenized, trained
+from toy_training import configure
 
 from finetrail import params
 from finetrail.errors import UserError
 from finetrail.schema import Train
-from finetrail.training import shards
+from finetrail.training import fsdp
 from stages import train
 
 __all__ = ["tokenized"]  # a fixture
 LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": False, "quantize": None}
 
 
+@pytest.mark.slow
 def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> None:
     tokenized("token_classification")
     trained("token_classification", engine="accelerate", gradient_accumulation=2, precision="bf16")
     _, record, losses = result()
     trained("token_classification", SPREAD, gradient_accumulation=1)
     _, of_two, losses_of_two = result()
-    trained("token_classification", precision="fp32")  # for the next test
+    configure("token_classification", precision="fp32")  # for the next test
     assert record["precision"] == of_two["precision"] == "bf16"
     assert losses_of_two == pytest.approx(losses, rel=1e-3)
 
@@ -37,7 +39,7 @@ def test_bf16_computes_as_in_one_process(tokenized: Callable[[str], Path]) -> No
         pytest.param("text_classification", "trainer", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_that_share_the_weights_give_the_result_of_one(
+def test_two_processes_sharing_weights_give_the_result_of_one(
     task: str, engine: str, tokenized: Callable[[str], Path]
 ) -> None:
     tokenized(task)
@@ -65,7 +67,8 @@ def test_a_run_that_is_spread_otherwise_meets_no_checkpoint(
     assert len(set(found)) == 3
 
 
-def test_a_model_whose_weights_have_other_names_in_checkpoints_is_refused(tokenized: Callable[[str], Path]) -> None:
+@pytest.mark.slow
+def test_fsdp_refuses_models_with_renamed_checkpoint_weights(tokenized: Callable[[str], Path]) -> None:
     tokenized("retrieval")
     assert "error: launcher: FSDP has no checkpoints for BiEncoder; expected DDP" in trained(
         "retrieval", SPREAD, succeeds=False
@@ -77,7 +80,7 @@ def test_weights_that_nothing_gathers_are_refused(kind: DistributedType, monkeyp
     monkeypatch.setattr(Accelerator, "distributed_type", kind)
     monkeypatch.setattr(Accelerator, "is_fsdp2", False)
     with pytest.raises(UserError, match=f"launcher: {kind.value}.* spreads the weights .* expected DDP"):
-        shards.check(Accelerator(cpu=True), None)  # type: ignore[arg-type]
+        fsdp.validate(Accelerator(cpu=True), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [{"unfreeze_layers": 1}, {"execution": "compile"}])
@@ -85,6 +88,6 @@ def test_what_changes_a_spread_model_is_refused(change: dict[str, Any], monkeypa
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
     monkeypatch.setattr(Accelerator, "is_fsdp2", True)
     plain = {"unfreeze_layers": None, "execution": "auto"}
-    shards.check(Accelerator(cpu=True), Train.model_construct(**plain))
+    fsdp.validate(Accelerator(cpu=True), Train.model_construct(**plain))
     with pytest.raises(UserError, match="change a model that FSDP has spread; expected null and auto, or DDP"):
-        shards.check(Accelerator(cpu=True), Train.model_construct(**plain | change))
+        fsdp.validate(Accelerator(cpu=True), Train.model_construct(**plain | change))

@@ -7,22 +7,23 @@ import pytest
 from spread import SPREAD, tokenized, trained
 
 __all__ = ["tokenized"]  # a fixture
+pytestmark = pytest.mark.slow  # six processes each
 KILLED_IN_TRAINING = """
 import os, signal
-from finetrail.training.journal import Journal
-updated = Journal.updated
+from finetrail.training.logger import TrainingLogger
+updated = TrainingLogger.updated
 
 def die(self, update):
     updated(self, update)
     if update == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Journal.updated = die
+TrainingLogger.updated = die
 """
 KILLED_BEHIND_IT = """
 import os, signal
-from finetrail.training import shards
-shards.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+from finetrail.training import fsdp
+fsdp.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -30,8 +31,8 @@ shards.gather = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
     ("engine", "killed", "update"),
     [
         ("trainer", KILLED_IN_TRAINING, 3),
-        pytest.param("accelerate", KILLED_IN_TRAINING, 3, marks=pytest.mark.slow),
-        pytest.param("trainer", KILLED_BEHIND_IT, 6, marks=pytest.mark.slow),
+        ("accelerate", KILLED_IN_TRAINING, 3),
+        ("trainer", KILLED_BEHIND_IT, 6),
     ],
 )
 def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(
@@ -40,7 +41,7 @@ def test_a_spread_run_that_is_killed_goes_on_to_the_same_bytes(
     tokenized("token_classification")
     trained("token_classification", killed, SPREAD, succeeds=False, engine=engine)
     printed = trained("token_classification", SPREAD)
-    assert f"goes on from the checkpoint after update {update} of 6" in printed
+    assert f"resumes from the checkpoint after update {update} of 6" in printed
     resumed = Path("data/trained/model.safetensors").read_bytes()
     trained("token_classification", SPREAD)
     assert Path("data/trained/model.safetensors").read_bytes() == resumed

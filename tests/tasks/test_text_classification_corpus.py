@@ -96,7 +96,7 @@ def test_a_record_becomes_a_row(changes: dict[str, Any], value: dict[str, Any], 
 
 
 @pytest.mark.parametrize("separator", [";", None])
-def test_labels_of_a_text_are_one_stratum_whatever_their_order_in_the_file(separator: str | None) -> None:
+def test_labels_of_a_text_are_one_stratum_in_any_order(separator: str | None) -> None:
     given = ["b; a", "a;b", "a;b;a", "a; b"] if separator else [["b", "a"], ["a", "b"], ["a", "b", "a"], ["a", "b"]]
     values = [{"text": str(n), "labels": given[n % 4] if n < 16 else "c" if separator else ["c"]} for n in range(20)]
     chosen = settings(**MULTI | {"label_separator": separator})
@@ -273,9 +273,9 @@ def test_unseen_labels_can_be_refused() -> None:
         (NUMBER | {"label_map": "strip"}, "label_map: a regression corpus has scores and no labels"),
         (
             {"label_map": {0: "no", 1: "yes"}},
-            "a number or a truth value stands in quotes, such as '0': negative; got {0",
+            "quote values that YAML reads as a number or a boolean, such as '0': negative; got {0",
         ),
-        ({"label_map": {True: "yes"}}, "a number or a truth value stands in quotes, such as '0': negative; got {True"),
+        ({"label_map": {True: "yes"}}, "reads as a number or a boolean, such as '0': negative; got {True"),
         ({"label_map": {}}, "expected strip, null, or for each value in the files the name of its label"),
         (NUMBER | {"label_map": {"a": "b"}}, "label_map: a regression corpus has scores and no labels"),
     ],
@@ -365,4 +365,4 @@ def test_sections_that_contradict_each_other_are_told(given: Any, message: str) 
 def test_windows_are_not_for_pairs() -> None:
     given = recipe(overflow="tail")
     given.tokenize = recipe(overflow="windows").tokenize
-    assert list(check(given)) == ["tokenize.overflow: windows is not for pairs; expected head or tail"]
+    assert list(check(given)) == ["tokenize.overflow: windows does not support pairs; expected head or tail"]

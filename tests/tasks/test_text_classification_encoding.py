@@ -22,7 +22,7 @@ SINGLE = {"problem": "single_label", "label_names": ["bad", "good"]}
 WORDS = ["Oslo", "is", "far", "tokenization", "unable", "café", "서울", "a", ".", "uncommon", "x-y", "🙂"]
 text = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
 TOKENIZERS = ["tiny_wordpiece", "tiny_bpe", "tiny_sentencepiece", "typed"]
-several = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+several = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tokenize(**changes: Any) -> Tokenize:
@@ -84,7 +84,7 @@ def test_a_text_is_cut_as_the_library_cuts_it(
 @several
 @given(pairs=st.lists(st.tuples(text, text), min_size=1, max_size=4), max_length=st.integers(7, 24))
 @pytest.mark.parametrize("overflow", ["head", "tail"])
-def test_a_pair_is_framed_and_cut_longest_first_as_the_library_does(
+def test_a_pair_is_framed_and_truncated_as_the_library_does(
     folder: Path, library: Any, overflow: str, pairs: list[tuple[str, str]], max_length: int
 ) -> None:
     library.truncation_side = "right" if overflow == "head" else "left"
@@ -131,7 +131,7 @@ def test_more_texts_than_one_call_takes_stay_in_order(tiny_wordpiece: Path, monk
 # --- by hand ------------------------------------------------------------------------------------------------------
 
 
-def test_head_and_tail_of_a_long_text_are_kept_and_the_middle_is_lost(tiny_wordpiece: Path) -> None:
+def test_head_and_tail_of_a_long_text_are_kept(tiny_wordpiece: Path) -> None:
     made = encoder(tiny_wordpiece, max_length=8, overflow="head_tail", head_tokens=2)
     tokenizer = AutoTokenizer.from_pretrained(tiny_wordpiece)
     long, fits = "a b c d e f g h i", "a b c d e f"
@@ -175,7 +175,7 @@ def test_types_are_left_to_models_that_have_two(typed: Path, tiny_bpe: Path, tmp
 # --- labels -------------------------------------------------------------------------------------------------------
 
 
-def test_a_label_is_its_number_and_one_that_train_lacks_is_ignored(tiny_wordpiece: Path) -> None:
+def test_a_label_is_its_number_and_unseen_ones_are_ignored(tiny_wordpiece: Path) -> None:
     made = features(encoder(tiny_wordpiece), text=["a", "b", "c"], label=["good", "bad", "odd"])
     assert [row["labels"] for row in made] == [1, 0, IGNORE_INDEX]
 
@@ -200,7 +200,7 @@ def test_a_score_is_itself(tiny_wordpiece: Path) -> None:
         ("regression", [], "score", pa.float64()),
     ],
 )
-def test_texts_without_a_target_encode_alike_with_a_null_column_and_without_one(
+def test_texts_without_a_target_encode_with_or_without_a_column(
     tiny_wordpiece: Path, problem: str, names: list[str], column: str, kind: pa.DataType
 ) -> None:
     made = encoder(tiny_wordpiece, {"problem": problem, "label_names": names})
@@ -231,7 +231,7 @@ def test_the_target_comes_from_the_columns_of_train(
     assert encoding.target(iter(tables), tokenize()) == expected | {"texts": texts}
 
 
-def test_labels_that_are_whole_numbers_are_in_the_order_of_numbers() -> None:
+def test_integer_labels_are_sorted_as_numbers() -> None:
     numbers = [str(number) for number in range(12)]
     single = pa.table({"text": numbers, "label": numbers[::-1]})
     several = pa.table({"text": ["a"], "labels": [numbers[::-1]]})

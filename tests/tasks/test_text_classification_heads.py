@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import NO_FEATURES, toy_recipe, toy_settings
 from ruamel.yaml import YAML
+from toy_training import ENGINES, curve, trained
 from toys import Recipe, save, write
 from transformers import AutoTokenizer, pipeline
 
@@ -20,6 +20,7 @@ from finetrail import inference, layout
 from finetrail.errors import UserError
 from finetrail.evaluation import splits
 from finetrail.params import load_recipe
+from finetrail.stage import read_json as read
 from finetrail.tasks.text_classification import encoding, modeling, scoring
 from finetrail.tasks.text_classification.settings import Train, heads_of
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
@@ -63,10 +64,6 @@ def exported(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def stored(part: str) -> list[dict[str, Any]]:
     rows = pq.read_table(layout.PREDICTIONS, filters=[("split", "=", "test"), (layout.PART, "=", part)]).to_pylist()
     return list(rows)
@@ -91,7 +88,7 @@ def test_both_parts_are_learned_though_the_texts_are_the_same() -> None:
 
 
 @pytest.mark.usefixtures("exported")
-def test_a_text_gets_a_label_of_its_part_whose_probabilities_sum_to_one() -> None:
+def test_label_probabilities_of_a_part_sum_to_one() -> None:
     for part, labels in LABELS.items():
         for row in stored(part):
             assert row["predictions"] in {f"{part}/{label}" for label in labels}
@@ -101,7 +98,7 @@ def test_a_text_gets_a_label_of_its_part_whose_probabilities_sum_to_one() -> Non
 
 
 @pytest.mark.usefixtures("exported")
-def test_the_loss_is_that_of_each_head_alone_and_moves_no_other_head() -> None:
+def test_the_loss_is_that_of_each_head_and_moves_no_other() -> None:
     target = read(layout.TARGET)
     settings = Train.model_validate(toy_settings(label_smoothing=0.0, class_weights=None, best_metric="accuracy"))
     torch.manual_seed(0)
@@ -128,7 +125,7 @@ def test_the_loss_is_that_of_each_head_alone_and_moves_no_other_head() -> None:
 
 @pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize("part", LABELS)
-def test_each_head_is_exported_as_a_plain_classifier_that_predicts_the_same(part: str) -> None:
+def test_each_head_is_exported_as_a_plain_classifier(part: str) -> None:
     folder = layout.EXPORTED / "parts" / part
     model, whole = modeling.load_model(folder), modeling.load_model(layout.TRAINED)
     assert list(model.config.id2label.values()) == LABELS[part]
@@ -146,7 +143,7 @@ def test_each_head_is_exported_as_a_plain_classifier_that_predicts_the_same(part
 @pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])
 @pytest.mark.parametrize("part", LABELS)
-def test_inference_by_a_heads_folder_gives_what_evaluation_stored(part: str, runtime: Any) -> None:
+def test_a_heads_folder_gives_the_stored_predictions(part: str, runtime: Any) -> None:
     answers = inference.load(layout.EXPORTED / "parts" / part, runtime)([row["text"] for row in stored(part)])
     assert [f"{part}/{answer['label']}" for answer in answers] == [row["predictions"] for row in stored(part)]
     for answer, row in zip(answers, stored(part), strict=True):
@@ -203,18 +200,13 @@ def test_shares_of_no_own_label_are_all_alike() -> None:
 
 @pytest.mark.usefixtures("exported")
 def test_both_engines_train_heads_alike() -> None:
-    curves = []
-    path, yaml = layout.recipe_file("text_classification", "toy"), YAML()
-    for engine in train.ENGINES:
-        recipe = yaml.load(path)
-        recipe["train"].update(engine=engine)
-        yaml.dump(recipe, path)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        train.main()
-        files = sorted(layout.TRAIN_HISTORY.rglob("*.tsv"))
-        curves.append(
-            {file.name: [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]] for file in files}
-        )
+    runs = [trained("text_classification", engine=engine, epochs=2.0) for engine in ENGINES]
+    names = [
+        name.removeprefix("metrics/train/plots/metrics/").removesuffix(".tsv")
+        for name in runs[0]
+        if name.endswith(".tsv")
+    ]
+    curves = [{name: curve(files, name) for name in names} for files in runs]
     assert curves[0].keys() == curves[1].keys()
     for name in curves[0]:
         assert curves[0][name] == pytest.approx(curves[1][name], rel=1e-5, abs=1e-5)

@@ -76,7 +76,7 @@ def test_names_and_problem_are_saved_with_the_model(
     assert torch.allclose(model(**BATCH).logits, build(weights, target)(**BATCH).logits, atol=1e-6)
 
 
-def test_head_and_pooler_come_from_the_seed_and_the_encoder_from_the_checkpoint(weights: Path) -> None:
+def test_head_and_pooler_are_seeded_the_encoder_is_loaded(weights: Path) -> None:
     one, same, other = (build(weights, SINGLE, seed).state_dict() for seed in (0, 0, 1))
     drawn = {name for name in one if not torch.equal(one[name], other[name])}
     assert drawn == {"bert.pooler.dense.weight", "classifier.weight"}
@@ -92,7 +92,7 @@ def test_a_classifier_of_other_labels_gets_a_new_head(weights: Path, tmp_path: P
     assert build(tmp_path, NUMBER).state_dict()["classifier.weight"].shape[0] == 1
 
 
-def test_a_regressor_goes_on_from_its_scores_and_another_model_from_the_mean(weights: Path, tmp_path: Path) -> None:
+def test_a_regressor_starts_at_its_scores_others_at_the_mean(weights: Path, tmp_path: Path) -> None:
     regressor = build(weights, NUMBER)
     regressor.classifier.bias.data += 1
     modeling.finish(regressor)

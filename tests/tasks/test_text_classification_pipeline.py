@@ -4,6 +4,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import Sentence, toy_recipe
 from ruamel.yaml import YAML
 from safetensors.numpy import load
+from toy_training import ENGINES, trained
 from toys import write
 from transformers import AutoModelForSequenceClassification, RobertaConfig, pipeline
 
 from finetrail import inference, layout, stage
 from finetrail.params import load_recipe
 from finetrail.tasks.text_classification import encoding, serving
-from finetrail.training.journal import Journal
+from finetrail.training.logger import TrainingLogger
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
 STAGES = (download_corpus, download_model, tokenize, train, evaluate, export, report)
@@ -132,14 +133,15 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     lora = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": None, "keep": True, "quantize": None}
     changes = {"lora": lora, "layer_decay": 1.0, "unfreeze_layers": None, "checkpoint_every": "1 updates"}
     found = {}
-    for engine in train.ENGINES:
-        undisturbed = trained(changes | {"engine": engine})
+    for engine in ENGINES:
+        run = partial(trained, "text_classification", **changes, engine=engine, epochs=3.0)
+        undisturbed = run()
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "updated", killed_after_three_updates)
+            patch.setattr(TrainingLogger, "updated", killed_after_three_updates)
             with pytest.raises(KeyboardInterrupt):
-                trained(changes | {"engine": engine})
-        assert trained(changes | {"engine": engine}) == undisturbed
-        found[engine] = load(undisturbed)
+                run()
+        assert run() == undisturbed
+        found[engine] = load(undisturbed["data/trained/model.safetensors"])
     for name, values in found["trainer"].items():
         assert values == pytest.approx(found["accelerate"][name], rel=1e-4, abs=1e-4), name
     mean = stage.read_json(layout.TARGET)["mean"]
@@ -149,18 +151,7 @@ def test_scores_are_the_same_by_both_engines_and_after_a_kill(
     assert kept["base_model.model.classifier.bias"].tolist() == found["accelerate"]["classifier.bias"].tolist()
 
 
-def trained(changes: dict[str, Any]) -> bytes:
-    """Run the stage train with changes to its section; return the weights."""
-    yaml, path = YAML(), Path("recipes/text_classification/toy.yaml")
-    recipe = yaml.load(path)
-    recipe["train"] |= changes
-    yaml.dump(recipe, path)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    train.main()
-    return (layout.TRAINED / "model.safetensors").read_bytes()
-
-
-def killed_after_three_updates(journal: Journal, update: int) -> None:
+def killed_after_three_updates(logger: TrainingLogger, update: int) -> None:
     if update == 3:
         raise KeyboardInterrupt
 

@@ -4,11 +4,8 @@ import io
 import json
 import shutil
 import tarfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import real, whole
 from datasets import ClassLabel, Features, Value
-from hub_server import StandInHub
+from hub_server import StandInHub, write_parquet
+from recipe_projects import download_all, edit
 from ruamel.yaml import YAML
-from test_recipes import edit, real, run, write_parquet
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -38,7 +36,7 @@ from stages import download_corpus, tokenize
 
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_classification")
-NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
+NAMES = [path.stem for path in layout.recipe_files(ROOT, RECIPES.name)]
 SPLITS = ("train", "validation", "test")
 BEGINNINGS = ("csv", "pairs", "scores", "labels", "folders")
 
@@ -155,15 +153,6 @@ BASES = {
     "nsmc": "beomi/kcbert-base",
     "klue-ynat": "klue/bert-base",
 }
-# One process for all that comes from the Hub: its libraries read the Hub's address when they are imported.
-DOWNLOAD = """
-import os, sys
-from stages import download_corpus, download_model
-for place in sys.argv[1:]:
-    folder, _, what = place.rpartition("=")
-    os.chdir(folder)
-    (download_corpus if what == "corpus" else download_model).main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +166,9 @@ def from_hub(
         torch.manual_seed(0)
         write_models(root / "models", tiny_bpe)
     projects = {name: project(make_project, work / name, name) for name in sorted({*HUB, *BASES})}
-    places = [f"{projects[name]}=corpus" for name in HUB] + [f"{projects[name]}=model" for name in BASES]
+    places = [(projects[name], "corpus") for name in HUB] + [(projects[name], "model") for name in BASES]
     with StandInHub(root, refs=("refs/convert/parquet",)) as hub:
-        run(next(iter(projects.values())), "python", "-c", DOWNLOAD, *places, hub=hub)
+        download_all(places, hub)
     yield projects
 
 
@@ -292,25 +281,6 @@ def test_klue_ynat_has_seven_topics(from_hub: dict[str, Path], monkeypatch: pyte
 # --- recipes of URLs ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the URL under which its files are served."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    folder = tmp_path / "web"
-    folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 Enter = Callable[..., Any]
 
 
@@ -398,14 +368,14 @@ def test_the_small_imdb_is_read_from_its_folders(enter: Enter, tmp_path: Path) -
 
 
 def as_declared(task: str, name: str) -> Any:
-    return YAML(typ="safe").load(ROOT / "recipes" / task / f"{name}.yaml")
+    return YAML(typ="safe").load(whole(ROOT / "recipes" / task / f"{name}.yaml"))
 
 
 def chained(rev: str) -> dict[str, Any]:
     return {"kind": "dvc", "repo": None, "rev": rev, "path": "data/trained", "sha256": None, "max_mib": 10_000}
 
 
-def test_the_strategies_of_the_paper_are_what_the_small_recipes_differ_in() -> None:
+def test_the_small_recipes_differ_in_the_papers_strategies() -> None:
     plain, adapted = (as_declared("text_classification", name) for name in ("imdb-small", "imdb-small-adapted"))
     assert adapted.pop("model")["source"] == chained("imdb-small-adapted") and plain.pop("model")
     changed = {"overflow": ("head", "head_tail"), "head_tokens": (None, 24)}
@@ -458,9 +428,9 @@ def test_bbc_news_is_embedded(enter: Enter) -> None:
     assert encoded()["train"]["examples_truncated"] == 1334
 
 
-def test_the_recipes_of_bbc_news_differ_in_their_base_model_and_nothing_else() -> None:
+def test_the_bbc_news_recipes_differ_only_in_their_base_model() -> None:
     plain, adapted = (
-        YAML(typ="safe").load(ROOT / RECIPES / f"{name}.yaml") for name in ("bbc-news", "bbc-news-adapted")
+        YAML(typ="safe").load(whole(ROOT / RECIPES / f"{name}.yaml")) for name in ("bbc-news", "bbc-news-adapted")
     )
     assert adapted.pop("model")["source"] == {
         "kind": "dvc",
@@ -601,8 +571,8 @@ def test_folders_may_stand_below_a_folder_for_each_split(mine: Callable[..., Non
     assert all(row["text"].startswith("test ") for row in rows("test"))
 
 
-def test_the_beginnings_share_their_settings_but_for_the_form_of_the_corpus() -> None:
-    named = {name: YAML(typ="safe").load(ROOT / RECIPES / f"bring-your-own-{name}.yaml") for name in BEGINNINGS}
+def test_the_starter_recipes_share_all_settings_but_the_reader() -> None:
+    named = {name: YAML(typ="safe").load(whole(ROOT / RECIPES / f"bring-your-own-{name}.yaml")) for name in BEGINNINGS}
     for recipe in named.values():
         recipe.pop("corpus")
         recipe["train"].pop("best_metric")

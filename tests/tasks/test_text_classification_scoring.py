@@ -79,9 +79,9 @@ def assert_statistics(table: pa.Table, picks: list[int], target: dict[str, Any],
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(label, label, st.floats(0, 1, width=32)), min_size=1, max_size=12), picks)
-def test_single_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
+def test_single_labels_are_scored_and_resampled_as_scikit_learn(rows: Any, picks: list[int]) -> None:
     references, predictions, confidences = (list(column) for column in zip(*rows, strict=True))
     table, chosen = single(references, predictions, confidences), evaluate(positive_label="good")
     with warnings.catch_warnings():
@@ -97,9 +97,9 @@ def test_single_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows:
     assert_statistics(table, picks, SINGLE, chosen)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(labels, labels, st.tuples(*[st.floats(0, 1, width=32)] * 3)), min_size=1, max_size=10), picks)
-def test_several_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
+def test_several_labels_are_scored_as_scikit_learn_does(rows: Any, picks: list[int]) -> None:
     references, predictions, probabilities = (list(column) for column in zip(*rows, strict=True))
     table, chosen = several(references, predictions, probabilities), evaluate(threshold=0.5)
     there = sorted({name for side in (references, predictions) for one in side for name in one})
@@ -116,9 +116,9 @@ def test_several_labels_are_scored_as_scikit_learn_does_and_resampled_alike(rows
     assert_statistics(table, picks, MULTI, chosen)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(value, value), min_size=2, max_size=12), picks)
-def test_numbers_are_correlated_as_scipy_does_and_resampled_alike(rows: Any, picks: list[int]) -> None:
+def test_numbers_are_correlated_as_scipy_does(rows: Any, picks: list[int]) -> None:
     references, predictions = (list(column) for column in zip(*rows, strict=True))
     found = scoring.score(numbers(references, predictions), NUMBER, evaluate())
     differences = [a - b for a, b in zip(references, predictions, strict=True)]
@@ -275,7 +275,7 @@ def test_numbers_are_shown_by_tenths_of_the_references() -> None:
     assert [tuple(row.values()) for row in rows] == [(1.0, 1.0, 0.0, 1), (2.0, 1.0, 1.0, 1), (3.0, 3.5, 0.5, 1)]
 
 
-def test_worst_errors_are_the_most_confident_and_long_texts_are_cut() -> None:
+def test_worst_errors_are_the_most_confident_and_texts_truncated() -> None:
     table = single(["good", "x" * 400, "bad"], ["bad", "bad", "bad"], [0.6, 0.9, 1.0])
     errors = scoring.worst_errors(table, 5, SINGLE, evaluate())
     assert [(row["id"], row["confidence"]) for row in errors] == [("1", 0.9), ("0", 0.6)]

@@ -95,7 +95,7 @@ def read(*values: Any, bad: str = "refuse") -> tuple[list[dict[str, Any]], corpu
     return rows, counts["train"]
 
 
-def test_messages_are_read_in_the_words_of_openai_and_of_sharegpt() -> None:
+def test_messages_are_read_as_openai_and_sharegpt_write_them() -> None:
     given = [
         {"from": "system", "value": "s"},
         {"from": "human", "value": "a"},
@@ -189,7 +189,7 @@ def tokens() -> Any:
 LONG = talk("the cat sat " * 4, "on the mat", "What is it? " * 4, "It is a dog!")
 
 
-def test_a_long_conversation_keeps_its_last_turn_and_the_end_of_what_stands_before(tokens: Any) -> None:
+def test_a_long_chat_keeps_its_last_turn_and_the_end_before_it(tokens: Any) -> None:
     [whole], counts = encode(tokens, table(LONG))
     assert (counts["examples_truncated"], counts.get("earlier_turns_tokens_truncated", 0)) == (0, 0)
     answer = [label for label in whole["labels"] if label != X]
@@ -217,7 +217,7 @@ def test_pairs_are_conversations_of_two_turns(tokens: Any) -> None:
     assert found == encode(tokens, table(talk("What is it?", "a dog")))[0]
 
 
-def test_what_the_template_refuses_is_told_with_its_place_or_counted() -> None:
+def test_template_refusals_are_reported_with_place_or_counted() -> None:
     gemma = tokenizer(GEMMA, "<bos>", eos="<end_of_turn>")
     talks = table(talk("a", "b"), talk("a", "b")[1:], talk("c", "d"))
     message = r"^a.jsonl:2: example '1': the chat template refuses it: Conversation roles must alternate.*: leave_out$"
@@ -287,7 +287,7 @@ def test_a_template_in_a_file_is_pinned_by_its_hash(base: Path, tmp_path: Path) 
     assert load(tmp_path / "saved", chat={"template": declared}).chat_template == GEMMA
 
 
-def test_a_model_without_a_template_or_with_one_that_serves_no_chat_is_refused(base: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_usable_chat_template_is_refused(base: Path, tmp_path: Path) -> None:
     tokenizer(None).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((base / "config.json").read_bytes())
     with pytest.raises(UserError, match="tokenize.chat.template: the base model has no chat template; expected a"):
@@ -336,7 +336,7 @@ def stored() -> list[dict[str, Any]]:
     return list(pq.read_table(layout.PREDICTIONS, filters=[("split", "=", "test")]).to_pylist())
 
 
-def test_scores_are_of_the_assistants_tokens_and_samples_answer_the_last_turn(inside: Path) -> None:
+def test_chat_scores_are_of_assistant_tokens_and_the_last_turn(inside: Path) -> None:
     corpus_rows = {row["id"]: row for row in pq.read_table("data/corpus/test.parquet").to_pylist()}
     samples = [row for row in stored() if row["continuation"] is not None]
     assert len(samples) == len(corpus_rows) == 8
@@ -381,7 +381,7 @@ def test_what_cannot_be_answered_is_told(inside: Path, given: dict[str, Any], me
         inference.load(layout.EXPORTED)([given])
 
 
-def test_transformers_pipeline_takes_messages_and_stops_where_finetrail_does(inside: Path) -> None:
+def test_the_pipeline_takes_messages_and_stops_alike(inside: Path) -> None:
     assert (layout.EXPORTED / "chat_template.jinja").read_text() == CHATML
     model = AutoModelForCausalLM.from_pretrained(layout.EXPORTED)
     generator = pipeline("text-generation", model=str(layout.EXPORTED), device="cpu")
@@ -394,7 +394,7 @@ def test_transformers_pipeline_takes_messages_and_stops_where_finetrail_does(ins
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own (0.21)
-def test_the_exported_adapter_makes_the_exported_model_of_the_base_model(inside: Path, base: Path) -> None:
+def test_the_exported_adapter_rebuilds_the_exported_model(inside: Path, base: Path) -> None:
     config = json.loads((layout.EXPORTED_ADAPTER / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == json.loads(layout.MODEL_PROVENANCE.read_text())["name"]
     ids = torch.tensor([[5, 20, 21, 22]])

@@ -22,7 +22,7 @@ from finetrail import schema
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.model.base import copy_verified
-from finetrail.sources import fetch, moving
+from finetrail.sources import fetch, pin_hint
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import concerns, corpus, encoding
 from finetrail.tasks.text_generation.settings import Corpus, Evaluate, Samples, Tokenize, check
@@ -133,7 +133,7 @@ def read(settings: Corpus, *examples: dict[str, Any]) -> tuple[list[dict[str, An
     return rows, counts
 
 
-def test_documents_and_completions_become_rows_and_empty_ones_are_counted() -> None:
+def test_texts_and_completions_become_rows_empty_ones_counted() -> None:
     rows, counts = read(corpus_settings("text"), {"text": "One. "}, {"text": " \n"}, {"text": None}, {"text": "Two"})
     assert rows == [{"id": "0", "prompt": None, "text": "One. "}, {"id": "3", "prompt": None, "text": "Two"}]
     assert (counts["train"].examples, counts["train"].empty_examples, counts["train"].characters) == (2, 2, 8)
@@ -214,7 +214,7 @@ def test_a_new_model_is_its_configuration_and_no_weights(new_model: Path) -> Non
     assert (config.vocab_size, config.n_layer, config.eos_token_id, config.pad_token_id) == (300, 2, 0, 0)
 
 
-def test_a_new_model_is_recorded_with_its_settings_and_is_pinned_by_them(tmp_path: Path) -> None:
+def test_a_new_model_is_recorded_and_pinned_by_its_settings(tmp_path: Path) -> None:
     first, second, other = (
         fetch(source, "model", tmp_path) for source in (new_source(), new_source(), new_source(n_layer=3))
     )
@@ -222,7 +222,7 @@ def test_a_new_model_is_recorded_with_its_settings_and_is_pinned_by_them(tmp_pat
     assert first.provenance["sha256"] != other.provenance["sha256"]
     assert first.provenance["kind"] == "new"
     assert first.provenance["source"] == {"config": NEW["config"], "tokenizer": NEW["tokenizer"]}
-    assert moving(first) is None
+    assert pin_hint(first) is None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_new_model_is_recorded_with_its_settings_and_is_pinned_by_them(tmp_pat
         ({"n_layer": [1]}, "valid"),
     ],
 )
-def test_a_configuration_that_says_too_much_or_too_little_is_refused(config: dict[str, Any], message: str) -> None:
+def test_an_overlong_or_incomplete_configuration_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         new_source(**config)
 
@@ -252,14 +252,14 @@ def test_only_a_model_can_be_new() -> None:
         ({"n_layer": "two"}, "model.source.config: gpt2: .*n_layer.*expected int, got str"),
     ],
 )
-def test_a_configuration_that_transformers_would_misread_is_refused(
+def test_a_configuration_transformers_would_misread_is_refused(
     tmp_path: Path, config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         load(lay_out(tmp_path, **config) / "tokenizer")
 
 
-def test_a_trained_tokenizer_knows_every_text_and_ends_it_as_the_config_says(new_model: Path, tokenizer: Any) -> None:
+def test_a_trained_tokenizer_knows_every_text_and_its_end(new_model: Path, tokenizer: Any) -> None:
     assert len(tokenizer) == 300 == GPT2Config.from_pretrained(new_model / "weights").vocab_size
     assert tokenizer.eos_token_id == tokenizer.pad_token_id == tokenizer.bos_token_id == 0
     for text in (*POEM, "  never\tseen: ∑ ", "<|endoftext|>"):
@@ -332,7 +332,7 @@ def test_a_tokenizer_beside_a_gpt2_is_taken_as_its_file_says(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({}, "names no token that ends a text; expected tokenize.eos_token to"),
+        ({}, "the tokenizer has no eos_token; expected one in tokenize.eos_token"),
         ({"eos_token": "<end>"}, "tokenize.eos_token: '<end>' is not in the vocabulary; expected a token"),
         ({"eos_token": "</s>", "block_size": 17}, "tokenize.block_size: 17 is above the 16 positions of the base"),
     ],
@@ -387,9 +387,9 @@ def words() -> Any:
 DOCUMENTS = st.lists(st.lists(st.integers(1, 30), max_size=12), min_size=1, max_size=8)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]), st.data())
-def test_joined_documents_are_cut_without_gaps_however_they_come_in(
+def test_joined_documents_are_cut_without_gaps(
     words: Any, documents: list[list[int]], size: int, remainder: str, data: st.DataObject
 ) -> None:
     texts = table([" ".join(map(str, document)) for document in documents])
@@ -407,7 +407,7 @@ def test_joined_documents_are_cut_without_gaps_however_they_come_in(
     assert counts["tokens_dropped"] == len(stream) - kept
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(DOCUMENTS, st.integers(2, 9), st.sampled_from(["drop", "pad"]))
 def test_documents_that_are_not_joined_share_no_block(
     words: Any, documents: list[list[int]], size: int, remainder: str
@@ -423,7 +423,7 @@ def test_documents_that_are_not_joined_share_no_block(
     assert counts["tokens"] + counts["tokens_dropped"] == sum(len(document) + 1 for document in documents)
 
 
-def test_the_loss_of_a_completion_is_on_the_completion_and_the_end_alone(words: Any) -> None:
+def test_completion_loss_covers_only_the_completion_and_end(words: Any) -> None:
     features, counts = encoded(words, table(["3 4", "5"], ["1 2", "2"]), join_documents=False, template="9 {prompt} 10")
     assert features["input_ids"].to_pylist() == [[9, 1, 2, 10, 3, 4, 0], [9, 2, 10, 5, 0]]
     assert features["labels"].to_pylist() == [[X, X, X, X, 3, 4, 0], [X, X, X, 5, 0]]
@@ -431,7 +431,7 @@ def test_the_loss_of_a_completion_is_on_the_completion_and_the_end_alone(words: 
     assert (counts["examples_truncated"], counts["tokens_truncated"]) == (0, 0)
 
 
-def test_what_is_too_long_loses_the_prompts_beginning_then_the_completions_end(words: Any) -> None:
+def test_long_examples_lose_prompt_starts_then_completion_ends(words: Any) -> None:
     prompts: list[str | None] = ["1 2 3 4 5 6", "1 2", "1"]
     features, counts = encoded(words, table(["7 8", "3 4 5 6 7 8", "2"], prompts), block_size=5, join_documents=False)
     assert features["input_ids"].to_pylist() == [[5, 6, 7, 8, 0], [2, 3, 4, 5, 6], [1, 2, 0]]
@@ -443,9 +443,9 @@ def test_what_is_too_long_loses_the_prompts_beginning_then_the_completions_end(w
 NUMBERS = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=6), st.integers(2, 20))
-def test_a_completion_begins_where_the_model_learns_and_its_prompt_stands_before_it(
+def test_a_completion_starts_where_learning_does(
     words: Any, pairs: list[tuple[list[int], list[int]]], size: int
 ) -> None:
     prompts, texts = ([" ".join(map(str, part)) for part in column] for column in zip(*pairs, strict=True))
@@ -475,7 +475,7 @@ def test_a_prompt_without_a_text_is_for_the_model_to_continue(words: Any) -> Non
     assert features["example"].to_pylist() == [0, 1, 2, 2]
 
 
-def test_a_special_tokens_name_is_text_in_a_text_and_a_token_in_a_template(tokenizer: Any) -> None:
+def test_special_token_names_are_tokens_in_templates_only(tokenizer: Any) -> None:
     end, size = "<|endoftext|>", {"block_size": 64, "join_documents": False}
     features, _ = encoded(tokenizer, table([f"cat {end} dog"]), **size)
     tokens = features["input_ids"][0].as_py()

@@ -88,13 +88,13 @@ def test_half_precision_checkpoints_train_in_single_precision(tmp_path: Path) ->
 def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertLMHeadModel(BertConfig(vocab_size=40, is_decoder=False, **small)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="bert sees the tokens it is to predict; expected a decoder"):
+    with pytest.raises(UserError, match="bert attends to the tokens to predict; expected a decoder"):
         build(tmp_path)
 
 
 def test_an_architecture_without_a_language_model_is_refused(tmp_path: Path) -> None:
     DistilBertConfig().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="distilbert has no CausalLM in transformers"):
+    with pytest.raises(UserError, match="no CausalLM of distilbert in transformers"):
         build(tmp_path)
 
 
@@ -157,7 +157,7 @@ def table() -> pa.Table:
     return pa.table({"labels": [labels for _, labels in FEATURES]})
 
 
-def test_validation_gives_the_perplexity_of_tokens_and_not_the_mean_of_batches() -> None:
+def test_validation_perplexity_is_over_tokens_not_batches() -> None:
     model = seeded_gpt2()
     whole = modeling.validate(reduced(model, FEATURES), table(), TARGET)
     assert whole["perplexity"] == pytest.approx(perplexity_one_by_one(model), rel=1e-5)

@@ -3,13 +3,7 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset, Features, Value
-from hub_server import StandInHub
+from conftest import real
+from datasets import Features, Value
+from hub_server import StandInHub, write_parquet
+from recipe_projects import download
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -31,7 +27,6 @@ from finetrail.tasks.text_generation import encoding, modeling
 
 ROOT = Path(__file__).parents[2]
 RECIPES = Path("recipes/text_generation")
-CORPORA = Path(os.environ.get("FINETRAIL_CORPORA", ROOT.parent / "shared" / "corpora")).resolve()
 NAMES = (
     "bbc",
     "bring-your-own-chat",
@@ -63,11 +58,6 @@ configs:
     path: wikitext-2-raw-v1/validation-*
 ---
 """
-
-
-def write_parquet(path: Path, rows: list[dict[str, Any]], features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows, features=features).to_parquet(path)
 
 
 def write_corpora(root: Path) -> None:
@@ -179,18 +169,6 @@ def start(make_project: Callable[[Path], Path], tmp_path: Path, monkeypatch: pyt
     return make
 
 
-def download(folder: Path, what: str, hub: StandInHub | None = None) -> dict[str, Any]:
-    """Run a download stage and return the provenance that it records."""
-    home = folder.parent / "home"
-    environment = {"PATH": os.environ["PATH"], "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    if hub is not None:
-        environment = hub.env(home) | {"HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-m", f"stages.download_{what}"]
-    done = subprocess.run(command, cwd=folder, env=environment | {"PYTHONPATH": ""}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / f"data/{what}/provenance.json").read_text(encoding="utf-8"))
-
-
 def rows(split: str) -> list[dict[str, Any]]:
     return pq.read_table(f"data/corpus/{split}.parquet").to_pylist()
 
@@ -213,15 +191,16 @@ def encode(name: str, most: int | None = None) -> tuple[Any, list[dict[str, Any]
 
 
 def test_every_recipe_is_run_here() -> None:
-    assert sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml")) == list(NAMES)
+    assert [path.stem for path in params.layout.recipe_files(ROOT, RECIPES.name)] == list(NAMES)
 
 
 def test_bbc_is_embedded_and_its_model_is_new(start: Callable[..., Path]) -> None:
     folder = start("bbc")
-    assert download(folder, "corpus")["sha256"] == recipe("bbc").corpus.source.sha256
+    corpus, base = download(folder, "corpus", "model")
+    assert corpus["sha256"] == recipe("bbc").corpus.source.sha256
     assert sizes() == [1604, 200, 200]
     assert rows("train")[0]["prompt"] is None and "£" in "".join(row["text"] for row in rows("train"))
-    assert download(folder, "model")["kind"] == "new"
+    assert base["kind"] == "new"
     tokenizer, features = encode("bbc", most=60)
     assert {len(row["input_ids"]) for row in features[:-1]} == {128}
     assert isinstance(recipe("bbc").model.source, schema.NewSource)
@@ -232,10 +211,10 @@ def test_bbc_is_embedded_and_its_model_is_new(start: Callable[..., Path]) -> Non
 
 def test_wikitext_goes_through_gpt2(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("gpt2")
-    provenance = download(folder, "corpus", hub)
-    assert (provenance["name"], provenance["source"]["config"]) == ("Salesforce/wikitext", "wikitext-2-raw-v1")
+    corpus, base = download(folder, "corpus", "model", hub=hub)
+    assert (corpus["name"], corpus["source"]["config"]) == ("Salesforce/wikitext", "wikitext-2-raw-v1")
     assert [row["text"] for row in rows("test")] == [line for line in ARTICLE if line]
-    assert download(folder, "model", hub)["resolved"] == {"commit": hub.commit("model", "openai-community/gpt2")}
+    assert base["resolved"] == {"commit": hub.commit("model", "openai-community/gpt2")}
     tokenizer, features = encode("gpt2")
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.decode(features[0]["input_ids"]) == "<|endoftext|>".join([ARTICLE[0], ARTICLE[2], ""])
@@ -247,9 +226,9 @@ def test_wikitext_goes_through_gpt2(start: Callable[..., Path], hub: StandInHub)
 
 def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("kogpt2")
-    assert download(folder, "corpus", hub)["license"] == "cc0-1.0"
+    corpus, provenance = download(folder, "corpus", "model", hub=hub)
+    assert corpus["license"] == "cc0-1.0"
     assert sizes() == [29, 1, 6]  # those without a text are left out
-    provenance = download(folder, "model", hub)
     assert (provenance["license"], provenance["source"]["revision"]) == ("cc-by-nc-sa-4.0", PULL_REQUEST)
     tokenizer, features = encode("kogpt2")
     tokens = tokenizer.convert_ids_to_tokens(features[0]["input_ids"])
@@ -259,40 +238,19 @@ def test_nsmcs_texts_go_through_kogpt2s_own_tokenizer(start: Callable[..., Path]
     assert torch.equal(model.transformer.wpe.weight, weights["transformer.wpe.weight"])
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Return the function that puts a text at a URL that ends with ChatbotData.csv."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    (tmp_path / "web").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "web")))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-
-    def put(content: str) -> str:
-        (tmp_path / "web/ChatbotData.csv").write_bytes(content.encode())
-        return f"http://127.0.0.1:{server.server_port}/ChatbotData.csv"
-
-    yield put
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
-    start: Callable[..., Path], serve: Callable[[str], str], hub: StandInHub
+def test_a_chatbot_learns_answers_between_kogpt2_dialogue_tokens(
+    start: Callable[..., Path], web: tuple[Path, str], hub: StandInHub
 ) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerows([("Q", "A", "label"), *((*CHATS[row % 3], row) for row in range(40))])
-    folder = start("chatbot-ko", urls=[serve(text.getvalue())], sha256=None)
-    assert download(folder, "corpus")["license"] == "mit"
+    served, url = web
+    (served / "ChatbotData.csv").write_bytes(text.getvalue().encode())
+    folder = start("chatbot-ko", urls=[f"{url}/ChatbotData.csv"], sha256=None)
+    corpus, _ = download(folder, "corpus", "model", hub=hub)
+    assert corpus["license"] == "mit"
     assert sizes() == [36, 2, 2]
     assert {(row["prompt"], row["text"]) for row in rows("train")} == set(CHATS)
-    download(folder, "model", hub)
     tokenizer, features = encode("chatbot-ko")
     tokens = tokenizer.convert_ids_to_tokens(features[0]["input_ids"])
     assert (tokens[0], tokens[-1], tokens.count("<usr>"), tokens.count("<sys>")) == ("<usr>", "</s>", 1, 1)
@@ -301,9 +259,7 @@ def test_a_chatbot_learns_the_answers_between_kogpt2s_tokens_for_dialogues(
 
 
 def test_the_chatbot_corpus_is_the_one_that_the_recipe_pins(start: Callable[..., Path]) -> None:
-    given = CORPORA / "ko_chatbot/ChatbotData.csv"
-    if not given.is_file():
-        pytest.skip("no ko_chatbot in FINETRAIL_CORPORA")
+    given = real("ko_chatbot/ChatbotData.csv")
     folder = start("chatbot-ko", urls=[given.as_uri()])  # the pinned sha256 stays
     download(folder, "corpus")
     assert sizes() == [10_641, 591, 591]
@@ -316,9 +272,8 @@ def test_prompts_of_ones_own_need_one_file(start: Callable[..., Path], hub: Stan
     given.mkdir(parents=True)
     lines = (json.dumps({"prompt": f"{number} + 1?", "completion": f"{number + 1}."}) for number in range(20))
     (given / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    download(folder, "corpus")
+    download(folder, "corpus", "model", hub=hub)
     assert sizes() == [16, 2, 2]
-    download(folder, "model", hub)
     tokenizer, features = encode("bring-your-own-prompts")
     first = rows("train")[0]
     assert tokenizer.decode(features[0]["input_ids"]) == f"{first['prompt']}\n{first['text']}<|endoftext|>"
@@ -326,20 +281,17 @@ def test_prompts_of_ones_own_need_one_file(start: Callable[..., Path], hub: Stan
     assert tokenizer.decode(learned) == f"{first['text']}<|endoftext|>"
 
 
-@pytest.mark.parametrize("names", [("role", "content", "user", "assistant"), ("from", "value", "human", "gpt")])
-def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub: StandInHub, names: Any) -> None:
+def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub: StandInHub) -> None:
     folder = start("bring-your-own-chat")
     given = folder / "corpora/mine"
     given.mkdir(parents=True)
-    role, content, user, assistant = names
     lines = [
-        {"messages": [{role: user, content: f"{number} + 1?"}, {role: assistant, content: f"{number + 1}."}] * 2}
+        {"messages": [{"from": "human", "value": f"{number} + 1?"}, {"from": "gpt", "value": f"{number + 1}."}] * 2}
         for number in range(20)
     ]
     (given / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    download(folder, "corpus")
+    download(folder, "corpus", "model", hub=hub)
     assert sizes() == [16, 2, 2]
-    download(folder, "model", hub)
     tokenizer, features = encode("bring-your-own-chat")
     question, answer = (message["content"] for message in rows("train")[0]["messages"][:2])
     turns = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>"
@@ -351,14 +303,13 @@ def test_conversations_of_ones_own_need_one_file(start: Callable[..., Path], hub
     assert model.config.model_type == "llama"
 
 
-def test_a_chatbot_from_nothing_learns_pairs_by_a_template_of_its_own(start: Callable[..., Path]) -> None:
+def test_a_new_chatbot_learns_pairs_by_its_own_template(start: Callable[..., Path]) -> None:
     folder = start("chatbot-ko-files")
     given = folder / "corpora/ko_chatbot/ChatbotData.csv"
     given.parent.mkdir(parents=True)
     with given.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("Q", "A", "label"), *((*CHATS[row % 3], row) for row in range(40))])
-    download(folder, "corpus")
-    download(folder, "model")
+    download(folder, "corpus", "model")
     tokenizer, features = encode("chatbot-ko-files")
     first = rows("train")[0]
     learned = [label for label in features[0]["labels"] if label != IGNORE_INDEX]

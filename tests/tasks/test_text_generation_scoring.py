@@ -115,7 +115,7 @@ def test_perplexity_is_that_of_torch_token_by_token(tokenizer: Any, model: Any) 
     assert scores["bits_per_byte"] == pytest.approx(sum(flat) / math.log(2) / size, rel=1e-5)
 
 
-def test_predictions_are_the_likeliest_next_tokens_with_their_probability(tokenizer: Any, model: Any) -> None:
+def test_predictions_are_the_likeliest_next_tokens(tokenizer: Any, model: Any) -> None:
     split, target = encode(tokenizer, documents(DOCUMENTS[:2]))
     predicted = predict(tokenizer, model, documents(DOCUMENTS[:2]), settings())
     right = total = 0
@@ -156,7 +156,7 @@ def without_samples(scores: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if name not in OF_SAMPLES}
 
 
-def test_weights_of_one_give_the_scores_and_a_weight_of_two_counts_twice(tokenizer: Any, model: Any) -> None:
+def test_a_weight_of_one_gives_the_score_and_two_counts_twice(tokenizer: Any, model: Any) -> None:
     split, target = encode(tokenizer, documents())
     predicted = predict(tokenizer, model, documents(), settings())
     units = scoring.units(predicted)
@@ -185,14 +185,14 @@ def test_distinct_counts_different_n_grams_of_all_texts_together() -> None:
     assert scoring.distinct([[1]], 2) == 0
 
 
-def test_repetition_is_the_share_of_4_grams_seen_before_in_a_text() -> None:
+def test_repetition_is_the_share_of_4_grams_seen_before() -> None:
     assert scoring.repetition([[1, 2, 3, 4, 5]]) == 0
     assert scoring.repetition([[7] * 10]) == 1 - 1 / 7
     # 1212 2121 1212, and a text that is too short to repeat.
     assert scoring.repetition([[1, 2, 1, 2, 1, 2], [1, 2]]) == pytest.approx((1 / 3 + 0) / 2)
 
 
-def test_documents_are_continued_from_their_beginning_beside_the_truth(tokenizer: Any, model: Any) -> None:
+def test_documents_are_continued_from_their_beginning(tokenizer: Any, model: Any) -> None:
     split, target = encode(tokenizer, documents())
     predicted = predict(tokenizer, model, documents(), settings(count=2))
     samples = predicted.slice(len(split.features)).to_pylist()
@@ -258,7 +258,7 @@ def made_up() -> pa.Table:
     return pa.Table.from_pylist(rows, scoring.PREDICTIONS)
 
 
-def test_worst_errors_are_the_surest_wrong_tokens_in_their_context() -> None:
+def test_worst_errors_are_the_surest_wrong_tokens() -> None:
     errors = scoring.worst_errors(made_up(), 2, None, settings())
     context = [(error["left"], error["token"], error["right"], error["prediction"]) for error in errors]
     assert context == [("", " r4", " r5", " p8"), (" r1", " r2", " r3", " p9")]
@@ -319,14 +319,14 @@ def ask(tokenizer: Any, model: Any, inputs: list[dict[str, Any]], evaluate: Eval
     return serving.answers(predict(tokenizer, model, serving.examples(inputs), evaluate, **changes))
 
 
-def test_a_prompt_of_the_test_split_is_continued_as_evaluate_stored_it(tokenizer: Any, model: Any) -> None:
+def test_a_test_prompt_is_continued_as_evaluate_stored_it(tokenizer: Any, model: Any) -> None:
     stored = predict(tokenizer, model, documents(), settings()).to_pylist()
     samples = [row for row in stored if row["prompt"] is not None]
     answers = ask(tokenizer, model, [{"prompt": row["prompt"]} for row in samples], settings())
     assert answers == [{"id": str(number), "text": row["continuation"]} for number, row in enumerate(samples)]
 
 
-def test_a_templates_prompts_are_continued_as_evaluate_stored_them(tokenizer: Any, model: Any) -> None:
+def test_template_prompts_are_continued_as_evaluate_stored_them(tokenizer: Any, model: Any) -> None:
     changes: dict[str, Any] = {"join_documents": False, "template": "Q: {prompt}\nA: "}
     evaluate = settings(prompt_tokens=None, count=2)
     stored = predict(tokenizer, model, documents(["ran", "sat"], ["dog", "cat"]), evaluate, **changes).to_pylist()

@@ -92,7 +92,7 @@ sentences = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_equals_the_naive_algorithm(kind: str, request: pytest.FixtureRequest, data: st.DataObject) -> None:
     tokenizer = load(request.getfixturevalue(kind))
@@ -119,7 +119,7 @@ def load(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_word_with_subwords_is_scored_exactly_once(
     kind: str, request: pytest.FixtureRequest, data: st.DataObject
@@ -217,7 +217,7 @@ def test_a_table_gives_the_features_and_counts_of_its_batches(tiny_wordpiece: Pa
 
 
 @pytest.mark.parametrize("label_subwords", ["first", "all"])
-def test_sentences_without_labels_are_encoded_as_those_with_labels(tiny_wordpiece: Path, label_subwords: str) -> None:
+def test_sentences_without_labels_are_encoded_alike(tiny_wordpiece: Path, label_subwords: str) -> None:
     tokenizer, how = load(tiny_wordpiece), tokenize(max_length=8, stride=2, label_subwords=label_subwords)
     sentences = [["Berlin", "zzzqx", ""], ["a"] * 12]
     nothing = pa.array([None] * 2, pa.list_(pa.string()))
@@ -251,14 +251,14 @@ def test_label_names_are_ordered_and_complete() -> None:
         encoding.target(iter([table([["a"]], [["O"]])]), tokenize())
 
 
-def test_labels_and_types_that_are_whole_numbers_are_in_the_order_of_numbers() -> None:
+def test_integer_labels_and_types_are_sorted_as_numbers() -> None:
     numbers = [str(number) for number in range(12)]
     assert encoding.target(iter([table([numbers], [numbers[::-1]])]), tokenize()) == numbers
     tags = ["O", "B-2", "I-2", "B-10", "I-10"]
     assert encoding.target(iter([table([["a"] * 5], [tags[::-1]])]), tokenize()) == tags
 
 
-def test_the_recipes_scheme_and_not_the_look_of_labels_makes_entities(tiny_wordpiece: Path) -> None:
+def test_the_declared_scheme_makes_entities_not_the_labels_look(tiny_wordpiece: Path) -> None:
     labels = [["B-x", "I-y", "O"]]
     none = table([["Anna", "lives", "unbelievable"]], labels).replace_schema_metadata(NO_SCHEME)
 
@@ -289,7 +289,7 @@ def test_roberta_has_fewer_positions_than_embeddings() -> None:
     assert model_positions(RobertaConfig(max_position_embeddings=514)) == 512
 
 
-def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpiece: Path) -> None:
+def test_a_task_loads_its_tokenizer_and_trains_none(tiny_wordpiece: Path) -> None:
     def train() -> Any:
         pytest.fail("the train split is read")
 
@@ -299,7 +299,7 @@ def test_a_task_loads_the_tokenizer_of_its_settings_and_trains_none(tiny_wordpie
 
 
 @pytest.mark.parametrize("kind", ["RobertaTokenizer", "PreTrainedTokenizerFast", "in a sequence"])
-def test_only_for_words_does_byte_level_bpe_get_a_space_before_each(tiny_bpe: Path, tmp_path: Path, kind: str) -> None:
+def test_only_words_get_a_space_before_in_byte_level_bpe(tiny_bpe: Path, tmp_path: Path, kind: str) -> None:
     """As GPT-2's, RoBERTa's and ModernBERT's, which see the first word of a text without one."""
     shutil.copytree(tiny_bpe, tmp_path / "given")
     parts = json.loads((tmp_path / "given/tokenizer.json").read_text())
@@ -333,9 +333,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": " ?[a-z]+|'[a-z]+| ?[0-9]+|."}, "
 
 
 @pytest.mark.parametrize("kind", ["split before bytes", "blanks as letters"])
-def test_a_word_that_stands_alone_has_the_tokens_that_it_has_in_a_text(
-    tiny_bpe: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_lone_word_has_the_tokens_that_it_has_in_a_text(tiny_bpe: Path, tmp_path: Path, kind: str) -> None:
     """As Llama 3's and Gemma's, where a blank belongs to a word as a whole and not to each part of it."""
     shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
     parts = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -373,7 +371,7 @@ def test_texts_are_normalized_as_the_tokenizers_own_file_says(tmp_path: Path) ->
         assert (loaded.cls_token, loaded.pad_token, loaded.unk_token) == ("[CLS]", "[PAD]", "[UNK]")
 
 
-def test_a_tokenizer_without_padding_pads_with_its_last_token_on_the_right(tiny_bpe: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_padding_pads_with_its_last_token(tiny_bpe: Path, tmp_path: Path) -> None:
     """As GPT-2's, which has neither a padding token nor a side for it."""
     shutil.copytree(tiny_bpe, tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())

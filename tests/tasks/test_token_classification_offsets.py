@@ -90,7 +90,7 @@ def test_raw_texts_get_what_evaluation_stored(project: Path, tag: inference.Pred
     assert found
 
 
-def test_words_are_cut_as_the_corpus_was_or_by_unicode_where_nobody_knows() -> None:
+def test_words_are_split_as_the_corpus_was_or_by_unicode() -> None:
     def words(target: Any) -> list[str]:
         return serving.examples_for(target)([{"text": "Ada's in London."}])["tokens"].to_pylist()[0]
 
@@ -148,9 +148,7 @@ def test_short_texts_get_what_the_pipeline_finds(project: Path, tag: inference.P
         assert [(one["entity_group"], one["start"], one["end"], one["score"]) for one in entities] == same(answer)
 
 
-def test_the_pipeline_loses_what_is_behind_its_longest_input_and_windows_do_not(
-    project: Path, tag: inference.Predict
-) -> None:
+def test_windows_keep_what_the_pipeline_truncates(project: Path, tag: inference.Predict) -> None:
     tagger, text = by_pipeline(project / layout.EXPORTED), "Anna lives in Paris with Lee . " * 30
     tagger.tokenizer.model_max_length = 66  # the model's positions, which a real tokenizer states
     last = max((one["end"] for one in tagger(text)), default=0)

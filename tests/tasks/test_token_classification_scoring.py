@@ -96,7 +96,7 @@ def close(expected: Any) -> Any:
     return pytest.approx(expected, rel=0, abs=1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pairs(IOB2) | nearly(IOB2))
 def test_entity_scores_are_those_of_conlleval_in_all_and_by_type(drawn: Any) -> None:
     references, predictions = drawn
@@ -109,13 +109,13 @@ def test_entity_scores_are_those_of_conlleval_in_all_and_by_type(drawn: Any) -> 
     assert rows == [close(expected["types"][name]) for name in units]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs(IOB2) | nearly(IOB2))
 def test_scores_from_summed_counts_are_the_scores_of_entities(drawn: Any) -> None:
     assert metrics.scores(metrics.count(*drawn, IOB2).sum(0), IOB2) == close(metrics.compute(*drawn, IOB2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs(POS) | nearly(POS))
 def test_single_labels_are_scored_as_scikit_learn_does(drawn: Any) -> None:
     flat = [sum(labels, []) for labels in drawn]
@@ -124,7 +124,7 @@ def test_single_labels_are_scored_as_scikit_learn_does(drawn: Any) -> None:
     assert metrics.scores(metrics.count(*drawn, POS).sum(0), POS) == close(expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(nearly(IOB2), st.lists(st.integers(0, 4), min_size=1, max_size=6))
 def test_scores_of_resampled_sentences_come_from_their_rows(drawn: Any, picks: list[int]) -> None:
     rows = [pick % len(drawn[0]) for pick in picks]
@@ -173,7 +173,7 @@ def test_labels_tell_what_is_scored(labels: list[str], entities: bool, headline:
 
 
 @pytest.mark.parametrize("labels", [["O", "B-PER", "I-PER"], ["O", "B-", "I-"], ["O"]])
-def test_without_a_scheme_labels_that_look_like_iob2_are_scored_one_by_one(labels: list[str]) -> None:
+def test_without_a_scheme_iob2_like_labels_are_scored_singly(labels: list[str]) -> None:
     target = {"label_names": labels, "scheme": "none"}
     references, predictions = [["O", "LOC"], [labels[-1], "B-LOC"]], [["O", "O"], [labels[-1], labels[-1]]]
 
@@ -346,7 +346,7 @@ def test_of_equal_logits_the_first_label_wins(tiny_wordpiece: Path) -> None:
         ("O", "I-LOC", ["O", "O", "I-LOC"]),
     ],
 )
-def test_an_entity_goes_on_over_a_word_without_subwords_within_a_sentence(
+def test_an_entity_spans_a_word_without_subwords_in_a_sentence(
     tiny_wordpiece: Path, first: str, later: str, expected: list[str]
 ) -> None:
     examples = table([["Oslo", NO_SUBWORDS, "Oslo", NO_SUBWORDS], [NO_SUBWORDS, "Oslo"]])
@@ -372,7 +372,7 @@ def test_huge_logits_do_not_overflow(tiny_wordpiece: Path) -> None:
     assert (predicted["predictions"].to_pylist(), predicted["confidences"].to_pylist()) == ([["B-LOC"]], [[1.0]])
 
 
-def test_validation_scores_the_words_of_the_features_in_any_order(tiny_wordpiece: Path) -> None:
+def test_validation_scores_words_in_any_feature_order(tiny_wordpiece: Path) -> None:
     """What the Trainer hands over: argmax ids, padded with -100, in the order of the features."""
     draw = np.random.default_rng(2)
     sentences = [sentence for sentence in SENTENCES if NO_SUBWORDS not in sentence]
@@ -387,7 +387,7 @@ def test_validation_scores_the_words_of_the_features_in_any_order(tiny_wordpiece
     assert metrics.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES, evaluate())
 
 
-def test_validation_without_a_scheme_takes_a_label_that_train_lacks_for_an_error(tiny_wordpiece: Path) -> None:
+def test_validation_counts_an_unseen_label_as_an_error(tiny_wordpiece: Path) -> None:
     target = {"label_names": NAMES, "scheme": "none"}
     features = encoder(tiny_wordpiece).encode(table([["Oslo", "Oslo"]], [["LOC", "O"]]), np.array([0]))
     ids = np.zeros((1, 8), dtype=int)
@@ -444,7 +444,7 @@ def test_parts_of_speech_stay_whole_in_the_tables() -> None:
     assert [row["label"] for row in tables["per_label"]] == ["B-X", "VERB"]
 
 
-def test_worst_errors_are_the_most_confident_first_then_by_id_in_their_context() -> None:
+def test_worst_errors_are_sorted_by_confidence_id_in_context() -> None:
     errors = scoring.worst_errors(LABELLED, 10, NAMES, evaluate())
     assert [(error["id"], error["position"], error["confidence"]) for error in errors] == [
         ("a", 1, 0.75),
@@ -495,14 +495,14 @@ def test_baselines_by_hand() -> None:
     assert found["everything_O"]["references"].to_pylist() == [["O"] * 3, ["O"]]
 
 
-def test_without_entities_the_baseline_is_the_most_frequent_label() -> None:
+def test_without_entities_the_baseline_is_the_majority_label() -> None:
     train = table([["a", "dog", "a", "cat"]], [["DET", "NOUN", "DET", "NOUN"]])
     found = baselines(train, table([["dog", "a", "bird"]]), ["DET", "NOUN"])
     assert list(found) == ["most_frequent_label_of_word", "everything_DET"]
     assert found["most_frequent_label_of_word"]["predictions"].to_pylist() == [["NOUN", "DET", "DET"]]
 
 
-def test_statistics_give_the_scores_of_any_weighting_of_the_sentences() -> None:
+def test_statistics_give_the_scores_of_any_sentence_weights() -> None:
     to_scores = scoring.statistics(scoring.units(LABELLED), NAMES, evaluate())
     found = to_scores(np.array([[1, 1], [2, 0], [0, 2]]))
     samples = [LABELLED, LABELLED.take([0, 0]), LABELLED.take([1, 1])]

@@ -1,4 +1,4 @@
-"""The fetched files of a base model -> data/model: verified weights and configuration, and its tokenizer/."""
+"""Copies a base model's fetched files to data/model, after verifying weights, configuration and tokenizer."""
 
 import json
 import re
@@ -17,10 +17,10 @@ from finetrail.sources import Fetched, describe
 from finetrail.sources.model_files import CONFIG, CONFIGS, INDEX, TOKENIZER, choose, is_any
 
 ATTENTION_KEYS = ("attn_implementation", "attn_implementation_internal")
-# What a configuration may name as its attention; other names are repositories of kernels on the Hub.
+# The attention implementations that a configuration may name; other names are repositories of kernels on the Hub.
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-IMPLEMENTATION = re.compile(r"\w*")  # of other parts of a model: a word, which transformers looks up, and no repository
-# Keys by which a repository has code of its own run: of models and tokenizers, of pipelines, of generate().
+IMPLEMENTATION = re.compile(r"\w*")  # of other parts of a model: a name in transformers, and not a repository
+# Keys that make transformers run a repository's own code: of models and tokenizers, of pipelines, of generate().
 CODE = ("auto_map", "custom_pipelines", "custom_generate")
 TOKENIZER_CONFIG, TOKENIZER_JSON = "tokenizer_config.json", "tokenizer.json"
 LARGEST = 1 << 27  # bytes of a tokenizer's file; a million tokens are 60 MB
@@ -31,8 +31,8 @@ WITH_KEYS = (*CONFIGS, TOKENIZER_CONFIG)
 def copy_verified(fetched: Fetched, target: Path) -> None:
     """Copy weights and config to `target`/weights, and the tokenizer's files with the config to `target`/tokenizer.
 
-    A new model has no weights, and how to train its tokenizer in place of one.
-    UserError where it has no safetensors, no tokenizer or no model_type, is damaged, or wants to run code of its own.
+    A new model has no weights, and the settings of its tokenizer's training instead of a tokenizer.
+    UserError if it has no safetensors, no tokenizer or no model_type, is damaged, or requires code of its own.
     """
     if fetched.provenance["kind"] == "new":
         for name in ("weights/config.json", "tokenizer/config.json", f"tokenizer/{TOKENIZER_TO_TRAIN}"):
@@ -68,7 +68,7 @@ def _check_configs(folder: Path, where: str) -> None:
 
 
 def _check_tokenizer(folder: Path, names: list[str], where: str) -> None:
-    """Raise UserError where a tokenizer's files are too large, or its steps may make a text grow without end."""
+    """Raise UserError if a tokenizer's files are too large, or its steps may make a text grow without bound."""
     for name in names:
         if (size := (folder / name).stat().st_size) > LARGEST:
             raise UserError(f"{where}: {name} has {size:,} bytes; expected at most {LARGEST:,} of a tokenizer's file")
@@ -87,7 +87,7 @@ def _check_tokenizer(folder: Path, names: list[str], where: str) -> None:
 
 
 def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
-    """Raise UserError where a configuration, or one inside it, chooses code that transformers would fetch."""
+    """Raise UserError if a configuration, or one inside it, names code that transformers would fetch."""
     for key, value in config.items():
         if key in CODE:
             raise UserError(f"{where} has {inside}{key}: it wants code of its own to run; expected a built-in model")
@@ -106,14 +106,14 @@ def _refuse_code(config: dict[str, Any], where: str, inside: str = "") -> None:
 
 
 def _is_built_in(key: str, value: Any) -> bool:
-    """Tell whether what a configuration names for a part of the model is transformers' own."""
+    """Return True if a configuration's value for an implementation is one of transformers' own."""
     if key.lstrip("_") in ATTENTION_KEYS:
         return value in (None, *ATTENTION)
     return not isinstance(value, str) or IMPLEMENTATION.fullmatch(value) is not None
 
 
 def _check_weights(folder: Path, present: list[str], where: str) -> list[str]:
-    """Check headers, sizes and the index; return the files that hold the weights."""
+    """Check headers, sizes and the index; return the files with the weights."""
     if not (folder / INDEX).is_file() or present == ["model.safetensors"]:
         _tensors(folder / present[0], where)
         return present

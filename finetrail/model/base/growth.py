@@ -1,19 +1,19 @@
-"""Bounds what a tokenizer makes of a text before it looks tokens up, by what its tokenizer.json says."""
+"""Bounds the length of a text after a tokenizer's normalizer, pre-tokenizer or decoder, from its tokenizer.json."""
 
 import re
 from math import ceil, prod
 from typing import Any
 
-MOST = 1000  # characters of one; tokenizers in use make up to 20
-# Parts that hold others, which are applied one behind the other.
+MOST = 1000  # characters made of one; those of tokenizers in use are at most 20
+# Parts that contain others, which are applied one after the other.
 LISTS = ("normalizers", "pretokenizers", "decoders")
 
 
 def growth(part: Any) -> int:
-    """Return how many characters a normalizer, pre-tokenizer or decoder makes of one, at most.
+    """Return the largest number of characters that a normalizer, pre-tokenizer or decoder makes of one.
 
-    Of those that a file can give text to; others are Unicode's own forms, with 18 at most. RecursionError where they
-    are nested too deeply.
+    Only parts for which a file gives text count; the others are Unicode's forms, with at most 18. RecursionError if
+    they are nested too deeply.
     """
     if not isinstance(part, dict):
         return 1
@@ -22,7 +22,7 @@ def growth(part: Any) -> int:
 
 
 def _of_replacement(part: dict[str, Any]) -> int:
-    """Return the growth of a pattern that is replaced; one of no characters is found between all others too."""
+    """Return the growth of a replaced pattern; one that matches the empty text also matches between all characters."""
     content, pattern = part.get("content"), part.get("pattern")
     if not isinstance(content, str) or not isinstance(pattern, dict):
         return 1
@@ -30,6 +30,6 @@ def _of_replacement(part: dict[str, Any]) -> int:
         return max(1, ceil(len(content) / len(text)))
     try:
         finds_nothing = re.search(str(pattern.get("Regex", "")), "") is not None
-    except (re.error, OverflowError):  # tokenizers has patterns that Python has not
+    except (re.error, OverflowError):  # tokenizers knows patterns that Python does not
         finds_nothing = False
     return max(1, len(content)) + (len(content) if finds_nothing else 0)

@@ -1,4 +1,4 @@
-"""The folder of a model -> the same with some of its layers, as the beginning of a smaller model (Sanh et al. 2019)."""
+"""Keeps some of a model's layers, as the initial weights of a smaller model (Sanh et al. 2019)."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from finetrail.errors import UserError
 from finetrail.sources.model_files import CONFIG, INDEX
 from finetrail.stage import write_json
 
-# model_type -> where its layers stand among the names of the tensors, and the key of config.json that counts them.
-# Only where all layers are alike and numbered, so that any of them can stand in any place.
+# model_type -> the prefix of its layers' tensors, and the key of config.json that counts layers. Only architectures
+# whose layers are alike and numbered, so that any layer can be in any place.
 BERT = "encoder.layer", "num_hidden_layers"
 STACKS = dict.fromkeys(("bert", "camembert", "electra", "mpnet", "roberta", "xlm-roberta"), BERT)
 STACKS |= {"distilbert": ("transformer.layer", "n_layers")}
 FORMAT = {"format": "pt"}  # without it transformers refuses a file
 
-# Name of a tensor -> its new one; None: it is left out.
+# The name of a tensor -> its new name, or None if it is left out.
 Renamed = Callable[[str], str | None]
 
 
 def keep_layers(folder: Path, layers: list[int]) -> None:
-    """Leave these layers, from 0, in the weights and the configuration of a folder; embeddings and head stay.
+    """Keep these layers, counted from 0, in the weights and the configuration of a folder, with embeddings and head.
 
-    UserError where the architecture is not known, or has no such layer.
+    UserError if the architecture is not known, or has no such layer.
     """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config["model_type"] not in STACKS:
@@ -38,7 +38,7 @@ def keep_layers(folder: Path, layers: list[int]) -> None:
     numbered = re.compile(rf"((?:^|.*\.){re.escape(stack)}\.)(\d+)(\..*)")
     there = {int(match[2]) for file in files for name in _header(file)[0] if (match := numbered.fullmatch(name))}
     if missing := sorted(set(layers) - there):
-        raise UserError(f"model.layers: there is no layer {missing[0]}; expected of 0 to {max(there, default=-1)}")
+        raise UserError(f"model.layers: there is no layer {missing[0]}; expected 0 to {max(there, default=-1)}")
     places = {layer: place for place, layer in enumerate(layers)}
 
     def renamed(name: str) -> str | None:
@@ -55,7 +55,7 @@ def keep_layers(folder: Path, layers: list[int]) -> None:
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the tensors of a safetensors file by name, as its header has them, and where their bytes begin."""
+    """Return the header's entries of a safetensors file by tensor name, and the offset of the tensors' bytes."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -64,9 +64,9 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _rewrite(path: Path, renamed: Renamed) -> None:
-    """Write a safetensors file anew with the tensors that have a new name; byte by byte, for numpy has no bfloat16.
+    """Rewrite a safetensors file with the tensors that have a new name, as bytes, because numpy has no bfloat16.
 
-    The format: the header's size in 8 bytes, the header as JSON, then the tensors without a gap.
+    The format: the header's size in 8 bytes, the header as JSON, then the tensors without gaps.
     """
     tensors, begin = _header(path)
     kept = {place: tensors[name] for name in tensors if (place := renamed(name)) is not None}

@@ -1,12 +1,12 @@
 """What a model card says about a model that fills masks."""
 
-from typing import Any
+# Optional in tasks/contract.py, and not used here.
+folders = None
 
 LIBRARY = "transformers"
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+def usage(model: str, target: None) -> str:
     return (
         "from transformers import pipeline\n"
         "\n"
@@ -16,12 +16,11 @@ def usage(model: str, target: Any) -> str:
 
 
 def labels(target: None) -> list[str]:
-    """Return the model's labels: it has none."""
     return []
 
 
-def onnx_usage(target: Any) -> str:
-    """Return Python code that gives the likeliest tokens behind a mask."""
+def onnx_usage(target: None) -> str:
+    """Return code that prints the most probable tokens for a mask."""
     return """text = f"The capital of France is {tokenizer.mask_token}."
 encoded = tokenizer([text], truncation=True, return_tensors="np")
 inputs = {given.name: encoded[given.name] for given in session.get_inputs()}

@@ -1,4 +1,4 @@
-"""What a reader should know about the texts, and about their blocks."""
+"""Concerns about the texts and their blocks."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ OF_CORPUS = OF_FILES | {
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     return counted(checks["splits"], OF_CORPUS) + leaked(checks["leakage"], "texts that also occur in")
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return none: blocks lose nothing but the end of the last one, which is counted."""
+    """Return an empty list: blocks lose only the end of the last one, which is counted."""
     return []

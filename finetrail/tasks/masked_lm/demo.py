@@ -8,7 +8,6 @@ from finetrail.tasks.views import Row, View, beginning
 
 
 def fields(target: None) -> dict[str, str]:
-    """Return the keys of an input with their titles."""
     return {"text": "Text with masks"}
 
 
@@ -22,12 +21,10 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
 
 
 def views(target: None) -> list[View]:
-    """Return what is shown of an answer."""
     return [View("Filled", "text"), View("Best tokens", "table", ("mask", "token", "probability"))]
 
 
 def shown(given: dict[str, str], answer: dict[str, Any], target: None) -> list[Any]:
-    """Return a value for each view."""
     best = [
         [number, token, round(probability, 4)]
         for number, mask in enumerate(answer["masks"], start=1)

@@ -7,7 +7,7 @@ cuts a stream of framed texts anywhere. Joined texts are parted by what ends a t
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,18 @@ from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.settings import Tokenize
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
+
 PIECES = pa.list_(pa.int8())
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("pieces", PIECES)])
 FEATURES = pa.schema(
     [
         ("example", pa.int32()),  # row in data/corpus of the text that the block begins in
-        ("input_ids", pa.list_(pa.int32())),  # of validation and test: masked; labels hold what stood there
+        ("input_ids", pa.list_(pa.int32())),  # of validation and test: masked; labels hold the original tokens
         ("pieces", PIECES),  # SPECIAL, FIRST or LATER of each token, which masking needs
         ("labels", pa.list_(pa.int32())),  # null where training draws the masks
     ]
@@ -52,7 +58,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> None:
 
 
 class Tokens(NamedTuple):
-    """Tokens one behind the other: id, piece and text (its row in data/corpus) of each."""
+    """Concatenated tokens: id, piece and text (its row in data/corpus) of each."""
 
     ids: np.ndarray
     pieces: np.ndarray
@@ -66,14 +72,13 @@ class Tokens(NamedTuple):
 class Encoder:
     """Encodes tables of texts."""
 
+    survey = None
+
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
     def __init__(self, tokenizer: Any, target: None, settings: Tokenize) -> None:
         self.settings = settings
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.capacity = settings.block_size - len(self.prefix) - len(self.suffix)
         self.special = np.zeros(1 + max(tokenizer.get_vocab().values()), dtype=bool)
@@ -110,7 +115,7 @@ class Encoder:
             number += len(blocks)
 
     def nothing(self, counts: dict[str, int]) -> str:
-        """Say what is wrong with a table of which no block came."""
+        """Return the message for a table that gives no block."""
         return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[int, pa.Table]:
@@ -172,7 +177,7 @@ class Encoder:
         yield 0, rest, np.array([len(rest.ids)])
 
     def _separated(self, tokens: Tokens, lengths: np.ndarray) -> Tokens:
-        """Put what ends a text before each that has tokens; the separator belongs to the text behind it."""
+        """Put a separator before each text that has tokens; it belongs to the text that follows."""
         sizes = lengths[lengths > 0]
         rows = tokens.examples[ragged.bounds(sizes)[:-1]]
         return Tokens(
@@ -271,7 +276,7 @@ def _flat(texts: pa.Table) -> tuple[Tokens, np.ndarray]:
     return Tokens(ids.values.to_numpy(), pieces.values.to_numpy(), np.repeat(texts["example"].to_numpy(), sizes)), sizes
 
 
-def beginnings(backend: Any, size: int) -> np.ndarray | None:
+def beginnings(backend: "Tokenizer", size: int) -> np.ndarray | None:
     """Return which tokens begin a word, bool [size of the vocabulary]; None where a token does not tell it.
 
     WordPiece puts "##" before all but a word's first piece, and BERT's pre-tokenizer, which parts words at punctuation,

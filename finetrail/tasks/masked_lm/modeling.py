@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
@@ -19,13 +19,12 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm.metrics import validate as validate
 from finetrail.tasks.masked_lm.settings import Train
 
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
+
 PIPELINE_TAG = "fill-mask"
-# Of the features, what the collator takes.
-COLUMNS = ("input_ids", "pieces", "labels", "draw")
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
+COLUMNS = ("input_ids", "pieces", "labels", "row_seed")
 SEPARABLE = True
-# Masks are drawn anew in each epoch: a teacher has to see each batch.
-INPUTS_STAY = False
 
 NEW_HEAD = (
     "the base model has no masked-LM head: it got a new one, tied to its word embeddings, "
@@ -34,25 +33,21 @@ NEW_HEAD = (
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: before adaptation, to compare with."""
+    """Return True: evaluation compares with the model before adaptation."""
     return True
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return [NEW_HEAD] if _load(base_model)[1] else []
 
 
 def build_model(base_model: Path, target: None, settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model with its masked-LM head, or with a new one, to be trained.
-
-    UserError where the checkpoint lacks weights of the encoder.
-    """
+    """Load a base model with its masked-LM head, or with a new one. UserError if weights of the encoder are missing."""
     return _load(base_model)[0]
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model in fp32; a head that the checkpoint lacks is the same each time."""
+    """Load a model; a head that the checkpoint lacks is initialized the same each time."""
     return _load(folder)[0]
 
 
@@ -69,7 +64,7 @@ def _load(folder: Path) -> tuple[PreTrainedModel, set[str]]:
 
 
 def _reset(name: str, parameter: torch.Tensor) -> None:
-    """Let a new head pass on what it gets: matrices are the identity, norms neutral."""
+    """Initialize a new head as the identity: identity matrices and neutral norms."""
     if parameter.ndim > 1:
         torch.nn.init.eye_(parameter)
     else:
@@ -77,7 +72,7 @@ def _reset(name: str, parameter: torch.Tensor) -> None:
 
 
 def load_teacher(folder: Path, target: None) -> PreTrainedModel:
-    """Load a finished model that fills masks, in fp32; UserError where it is none."""
+    """Load a finished masked language model; UserError for any other."""
     return distillation.load_teacher(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING, label_names=None)
 
 
@@ -109,8 +104,14 @@ def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]
     return ask
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what makes a batch of features: masks drawn with the seed `draw` where labels are null."""
+# Masks are drawn anew in each epoch, so a teacher has to see each batch.
+TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
+
+
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+    """Return the function that pads features, and draws masks with the seed `draw` if labels are null."""
     how = masking(tokenizer, settings)
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
@@ -120,7 +121,7 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
         labels[~np.repeat(unmasked, lengths)] = frozen
         for row in np.flatnonzero(unmasked):
             block = slice(ends[row] - lengths[row], ends[row])
-            generator = np.random.default_rng(features["draw"][row].as_py())
+            generator = np.random.default_rng(features["row_seed"][row].as_py())
             ids[block], labels[block] = mask(ids[block], pieces[block], how, generator)
         arrays = {
             "input_ids": padding.filled(ids, lengths, tokenizer.pad_token_id),
@@ -132,13 +133,13 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its tokens with labels."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Keep what each block adds to the scores: float32 [batch, 3], sums of losses, right tokens and tokens."""
+    """Return sums per block: losses, correct tokens and tokens, float32 [batch, 3]."""
     known = labels != IGNORE_INDEX
     kept, wanted = logits[known].float(), labels[known]
     values = [cross_entropy(kept, wanted, reduction="none"), kept.argmax(-1) == wanted, torch.ones_like(wanted)]

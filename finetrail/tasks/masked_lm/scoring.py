@@ -1,12 +1,14 @@
-"""Turns blocks and a model's outputs into what it puts for the masks, and that into scores, tables and baselines."""
+"""Turns blocks and a model's outputs into predictions for the masks, and these into scores, tables and baselines."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import log_softmax
 
+from finetrail.encoding import ragged
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
@@ -15,6 +17,12 @@ from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import metrics
 from finetrail.tasks.masked_lm.settings import Evaluate
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = counted = alone = None
 
 BEST = 5  # tokens kept for each mask
 CONTEXT_TOKENS = 15  # on each side of a mask
@@ -31,7 +39,7 @@ def predict(
     tokenizer: Any,
     settings: Evaluate,
 ) -> pa.Table:
-    """Predict the tokens that have labels: a row for each block, with lists of an entry for each label.
+    """Predict the tokens that have labels: a row per block, with lists of one entry per label.
 
     id: of the text that the block begins in, a colon, the block's number among those that begin there.
     tokens: what the model sees, as pieces that join to text; positions: of the labels in it; filled: that text with
@@ -40,10 +48,10 @@ def predict(
     """
     masks = _masks(split.features)
     losses, best, probabilities = _outputs(split.features, masks, forward, tokenizer.pad_token_id, settings)
-    # Of those alone, because an answer to one text takes few; a model may have more outputs than tokens.
+    # Names of these ids only, because an answer to one text needs few; a model may have more outputs than tokens.
     vocabulary = np.unique(np.concatenate([masks.ids, masks.wanted, best.ravel()]))
     names = pa.array([name or "" for name in tokenizer.convert_ids_to_tokens(vocabulary.tolist())], pa.string())
-    asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # which no text's label is
+    asked = pa.array(masks.wanted == tokenizer.mask_token_id)  # never a label of a text
     each = np.full(len(masks.at), BEST)
     flat = {
         "references": pc.if_else(asked, pa.scalar(None, pa.string()), _of(names, vocabulary, masks.wanted)),
@@ -53,40 +61,38 @@ def predict(
         "positions": pa.array(masks.at - masks.starts[masks.block], pa.int32()),
         "parts": _parts(masks),
         "shown": _shown(masks, tokenizer.mask_token_id),
-        "fills": _runs(each, _of(names, vocabulary, best.ravel())),
-        "probabilities": _runs(each, pa.array(probabilities.ravel())),
+        "fills": ragged.runs(each, _of(names, vocabulary, best.ravel())),
+        "probabilities": ragged.runs(each, pa.array(probabilities.ravel())),
     }
     counts = np.bincount(masks.block, minlength=len(split.features))
     tokens, filled = _texts(masks, best[:, 0], tokenizer, vocabulary)
-    lists = {name: _runs(counts, values) for name, values in flat.items()}
+    lists = {name: ragged.runs(counts, values) for name, values in flat.items()}
     text = np.unique(split.features["example"].to_numpy(), return_inverse=True)[1]
     of_texts = {name: column.take(pa.array(text)) for name, column in slice_columns(split.examples).items()}
     return pa.table({"id": _block_ids(split), **lists, "tokens": tokens, "filled": filled, **of_texts})
 
 
 def headline(target: None, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "perplexity"
 
 
 def score(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, float]:
-    """Return perplexity, mean loss and accuracy over all tokens to predict."""
+    """Return perplexity, mean loss and accuracy over the tokens to predict."""
     return {name: float(value) for name, value in metrics.scores(_sums(predictions).sum(0)).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each block: all of them."""
+    """Return all rows: a row per block."""
     return predictions
 
 
 def statistics(units: pa.Table, target: None, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the blocks to the scores."""
     sums = _sums(units)
     return lambda weights: metrics.scores(weights @ sums)
 
 
-def outcomes(units: pa.Table, target: None, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+def outcomes(units: pa.Table, target: None, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each block; its score is the negative mean loss of its tokens."""
     losses, _, tokens = _sums(units).T
     return [
         {
@@ -100,15 +106,15 @@ def outcomes(units: pa.Table, target: None, settings: Evaluate) -> list[dict[str
 
 
 def slicings(units: pa.Table, train: pa.Table, target: None) -> list[Slicing]:
-    """Return how blocks are parted: by their tokens, and by the columns of the text that a block begins in.
+    """Slice blocks by their number of tokens, and by the columns of the text that a block begins in.
 
-    Not by words that train lacks, because those that are masked cannot be read from a block.
+    Blocks are not sliced by words that train lacks, because masked words cannot be read from a block.
     """
     return [slicing.by_length("length in tokens", units["tokens"].to_pylist()), *slicing.by_columns(units)]
 
 
-def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return what people look at beside the scores; fill_mask has the same id and position for every model."""
+def tables(predictions: pa.Table, target: None, settings: Evaluate) -> "dict[str, list[Row]]":
+    """Return tables; fill_mask has the same ids and positions for every model."""
     return {
         "fill_mask": _fill_mask(predictions, settings.fill_mask_examples),
         "by_part": _by(predictions, "parts", PARTS),
@@ -116,8 +122,8 @@ def tables(predictions: pa.Table, target: None, settings: Evaluate) -> dict[str,
     }
 
 
-def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the tokens that are predicted wrong, the most confident first, each in its context."""
+def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evaluate) -> "list[Row]":
+    """Return the tokens with wrong predictions, the most confident first, in context."""
     flat = {name: predictions[name].combine_chunks().flatten() for name in ("references", "predictions", "confidences")}
     wrong = np.flatnonzero(pc.not_equal(flat["references"], flat["predictions"]))
     order = wrong[np.argsort(-flat["confidences"].to_numpy()[wrong], kind="stable")][:most]
@@ -129,9 +135,9 @@ def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evalu
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: None, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: every token as frequent as in train, plus one (Laplace).
+    """Return a unigram model: each token as frequent as in train, plus one (Laplace).
 
-    The vocabulary is taken to end with the largest id of the two splits. Tokens stand there as their ids.
+    The vocabulary is assumed to end with the largest id of the two splits. Tokens are shown as their ids.
     """
     ids, pieces = (train.features[name].combine_chunks().flatten().to_numpy() for name in ("input_ids", "pieces"))
     labels = split.features["labels"].combine_chunks()
@@ -153,11 +159,11 @@ def baselines(
 
 
 class Masks(NamedTuple):
-    """The tokens to predict, among those of all blocks one behind the other."""
+    """The tokens to predict, among the concatenated tokens of all blocks."""
 
     ids: np.ndarray  # of all tokens
     pieces: np.ndarray
-    starts: np.ndarray  # of the blocks, and the end of the last
+    starts: np.ndarray  # of the blocks, and the end of the last block
     at: np.ndarray  # where tokens are to be predicted,
     wanted: np.ndarray  # their ids,
     block: np.ndarray  # and the block of each
@@ -166,7 +172,7 @@ class Masks(NamedTuple):
 def _masks(features: pa.Table) -> Masks:
     columns = (features[name].combine_chunks() for name in ("input_ids", "pieces", "labels"))
     ids, pieces, labels = (column.flatten().to_numpy() for column in columns)
-    starts = _bounds(pc.list_value_length(features["input_ids"]).to_numpy())
+    starts = ragged.bounds(pc.list_value_length(features["input_ids"]).to_numpy())
     at = np.flatnonzero(labels != IGNORE_INDEX)
     return Masks(ids, pieces, starts, at, labels[at], np.searchsorted(starts, at, side="right") - 1)
 
@@ -178,13 +184,11 @@ def _outputs(
     losses = np.zeros(len(masks.at), dtype=np.float32)
     best, probabilities = (np.zeros((len(masks.at), BEST), dtype=kind) for kind in (np.int64, np.float32))
     firsts = np.searchsorted(masks.at, masks.starts)
-    for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, pad_token_id, settings.batch_size):
         for row, logits in zip(rows, outputs["logits"], strict=True):
             mine = slice(firsts[row], firsts[row + 1])
-            # Of a batch's logits, [batch, length, vocabulary], few are wanted.
-            kept = logits[masks.at[mine] - masks.starts[row]]
-            kept = kept - kept.max(-1, keepdims=True, initial=-np.inf)
-            kept -= np.log(np.exp(kept).sum(-1, keepdims=True))
+            # Few of a batch's logits, [batch, length, vocabulary], are needed.
+            kept = log_softmax(logits[masks.at[mine] - masks.starts[row]], axis=-1)
             losses[mine] = -np.take_along_axis(kept, masks.wanted[mine, None], -1)[:, 0]
             best[mine] = _best(kept)
             probabilities[mine] = np.exp(np.take_along_axis(kept, best[mine], -1))
@@ -192,7 +196,7 @@ def _outputs(
 
 
 def _best(values: np.ndarray) -> np.ndarray:
-    """Return the columns of the BEST largest values of each row, the largest first, the lower column of equals."""
+    """Return the columns of the BEST largest values of each row, the largest first; ties by the lower column."""
     found = np.sort(np.argpartition(-values, BEST - 1)[:, :BEST])
     order = np.argsort(-np.take_along_axis(values, found, -1), kind="stable")
     return np.take_along_axis(found, order, -1)
@@ -205,31 +209,23 @@ def _block_ids(split: Encoded) -> list[str]:
     return [f"{ids[row]}:{count}" for row, count in zip(example, number, strict=True)]
 
 
-def _bounds(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def _runs(sizes: np.ndarray, values: pa.Array) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(_bounds(sizes), pa.int32()), values)
-
-
 def _of(texts: pa.Array, vocabulary: np.ndarray, ids: np.ndarray) -> pa.Array:
     """Return the text of each id; texts are those of the vocabulary, which is sorted."""
     return texts.take(pa.array(np.searchsorted(vocabulary, ids)))
 
 
 def _texts(masks: Masks, predicted: np.ndarray, tokenizer: Any, vocabulary: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """Return each block as pieces of text, and as a text with what is predicted and without special tokens."""
+    """Return each block as pieces of text, and as a text with the predictions and without special tokens."""
     pieces, sizes = pieces_of_text(tokenizer, vocabulary.tolist()), np.diff(masks.starts)
     filled = masks.ids.copy()
     filled[masks.at] = predicted
     is_text = np.isin(filled, [*set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}], invert=True)
     filled_pieces = pc.if_else(is_text, _of(pieces, vocabulary, filled), "")
-    return _runs(sizes, _of(pieces, vocabulary, masks.ids)), pc.binary_join(_runs(sizes, filled_pieces), "")
+    return ragged.runs(sizes, _of(pieces, vocabulary, masks.ids)), pc.binary_join(ragged.runs(sizes, filled_pieces), "")
 
 
 def pieces_of_text(tokenizer: Any, vocabulary: Iterable[int]) -> pa.Array:
-    """Return each token as text, with its space before it: what it adds behind a word."""
+    """Return each token as text with its leading space, as it would follow a word."""
     backend = tokenizer.backend_tokenizer
     word = backend.encode("a", add_special_tokens=False).ids
     alone = len(backend.decode(word, skip_special_tokens=False))
@@ -252,7 +248,7 @@ def _shown(masks: Masks, mask_token_id: int) -> pa.Array:
 
 
 def _sums(predictions: pa.Table) -> np.ndarray:
-    """Return what each block adds to the scores: [blocks, 3], losses, right tokens, tokens."""
+    """Return sums per block: losses, correct tokens and tokens, [blocks, 3]."""
     references, predicted = (predictions[name].combine_chunks() for name in ("references", "predictions"))
     rows = pc.list_parent_indices(references).to_numpy()
     right = pc.equal(references.flatten(), predicted.flatten()).to_numpy(zero_copy_only=False)
@@ -262,7 +258,7 @@ def _sums(predictions: pa.Table) -> np.ndarray:
 
 
 def _by(predictions: pa.Table, column: str, names: list[str]) -> list[dict[str, Any]]:
-    """Return the scores of each kind of token, of those that occur."""
+    """Return the scores of each kind of token that occurs."""
     flat = {
         name: predictions[name].combine_chunks().flatten() for name in (column, "references", "predictions", "losses")
     }
@@ -278,7 +274,7 @@ def _by(predictions: pa.Table, column: str, names: list[str]) -> list[dict[str, 
 
 
 def _fill_mask(predictions: pa.Table, most: int) -> list[dict[str, Any]]:
-    """Return one mask of so many blocks, spread evenly over the split: the first that hides a whole word."""
+    """Return one mask of each of `most` blocks, spread evenly over the split: the first that hides a whole word."""
     number = min(most, len(predictions))
     rows = []
     for block in predictions.take(np.arange(number) * len(predictions) // max(number, 1)).to_pylist():

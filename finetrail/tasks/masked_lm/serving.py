@@ -7,6 +7,9 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
+
 KEYS = ("text", "input_ids", "positions")
 QUESTIONS = pa.schema(
     [
@@ -18,16 +21,12 @@ QUESTIONS = pa.schema(
 )
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: None) -> dict[str, Any]:
     return {"input_ids": [0, 1, 2], "positions": [1]}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Turn inputs {"text": ...} or {"input_ids": [...], "positions": [...]}, perhaps with an id, into examples.
-
-    UserError naming the input and the key.
-    """
+    """Return inputs {"text"} or {"input_ids", "positions"}, perhaps with an id, as rows of the corpus."""
     rows = [_example(given, number) for number, given in enumerate(inputs)]
     return pa.Table.from_pylist(rows, QUESTIONS)
 
@@ -50,7 +49,7 @@ def _is_number(item: Any) -> bool:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return for each input its filled text and, mask by mask, the best tokens with their probabilities."""
+    """Return per input its filled text and, for each mask, the best tokens with their probabilities."""
     found: list[dict[str, Any]] = []
     for block in predictions.to_pylist():
         # A long text is several blocks: id:0, id:1, ...
@@ -64,5 +63,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return what --text gives."""
     return {"text": text}

@@ -1,29 +1,28 @@
 """The recipe's schema for masked language modeling."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from finetrail import schema
-from finetrail.schema import CsvReader, Distillation, JsonLinesReader, JsonReader, ParquetReader, TextReader
+from finetrail.schema import Distillation
 
-__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+Mixture = lacking = misfits = None
 
-# Of transformers: what a base model must be, or make with a new head.
+# Class of transformers with which base models are loaded.
 AUTO_CLASS = "AutoModelForMaskedLM"
 
 METRICS = ("loss", "perplexity", "accuracy")
-PROBABILITY = "share of the tokens that are to be predicted; 0.15 in BERT"
-WHOLE_WORD = "draw words with all their tokens, or else single tokens"
+PROBABILITY = "probability with which a token is to be predicted; BERT: 0.15"
+WHOLE_WORD = "true: mask whole words; false: mask single tokens"
 
 
 class Corpus(schema.Corpus):
     """A corpus of texts."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
+    reader: schema.TableReader
 
     @model_validator(mode="after")
     def _columns(self) -> "Corpus":
@@ -38,42 +37,46 @@ class Corpus(schema.Corpus):
 
 
 class Tokenize(schema.Tokenize):
-    """Texts to blocks, and the masks that validation and test are scored on."""
+    """Encoding of texts into blocks, and the masks on which validation and test are scored."""
 
-    block_size: int = Field(ge=8, description="tokens of a block, special tokens included")
+    block_size: int = Field(ge=8, description="tokens per block, including special tokens")
     join_documents: bool = Field(
-        description="one stream of all texts, a separator between two; false: no block crosses the border of a text"
+        description="true: join all texts, with separators, and cut the stream into blocks; false: cut each text on "
+        "its own"
     )
     remainder: Literal["drop", "pad"] = Field(
-        description="tokens that fill no block, at the end of the stream or of each text: drop, or a shorter block"
+        description="what happens to the last tokens of the stream, or of each text, that fill no block. drop: they "
+        "are left out; pad: they are a shorter block"
     )
-    mask_probability: float = Field(gt=0, lt=1, description=f"validation and test: {PROBABILITY}")
-    whole_word: bool = Field(description=f"validation and test: {WHOLE_WORD}")
-    mask_seed: int = Field(ge=0, description="of the masks of validation and test, which are drawn once, here")
-    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+    mask_probability: float = Field(gt=0, lt=1, description=f"in validation and test: {PROBABILITY}")
+    whole_word: bool = Field(description=f"in validation and test: {WHOLE_WORD}")
+    mask_seed: int = Field(ge=0, description="random seed of the masks of validation and test, which are drawn once")
+    limit: schema.Limit
 
 
 class Train(schema.Train):
     """Training on masks that are drawn anew in each epoch."""
 
-    mask_probability: float = Field(gt=0, lt=1, description=PROBABILITY)
-    whole_word: bool = Field(description=WHOLE_WORD)
+    mask_probability: float = Field(gt=0, lt=1, description=f"in training: {PROBABILITY}")
+    whole_word: bool = Field(description=f"in training: {WHOLE_WORD}")
 
 
 class TaughtTrain(Train):
-    """Training by the masked tokens and by a teacher's logits."""
+    """Training on the masked tokens and on a teacher's logits."""
 
-    distillation: Distillation = Field(description="how much the teacher counts")
+    distillation: Distillation = Field(description="loss of a student")
 
 
 class Evaluate(schema.Evaluate):
-    """Perplexity on the frozen masks."""
+    """Evaluation on the masks that tokenize has drawn."""
 
-    fill_mask_examples: int = Field(ge=0, description="masks whose five best tokens the report shows, before and after")
+    fill_mask_examples: int = Field(
+        ge=0, description="number of masks for which the report shows the five best tokens, before and after training"
+    )
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what two sections of one recipe contradict each other in."""
+    """Yield the contradictions between sections of one recipe."""
     yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in METRICS:
         yield f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}"

@@ -1,17 +1,19 @@
 """What a model card says about a model that answers questions from a context."""
 
-from typing import Any
+from finetrail.tasks.question_answering.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+folders = None
 
 LIBRARY = "transformers"
 
 
-def labels(target: dict[str, bool]) -> list[str]:
-    """Return the labels to list: there are none."""
+def labels(target: Target) -> list[str]:
     return []
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model, on one window of the context; transformers 5 has no pipeline."""
+def usage(model: str, target: Target) -> str:
+    """Return code that answers from one window of the context; transformers 5 has no pipeline for this task."""
     return f'''import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
@@ -25,14 +27,14 @@ with torch.inference_mode():
     outputs = model(**{{name: inputs[name] for name in inputs if name in tokenizer.model_input_names}})
 start = outputs.start_logits[0].masked_fill(outside, -torch.inf).argmax().item()
 end = outputs.end_logits[0, start:].masked_fill(outside[start:], -torch.inf).argmax().item() + start
-# Some tokenizers begin a word one letter late: what no token holds belongs to the token behind it.
+# Some tokenizers begin a word one letter late. Characters in no token belong to the next token.
 begin = min(offsets[start][0], offsets[start - 1][1])
 print(context[begin : offsets[end][1]].strip())
 # Long contexts, other candidates and no answer: python -m finetrail.predict {model} --input questions.jsonl'''
 
 
-def onnx_usage(target: Any) -> str:
-    """Return Python code that finds the likeliest span of one window of the context."""
+def onnx_usage(target: Target) -> str:
+    """Return code that finds the most probable span in one window of the context."""
     return """question, context = "Where was Ada Lovelace born?", "Ada Lovelace was born in London in 1815."
 encoded = tokenizer([question], [context], truncation="only_second", return_offsets_mapping=True, return_tensors="np")
 inputs = {given.name: encoded[given.name] for given in session.get_inputs()}
@@ -42,5 +44,5 @@ starts, ends = (np.where(inside, scores[0], -np.inf) for scores in logits)
 start = int(starts.argmax())
 end = start + int(ends[start:].argmax())
 offsets = encoded["offset_mapping"][0]
-# Some tokenizers begin a word one letter late: what no token holds belongs to the token behind it.
+# Some tokenizers begin a word one letter late. Characters in no token belong to the next token.
 print(context[min(offsets[start][0], offsets[start - 1][1]) : offsets[end][1]].strip())"""

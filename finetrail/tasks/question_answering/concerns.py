@@ -1,4 +1,4 @@
-"""What a reader should know about the questions, and about their windows."""
+"""Concerns about questions and their windows."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from finetrail.corpus.concerns import OF_FILES, Concern, counted, leaked
 
 OF_CORPUS = OF_FILES | {
     "empty_examples": "blank questions or contexts, left out",
-    "answers_repaired": "answers that stood elsewhere in the context, repaired",
+    "answers_repaired": "answers found elsewhere in the context, repaired",
     "answers_in_utf16_units": "answers whose start counts UTF-16 units, converted to characters",
     "answers_with_blanks": "answers with white space around them that their context lacks, repaired",
     "answers_in_another_form": "answers in another Unicode form than their context, repaired",
@@ -23,7 +23,7 @@ OF_FEATURES = {
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     return (
         counted(checks["splits"], OF_CORPUS)
         + leaked(checks["leakage"], "questions about contexts that also occur in")
@@ -32,5 +32,5 @@ def of_corpus(checks: dict[str, Any]) -> list[Concern]:
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return what counts.json says of each table's features."""
+    """Return the concerns in counts.json."""
     return counted(tables, OF_FEATURES)

@@ -1,17 +1,18 @@
-"""Turns raw records into questions (id, title, question, context, answers), and counts what to know about a split."""
+"""Turns raw records into questions (id, title, question, context, answers), and counts them for the checks."""
 
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from finetrail import layout
 from finetrail.corpus import places
-from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.checks import TableCounts, no_digests, overlap, string
+from finetrail.corpus.duplicates import digest, duplicates
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.question_answering.settings import Corpus
@@ -22,20 +23,20 @@ SCHEMA = pa.schema(
         ("title", pa.string()),
         ("question", pa.string()),
         ("context", pa.string()),
-        # None of them: no answer in the context. start counts characters, as Python does.
+        # An empty list: no answer in the context. start is in characters of Python.
         ("answers", pa.list_(pa.struct([("text", pa.string()), ("start", pa.int32())]))),
     ]
 )
 
 
-# What was mended of an answer -> the count of such answers.
+# Kind of repair -> name of the count.
 MENDED = {
     places.MOVED: "answers_repaired",
     places.UNITS: "answers_in_utf16_units",
     places.BLANKS: "answers_with_blanks",
     places.FORM: "answers_in_another_form",
 }
-# Set beside an answer's start that records() converted.
+# Key of answers whose start was converted by records().
 CONVERTED = "converted"
 
 
@@ -47,36 +48,29 @@ class Answer(NamedTuple):
     converted: bool
 
 
-def _digests() -> "array[int]":
-    return array("Q")
-
-
 @dataclass
-class Counts:
-    """What is known of one split while its questions pass; 24 bytes a question."""
+class Counts(TableCounts):
+    """Counts of one split, whose examples are questions with their contexts; 24 bytes per question."""
 
-    questions: int = 0
     answers: int = 0
     unanswerable: int = 0
-    empty_examples: int = 0
     mended: Counter[str] = field(default_factory=Counter)  # answers, by MENDED
     answers_ignored: int = 0  # of questions that are marked as impossible
     answers_dropped: int = 0
     examples_dropped: int = 0  # whose answers were all dropped
-    digests: "array[int]" = field(default_factory=_digests)  # of each question with its context
-    asked: "array[int]" = field(default_factory=_digests)  # of each question alone
-    contexts: "array[int]" = field(default_factory=_digests)  # of the context of each question
+    asked: "array[int]" = field(default_factory=no_digests)  # of each question alone
+    contexts: "array[int]" = field(default_factory=no_digests)  # of the context of each question
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
     """Return the tables of data/corpus."""
-    return dict.fromkeys(("train", "validation", "test"), SCHEMA)
+    return dict.fromkeys(layout.SPLITS, SCHEMA)
 
 
 def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
     """Return the records of a split's files, with starts in characters where corpus.answer_mismatch repairs.
 
-    Whether starts count UTF-16 units is told by the files as a whole: one of them alone may fit an earlier occurrence.
+    Whether starts count UTF-16 units is decided over all files: a single start may fit an earlier occurrence by chance.
     """
     if settings.answer_mismatch == "repair" and _in_utf16(read()):
         return map(_converted, read())
@@ -86,13 +80,13 @@ def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[
 def rows(
     table: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the question of a record, and count it; none where question or context is blank, or no answer is left.
+    """Yield the question of a record, and count it; nothing if question or context is blank, or no answer is left.
 
-    UserError with place and id where a value is not of its type, or an answer is not where corpus.answer_mismatch
-    refuses that.
+    UserError with place and id if a value has the wrong type, or an answer is not at its start and
+    corpus.answer_mismatch is refuse.
     """
-    where, of_table = f"{record.where}: example {record.id!r}", counts[table]
-    question, context = (_text(record.values[column], column, where) for column in ("question", "context"))
+    where, of_table = record.place, counts[table]
+    question, context = (string(record.values[column], column, where) for column in ("question", "context"))
     if not question.strip() or not context.strip():
         of_table.empty_examples += 1
         return
@@ -103,45 +97,37 @@ def rows(
         of_table.examples_dropped += 1
         return
     of_table.answers_ignored += record.values.get("answers_ignored", 0)
-    of_table.questions += 1
     of_table.answers += len(answers)
     of_table.unanswerable += not answers
-    of_table.digests.append(digest([question, context]))
+    of_table.add([question, context])
     of_table.asked.append(digest(question))
     of_table.contexts.append(digest(context))
-    title = None if title is None else _text(title, "title", where)
+    title = None if title is None else string(title, "title", where)
     yield table, {"id": record.id, "title": title, "question": question, "context": context, "answers": answers}
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, and what splits share.
+    """Return the counts of each split, and the overlap of the splits.
 
-    leakage counts the questions about a context that the other split has too, whatever is asked there: who learned
-    from its answers knows it. question_leakage counts questions that the other split has too, whatever their context.
+    leakage counts the questions about a context that is also in the other split, because a model may have learned from
+    its answers. question_leakage counts the questions that are also in the other split, about any context.
     """
-    pairs = list(combinations(counts, 2))
     met = {kind for of_table in counts.values() for kind, count in of_table.mended.items() if count} - {places.MOVED}
     return {
         "splits": {table: _of_split(of_table, met) for table, of_table in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].contexts, counts[b].contexts) for a, b in pairs},
-        "question_leakage": {f"{a}/{b}": shared(counts[a].asked, counts[b].asked) for a, b in pairs},
+        "leakage": overlap({split: of_split.contexts for split, of_split in counts.items()}),
+        "question_leakage": overlap({split: of_split.asked for split, of_split in counts.items()}),
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     without = f", {counts.unanswerable:,} without an answer" if counts.unanswerable else ""
-    return f"{counts.questions:,} questions about {_distinct(counts.contexts):,} contexts{without}"
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return value
+    return f"{counts.examples:,} questions about {_distinct(counts.contexts):,} contexts{without}"
 
 
 def _in_utf16(records: Iterator[Record]) -> bool:
-    """Tell whether more answers stand at their start in UTF-16 units than in characters, where the two differ."""
+    """Return True if, where the two differ, more answers are at their start in UTF-16 units than in characters."""
     in_units = in_characters = 0
     for record in records:
         context = record.values["context"]
@@ -163,7 +149,7 @@ def _converted(record: Record) -> Record:
 
 
 def _readable(record: Record) -> list[Answer]:
-    """Return the answers of a record; none of one that rows() refuses."""
+    """Return the answers of a record; an empty list for a record that rows() rejects."""
     try:
         return _answers(record.values["answers"], "") if isinstance(record.values["context"], str) else []
     except UserError:
@@ -171,7 +157,7 @@ def _readable(record: Record) -> list[Answer]:
 
 
 def _answers(value: Any, where: str) -> list[Answer]:
-    """Return the answers: from a list of objects, or from the Hub's object of two lists."""
+    """Return the answers, given as a list of objects or as the Hub's object of two lists."""
     if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
         texts, starts = value["text"], value["answer_start"]
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -189,13 +175,13 @@ def _answers(value: Any, where: str) -> list[Answer]:
         start = answer.get("start", answer.get("answer_start"))
         if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
             raise UserError(f"{where}: answers[{number}] starts at {start!r:.60}; expected a number of characters")
-        text = _text(answer["text"], f"answers[{number}].text", where)
+        text = string(answer["text"], f"answers[{number}].text", where)
         found.append(Answer(text, start, answer.get(CONVERTED) is True))
     return found
 
 
 def _located(given: list[Answer], context: str, settings: Corpus, where: str, counts: Counts) -> list[dict[str, Any]]:
-    """Return the answers where they stand in the context, and count those that were mended or stand nowhere."""
+    """Locate the answers in the context, and count those that were repaired or dropped."""
     answers = []
     for text, start, converted in given:
         if text.strip() and start is not None and start >= 0 and context.startswith(text, start):
@@ -205,7 +191,7 @@ def _located(given: list[Answer], context: str, settings: Corpus, where: str, co
         if settings.answer_mismatch == "refuse":
             there = f"{context[max(0, start) :][: len(text)]!r:.60}" if start is not None else "no place"
             raise UserError(
-                f"{where}: the answer {text!r:.60} does not stand in its context at character {start}: {there}; "
+                f"{where}: the answer {text!r:.60} is not in its context at character {start}: {there}; "
                 "expected it there, or corpus.answer_mismatch: repair or drop"
             )
         repair = settings.answer_mismatch == "repair"
@@ -223,9 +209,9 @@ def _distinct(digests: "array[int]") -> int:
 
 
 def _of_split(counts: Counts, met: set[str]) -> dict[str, Any]:
-    """Return the counts of a split; met: of answers mended otherwise than by moving, the kinds that some split has."""
+    """Return the counts of a split; met: kinds of repair, other than moving, that occur in any split."""
     return {
-        "questions": counts.questions,
+        "questions": counts.examples,
         "contexts": _distinct(counts.contexts),
         "answers": counts.answers,
         "unanswerable": counts.unanswerable,

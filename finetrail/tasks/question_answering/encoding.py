@@ -10,18 +10,25 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
-from finetrail.tasks.question_answering.settings import NULL_POSITION, Tokenize
+from finetrail.tasks.question_answering.settings import NULL_POSITION, Target, Tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
 
 # Of a table at a time: whole web pages as contexts then still fit into memory.
 EXAMPLES_A_CALL = 512
@@ -40,11 +47,11 @@ KINDS[0x1160:0x1200] = CONTINUES
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer; it gives token types only where the model tells two texts apart by them."""
+    """Load the base model's tokenizer; it has token types only if the model has more than one."""
     return tokenizers.load_tokenizer(folder, settings.max_length)
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, bool]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return whether train has questions without an answer, so that a model can learn to give none."""
     lengths = (pc.min(pc.list_value_length(batch["answers"])).as_py() for batch in train)
     return {"unanswerable": min(lengths, default=1) == 0}
@@ -73,11 +80,10 @@ def features_schema(types: bool) -> pa.Schema:
 class Encoder:
     """Encodes tables of questions with their contexts."""
 
-    def __init__(self, tokenizer: Any, target: dict[str, bool], settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+    survey = nothing = None
+
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.frame, self.settings = pair_frame(self.backend), settings
         self.trims = trims_offsets(self.backend)
         self.capacity = settings.max_length - len(self.frame.ids)  # for a question and a window
@@ -87,9 +93,7 @@ class Encoder:
                 f"tokenize.stride: {settings.stride} leaves windows beside a question of "
                 f"{settings.max_question_length} tokens no room to advance in {self.capacity}"
             )
-        self.tables = dict.fromkeys(
-            ("train", "validation", "test"), features_schema("token_type_ids" in tokenizer.model_input_names)
-        )
+        self.tables = dict.fromkeys(layout.SPLITS, features_schema("token_type_ids" in tokenizer.model_input_names))
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Return the features of some examples at a time, and what was counted on the way."""
@@ -112,8 +116,8 @@ class Encoder:
         return self._encode(examples, rows)[0]
 
     def _encode(self, examples: pa.Table, rows: np.ndarray) -> Features:
-        questions, question = _once(self.backend, examples["question"], self.trims)
-        contexts, context = _once(self.backend, examples["context"], self.trims)
+        questions, question = _encode_distinct(self.backend, examples["question"], self.trims)
+        contexts, context = _encode_distinct(self.backend, examples["context"], self.trims)
         asked = np.diff(questions.bounds)[question]
         kept = np.minimum(asked, self.settings.max_question_length)
         example, first, size = self._windows(kept, np.diff(contexts.bounds)[context])
@@ -158,7 +162,7 @@ class Encoder:
 
 
 class Frame(NamedTuple):
-    """The special tokens of a pair, in order, and how many of them stand before, between and behind the two texts."""
+    """The special tokens of a pair, in order, and how many of them are before and between the two texts."""
 
     ids: list[int]
     types: list[int]
@@ -167,7 +171,7 @@ class Frame(NamedTuple):
     text_types: tuple[int, int]
 
 
-def pair_frame(backend: Any) -> Frame:
+def pair_frame(backend: "Tokenizer") -> Frame:
     """Read from the tokenizer how it joins two texts."""
     encoding = backend.encode("a", "b")
     first, second = ([place for place, of in enumerate(encoding.sequence_ids) if of == text] for text in (0, 1))
@@ -182,7 +186,7 @@ def pair_frame(backend: Any) -> Frame:
 
 
 class Tokens(NamedTuple):
-    """The tokens of some texts, flat: those of text i stand from bounds[i] to bounds[i + 1]."""
+    """The tokens of several texts, concatenated: those of text i are from bounds[i] to bounds[i + 1]."""
 
     ids: np.ndarray
     # Their characters in their text, without white space around them; equal where a token is nothing else.
@@ -191,8 +195,8 @@ class Tokens(NamedTuple):
     bounds: np.ndarray
 
 
-def trims_offsets(backend: Any) -> bool:
-    """Tell whether the tokenizer takes the blank of a byte-level token ("Ġriver") out of the token's offsets.
+def trims_offsets(backend: "Tokenizer") -> bool:
+    """Return True if the offsets of a byte-level token ("Ġriver") leave out its blank.
 
     Where the pre-tokenizer put that blank there, as RobBERT's does before each word, it takes the first letter instead.
     """
@@ -202,8 +206,8 @@ def trims_offsets(backend: Any) -> bool:
     return any(part.get("trim_offsets", False) for part in parts)
 
 
-def _once(backend: Any, column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
-    """Return the tokens of each distinct text, and which of them stands in each row."""
+def _encode_distinct(backend: "Tokenizer", column: pa.ChunkedArray, trims: bool) -> tuple[Tokens, np.ndarray]:
+    """Return the tokens of each distinct text, and the index of the text of each row."""
     encoded = column.combine_chunks().dictionary_encode()
     texts = encoded.dictionary.to_pylist()
     encodings = backend.encode_batch(texts, add_special_tokens=False)
@@ -237,7 +241,7 @@ def _characters(text: str, offsets: list[tuple[int, int]], trims: bool) -> np.nd
 def _with_holes(letter: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return starts that take in the letters just before them that are in no token: int64 [tokens].
 
-    letter: bool [characters]. They belong to the first token that starts behind them, and go no farther to the left
+    letter: bool [characters]. They belong to the first token that starts after them, and go no farther to the left
     than to where another token begins or ends.
     """
     begun, ended = (np.bincount(side[starts < ends], minlength=len(letter) + 1) for side in (starts, ends))
@@ -253,7 +257,7 @@ def _with_holes(letter: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.
 
 
 def _next(found: np.ndarray) -> np.ndarray:
-    """Return for each place, and the one behind the last, the next place from there on that is found: [n + 1]."""
+    """Return for each place, and for the end, the next place at or after it that is found: [n + 1]."""
     places = np.append(np.where(found, np.arange(len(found)), len(found)), len(found))
     return np.minimum.accumulate(places[::-1])[::-1]
 
@@ -281,7 +285,7 @@ def _joined(
 def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return first and last token of each example's first answer, -1 where it has none: [examples, 2].
 
-    And whether these tokens hold more than the answer, which then cannot be given exactly: a particle behind a Korean
+    And whether these tokens hold more than the answer, which then cannot be given exactly: a particle after a Korean
     noun, the end of a number. bool [examples].
     """
     spans, wider = np.full((len(context), 2), -1), np.zeros(len(context), dtype=bool)
@@ -298,7 +302,7 @@ def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarr
 
 
 def _positions(spans: np.ndarray, first: np.ndarray, size: np.ndarray, context_start: np.ndarray) -> np.ndarray:
-    """Return where each window's answer stands in its feature; NULL_POSITION where it is not wholly in the window."""
+    """Return the position of each window's answer in its feature; NULL_POSITION if the window does not contain it."""
     inside = (spans[:, 0] >= first) & (spans[:, 1] < first + size)
     return np.where(inside[:, None], spans + (context_start - first)[:, None], NULL_POSITION)
 

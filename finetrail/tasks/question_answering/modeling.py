@@ -14,43 +14,39 @@ from transformers import (
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     AutoModelForQuestionAnswering,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, loading
 from finetrail.tasks.question_answering.metrics import span_accuracy
-from finetrail.tasks.question_answering.settings import Train
+from finetrail.tasks.question_answering.settings import Target, Train
+
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
 
 PIPELINE_TAG = "question-answering"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 # The logit of what is no choice. Not infinity: probability times logarithm would be no number.
 NEVER = -1e9
 
 
-def base_is_baseline(folder: Path) -> bool:
-    """Tell whether a base model answers before it is trained: its new head points anywhere."""
+def base_is_baseline(base_model: Path) -> bool:
+    """Return False: a new head points anywhere."""
     return False
 
 
-def notes(folder: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
+def notes(base_model: Path) -> list[str]:
     return []
 
 
-def build_model(folder: Path, target: dict[str, bool], settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model with a new head, drawn from torch's generator: seed it before.
-
-    A model that answers questions keeps its head, to be trained on.
-    """
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
+    """Load a base model with a new head; a model that answers questions keeps its head."""
     # Two outputs a token, start and end; a base model that was a classifier has as many as it had classes.
     model, _ = loading.checked(
-        folder,
+        base_model,
         AutoModelForQuestionAnswering,
         MODEL_FOR_QUESTION_ANSWERING_MAPPING,
         num_labels=2,
@@ -72,12 +68,11 @@ def _without_padding(model: torch.nn.Module, _: Any, inputs: dict[str, Any], out
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
     return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def load_teacher(folder: Path, target: dict[str, bool]) -> PreTrainedModel:
-    """Load a finished model that points at answers, in fp32; UserError where it is none."""
+def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
+    """Load a finished extractive question-answering model; UserError for any other."""
     return distillation.load_teacher(
         folder, AutoModelForQuestionAnswering, MODEL_FOR_QUESTION_ANSWERING_MAPPING, label_names=None
     )
@@ -91,7 +86,7 @@ def taught(outputs: dict[str, np.ndarray], features: pa.Table) -> list[np.ndarra
 
 
 def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the mean divergence over features, each with a choice among its tokens for start and for end."""
+    """Return the mean divergence over features, each with a choice among its tokens for start and end."""
     tokens = inputs["attention_mask"].bool()
     whole = taught.new_full((*tokens.shape, 2), NEVER)
     whole[tokens] = taught
@@ -100,8 +95,13 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
     return distillation.divergences(logits.mT, whole.mT, temperature).mean()
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what pads a batch of features to its longest."""
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
+
+
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
         places = {name: padding.numbers(features[name]) for name in ("start_positions", "end_positions")}
@@ -111,16 +111,16 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its features."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the features."""
     return torch.tensor(len(batch["start_positions"]))
 
 
 def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor, ...]:
-    """Keep the logits of start and end: only with the features is it known where a context stands."""
+    """Return the logits of start and end: only the features tell where the context is."""
     return logits[:2]
 
 
-def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, bool]) -> dict[str, float]:
+def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: Target) -> dict[str, float]:
     """Score the logits of all features, for choosing a checkpoint."""
     return {"span_accuracy": span_accuracy(*reduced, features, target["unanswerable"])}

@@ -8,7 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,20 @@ from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate
+from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate, Target
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = counted = alone = None
 
 # Text, start, end (characters; None for no answer), score.
 Span = tuple[str, int | None, int | None, float]
 
 SPAN = pa.struct([("text", pa.string()), ("start", pa.int32()), ("end", pa.int32()), ("confidence", pa.float64())])
 
-# The columns that decoding adds.
+# Columns that decoding adds.
 ANSWER = {
     "predictions": pa.string(),
     "starts": pa.int32(),
@@ -39,7 +45,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 KORQUAD_BLANKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
-# By the first of them that a question holds; Korean ones begin a word that goes on with a particle.
+# A question counts for the first that it contains. Korean ones may be followed by a particle in the same word.
 ENGLISH_WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
 KOREAN_WORDS = ("누구", "누가", "언제", "어디", "무엇", "무슨", "몇", "어떤", "어느", "왜", "얼마", "어떻게")
 OTHER = "(other)"
@@ -48,14 +54,14 @@ ANSWER_WORDS = ((1, "1 word"), (2, "2 words"), (4, "3-4 words"), (8, "5-8 words"
 MORE_WORDS, NO_ANSWER = "9 words and more", "(no answer)"
 
 SENTENCE_END = re.compile(r"(?<=[.!?。])\s+")
-THRESHOLDS = 20  # rows of the table of thresholds, besides the best
+THRESHOLDS = 20  # rows of the table of thresholds, plus the best one
 CONTEXT_CHARACTERS = 80  # on each side of an error
 
 
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, bool],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -78,7 +84,7 @@ def predict(
         of_example = found[example[row]]
         null[example[row]] = min(null[example[row]], null_score)
         for span, score in span_scores.items():
-            # Windows overlap: one span may stand in several.
+            # Windows overlap, so a span may be in several.
             of_example[span] = max(score, of_example.get(span, -np.inf))
     contexts = examples["context"].to_pylist()
     answers = [
@@ -107,7 +113,7 @@ def _windows(
     bounds = starts.offsets.to_numpy() - starts.offsets[0].as_py()
     starts, ends = starts.flatten().to_numpy(), ends.flatten().to_numpy()
     context_start = features["context_start"].to_numpy()
-    for rows, outputs in inference.run(features, forward, pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, pad_token_id, settings.batch_size):
         for row, start_logits, end_logits in zip(rows, outputs["start_logits"], outputs["end_logits"], strict=True):
             part = slice(bounds[row], bounds[row + 1])
             inside = slice(context_start[row], context_start[row] + part.stop - part.start)
@@ -140,7 +146,7 @@ def best_spans(
     """Return score, first and last token of the best spans of one window, the best first; float and int [<= n_best].
 
     Of all spans of at most max_length tokens, not only of those between the best starts and the best ends; of equal
-    scores the earlier comes first, then the shorter. A logit of -inf stands for a token where no span begins, or ends.
+    scores the earlier comes first, then the shorter. A logit of -inf marks a token where no span begins, or ends.
     """
     max_length = min(max_length, len(end_logits))  # no span is longer, and memory grows with it
     beyond = np.append(end_logits, np.full(max_length, -np.inf, dtype=end_logits.dtype))
@@ -177,12 +183,11 @@ def _choice(n_best: list[dict[str, Any]], null_score: float, null_threshold: flo
 
 
 def settle(
-    predictions: dict[str, pa.Table], target: dict[str, bool], settings: Evaluate
+    predictions: dict[str, pa.Table], target: Target, settings: Evaluate
 ) -> tuple[dict[str, float | None], dict[str, pa.Table], list[str]]:
-    """Choose null_threshold where it is auto; return that, predictions with it, and what does not fit the corpus.
+    """Choose null_threshold if it is auto; the notes say what does not fit the corpus.
 
-    predictions: of each split, as predict() gives them. The choice is that of evaluate-v2.0.py (best_f1_thresh), on
-    validation: the lowest of the thresholds with the best F1.
+    The choice is that of evaluate-v2.0.py (best_f1_thresh) on validation: the lowest threshold with the best F1.
     """
     notes = list(_misfits(predictions, target["unanswerable"], settings))
     if settings.null_threshold != "auto":
@@ -219,7 +224,7 @@ def _misfits(predictions: dict[str, pa.Table], unanswerable: bool, settings: Eva
 
 
 def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
-    """Return the predictions as they are with another threshold; none has to be a choice in them."""
+    """Return the predictions with another threshold; no answer must be a choice in them."""
     for_choice = zip(predictions["n_best"].to_pylist(), predictions["null_scores"].to_pylist(), strict=True)
     chosen = [_choice(*of_question, null_threshold) for of_question in for_choice]
     for name in chosen[0] if chosen else ():
@@ -228,25 +233,23 @@ def _at(predictions: pa.Table, null_threshold: float) -> pa.Table:
     return predictions
 
 
-def headline(target: dict[str, bool], settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
+def headline(target: Target, settings: Evaluate) -> str:
     return "f1"
 
 
-def score(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]."""
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
+    """Return the scores, each in [0, 1]."""
     to_scores = statistics(predictions, target, settings)
     everything = np.ones((1, len(predictions)), dtype=np.int64)
     return {name: float(values[0]) for name, values in to_scores(everything).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each question: all of them."""
+    """Return all rows: a row per question."""
     return predictions
 
 
-def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the questions to the scores."""
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     references = units["references"].to_pylist()
     exact, f1 = _exact_and_f1(units, settings).T
     has_answer = np.array([bool(of_one) for of_one in references])
@@ -266,8 +269,8 @@ def statistics(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> 
     return to_scores
 
 
-def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each question; its score is its F1."""
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each question; its score is its F1."""
     return [
         {
             "score": float(f1),
@@ -279,8 +282,8 @@ def outcomes(units: pa.Table, target: dict[str, bool], settings: Evaluate) -> li
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, bool]) -> list[Slicing]:
-    """Return how questions are parted: by the length of the context, by their words that train lacks, by columns."""
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
+    """Slice questions by the length of the context, by words that train lacks, and by columns."""
     known = {
         word
         for name in ("question", "context")
@@ -311,9 +314,9 @@ def normalized(text: str, script: str) -> str:
 
 
 def question_scores(prediction: str, references: list[str], script: str) -> tuple[float, float]:
-    """Return exact match and F1 of one prediction: the best over the references, as the official script has it.
+    """Return exact match and F1 of one prediction, the maximum over the references, as in the official scripts.
 
-    A question without references is right without an answer: SQuAD 2.0's rule, where the other scripts have none.
+    A question without references is correct without an answer. This is SQuAD 2.0's rule; the other scripts have none.
     """
     predicted = normalized(prediction, script)
     expected = [normalized(reference, script) for reference in references]
@@ -331,11 +334,11 @@ def _f1(predicted: str, expected: str, script: str) -> float:
     return 2 * same / (len(a) + len(b)) if same else 0.0
 
 
-def tables(predictions: pa.Table, target: dict[str, bool], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return what people look at beside the scores: by question word, by length of the answer, by threshold.
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
+    """Return tables by question word, by length of the answer, and by threshold.
 
-    null_thresholds: what evaluate.null_threshold would score, where some questions have no answer; auto chooses by that
-    of validation.
+    null_thresholds has the score of each value of evaluate.null_threshold, if some questions have no answer. auto
+    chooses by that of validation.
     """
     rows = predictions.select(["question", "references", "predictions", "n_best", "null_scores"]).to_pylist()
     scores = [question_scores(row["predictions"], row["references"], settings.script) for row in rows]
@@ -382,14 +385,14 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     spans = [next((span["text"] for span in row["n_best"] if span["text"]), "") for row in rows]
     answered = [question_scores(span, row["references"], script) for span, row in zip(spans, rows, strict=True)]
     refused = [question_scores("", row["references"], script) for row in rows]
-    # At a threshold the questions up to it keep their span: [questions + 1, 2], by the number of those.
+    # Questions up to a threshold keep their span. Sums by the number of these questions: [questions + 1, 2].
     none = np.zeros((1, 2))
     kept, given_up = (np.concatenate([none, np.cumsum(scores, axis=0)]) for scores in (answered, refused))
     by_number = (kept + given_up[-1] - given_up) / len(rows)
     differences = np.array([row["null_scores"] for row in rows])
     finite = np.unique(np.round(differences[np.isfinite(differences)], 4))
-    finite = finite if len(finite) else np.zeros(1)  # no question has a span, whatever the threshold
-    thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # the first of them: no question is answered
+    finite = finite if len(finite) else np.zeros(1)  # no question has a span at any threshold
+    thresholds = np.append(np.floor(finite[:1]) - 1, finite)  # at the first, no question is answered
     number = np.searchsorted(differences, thresholds, side="right")
     best = int(by_number[number, 1].argmax())
     spread = np.linspace(0, len(thresholds) - 1, min(THRESHOLDS, len(thresholds))).round().astype(int)
@@ -405,8 +408,8 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the questions without an exact match, the most confident first, each with the context of its answer."""
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
+    """Return the questions without an exact match, the most confident first, with the context of the answer."""
     pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
     scores = [question_scores(*pair, settings.script) for pair in pairs]
     confidences = predictions["confidences"].to_pylist()
@@ -416,7 +419,7 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, bool], sett
 
 
 def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
-    """Return one error around the span that was predicted, or around the reference where that is no answer."""
+    """Return one error with the context of the predicted span, or of the reference if no answer was predicted."""
     context, text, start = row["context"], row["predictions"], row["starts"]
     if start is None:
         text = row["references"][0] if row["references"] else ""
@@ -436,12 +439,12 @@ def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, bool], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: the context's first sentence, its sentence most like the question, none.
+    """Return the context's first sentence, its sentence most like the question, and no answer.
 
-    No answer is one where train has questions without one. The second is the sliding window of Rajpurkar et al. 2016,
-    with sentences as windows.
+    No answer is a baseline if train has questions without one. The second is the sliding window of Rajpurkar et al.
+    2016, with sentences as windows.
     """
     columns = (split.examples[name].to_pylist() for name in ("question", "context", "answers"))
     guesses: dict[str, list[str]] = {"first_sentence": [], "sentence_most_like_question": [], "no_answer": []}

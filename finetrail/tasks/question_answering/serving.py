@@ -7,26 +7,26 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.question_answering.corpus import SCHEMA
+from finetrail.tasks.question_answering.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
 
 KEYS = ("question", "context")
 EXPECTED = 'expected {"question": "...", "context": "..."}'
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: Target) -> dict[str, Any]:
     return {"question": "What is it?", "context": "It is a probe."}
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Refuse a lone text: a question needs its context."""
+    """Raise UserError: a question needs its context."""
     raise UserError(f"{text!r:.60}: a question needs a context; {EXPECTED}, a JSON object a line, with --input")
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return the inputs (question, context, perhaps id) as rows of the corpus, without references.
-
-    UserError with the input and the key where one of the two texts is missing or blank.
-    """
+    """Return inputs {"question", "context"[, "id"]} as rows of the corpus; UserError if a text is missing or blank."""
     rows = []
     for number, given in enumerate(inputs):
         name, where = identified(given, number, KEYS)
@@ -39,7 +39,7 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return answer, place in the context, confidence and the other candidates of each question; "" is no answer."""
+    """Return answer, place in the context, confidence and other candidates per question; "" is no answer."""
     rows = predictions.select(["id", "predictions", "starts", "confidences", "n_best"]).to_pylist()
     return [
         {

@@ -1,19 +1,20 @@
 """The recipe's schema for question answering."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
 from finetrail import schema
 from finetrail.schema import Distillation, JsonLinesReader, JsonReader, ParquetReader, SquadReader, Train
 
-__all__ = ["AUTO_CLASS", "NULL_POSITION", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+Mixture = lacking = misfits = None
 
-# Of transformers: what a base model must be, or make with a new head.
+# Class of transformers with which base models are loaded.
 AUTO_CLASS = "AutoModelForQuestionAnswering"
 
-# The first token of a feature stands for "no answer here": [CLS] where the tokenizer has one (Devlin et al. 2019).
+# A span at the first token of a feature, such as [CLS], means "no answer here" (Devlin et al. 2019).
 NULL_POSITION = 0
 MOST_SPECIAL_TOKENS = 4  # of a pair: RoBERTa's <s> </s></s> </s>
 
@@ -21,14 +22,20 @@ COLUMNS = {"question", "context", "answers"}
 METRICS = ("loss", "span_accuracy")
 
 
+class Target(TypedDict):
+    """What the model has to know of the corpus."""
+
+    unanswerable: bool  # train has questions without an answer
+
+
 class Corpus(schema.Corpus):
-    """A corpus of questions about contexts, with answers that are spans of them, or with none."""
+    """A corpus of questions about contexts. Answers are spans of the context; a question may have none."""
 
     reader: Annotated[SquadReader | JsonLinesReader | JsonReader | ParquetReader, Field(discriminator="format")]
     answer_mismatch: Literal["repair", "refuse", "drop"] = Field(
-        description="an answer that does not stand in its context where its start says: repair (convert a start in "
-        "UTF-16 units, take white space around it and its Unicode form as the context has them, or move it to the "
-        "nearest place where it stands; else leave it out), refuse, or drop (leave it out); counted by kind"
+        description="answers that are not in their context at their start. repair: convert starts in UTF-16 units, "
+        "ignore differences in surrounding white space and Unicode form, or move the answer to its nearest occurrence; "
+        "drop it if there is none. drop: drop the answer. refuse: an error. All are counted by kind"
     )
 
     @model_validator(mode="after")
@@ -43,12 +50,16 @@ class Corpus(schema.Corpus):
 
 
 class Tokenize(schema.Tokenize):
-    """Questions and contexts to pairs; a context that is too long becomes overlapping windows."""
+    """Encoding of questions with contexts. A context that is too long is split into overlapping windows."""
 
-    max_length: int = Field(ge=8, description="tokens of a feature: question, window and special tokens")
-    stride: int = Field(ge=0, description="tokens of the context that two of its windows share")
-    max_question_length: int = Field(ge=1, description="tokens of a question; what is longer is cut off and counted")
-    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+    max_length: int = Field(
+        ge=8, description="maximum number of tokens per feature: question, window and special tokens"
+    )
+    stride: int = Field(ge=0, description="number of tokens that two consecutive windows of a context share")
+    max_question_length: int = Field(
+        ge=1, description="maximum number of tokens of a question; longer ones are truncated and counted"
+    )
+    limit: schema.Limit
 
     @model_validator(mode="after")
     def _windows_advance(self) -> "Tokenize":
@@ -61,28 +72,29 @@ class Tokenize(schema.Tokenize):
 
 
 class TaughtTrain(Train):
-    """Training by the labels and by a teacher's logits."""
+    """Training on the labels and on a teacher's logits."""
 
-    distillation: Distillation = Field(description="how much the teacher counts")
+    distillation: Distillation = Field(description="loss of a student")
 
 
 class Evaluate(schema.Evaluate):
-    """Decoding of spans, and the official script that the scores equal."""
+    """Decoding of answers, and the official script that the scores reproduce."""
 
-    n_best: int = Field(ge=1, description="spans kept of each question")
-    max_answer_length: int = Field(ge=1, description="tokens of an answer")
+    n_best: int = Field(ge=1, description="number of best spans kept per question")
+    max_answer_length: int = Field(ge=1, description="maximum number of tokens of an answer")
     null_threshold: float | Literal["auto"] | None = Field(
-        description="no answer where the score of none, less that of the best span, is above it; null: always answer; "
-        "auto: null where each question of train has an answer, else what gives the best F1 on validation"
+        description="a question has no answer if the score of no answer minus that of the best span is above this "
+        "threshold; null: every question has an answer; auto: null if every question of train has one, else the "
+        "threshold with the best F1 on validation"
     )
     script: Literal["squad", "squad2", "korquad"] = Field(
-        description="whose official script exact_match and f1 equal: SQuAD 1.1's, SQuAD 2.0's, KorQuAD 1.0's "
-        "(no articles, F1 over characters)"
+        description="official script that exact_match and f1 reproduce: that of SQuAD 1.1, SQuAD 2.0, or KorQuAD 1.0 "
+        "(no removal of articles, F1 over characters)"
     )
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what two sections of one recipe contradict each other in."""
+    """Yield the contradictions between sections of one recipe."""
     yield from schema.check_trained_before(recipe)
     if recipe.train.best_metric not in METRICS:
         yield (

@@ -1,17 +1,18 @@
 """What a model card says about a model that embeds queries and documents."""
 
-from typing import Any
+from finetrail.tasks.retrieval.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+folders = None
 
 LIBRARY = "sentence-transformers"
 
 
-def labels(target: dict[str, Any]) -> list[str]:
-    """Return the labels that the model gives: none."""
+def labels(target: Target) -> list[str]:
     return []
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+def usage(model: str, target: Target) -> str:
     return (
         "from sentence_transformers import SentenceTransformer\n"
         "\n"
@@ -28,8 +29,8 @@ POOLED = {
 }
 
 
-def onnx_usage(target: dict[str, Any]) -> str:
-    """Return Python code that embeds texts as training does: cut, with their prefix, pooled and of length 1."""
+def onnx_usage(target: Target) -> str:
+    """Return code that embeds texts as in training: with a prefix, truncated, pooled and normalized to length 1."""
     return f"""def embed(texts, prefix):
     texts = [prefix + text for text in texts]
     encoded = tokenizer(texts, truncation=True, max_length={target["max_length"]}, padding=True, return_tensors="np")

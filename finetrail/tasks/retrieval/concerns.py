@@ -1,4 +1,4 @@
-"""What a reader should know about queries and documents, and about their features."""
+"""Concerns about queries and documents, and their features."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ OF_FEATURES = {
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     tables = checks["splits"]
     return (
         counted({split: tables[split] for split in layout.SPLITS}, OF_QUERIES)
@@ -33,5 +33,5 @@ def of_corpus(checks: dict[str, Any]) -> list[Concern]:
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return what counts.json says of each table's features."""
+    """Return the concerns in counts.json."""
     return counted(tables, OF_FEATURES)

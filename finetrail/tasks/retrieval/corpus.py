@@ -1,25 +1,28 @@
-"""Turns pairs and judged queries into canonical queries and a collection of documents, and counts what to know."""
+"""Turns pairs and judged queries into queries and a collection of documents, and counts them for the checks."""
 
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
 from finetrail import layout
 from finetrail.corpus.candidates import number
+from finetrail.corpus.checks import TableCounts, leakage, no_digests, overlap, string
 from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.raw import as_id
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.retrieval.settings import Corpus
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
 RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])
-# Texts beside ids: a row is all that encoding it takes.
+# With texts beside ids, so that a row is all that its encoding needs.
 QUERIES = pa.schema(
     [
         ("id", pa.string()),
@@ -29,27 +32,24 @@ QUERIES = pa.schema(
     ]
 )
 
-# Of queries of a source that numbers its documents itself (BEIR): a query's id may be that of a document, too.
+# Metadata of queries whose source has ids of documents (BEIR): the id of a query may also be that of a document.
 GIVEN_IDS = {"document_ids": "given"}
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Counts:
-    """What is known of one table while its rows pass; of documents also which ones are there already."""
+class Counts(TableCounts):
+    """Counts of one table, of queries or documents; of documents also which ones are there already."""
 
-    examples: int = 0
     relevant: int = 0
     negatives: int = 0
     ranked: int = 0
-    empty_examples: int = 0
     without_relevant: int = 0
     other_labels: int = 0
     identical: int = 0
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each query or document
-    relevant_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of relevant documents' ids
-    ids: "array[int]" = field(default_factory=lambda: array("Q"))  # of documents; of queries that are not so judged
+    relevant_digests: "array[int]" = field(default_factory=no_digests)  # of relevant documents' ids
+    ids: "array[int]" = field(default_factory=no_digests)  # of documents; of queries that are not so judged
     known: set[int] = field(default_factory=set)  # documents
 
 
@@ -62,10 +62,10 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
     """Yield (table, row) and count it: a document, or a query with a pair's documents where they are new.
 
-    A query that is empty, or has no relevant document, gives none, and is counted too. UserError with place and id
-    where a text is none.
+    A query that is empty, or has no relevant document, yields nothing and is also counted. UserError with place and id
+    if a text is not a string.
     """
-    where = f"{record.where}: example {record.id!r}"
+    where = record.place
     if table == layout.RANKINGS:
         yield table, _ranked(record, counts)
     elif table == "documents":
@@ -80,22 +80,20 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     """Return the counts of each table, and what splits share: queries (leakage) and relevant documents (normal)."""
     queries = {split: counts[split] for split in layout.SPLITS}
     own = {split: shared(counts["documents"].ids, of_split.ids) for split, of_split in queries.items()}
-    pairs = list(combinations(queries, 2))
-    relevant = {split: of_split.relevant_digests for split, of_split in queries.items()}
     return {
         "splits": {
-            # Only where there are some: a corpus without them keeps its hash.
+            # Only if there are any, so that the hash of other corpora is unchanged.
             split: _query_checks(of_split) | ({"own_document_left_out": own[split]} if any(own.values()) else {})
             for split, of_split in queries.items()
         }
         | {"documents": _document_checks(counts["documents"])},
-        "leakage": {f"{a}/{b}": shared(queries[a].digests, queries[b].digests) for a, b in pairs},
-        "shared_relevant_documents": {f"{a}/{b}": shared(relevant[a], relevant[b]) for a, b in pairs},
+        "leakage": leakage(queries),
+        "shared_relevant_documents": overlap({split: queries[split].relevant_digests for split in queries}),
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one table in words, for the log."""
+    """Return a summary of one table, for the log."""
     if counts.ranked:
         return f"{counts.ranked:,} scores of documents for train's queries"
     if not counts.relevant:
@@ -108,12 +106,12 @@ def _pair(
     split: str, record: Record, where: str, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, Row]]:
     """Yield what one row of a file of pairs gives: a query if the row is a pair, and its documents."""
-    query, text = (_text(record.values[column], column, where) for column in ("query", "document"))
+    query, text = (string(record.values[column], column, where) for column in ("query", "document"))
     given = record.values.get("negatives")
     given = [given] if isinstance(given, str) else given if given is not None else []
     if not isinstance(given, list):
         raise UserError(f"{where}: negatives is {given!r:.60}; expected a text or a list of texts")
-    documents = [_document(text)] + [_document(_text(negative, "negatives", where)) for negative in given]
+    documents = [_document(text)] + [_document(string(negative, "negatives", where)) for negative in given]
     positive, *negatives = documents
     if settings.positive_label is not None and not _is_positive(record.values["label"], settings, where):
         counts[split].other_labels += 1
@@ -137,13 +135,12 @@ def _query(
     if not relevant:
         counts.without_relevant += 1
         return
-    counts.examples += 1
+    counts.add(query)
     counts.relevant += len(relevant)
     counts.negatives += len(negatives)
     counts.identical += any(query == document["text"] for document in relevant)
     if all(document["id"] != given for document in relevant):
         counts.ids.append(digest(given))
-    counts.digests.append(digest(query))
     counts.relevant_digests.extend(digest(document["id"]) for document in relevant)
     yield split, {"id": given, "query": query, "relevant": relevant, "negatives": negatives}
 
@@ -160,9 +157,8 @@ def _ranked(record: Record, counts: dict[str, Counts]) -> Row:
 
 
 def _counted(document: Row, counts: Counts) -> Row:
-    counts.examples += 1
+    counts.add([document["title"], document["text"]])
     counts.empty_examples += not (document["title"] + document["text"]).strip()
-    counts.digests.append(digest([document["title"], document["text"]]))
     counts.ids.append(digest(document["id"]))
     return document
 
@@ -176,12 +172,6 @@ def _is_positive(label: Any, settings: Corpus, where: str) -> bool:
     if not isinstance(label, str | int) or isinstance(label, bool):
         raise UserError(f"{where}: label is {label!r:.60}; expected a string or a whole number")
     return str(label) == settings.positive_label
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return value
 
 
 def _query_checks(counts: Counts) -> dict[str, int]:

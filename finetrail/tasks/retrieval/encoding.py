@@ -18,7 +18,10 @@ from finetrail.encoding import tokenizer as tokenizers
 from finetrail.encoding.engines import UNTIMED, Batch, Features, OrderedMap
 from finetrail.encoding.ranking import Bm25, Given, hard_negatives, texts_of
 from finetrail.errors import UserError
-from finetrail.tasks.retrieval.settings import Negatives, Tokenize
+from finetrail.tasks.retrieval.settings import Negatives, Target, Tokenize
+
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = None
 
 DOCUMENT = ["id", "title", "text"]
 TEXTS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))])
@@ -28,15 +31,15 @@ PAIRS = pa.schema(
         ("input_ids", pa.list_(pa.int32())),  # of the query
         ("document_input_ids", pa.list_(pa.list_(pa.int32()))),  # of a relevant document, and of the hard negatives
         ("documents", pa.list_(pa.int64())),  # keys of these documents,
-        # And of all that are relevant to the query, so no negatives of it; behind these, where the source numbers its
-        # documents itself, that of the query's own id, which is none either: search leaves it out.
+        # And of all that are relevant to the query, so no negatives of it; if the source has
+        # ids of documents, followed by that of the query's own id, which is no negative either: search leaves it out.
         ("relevant", pa.list_(pa.int64())),
     ]
 )
 
 
 class Texts(NamedTuple):
-    """Tokens of texts, one behind the other, and what was cut off."""
+    """Concatenated tokens of texts, and what was truncated."""
 
     ids: np.ndarray
     sizes: np.ndarray
@@ -57,10 +60,15 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizers.load_tokenizer(folder, max(settings.max_length, settings.max_query_length))
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return how a text becomes a vector, which training, search and the exported model share."""
-    shared = ("pooling", "dimensions", "max_length", "query_prefix", "document_prefix")
-    return {name: getattr(settings, name) for name in shared}
+    return {
+        "pooling": settings.pooling,
+        "dimensions": settings.dimensions,
+        "max_length": settings.max_length,
+        "query_prefix": settings.query_prefix,
+        "document_prefix": settings.document_prefix,
+    }
 
 
 def needed(queries: pa.Table) -> list[str]:
@@ -72,13 +80,12 @@ def needed(queries: pa.Table) -> list[str]:
 class Encoder:
     """Encodes tables of queries, and of documents."""
 
+    nothing = None
+
     tables = dict.fromkeys(layout.SPLITS, PAIRS) | {"documents": TEXTS}
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
+        self.backend = tokenizers.plain_backend(tokenizer)
         self.prefix, self.suffix = tokenizers.special_tokens(self.backend)
         self.settings = settings
         self.miner: Miner | None = None
@@ -86,7 +93,7 @@ class Encoder:
         for name in ("max_query_length", "max_length"):
             if getattr(settings, name) <= extra:
                 raise UserError(
-                    f"tokenize.{name}: {getattr(settings, name)} is room for special tokens alone; "
+                    f"tokenize.{name}: {getattr(settings, name)} is enough only for the special tokens; "
                     f"expected more than {extra}"
                 )
 
@@ -153,9 +160,7 @@ class Encoder:
         columns = [
             pa.array(rows[example], pa.int32()),
             ragged.lists(query_tokens.sizes, query_tokens.ids),
-            pa.ListArray.from_arrays(
-                pa.array(ragged.bounds(sizes), pa.int32()), ragged.lists(tokens.sizes, tokens.ids)
-            ),
+            ragged.runs(sizes, ragged.lists(tokens.sizes, tokens.ids)),
             _key_lists(sizes, keys[chosen]),
             _key_lists(known[example], keys[_rows(known, example)]),
         ]
@@ -223,7 +228,7 @@ class Miner:
 def given_ranker(train: pa.Table, documents: pa.Table, rankings: pa.Table) -> Given:
     """Return the scores of a ranking for train's queries; UserError where it has none for any of them, or above 0.
 
-    Rows of train with one text are one query: the first that is ranked stands for all.
+    Rows of train with the same text are one query, with the ranking of the first row that has one.
     """
     row_of = pd.Index(documents["id"].to_pylist())
     found = pd.DataFrame(
@@ -255,7 +260,7 @@ def nothing_mined(examples: pa.Table) -> Mined:
 
 
 def has_given_ids(examples: pa.Table) -> bool:
-    """Tell whether the source numbers its documents itself, so that a query's id may be that of a document."""
+    """Return True if the source has ids of documents, so that a query's id may be that of a document."""
     return b"document_ids" in (examples.schema.metadata or {})
 
 
@@ -286,7 +291,7 @@ def _keys(ids: pa.ChunkedArray) -> np.ndarray:
 
 
 def _with_own(relevant: pa.Array, own: np.ndarray) -> pa.Array:
-    """Put the key of each query's own id behind those of its relevant documents, where it is not among them."""
+    """Append the key of each query's own id to those of its relevant documents, if it is not among them."""
     lists = relevant.to_pylist()
     return pa.array(
         [keys if key in keys else [*keys, key] for keys, key in zip(lists, own.tolist(), strict=True)],
@@ -295,7 +300,7 @@ def _with_own(relevant: pa.Array, own: np.ndarray) -> pa.Array:
 
 
 def _key_lists(sizes: np.ndarray, keys: np.ndarray) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(ragged.bounds(sizes), pa.int32()), pa.array(keys, pa.int64()))
+    return ragged.runs(sizes, pa.array(keys, pa.int64()))
 
 
 def _counts(parts: list[Texts]) -> dict[str, int]:

@@ -3,11 +3,13 @@
 import numpy as np
 import pyarrow as pa
 
+from finetrail.tasks.retrieval.settings import Target
+
 CUTOFF = 10  # of mrr
 ROWS_AT_ONCE = 1024  # of a matrix of similarities
 
 
-def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: dict[str, str]) -> dict[str, float]:
+def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: Target) -> dict[str, float]:
     """Return mrr@10 of the validation queries among the relevant documents of all of them.
 
     Queries with the same tokens are one, with the relevant documents of all. reduced: the vectors of each feature's

@@ -12,24 +12,25 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks.retrieval.metrics import validate as validate
-from finetrail.tasks.retrieval.settings import Train
+from finetrail.tasks.retrieval.settings import Target, Train
+
+# Optional in tasks/contract.py, and not used here.
+TEACHING = finish = models = None
 
 PIPELINE_TAG = "sentence-similarity"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
-# Each query is compared with the documents of the whole batch: no part of it has the same loss. In little memory, the
-# model encodes a batch in parts.
+# Each query is compared with the documents of the whole batch, so a part of it has another loss. If memory is short,
+# the model encodes the texts of a batch in parts (BiEncoder.embed_in_parts).
 SEPARABLE = False
 
-# The names by which all releases of sentence-transformers since 2.0 know these modules; 6.2 itself would write paths
-# that older ones lack.
+# All releases of sentence-transformers since 2.0 know these names. 6.2 itself would write paths that older ones lack.
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -47,16 +48,18 @@ class BiEncoderOutput(ModelOutput):
 
 
 class BiEncoder(PreTrainedModel):
-    """One encoder for queries and documents; its weights are all that there is, so it is saved as the encoder."""
+    """One encoder for queries and documents. It has no other weights, so it is saved as the encoder."""
 
     base_model_prefix = "encoder"
     # transformers 5.23 asks the outer model for what the encoder, which it has loaded already, was asked for before.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
-    def __init__(self, encoder: PreTrainedModel, target: dict[str, Any], scale: float) -> None:
+    def __init__(self, encoder: PreTrainedModel, target: Target, scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
-        self.piece_size: int | None = None  # of a batch in training, so many features are encoded at once; None: all
+        self.micro_batch_size: int | None = (
+            None  # of a batch in training, so many features are encoded at once; None: all
+        )
 
     def forward(
         self,
@@ -92,12 +95,12 @@ class BiEncoder(PreTrainedModel):
     def embed_in_parts(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, packing: dict[str, Any] | None, given: int
     ) -> torch.Tensor:
-        """Return what embed() does; in training piece_size features, of `given` texts each, are in memory at once.
+        """Return what embed() does; in training it encodes micro_batch_size features, of `given` texts each, at once.
 
-        Each part is encoded anew in the backward pass, with the same dropout, when the loss has told the gradient of
-        its vectors (GradCache, Gao et al. 2021). Parts have texts of similar length.
+        The backward pass encodes each part again, with the same dropout, once the gradient of its vectors is known
+        (GradCache, Gao et al. 2021). The texts of a part have similar lengths.
         """
-        at_once = given * (self.piece_size or len(input_ids))
+        at_once = given * (self.micro_batch_size or len(input_ids))
         if at_once >= len(input_ids) or not torch.is_grad_enabled():
             return self.embed(input_ids, attention_mask, packing)
         lengths = attention_mask.sum(1)
@@ -131,7 +134,7 @@ class BiEncoder(PreTrainedModel):
         return self.encoder.load_state_dict(state_dict, strict, assign)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write a folder that AutoModel and, with the tokenizer beside, sentence-transformers load."""
+        """Write a folder that AutoModel and, with its tokenizer, sentence-transformers load."""
         self.encoder.save_pretrained(save_directory, *args, **kwargs)
         folder = Path(save_directory)
         pooling, width = self.target["pooling"], self.config.hidden_size
@@ -153,15 +156,15 @@ class BiEncoder(PreTrainedModel):
 
 
 def shortened(vectors: torch.Tensor, width: int) -> torch.Tensor:
-    """Return the beginnings of vectors [n, whole] as vectors of length 1: [n, width]."""
+    """Return the first `width` numbers of vectors [n, whole], normalized to length 1: [n, width]."""
     return vectors if width == vectors.shape[1] else functional.normalize(vectors[:, :width], dim=-1)
 
 
 def no_negatives(same_query: torch.Tensor, documents: torch.Tensor, relevant: torch.Tensor) -> torch.Tensor:
-    """Tell which documents of the batch are no negatives of which query: bool [batch, batch * given].
+    """Return which documents of the batch are no negatives of which query: bool [batch, batch * given].
 
-    Those that its judgements name, the relevant documents of a query with the same text, and those that stand in the
-    batch before: each counts once.
+    These are documents with a judgement for the query, relevant documents of queries with the same text, and
+    repetitions of an earlier document of the batch.
     """
     flat = documents.flatten()
     judged = (flat[None, :, None] == relevant[:, None, :]).any(-1)
@@ -186,17 +189,16 @@ def in_batch_loss(
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: any encoder's vectors can be compared."""
+    """Return True: the vectors of any encoder can be compared."""
     return True
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load an encoder, all of it pretrained; UserError where the checkpoint lacks weights, which would start random."""
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
+    """Load a pretrained encoder. UserError if the checkpoint lacks weights, which would be random."""
     encoder, drawn = checked(base_model, AutoModel, MODEL_MAPPING)
     # A masked language model has no pooler, and the mean of token vectors needs none.
     missing = sorted(name for name in drawn if not name.startswith("pooler."))
@@ -209,38 +211,40 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
         raise UserError(f"{base_model}: {encoder.config.model_type} has a decoder; expected an encoder alone")
     declare_dimensions(encoder.config, target["dimensions"], base_model)
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler.requires_grad_(False)  # kept for who loads the encoder, but no gradient reaches it
+        encoder.pooler.requires_grad_(False)  # kept in the saved encoder, but no gradient reaches it
     return BiEncoder(encoder, target, settings.scale)
 
 
 def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Path) -> None:
-    """Write into the model's config, as servers such as vLLM read it, which beginnings of its vectors do for them.
+    """Write the usable lengths of the model's vectors into its config, as servers such as vLLM read it.
 
-    UserError where one is no beginning.
+    UserError if one is not shorter than the vectors.
     """
     if dimensions is not None and dimensions[-1] >= config.hidden_size:
         raise UserError(
-            f"tokenize.dimensions: {dimensions[-1]} is no beginning of the {config.hidden_size} numbers of a vector of "
-            f"{base_model}; expected fewer, for the whole is always among them"
+            f"tokenize.dimensions: {dimensions[-1]}, and vectors of {base_model} have {config.hidden_size}; "
+            "expected fewer, because the full size is always included"
         )
-    if dimensions is None:  # those that did for the base model need no longer do
+    if dimensions is None:  # the base model's own may not be usable after training
         vars(config).pop("matryoshka_dimensions", None)
     else:
         config.matryoshka_dimensions = [*dimensions, config.hidden_size]
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained encoder in fp32; it gives last_hidden_state, which scoring pools."""
+    """Load a trained encoder; scoring pools its last_hidden_state."""
     encoder = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # its output is not used, and ONNX would compute it
     return encoder
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what pads queries and documents; where a feature has fewer documents, its relevant one stands again.
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
+    """Return the function that pads queries and documents.
 
-    Which then is no negative of any query, as nothing is that stands there again.
+    If a feature has fewer documents than others, its relevant document is repeated. A repetition is never a negative.
     """
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
@@ -263,18 +267,18 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its queries."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the queries."""
     return torch.tensor(len(batch["input_ids"]))
 
 
 def reduce(logits: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keep the vectors of queries and of their documents, all of them."""
+    """Return the vectors of queries and of their documents, unchanged."""
     return logits
 
 
 def _repeated(lengths: np.ndarray) -> np.ndarray:
-    """Return where the values of runs of these lengths stand, the first again up to the longest: [runs, longest]."""
+    """Return the places of the values of runs with these lengths, padded with the first of each: [runs, longest]."""
     place = np.arange(lengths.max())
     return (np.cumsum(lengths) - lengths)[:, None] + np.where(place < lengths[:, None], place, 0)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,11 +17,17 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded, per_query
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate
+from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate, Target
 
-SHOWN = 10  # documents of a ranking that predictions hold with their similarities and texts
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = settle = counted = alone = None
+
+SHOWN = 10  # documents per ranking that predictions keep with similarity and text
 EXCERPT = 300  # characters
-OF_DIMENSIONS = "ranked_"  # and a number: the column of what so many dimensions find
+OF_DIMENSIONS = "ranked_"  # + N: the column of what the first N dimensions find
 QUERY_WORDS = ((1, 4), (5, 8), (9, 16), (17, None))
 RELEVANT = ((1, 1), (2, 3), (4, 9), (10, None))
 
@@ -33,17 +39,17 @@ TEXTS = pa.struct([("title", pa.string()), ("text", pa.string())])
 # More than 2 GiB of text do not fit into a column of strings that is taken from.
 LARGE_TEXTS = pa.schema([("title", pa.large_string()), ("text", pa.large_string())])
 
-# Of each query, the best first: rows of documents, and their scores.
+# Per query: rows of documents, the best first, and their scores.
 Found = Sequence[tuple[np.ndarray, np.ndarray]]
 
-# What a model made of a collection, while the model lives: splits, and requests to a server, share it.
+# The vectors of a collection, as long as the model exists. Splits and requests to a server share them.
 _collections: WeakKeyDictionary[inference.Forward, tuple[pa.Table, np.ndarray]] = WeakKeyDictionary()
 
 
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -74,16 +80,16 @@ def predict(
 def candidates(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
     to_learn: bool,
 ) -> pa.Table | None:
-    """Return the best documents of each query, a row each, the best first: what a reranker takes; None for none.
+    """Return a row per query and document, the best documents first, as a reranker reads them.
 
     Columns: id, query and document (texts), labels (RELEVANT_LABEL, or none), candidate. Rows with one text are one
-    query. to_learn: behind them, with their scores, also the relevant documents that are not among them.
+    query. to_learn: append the relevant documents that were not found, with their scores.
     """
     if settings.candidates is None:
         return None
@@ -100,21 +106,17 @@ def candidates(
     return _candidate_rows(queries, collection, found, judged)
 
 
-def headline(target: dict[str, Any], settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
+def headline(target: Target, settings: Evaluate) -> str:
     return "ndcg@10"
 
 
-def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
-    """Return the scores, each in [0, 1]: means over the queries; ndcg@10_N is of the first N dimensions."""
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
+    """Return means over the queries, each in [0, 1]; ndcg@10_N uses the first N dimensions only."""
     return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each text of a query.
-
-    It has the judgements of all rows with that text: pairs have a row for each.
-    """
+    """Return a row per distinct query text, with the judgements of all rows with that text."""
     rows: dict[str, int] = {}
     judged: dict[str, dict[str, int]] = {}
     references = predictions["references"].to_pylist()
@@ -127,14 +129,13 @@ def units(predictions: pa.Table) -> pa.Table:
     return kept.set_column(column, "references", pa.array(merged, pa.list_(GRADES)))
 
 
-def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the queries to the scores."""
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     values = _per_query(units)
     return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each query; its score is its ndcg@10."""
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each query; its score is its ndcg@10."""
     return [
         {
             "score": float(ndcg),
@@ -146,8 +147,8 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> lis
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
-    """Return how queries are parted: by length, words that no query or document of train has, and columns."""
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
+    """Slice queries by length, by words that no query or document of train has, and by columns."""
     relevant = pc.list_flatten(train["relevant"])
     documents = (pc.struct_field(relevant, name).unique().to_pylist() for name in ("title", "text"))
     known = {word for text in chain(train["query"].to_pylist(), *documents) for word in slicing.words(text or "")}
@@ -159,7 +160,7 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
     ]
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
     predictions = units(predictions)
     ndcg = _per_query(predictions)["ndcg@10"]
@@ -171,8 +172,8 @@ def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) ->
     }
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the queries whose first relevant document stands lowest, or in no ranking; then the most alike."""
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
+    """Return the queries whose first relevant document has the lowest rank, or none; ties by the highest similarity."""
     errors = []
     for row in units(predictions).to_pylist():
         relevant = {judged["id"] for judged in row["references"]}
@@ -194,9 +195,9 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return what BM25 finds in the whole texts: what a model cuts off is there for words to match."""
+    """Return what BM25 finds in the whole texts, without the truncation that a model needs."""
     documents = shared["documents"].examples
     left_out = not_to_be_found(split.examples, documents)
     queries = split.examples["query"].to_pylist()
@@ -205,9 +206,10 @@ def baselines(
 
 
 def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
-    """Return the ids of documents that each query is not to find: that of its own id, unless it is judged relevant.
+    """Return the ids of documents to exclude per query: the one with the query's own id, unless it is judged relevant.
 
-    As in BEIR, where some queries are documents; rows with one text are one query. None where nothing is judged.
+    As in BEIR, where some queries are documents too. Rows with the same text are one query. Without judgements, nothing
+    is excluded.
     """
     columns = [examples[name].to_pylist() for name in ("id", "query", "relevant")]
     own: dict[str, set[str]] = {}
@@ -223,7 +225,7 @@ def not_to_be_found(examples: pa.Table, documents: pa.Table) -> list[set[str]]:
 
 
 def _depth(left_out: list[set[str]], most: int = DEPTH) -> int:
-    """Return how many documents to search for, so that a ranking is full without those that are left out."""
+    """Return how many documents to search for, so that rankings are full after the exclusions."""
     return most + max(1, *map(len, left_out))
 
 
@@ -233,7 +235,7 @@ def _depth(left_out: list[set[str]], most: int = DEPTH) -> int:
 def exact(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
     """Compare each query with each document: float32 [n, width] and [m, width], by their product.
 
-    Equal documents stand in the order of the collection.
+    Ties keep the order of the collection.
     """
     step = max(1, SIMILARITIES_AT_ONCE // len(documents))
     blocks = (queries[start : start + step] @ documents.T for start in range(0, len(queries), step))
@@ -241,9 +243,9 @@ def exact(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
 
 
 def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
-    """Compare each query with the documents in the clusters nearest to it (faiss's IVFFlat): fewer than k if those are.
+    """Compare each query with the documents of the nearest clusters (faiss's IVFFlat), which may be fewer than k.
 
-    UserError where faiss is not installed.
+    UserError if faiss is not installed.
     """
     try:
         import faiss
@@ -257,7 +259,7 @@ def clustered(queries: np.ndarray, documents: np.ndarray, k: int) -> Found:
     index.nprobe = -(-clusters // SHARE_SEARCHED)
     found = []
     for similarities, rows in zip(*index.search(queries, min(k, len(documents))), strict=True):
-        order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 fills up, and equal ones stand in any order
+        order = np.lexsort((rows, -similarities))[: (rows >= 0).sum()]  # -1 is padding, and faiss does not order ties
         found.append((rows[order], similarities[order]))
     return found
 
@@ -266,7 +268,7 @@ SEARCH = {"exact": exact, "faiss": clustered}
 
 
 def shortened(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Return the beginnings of vectors [n, whole] as vectors of length 1: float32 [n, width]."""
+    """Return the first `width` numbers of vectors [n, whole], normalized to length 1: float32 [n, width]."""
     beginnings = vectors[:, :width]
     found: np.ndarray = beginnings / np.linalg.norm(beginnings, axis=-1, keepdims=True).clip(1e-12)
     return found
@@ -278,16 +280,16 @@ def bm25(queries: Sequence[str], documents: Iterable[str], kind: str, k: int) ->
     return [top(index.scores(query), k) for query in queries]
 
 
-# --- their parts ----------------------------------------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------------------------
 
 
 def _embed(
-    features: pa.Table, forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+    features: pa.Table, forward: inference.Forward, tokenizer: Any, target: Target, settings: Evaluate
 ) -> np.ndarray:
-    """Return a vector of length 1 for each text, pooled as in training: float32 [texts, width]."""
+    """Return a normalized vector per text, pooled as in training: float32 [texts, width]."""
     lengths = pc.list_value_length(features["input_ids"]).to_numpy()
     vectors = None
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         hidden = outputs["last_hidden_state"]
         tokens = lengths[rows, None]
         if target["pooling"] == "cls":
@@ -304,7 +306,7 @@ def _embed(
 
 
 def _embedded(
-    shared: dict[str, Encoded], forward: inference.Forward, tokenizer: Any, target: dict[str, Any], settings: Evaluate
+    shared: dict[str, Encoded], forward: inference.Forward, tokenizer: Any, target: Target, settings: Evaluate
 ) -> np.ndarray:
     """Return the vectors of the collection, computed once for a model: float32 [documents, width]."""
     encoded = shared["documents"].features
@@ -315,7 +317,7 @@ def _embedded(
 
 
 def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
-    """Return queries with their row, judgements, and the documents that they are not to find."""
+    """Return queries with their row, judgements, and excluded documents."""
     judged = [_grades(of_query) for of_query in examples["relevant"].to_pylist()]
     columns = {
         "references": pa.array(judged, pa.list_(GRADES)),
@@ -328,7 +330,7 @@ def _queries(examples: pa.Table, left_out: list[set[str]]) -> pa.Table:
 def _with_relevant(
     found: Found, queries: np.ndarray, documents: np.ndarray, ids: np.ndarray, judged: list[dict[str, int]]
 ) -> Found:
-    """Put the relevant documents that were not found behind those that were, with the cosines of their vectors."""
+    """Append the relevant documents that were not found, with their cosine similarity."""
     row_of = {name: row for row, name in enumerate(ids)}
     more = []
     for (best, scores), query, grades in zip(found, queries, judged, strict=True):
@@ -338,7 +340,7 @@ def _with_relevant(
 
 
 def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged: list[dict[str, int]]) -> pa.Table:
-    """Return a row for each document that was found for each query."""
+    """Return a row per query and document found."""
     sizes = [len(rows) for rows, _ in found]
     query, rows = pa.array(np.repeat(np.arange(len(found)), sizes)), np.concatenate([rows for rows, _ in found])
     texts, blank = _texts(documents, rows), pa.scalar(" ", pa.large_string())
@@ -364,7 +366,7 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
 
 
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
-    """Return what was found for each query, without the documents that it is not to find."""
+    """Return what was found for each query, without the excluded documents."""
     ids = documents["id"].to_numpy()
     found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]
@@ -384,7 +386,7 @@ def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: l
 
 
 def _texts(documents: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Return title and text of documents by their rows, of which some stand there several times."""
+    """Return title and text of documents by their rows, which may repeat."""
     distinct, place = np.unique(rows, return_inverse=True)
     wanted = np.zeros(len(documents), dtype=bool)
     wanted[distinct] = True
@@ -435,7 +437,7 @@ def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
 def _by_range(
     counts: np.ndarray, ndcg: np.ndarray, ranges: Sequence[tuple[int, int | None]], unit: str
 ) -> list[dict[str, Any]]:
-    """Return a row for each range of counts that some queries are in."""
+    """Return a row per range of counts that is not empty."""
     rows = []
     for low, high in ranges:
         inside = (counts >= low) & (counts <= (high or counts.max()))

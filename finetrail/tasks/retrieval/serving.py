@@ -7,17 +7,20 @@ import pyarrow as pa
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.retrieval.corpus import DOCUMENTS, QUERIES
+from finetrail.tasks.retrieval.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+examples_for = FORMATS = None
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: Target) -> dict[str, Any]:
     return {"query": "A probe"}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return queries ({"query": ...}), or texts to embed as documents are ({"text": ...}); one kind of the two.
+    """Return queries ({"query": ...}), or texts to embed as documents ({"text": ...}).
 
-    UserError that names the input where it is neither, or of another kind than the first.
+    UserError if an input is neither, or of another kind than the first.
     """
     kind = "text" if inputs and "text" in inputs[0] else "query"
     rows = []
@@ -30,15 +33,15 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def documents(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return the collection to search: {"text": ...} with an id and a title where they have them; or as BEIR has it.
+    """Return the collection to search: {"text": ...}, perhaps with an id and a title, or in BEIR's form.
 
-    UserError that names the document where it has no text, or an id for the second time.
+    UserError names a document without a text, or with the id of an earlier one.
     """
     rows, seen = [], set()
     for number, given in enumerate(map(_as_ours, inputs)):
         name, where = identified(given, number, ("title", "text"), "document")
         if name in seen:
-            raise UserError(f"{where}: this id stands there a second time; expected an id once")
+            raise UserError(f"{where}: this id occurs a second time; expected each id once")
         seen.add(name)
         title = text_of(given, "title", where) if given.get("title") else ""
         rows.append({"id": name, "title": title, "text": text_of(given, "text", where)})
@@ -72,5 +75,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, str]:
-    """Return the input that a text on the command line is: a query."""
     return {"query": text}

@@ -1,9 +1,8 @@
 """What a model card says about a model that labels or scores texts."""
 
 import json
-from typing import Any
 
-from finetrail.tasks.text_classification.settings import heads_of
+from finetrail.tasks.text_classification.settings import Target, heads_of
 
 LIBRARY = "transformers"
 
@@ -18,23 +17,23 @@ ANSWERS = {
 }
 
 
-def labels(target: dict[str, Any]) -> list[str]:
-    """Return the labels that the model gives; none of a model that gives numbers."""
+def labels(target: Target) -> list[str]:
+    """Return the labels; none if the model predicts numbers."""
     return list(target["label_names"])
 
 
-def folders(target: dict[str, Any] | None) -> list[str]:
-    """Return the folder of each head's model inside the exported one; none where the model has one head."""
-    return [f"parts/{name}" for name in heads_of(target or {})]
+def folders(target: Target) -> list[str]:
+    """Return the folder of each head's model; none if the model has a single head."""
+    return [f"parts/{name}" for name in heads_of(target)]
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model, or that of its first head; model is a Hub id or a folder."""
+def usage(model: str, target: Target) -> str:
+    """Return code for the exported model, or for the model of its first head."""
     note = ""
     if of_heads := folders(target):
         model = f"{model}/{of_heads[0]}"
         note = f"# A model for each head, which finetrail.predict takes too: {', '.join(of_heads)}\n"
-    if "candidates" in (target or {}):
+    if "candidates" in target:
         return (
             "from sentence_transformers import CrossEncoder\n"
             "\n"
@@ -45,17 +44,17 @@ def usage(model: str, target: Any) -> str:
     return (
         f"from transformers import pipeline\n\n{note}"
         f'classifier = pipeline("text-classification", model="{model}", top_k=None)\n'
-        f"print(classifier({PAIR if of_pairs(target or {}) else TEXT}))"
+        f"print(classifier({PAIR if of_pairs(target) else TEXT}))"
     )
 
 
-def of_pairs(target: dict[str, Any]) -> bool:
-    """Tell whether the model reads two texts at once."""
+def of_pairs(target: Target) -> bool:
+    """Return True if the model reads pairs of texts."""
     return len(target.get("texts", [])) > 1
 
 
-def onnx_usage(target: dict[str, Any]) -> str:
-    """Return Python code that gives the probability of each label, or the score; of several heads, of each head."""
+def onnx_usage(target: Target) -> str:
+    """Return code that prints the probability of each label, per head if there are several, or the score."""
     lines = [
         f'encoded = tokenizer({ENCODED[of_pairs(target)]}, truncation=True, return_tensors="np")',
         "inputs = {given.name: encoded[given.name] for given in session.get_inputs()}",

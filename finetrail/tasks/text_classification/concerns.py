@@ -1,4 +1,4 @@
-"""What a reader should know about texts and their targets, and about their features."""
+"""Concerns about texts and their targets, and their features."""
 
 from collections import Counter
 from typing import Any
@@ -12,11 +12,11 @@ OF_CORPUS = OF_FILES | {
     "duplicates": "texts that repeat an earlier one of their split",
 }
 OF_FEATURES = {"examples_truncated": "examples that were cut to the length of a feature"}
-IMBALANCED = 10  # times as frequent in train as another label is worth a concern
+IMBALANCED = 10  # ratio of label frequencies in train above which there is a concern
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     tables = checks["splits"]
     all_labels = sum((Counter(of_split.get("labels", {})) for of_split in tables.values()), Counter[str]())
     return (
@@ -29,7 +29,7 @@ def of_corpus(checks: dict[str, Any]) -> list[Concern]:
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return what counts.json says of each table's features."""
+    """Return the concerns in counts.json."""
     return counted(tables, OF_FEATURES)
 
 

@@ -1,19 +1,19 @@
-"""Turns raw records into canonical texts (id, text, perhaps text_pair, a target), and counts what to know of them."""
+"""Turns raw records into texts (id, text, optionally text_pair, a target), and counts them for the checks."""
 
 import json
 import math
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from finetrail import layout
 from finetrail.corpus.candidates import CANDIDATE, candidate, number
-from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.checks import LabelCounts, leakage, no_digests, string_or_null, unseen_labels
+from finetrail.corpus.duplicates import digest
 from finetrail.corpus.forms import normalized
 from finetrail.corpus.labels import by_frequency, shown
 from finetrail.corpus.raw import listed
@@ -21,25 +21,18 @@ from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.text_classification.settings import SEPARATE_HEADS, TARGETS, Corpus, label_of
 
-SPLITS = ("train", "validation", "test")
 TYPES = {"label": pa.string(), "labels": pa.list_(pa.string()), "score": pa.float64()}
 SHOWN_LABELS = 10
 
 
 @dataclass
-class Counts:
-    """What is known of one split while its texts pass; 16 bytes a text."""
+class Counts(LabelCounts):
+    """Counts of one split; 16 bytes per text."""
 
-    examples: int = 0
-    characters: int = 0
-    empty_examples: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    first_id: dict[str, str] = field(default_factory=dict)  # label -> first example that has it
     lowest: float = math.inf
     highest: float = -math.inf
     total: float = 0.0  # of all scores
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each text or pair, in order
-    target_digests: "array[int]" = field(default_factory=lambda: array("Q"))  # the same with its target
+    target_digests: "array[int]" = field(default_factory=no_digests)  # of each text or pair with its target
 
 
 def tables(settings: Corpus) -> dict[str, pa.Schema]:
@@ -50,7 +43,7 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
     metadata |= SEPARATE_HEADS if settings.head is not None else {}
     columns = [(name, pa.string()) for name in texts] + [(target, TYPES[target])]
     columns += [("candidate", CANDIDATE)] if "candidate" in settings.reader.columns else []
-    return dict.fromkeys(SPLITS, pa.schema(columns, metadata or None))
+    return dict.fromkeys(layout.SPLITS, pa.schema(columns, metadata or None))
 
 
 def records(read: Callable[[], Iterator[Record]], settings: Corpus) -> Iterator[Record]:
@@ -70,7 +63,7 @@ def rows(
 
     Raises UserError with place and id where a text or its target is not what the recipe says.
     """
-    where, of_split = f"{record.where}: example {record.id!r}", counts[table]
+    where, of_split = record.place, counts[table]
     texts = [_text(record.values[column], column, settings, where) for column in _text_columns(settings)]
     if any(not text.strip() for text in texts):
         of_split.empty_examples += 1
@@ -85,26 +78,18 @@ def rows(
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
-    unseen = {split: _unseen(counts["train"], counts[split]) for split in ("validation", "test")}
-    if settings.unseen_labels == "refuse":
-        for split, labels in unseen.items():
-            for label in labels:
-                first = counts[split].first_id[label]
-                raise UserError(
-                    f"{split}: example {first!r} has the label {label!r}, which train lacks; "
-                    "expected labels that train has, or unseen_labels: keep"
-                )
+    """Return the counts of each split, their overlap, and labels that train lacks (UserError if refused)."""
+    unseen = unseen_labels(counts, "unseen_labels", settings.unseen_labels)
     return {
         "problem": settings.problem,
         "splits": {split: _split_checks(of_split, settings) for split, of_split in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
+        "leakage": leakage(counts),
         "unseen_labels": unseen,
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log: also how its labels are distributed."""
+    """Return a summary of one split, for the log, with the distribution of its labels."""
     examples = f"{counts.examples:,} {'pairs' if 'text_pair' in settings.reader.columns else 'texts'}"
     if settings.problem == "regression":
         return f"{examples}, scores from {counts.lowest:g} to {counts.highest:g}, mean {_mean(counts):.4g}"
@@ -119,11 +104,8 @@ def _text_columns(settings: Corpus) -> list[str]:
 
 
 def _text(value: Any, column: str, settings: Corpus, where: str) -> str:
-    if value is None:  # how Parquet and JSON hold what is missing
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return normalized("NFC", value) if settings.normalize == "nfc" else value
+    text = string_or_null(value, column, where)
+    return normalized("NFC", text) if settings.normalize == "nfc" else text
 
 
 def _label(value: Any, settings: Corpus, where: str) -> str:
@@ -149,7 +131,7 @@ def _labels(value: Any, settings: Corpus, where: str) -> list[str]:
 
 
 def _parted(value: Any, separator: str) -> Any:
-    """Return the labels that stand in a string; what is none, as it is."""
+    """Return the labels in a string; any other value unchanged."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(separator)] if value.strip() else []
@@ -163,39 +145,24 @@ TARGET_READERS = {"single_label": _label, "multi_label": _labels, "regression": 
 
 
 def _count(counts: Counts, example: str, texts: list[str], target: Any) -> None:
-    counts.examples += 1
-    counts.characters += sum(map(len, texts))
-    counts.digests.append(digest(texts))
+    counts.add(texts, sum(map(len, texts)))
     counts.target_digests.append(digest([*texts, json.dumps(sorted(target) if isinstance(target, list) else target)]))
     if isinstance(target, float):
         counts.lowest, counts.highest = min(counts.lowest, target), max(counts.highest, target)
         counts.total += target
         return
-    labels = [target] if isinstance(target, str) else target
-    counts.labels.update(labels)
-    for label in labels:
-        counts.first_id.setdefault(label, example)
-
-
-def _unseen(train: Counts, other: Counts) -> dict[str, int]:
-    return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
+    counts.add_labels([target] if isinstance(target, str) else target, example)
 
 
 def _split_checks(counts: Counts, settings: Corpus) -> dict[str, Any]:
-    found = {
-        "examples": counts.examples,
-        "characters": counts.characters,
-        "empty_examples": counts.empty_examples,
-        "duplicates": duplicates(counts.digests),
-        "contradictions": _contradictions(counts),
-    }
+    found = counts.of_texts() | {"contradictions": _contradictions(counts)}
     if settings.problem != "regression":
         return found | {"labels": dict(sorted(counts.labels.items()))}
     return found | {"scores": {"lowest": counts.lowest, "highest": counts.highest, "mean": _mean(counts)}}
 
 
 def _contradictions(counts: Counts) -> int:
-    """Return how many distinct texts stand there with more than one target."""
+    """Return the number of distinct texts that occur with more than one target."""
     texts, targets = (np.array(digests, dtype=np.uint64) for digests in (counts.digests, counts.target_digests))
     _, first = np.unique(targets, return_index=True)
     _, times = np.unique(texts[first], return_counts=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail import layout
 from finetrail.corpus.forms import normalized
 from finetrail.encoding import ragged
 from finetrail.encoding import tokenizer as base_tokenizer
@@ -21,9 +22,11 @@ from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_classification.settings import TARGETS, Tokenize, heads_of
+from finetrail.tasks.text_classification.settings import TARGETS, Problem, Target, Tokenize, heads_of
 
-SPLITS = ("train", "validation", "test")
+# Optional in tasks/contract.py, and not used here.
+needed = None
+
 LABEL_TYPES = {"single_label": pa.int32(), "multi_label": pa.list_(pa.float32()), "regression": pa.float32()}
 TEXTS = ("text", "text_pair")
 # Rows that agree in this field of a column are ranked together: a limit keeps all of them, or none.
@@ -36,19 +39,20 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return base_tokenizer.load_tokenizer(folder, settings.max_length)
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
-    """Return {"problem", "label_names", "texts"}: the labels of train, sorted, in the order of the model's outputs; the
-    columns of one text, or of two; where the corpus's texts are normalized, "normalize": "nfc"; where the parts of a
-    mixture have heads of their own, "heads": "separate"; of a first stage's candidates, "candidates": true; and, of
-    scores, "mean" and "std" (the population's).
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
+    """Return the target: "problem", "label_names" in the order of the model's outputs, and "texts", the text columns.
 
-    UserError where train has no label, or a single-label corpus, or a head, only one, or candidates more than one, or
-    all scores are the same.
+    Optional keys: "normalize": "nfc" if the texts are normalized; "heads": "separate" for separate heads;
+    "candidates": true for candidates of a first stage; "mean" and "std" (of the population) of scores.
+
+    UserError if train has no label, a single-label corpus or a head has only one, candidates have more than one, or all
+    scores are the same.
     """
     found: set[str] = set()
     scores: list[np.ndarray] = []
     metadata: dict[bytes, bytes] = {}
-    problem, texts, are_candidates = "", list(TEXTS[:1]), False
+    problem: Problem = "single_label"
+    texts, are_candidates = list(TEXTS[:1]), False
     for batch in train:
         metadata = batch.schema.metadata or {}
         texts = [name for name in TEXTS if name in batch.column_names]
@@ -69,12 +73,15 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
         raise UserError(
             f"train: candidates have the labels {', '.join(sorted(found))}; expected one, whose probability ranks them"
         )
-    more: dict[str, Any] = {
-        key: metadata[key.encode()].decode() for key in ("normalize", "heads") if key.encode() in metadata
-    }
-    more |= {"candidates": True} if are_candidates else {}
-    more |= _spread(np.concatenate(scores)) if scores else {}
-    told = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts} | more
+    told: Target = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts}
+    if b"normalize" in metadata:
+        told["normalize"] = metadata[b"normalize"].decode()
+    if b"heads" in metadata:
+        told["heads"] = metadata[b"heads"].decode()
+    if are_candidates:
+        told["candidates"] = True
+    if scores:
+        told["mean"], told["std"] = _spread(np.concatenate(scores))
     for head, outputs in heads_of(told).items():
         if len(outputs) == 1:
             label = told["label_names"][outputs[0]]
@@ -82,20 +89,20 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
     return told
 
 
-def _spread(scores: np.ndarray) -> dict[str, float]:
-    """Return {"mean", "std"} of scores, float64 [texts]; UserError where all are the same in fp32, what models see."""
+def _spread(scores: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of scores, float64 [texts]; UserError where all are equal in fp32."""
     if len(np.unique(scores.astype(np.float32))) == 1:
         raise UserError(
             f"train: {scores[0]:g} is the score of all its texts (in 32 bits); expected two or more, so that there is "
             "one to learn"
         )
-    return {"mean": float(scores.mean()), "std": float(scores.std())}
+    return float(scores.mean()), float(scores.std())
 
 
 class Frame(NamedTuple):
     """The special tokens and token types that the tokenizer's template puts around a text, or a pair."""
 
-    ids: list[list[int]]  # before the first text, between the two (if any), behind the last
+    ids: list[list[int]]  # before the first text, between the two (if any), after the last
     types: list[list[int]]
     text_types: list[int]  # token type of each text
 
@@ -107,11 +114,10 @@ class Frame(NamedTuple):
 class Encoder:
     """Encodes tables of texts."""
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+    survey = nothing = None
+
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
+        self.backend = base_tokenizer.plain_backend(tokenizer)
         self.target, self.settings = target, settings
         self.label_ids = {label: index for index, label in enumerate(target["label_names"])}
         self.frames = {count: frame(self.backend, count) for count in (1, 2)}
@@ -119,7 +125,7 @@ class Encoder:
         columns = [("example", pa.int32()), ("input_ids", pa.list_(pa.int32()))]
         columns += [("token_type_ids", pa.list_(pa.int32()))] if self.has_types else []
         self.schema = pa.schema([*columns, ("labels", LABEL_TYPES[target["problem"]])])
-        self.tables = dict.fromkeys(SPLITS, self.schema)
+        self.tables = dict.fromkeys(layout.SPLITS, self.schema)
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Return the features of each batch with counts to be summed."""
@@ -170,7 +176,7 @@ class Encoder:
         return capacity
 
     def _tokenize(self, texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the subword ids of all texts, one behind the other, and the bounds of each."""
+        """Return the concatenated subword ids of all texts, and the bounds of each."""
         strings = texts.to_pylist()
         if self.target.get("normalize") == "nfc":  # what people ask has to be as the corpus, which is so already
             strings = [normalized("NFC", string) for string in strings]
@@ -213,7 +219,9 @@ class Encoder:
         """Return what the loss takes: nothing to learn of a label that train lacks, or without a target (inference)."""
         problem = self.target["problem"]
         column = TARGETS[problem]
-        given = examples[column].to_pylist() if column in examples.column_names else [None] * len(examples)
+        given: list[Any] = [None] * len(examples)
+        if column in examples.column_names:
+            given = examples[column].to_pylist()
         if problem == "single_label":
             return pa.array([self.label_ids.get(label, IGNORE_INDEX) for label in given], pa.int32())
         if problem == "regression":
@@ -254,7 +262,7 @@ def longest_first(first: np.ndarray, second: np.ndarray, capacity: int) -> list[
 
 
 def _cut(ids: np.ndarray, begins: np.ndarray, pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of the pieces of each feature, one behind the other, and how many each feature has.
+    """Return the concatenated ids of the pieces of each feature, and how many each feature has.
 
     begins: where the text of each feature begins in ids; pieces: start, size, start, size ... in it, each [features].
     """

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import expit
 
 from finetrail import layout
+from finetrail.tasks.text_classification.settings import Target
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -28,7 +30,7 @@ def compute(references: Iterable[Any], predictions: Iterable[Any], problem: str)
     return dict(metric.compute(predictions=list(predictions), references=list(references)) or {})
 
 
-def validate(logits: np.ndarray, features: pa.Table, target: dict[str, Any]) -> dict[str, float]:
+def validate(logits: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
     """Score logits [features, labels] against the features' labels, one score a text; for choosing a checkpoint.
 
     The windows of a text have the mean of their logits. A label that train lacks counts as an error among single
@@ -44,7 +46,7 @@ def validate(logits: np.ndarray, features: pa.Table, target: dict[str, Any]) -> 
         known = [*names, ""]  # IGNORE_INDEX is no name of any label
         references = [known[max(label, -1)] for label in labels.to_pylist()]
         return compute(references, [names[label] for label in pooled.argmax(-1)], problem)
-    expected, found = np.array(labels.to_pylist()) > 0, sigmoid(pooled) >= THRESHOLD
+    expected, found = np.array(labels.to_pylist()) > 0, expit(pooled) >= THRESHOLD
     return compute(chosen(expected, names), chosen(found, names), problem)
 
 
@@ -62,10 +64,6 @@ def pool(logits: np.ndarray, text: np.ndarray, texts: int, how: str) -> np.ndarr
     pooled = np.zeros((texts, logits.shape[1]), dtype=np.float32)
     np.add.at(pooled, text, logits)
     return pooled / np.bincount(text, minlength=texts)[:, None].astype(np.float32)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logits))
 
 
 def chosen(decisions: np.ndarray, names: Sequence[str]) -> list[list[str]]:

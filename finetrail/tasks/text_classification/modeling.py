@@ -13,21 +13,18 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
 from finetrail.tasks.text_classification.metrics import validate as validate
-from finetrail.tasks.text_classification.settings import TARGETS, Train, heads_of
+from finetrail.tasks.text_classification.settings import TARGETS, Target, Train, heads_of
 
 PIPELINE_TAG = "text-classification"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "token_type_ids", "labels", distillation.TAUGHT)
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 # The problem as transformers names it, by which its models choose their loss.
 PROBLEM_TYPES = {
@@ -38,21 +35,19 @@ PROBLEM_TYPES = {
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: its head is new here."""
+    """Return False: its head is new."""
     return False
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model with a new head, drawn from torch's generator: seed it before.
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
+    """Load a base model with a new head; a classifier with the same labels keeps its head.
 
-    A classifier of the same labels keeps its head, to be trained on. A head for scores learns them standardised, until
-    finish(). UserError where the checkpoint lacks weights of the encoder, which would start random too, or class
-    weights do not go with the labels.
+    A head for scores is trained on standardized scores until finish(). UserError if weights of the encoder are missing,
+    which would be random too, or if class weights do not fit the labels.
     """
     problem = target["problem"]
     model, head_is_kept = with_new_head(
@@ -75,13 +70,13 @@ def build_model(base_model: Path, target: dict[str, Any], settings: Train, train
 
 
 def finish(model: PreTrainedModel) -> None:
-    """Make the model that has trained a plain one, which by itself gives scores in their own unit."""
+    """Fold the standardization into the head, so that the plain model gives scores in their own unit."""
     if model.config.problem_type == PROBLEM_TYPES["regression"]:
         standardization.fold(model)
 
 
-def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
-    """Return a model of each head by itself, with its target; none of a model with one head for all."""
+def models(model: PreTrainedModel, target: Target) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
+    """Return a plain model and its target per head; none if the model has a single head."""
     found = {}
     for name, outputs in heads_of(target).items():
         names = [target["label_names"][output].partition("/")[2] for output in outputs]
@@ -89,7 +84,7 @@ def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[Pr
         config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
         own = type(model)(config)
         wanted, weights = own.state_dict(), model.state_dict()
-        # What differs in shape has a row for each label.
+        # Weights of other shapes have a row per label.
         cut = {name: weight[outputs] for name, weight in weights.items() if weight.shape != wanted[name].shape}
         own.load_state_dict(weights | cut)
         of_one = {key: value for key, value in target.items() if key != "heads"} | {"label_names": names}
@@ -98,12 +93,11 @@ def models(model: PreTrainedModel, target: dict[str, Any]) -> dict[str, tuple[Pr
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
     return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
-def load_teacher(folder: Path, target: dict[str, Any]) -> PreTrainedModel:
-    """Load a finished classifier of the same labels, in fp32; UserError where it is none."""
+def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
+    """Load a finished classifier with the same labels; UserError for any other."""
     return distillation.load_teacher(
         folder,
         AutoModelForSequenceClassification,
@@ -119,15 +113,20 @@ def taught(outputs: dict[str, np.ndarray], features: pa.Table) -> list[np.ndarra
 
 
 def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the mean divergence over features; of several labels at once, over all of them, each a yes or no."""
+    """Return the mean divergence over features; with several labels per text, over these binary choices."""
     logits = outputs["logits"]
     if inputs["labels"].is_floating_point():  # as many labels as apply
         logits, taught = (torch.stack([values, torch.zeros_like(values)], dim=-1) for values in (logits, taught))
     return distillation.divergences(logits, taught, temperature).mean()
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what pads a batch of features to its longest."""
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
+
+
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
         labels = features["labels"]
@@ -139,11 +138,11 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its features, each with all its labels."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the features; the loss of one is the mean over its labels."""
     return torch.tensor(len(batch["labels"]))
 
 
 def reduce(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Keep the logits, float32 [batch, labels]; some models give hidden states behind them."""
+    """Return the logits, float32 [batch, labels]; some models return hidden states after them."""
     return (logits[0] if isinstance(logits, tuple) else logits).float()

@@ -6,22 +6,29 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from finetrail import layout
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, ranking, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.errors import chosen
+from finetrail.evaluation.ratios import ratio
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.text_classification import metrics
-from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, heads_of, label_of
+from finetrail.tasks.text_classification.settings import TARGETS, Evaluate, Target, heads_of, label_of
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+candidates = settle = None
 
 TEXTS = ("text", "text_pair")
 BINS = 15  # of the calibration error, as in Guo et al. 2017
@@ -32,7 +39,7 @@ ROWS_AT_ONCE = 10_000  # of predictions, as Python's objects
 MOST_CLASSES = 200  # of a bag of words: beyond it fitting takes hours, and gigabytes
 NUMBERS_AT_ONCE = 1 << 23  # bounds the memory of a block of texts by all labels
 MOST_LABELS, LISTED = 1_000, 10  # of more labels, the probabilities of the best are kept
-# Where the first relevant document of a query stands among its candidates; 0: not among them.
+# The rank of the first relevant document among a query's candidates; 0: it is not among them.
 FIRST_RELEVANT = (("first", 1, 1), ("2 to 3", 2, 3), ("4 to 10", 4, 10), ("below 10", 11, math.inf), ("nowhere", 0, 0))
 WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
 
@@ -40,7 +47,7 @@ WORDS = r"(?u)\w+|[^\w\s]"  # and marks such as ! and emoji
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: inference.Forward,
     tokenizer: Any,
     settings: Evaluate,
@@ -57,9 +64,9 @@ def predict(
     step = texts_at_once(target)
     for start in range(0, max(len(examples), 1), step):
         some = examples.slice(start, step)
-        first, behind = np.searchsorted(text, [start, start + step])  # features of a text stand together
-        logits = _logits(features.slice(first, behind - first), target, forward, tokenizer, settings)
-        pooled = metrics.pool(logits, text[first:behind] - start, len(some), settings.pool)
+        first, end = np.searchsorted(text, [start, start + step])  # features of a text are adjacent
+        logits = _logits(features.slice(first, end - first), target, forward, tokenizer, settings)
+        pooled = metrics.pool(logits, text[first:end] - start, len(some), settings.pool)
         pooled = np.where(own_outputs(some, target), pooled, -np.inf)
         for name, values in decide(pooled, target, settings).items():
             columns.setdefault(name, []).append(values)
@@ -71,22 +78,22 @@ def predict(
     return pa.table(inputs | {"references": references} | decided)
 
 
-def texts_at_once(target: dict[str, Any]) -> int:
+def texts_at_once(target: Target) -> int:
     """Return for how many texts the numbers of all labels are in memory together."""
     return max(1, NUMBERS_AT_ONCE // max(len(target["label_names"]), 1))
 
 
 def _logits(
-    features: pa.Table, target: dict[str, Any], forward: inference.Forward, tokenizer: Any, settings: Evaluate
+    features: pa.Table, target: Target, forward: inference.Forward, tokenizer: Any, settings: Evaluate
 ) -> np.ndarray:
     """Return the model's output for each feature: float32 [features, labels]."""
     logits = np.zeros((len(features), max(len(target["label_names"]), 1)), dtype=np.float32)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         logits[rows] = outputs["logits"]
     return logits
 
 
-def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
+def own_outputs(examples: pa.Table, target: Target) -> np.ndarray:
     """Return which outputs are a text's, those of its part's head: bool [texts, labels]; all, [1, 1], of one head.
 
     UserError where nothing says which part a text belongs to.
@@ -103,7 +110,7 @@ def own_outputs(examples: pa.Table, target: dict[str, Any]) -> np.ndarray:
     return found
 
 
-def alone(table: pa.Table, part: str, target: dict[str, Any]) -> pa.Table:
+def alone(table: pa.Table, part: str, target: Target) -> pa.Table:
     """Return examples or predictions of one part as they are of a model with its head alone."""
     table = table.drop_columns(layout.PART)
     for index, name in enumerate(table.column_names):
@@ -119,16 +126,16 @@ def alone(table: pa.Table, part: str, target: dict[str, Any]) -> pa.Table:
     return table
 
 
-def decide(logits: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+def decide(logits: np.ndarray, target: Target, settings: Evaluate) -> dict[str, pa.Array]:
     """Turn logits [texts, labels] into the column predictions, and of labels also confidences and probabilities."""
     if target["problem"] == "regression":
         return {"predictions": pa.array(logits[:, 0].astype(np.float64))}
     single = target["problem"] == "single_label"
     values = logits.astype(np.float64)  # so that probabilities sum to 1
-    return labelled(softmax(values, axis=-1) if single else metrics.sigmoid(values), target, settings)
+    return labelled(softmax(values, axis=-1) if single else expit(values), target, settings)
 
 
-def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evaluate) -> dict[str, pa.Array]:
+def labelled(probabilities: np.ndarray, target: Target, settings: Evaluate) -> dict[str, pa.Array]:
     """Choose the label, or the labels, of each text by probabilities [texts, labels]."""
     names = target["label_names"]
     columns = {"probabilities": _by_label_name(probabilities.astype(np.float32), target)}
@@ -147,7 +154,7 @@ def labelled(probabilities: np.ndarray, target: dict[str, Any], settings: Evalua
     } | columns
 
 
-def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Array:
+def _by_label_name(probabilities: np.ndarray, target: Target) -> pa.Array:
     """Return a struct of the probabilities of all labels; of very many single ones, a map of the highest."""
     names = target["label_names"]
     if len(names) <= MOST_LABELS or target["problem"] != "single_label" or heads_of(target):
@@ -160,15 +167,14 @@ def _by_label_name(probabilities: np.ndarray, target: dict[str, Any]) -> pa.Arra
     return pa.MapArray.from_arrays(bounds, pa.array([names[label] for label in best.ravel()]), pa.array(values.ravel()))
 
 
-def headline(target: dict[str, Any], settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
+def headline(target: Target, settings: Evaluate) -> str:
     if "candidates" in target:
         return "ndcg@10"
     return {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "pearson"}[target["problem"]]
 
 
-def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
-    """Return the metrics that people need beside the headline: of rankings mrr@10, of scores an error in their unit."""
+def beside(target: Target, settings: Evaluate) -> list[str]:
+    """Return mrr@10 for rankings, and for scores an error in their own unit."""
     if "candidates" in target:
         return ["mrr@10"]
     return ["mae"] if target["problem"] == "regression" else []
@@ -177,10 +183,10 @@ def beside(target: dict[str, Any], settings: Evaluate) -> list[str]:
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split; of labels also f1 (of the positive label) and ece (0 is the best).
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
+    """Return the scores; for labels also f1 of the positive label, and ece, of which 0 is best.
 
-    Of candidates also those of the rankings, means over the queries; these alone where nothing is predicted.
+    For candidates, return also the scores of the rankings, as means over queries, and only these without predictions.
     """
     rankings = {name: float(values.mean()) for name, values in _of_queries(units(predictions)).items()}
     if "predictions" not in predictions.column_names:
@@ -203,17 +209,14 @@ def score(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> 
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each text: all of them.
-
-    Of candidates a row for each query, with its ranking: those of one query are not independent.
-    """
+    """Return a row per text, or per query with its ranking: candidates of one query are not independent."""
     if "candidate" not in predictions.column_names:
         return predictions
     return ranking.reordered(predictions, _relevance(predictions))
 
 
 def _relevance(predictions: pa.Table) -> np.ndarray:
-    """Return what candidates are ordered by: the model's score, or the first stage's where nothing is predicted."""
+    """Return what orders candidates: the model's score, or the first stage's without predictions."""
     if "predictions" not in predictions.column_names:
         found = pc.struct_field(predictions["candidate"], "score")
     elif "probabilities" in predictions.column_names:
@@ -224,12 +227,12 @@ def _relevance(predictions: pa.Table) -> np.ndarray:
 
 
 def _of_queries(units: pa.Table) -> dict[str, np.ndarray]:
-    """Return the scores of each query's ranking; none where there are no candidates."""
+    """Return the scores of each query's ranking; none without candidates."""
     return ranking.of_queries(units) if "ranked" in units.column_names else {}
 
 
-def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the texts to the scores of score(), of queries to those of rankings."""
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
+    """Return the function from weights of texts to all scores, or from weights of queries to those of rankings."""
     if values_of := _of_queries(units):
         return lambda weights: {name: weights @ of / weights.sum(-1) for name, of in values_of.items()}
     parts: list[Statistic]
@@ -242,10 +245,10 @@ def statistics(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> S
     return lambda weights: {name: value for part in parts for name, value in part(weights).items()}
 
 
-def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each text; its score is 1 where the labels are right, of numbers the error's negative.
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each text; its score is 1 if all labels are correct, or of numbers the negative error.
 
-    Of candidates what became of each query; its score is its ndcg@10.
+    For candidates, return the outcome of each query; its score is its ndcg@10.
     """
     if values_of := _of_queries(units):
         return [
@@ -269,8 +272,8 @@ def outcomes(units: pa.Table, target: dict[str, Any], settings: Evaluate) -> lis
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[Slicing]:
-    """Return how texts are parted: by length, words that train lacks, columns, and where there are labels by those."""
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
+    """Slice texts by length, by words that train lacks, by columns, and by label if there are labels."""
     known = {word for text in _joined(train) for word in slicing.words(text)}
     found = [
         slicing.by_length("length in words", map(slicing.words, _joined(units))),
@@ -282,14 +285,14 @@ def slicings(units: pa.Table, train: pa.Table, target: dict[str, Any]) -> list[S
 
 
 def counted_labels(column: pa.ChunkedArray) -> Counter[str]:
-    """Return how often each label stands in a column of labels, or of lists of labels."""
+    """Count each label in a column of labels, or of lists of labels."""
     flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     values = flat.value_counts()
     return Counter(dict(zip(*(values.field(name).to_pylist() for name in ("values", "counts")), strict=True)))
 
 
 def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
-    """Part texts by their label; of those with several, keep in references and predictions the labels of a slice."""
+    """Slice texts by their label; with several labels per text, a slice is all texts with its labels only."""
     references, predicted = _lists(units)
     several = pa.types.is_list(units.schema.field("references").type)
     if not several:
@@ -306,8 +309,8 @@ def _by_label(units: pa.Table, train: Counter[str]) -> Slicing:
     return Slicing("label", list(dict.fromkeys(of_label.values())), take)
 
 
-def counted(units: pa.Table, target: dict[str, Any]) -> np.ndarray:
-    """Return which texts change the headline: bool [texts]. Of several labels, one without any does not change F1."""
+def counted(units: pa.Table, target: Target) -> np.ndarray:
+    """Return which texts change the headline: with several labels per text, a text without any does not change F1."""
     if target["problem"] != "multi_label" or "candidates" in target:
         return np.ones(len(units), dtype=bool)
     return np.array([bool(expected or found) for expected, found in zip(*_lists(units), strict=True)], dtype=bool)
@@ -319,7 +322,7 @@ def _is_right(row: dict[str, Any]) -> bool:
 
 
 def _as_text(value: str | list[str] | float) -> str:
-    """Return a label, labels or a number as text; of a number all digits that a model's fp32 has."""
+    """Return a label, labels or a number as text; a number with all digits of fp32."""
     if isinstance(value, float):
         return np.format_float_positional(np.float32(value), trim="-")
     return ", ".join(value) if isinstance(value, list) else value
@@ -335,17 +338,17 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
         return np.stack([np.bincount(column, row, minlength=len(names)) for row in weights])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        # Not the whole confusion matrix: it has a number for each two labels.
+        # Not the whole confusion matrix, which has a number for each pair of labels.
         expected, found = (counts(column, weights) for column in columns)
         right = counts(columns[0][is_right], weights[:, is_right])
         total, all_right = expected.sum(-1), right.sum(-1)
         # Gorodkin 2004: the correlation of the two assignments.
         spread = (total**2 - (expected**2).sum(-1)) * (total**2 - (found**2).sum(-1))
-        f1 = _ratio(2 * right, expected + found)
+        f1 = ratio(2 * right, expected + found)
         scores = {
-            "accuracy": _ratio(all_right, total),
+            "accuracy": ratio(all_right, total),
             "macro_f1": _mean_of_present(f1, expected + found),
-            "mcc": _ratio(all_right * total - (expected * found).sum(-1), np.sqrt(spread)),
+            "mcc": ratio(all_right * total - (expected * found).sum(-1), np.sqrt(spread)),
         }
         if settings.positive_label is not None:
             absent = np.zeros(len(weights))
@@ -363,28 +366,28 @@ def _labels_statistic(references: list[list[str]], predicted: list[list[str]], s
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
         right, wanted, given = (weights @ part for part in counts)
         return {
-            "micro_f1": _ratio(2 * right.sum(-1), (wanted + given).sum(-1)),
-            "macro_f1": _mean_of_present(_ratio(2 * right, wanted + given), wanted + given),
-            "exact_match": _ratio(weights @ exact, weights.sum(-1)),
+            "micro_f1": ratio(2 * right.sum(-1), (wanted + given).sum(-1)),
+            "macro_f1": _mean_of_present(ratio(2 * right, wanted + given), wanted + given),
+            "exact_match": ratio(weights @ exact, weights.sum(-1)),
         }
 
     return statistic
 
 
 def correlations(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Pearson's and Spearman's correlation of values [n] where each stands weights [samples, n] times."""
+    """Return Pearson's and Spearman's correlation of values [n] with weights [samples, n]."""
     ranks = weighted_ranks(references, weights), weighted_ranks(predicted, weights)
     return {"pearson": _pearson(references, predicted, weights), "spearman": _pearson(*ranks, weights)}
 
 
 def score_errors(references: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return mean absolute and root mean squared error of values [n] where each stands weights [samples, n] times."""
+    """Return mean absolute and root mean squared error of values [n] with weights [samples, n]."""
     differences, total = np.abs(references - predicted), weights.sum(-1)
     return {"mae": weights @ differences / total, "rmse": np.sqrt(weights @ differences**2 / total)}
 
 
 def weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean rank of each of values [n] among all, each standing weights [samples, n] times: [samples, n]."""
+    """Return the mean rank of each of values [n] with weights [samples, n]: [samples, n]."""
     groups = np.unique(values, return_inverse=True)[1]
     sizes = np.stack([np.bincount(groups, row) for row in weights])
     return (sizes.cumsum(-1) - (sizes - 1) / 2)[:, groups]
@@ -395,16 +398,16 @@ def _pearson(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.n
     total = weights.sum(-1, keepdims=True)
     first, second = (side - (side * weights).sum(-1, keepdims=True) / total for side in (first, second))
     spreads = ((side**2 * weights).sum(-1) for side in (first, second))
-    return _ratio((first * second * weights).sum(-1), np.sqrt(np.prod(list(spreads), axis=0)))
+    return ratio((first * second * weights).sum(-1), np.sqrt(np.prod(list(spreads), axis=0)))
 
 
 # --- calibration --------------------------------------------------------------------------------------------------
 
 
-def _bins(predictions: pa.Table, target: dict[str, Any]) -> np.ndarray:
-    """Return what each text adds to each bin: decisions, their confidences, those right; float64 [texts, BINS, 3].
+def _bins(predictions: pa.Table, target: Target) -> np.ndarray:
+    """Return sums per text and bin: decisions, their confidences, correct ones; float64 [texts, BINS, 3].
 
-    Of a single label: how sure the model is of it. Of several: the probability of each label, and whether it is there.
+    A decision is the predicted label, or with several labels per text each label, with its probability.
     """
     if len(predictions) > (step := texts_at_once(target)):
         parts = (predictions.slice(start, step) for start in range(0, len(predictions), step))
@@ -426,27 +429,27 @@ def _bins(predictions: pa.Table, target: dict[str, Any]) -> np.ndarray:
 
 def calibration_error(bins: np.ndarray) -> np.ndarray:
     """Return the mean distance of confidence and accuracy (ECE of Guo et al. 2017): [..., BINS, 3] -> [...]."""
-    return _ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
+    return ratio(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))
 
 
-def _calibration_statistic(predictions: pa.Table, target: dict[str, Any]) -> Statistic:
+def _calibration_statistic(predictions: pa.Table, target: Target) -> Statistic:
     sums = _bins(predictions, target).reshape(len(predictions), -1)
     return lambda weights: {"ece": calibration_error((weights @ sums).reshape(len(weights), BINS, 3))}
 
 
-# --- what people look at ------------------------------------------------------------------------------------------
+# --- tables and errors -------------------------------------------------------------------------------------------
 
 
-def tables(predictions: pa.Table, target: dict[str, Any], settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return of labels: per_label, reliability and, where they are single, confusion; of numbers: by_reference.
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
+    """Return per_label, reliability and, for single labels, confusion; by_reference for numbers.
 
-    Of candidates also by_first_stage.
+    For candidates, return also by_first_stage.
     """
     ranked = _by_first_stage(predictions) if "candidate" in predictions.column_names else {}
     return ranked | _of_predictions(predictions, target)
 
 
-def _of_predictions(predictions: pa.Table, target: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _of_predictions(predictions: pa.Table, target: Target) -> dict[str, list[dict[str, Any]]]:
     references, predicted = _lists(predictions)
     if target["problem"] == "regression":
         return {"by_reference": _by_reference(np.array(references), np.array(predicted))}
@@ -468,7 +471,7 @@ def _of_predictions(predictions: pa.Table, target: dict[str, Any]) -> dict[str, 
 
 
 def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    """Return ndcg@10 in the new order and in the first stage's, by where its first relevant document stands there."""
+    """Return ndcg@10 in the new order and in the first stage's, by the rank of the first relevant document there."""
     before = units(predictions.select(["id", *TEXTS, "candidate"]))
     new, old = (_of_queries(table)["ndcg@10"] for table in (units(predictions), before))
     relevant = (ranking.graded(judged) for judged in before["references"].to_pylist())
@@ -490,7 +493,7 @@ def _by_first_stage(predictions: pa.Table) -> dict[str, list[dict[str, Any]]]:
 def _per_label(expected: Counter[str], found: Counter[str], both: Counter[str]) -> list[dict[str, Any]]:
     names = sorted({*expected, *found})
     wanted, given, right = (np.array([counts[name] for name in names]) for counts in (expected, found, both))
-    columns = _ratio(right, given), _ratio(right, wanted), _ratio(2 * right, wanted + given)
+    columns = ratio(right, given), ratio(right, wanted), ratio(2 * right, wanted + given)
     return [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
         for name, p, r, f, support in zip(names, *columns, wanted, strict=True)
@@ -498,7 +501,7 @@ def _per_label(expected: Counter[str], found: Counter[str], both: Counter[str]) 
 
 
 def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[str, Any]]:
-    """Return the means of ten parts of the texts, from the lowest references to the highest."""
+    """Return means per decile of the references, from the lowest to the highest."""
     parts = np.array_split(np.argsort(references, kind="stable"), 10)
     return [
         {
@@ -512,10 +515,10 @@ def _by_reference(references: np.ndarray, predicted: np.ndarray) -> list[dict[st
     ]
 
 
-def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the texts that are predicted wrong, the most confident first; of numbers, the farthest first.
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
+    """Return the texts with wrong predictions, the most confident first; for numbers, the largest error first.
 
-    Of single labels, each confusion has one, as far as there is room.
+    For single labels, each confusion is represented, as far as `most` allows.
     """
     single, errors = target["problem"] == "single_label", []
     read = [name for name in predictions.column_names if name not in TEXTS and not (single and name == "probabilities")]
@@ -539,8 +542,8 @@ def worst_errors(predictions: pa.Table, most: int, target: dict[str, Any], setti
     ]
 
 
-def _certainty(row: dict[str, Any], target: dict[str, Any]) -> float:
-    """Return how wrong a prediction is: its confidence, that of the worst of its decisions, or the distance."""
+def _certainty(row: dict[str, Any], target: Target) -> float:
+    """Return how wrong a prediction is: its confidence, that of its worst decision, or the distance."""
     if target["problem"] == "regression":
         return abs(row["references"] - row["predictions"])
     if target["problem"] == "single_label":
@@ -564,13 +567,13 @@ def _shown(value: Any) -> Any:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: dict[str, Any], settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no trained encoder: the same for every text, and a linear model of words.
+    """Return a constant prediction, and a linear model of words, which a fine-tuned model has to beat.
 
-    The first is the share of each label in train, or the mean score; the second TF-IDF of words and pairs of words
-    with logistic regression (ridge for scores), which is what a fine-tuned model has to beat; not for more than
-    MOST_CLASSES labels. Of candidates the order of the first stage, which a reranker has to beat.
+    The first is the share of each label in train, or the mean score. The second is logistic regression (ridge for
+    scores) on TF-IDF of words and pairs of words, for at most MOST_CLASSES labels. For candidates, the only baseline is
+    the order of the first stage.
     """
     if "candidates" in target:
         return {"first_stage": split.examples.select(["id", *TEXTS, "candidate"])}
@@ -605,9 +608,9 @@ def baselines(
 
 
 def _guessed(
-    guesses: dict[str, np.ndarray], examples: pa.Table, target: dict[str, Any], settings: Evaluate
+    guesses: dict[str, np.ndarray], examples: pa.Table, target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions by the probabilities [texts, labels] of each name; [1, labels] are those of every text."""
+    """Return predictions by name from probabilities [texts, labels]; [1, labels] holds for every text."""
     own, references = own_outputs(examples, target), examples[TARGETS[target["problem"]]]
     tables = {}
     for name, values in guesses.items():
@@ -619,7 +622,7 @@ def _guessed(
 
 
 def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Return probabilities [texts, labels] of each text's own labels alone; all alike where these have none."""
+    """Return probabilities [texts, labels] among each text's own labels, uniform if their sum is 0."""
     if own.all():
         return probabilities
     kept = probabilities * own
@@ -628,8 +631,8 @@ def restricted(probabilities: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.ndarray:
-    """Fit one model, or one for each of several labels, and return probabilities [texts asked, labels]."""
-    found = np.tile(labels.mean(0), (asked.shape[0], 1))  # stays where a label is never or always there
+    """Fit one model, or one per label with several labels per text, and return probabilities [texts asked, labels]."""
+    found = np.tile(labels.mean(0), (asked.shape[0], 1))  # kept for labels that no text or every text has
     if problem == "single_label":
         classes = labels.argmax(-1)
         if len(np.unique(classes)) > 1:
@@ -645,7 +648,7 @@ def _logistic(known: Any, labels: np.ndarray, asked: Any, problem: str) -> np.nd
 def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    # C: TF-IDF rows have length 1, for which the default of 1 shrinks too much.
+    # C: TF-IDF rows have length 1, for which the default of 1 regularizes too much.
     return LogisticRegression(C=10, max_iter=1000)
 
 
@@ -671,11 +674,6 @@ def _lists(predictions: pa.Table) -> tuple[list[Any], list[Any]]:
     return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 where there is nothing to divide by, as scikit-learn has it."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
-
-
 def _mean_of_present(f1: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Average F1 [samples, labels] over the labels that a sample has at all, as scikit-learn does."""
-    return _ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))
+    """Average F1 [samples, labels] over the labels that occur in a sample, as scikit-learn does."""
+    return ratio((f1 * (present > 0)).sum(-1), (present > 0).sum(-1))

@@ -5,25 +5,24 @@ from typing import Any
 import pyarrow as pa
 
 from finetrail.tasks.inputs import identified, text_of
+from finetrail.tasks.text_classification.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
 
 KEYS = ("text", "text_pair")
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: Target) -> dict[str, Any]:
     return dict.fromkeys(target.get("texts", ["text"]), "A probe.")
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return the input that a bare text stands for."""
     return {"text": text}
 
 
 def examples(inputs: list[dict[str, Any]]) -> pa.Table:
-    """Return inputs {"text"[, "text_pair"][, "id"]} as rows of the corpus, without what is to be predicted.
-
-    Ids are running numbers where none is given. UserError naming the input and the key where one is wrong.
-    """
+    """Return inputs {"text"[, "text_pair"][, "id"]} as rows of the corpus."""
     pairs = any("text_pair" in given for given in inputs)
     columns = KEYS if pairs else KEYS[:1]
     rows = []
@@ -34,7 +33,7 @@ def examples(inputs: list[dict[str, Any]]) -> pa.Table:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return label, confidence and probabilities of each input; or labels and probabilities; or a score."""
+    """Return label, confidence and probabilities per input, or labels and probabilities, or a score."""
     return [_answer(row) for row in predictions.to_pylist()]
 
 
@@ -44,6 +43,6 @@ def _answer(row: dict[str, Any]) -> dict[str, Any]:
         return answer | {"score": prediction}
     if isinstance(prediction, list):
         return answer | {"labels": prediction, "probabilities": row["probabilities"]}
-    # Of very many labels the best stand in a map, which Arrow gives as pairs.
+    # With very many labels, the best are a map, which Arrow gives as pairs.
     probabilities = dict(row["probabilities"])
     return answer | {"label": prediction, "confidence": row["confidences"], "probabilities": probabilities}

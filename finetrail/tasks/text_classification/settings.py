@@ -1,51 +1,58 @@
 """The recipe's schema for text classification."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from finetrail import schema
 from finetrail.schema import ClassifierTrain as Train
-from finetrail.schema import (
-    CsvReader,
-    Distillation,
-    Fraction,
-    JsonLinesReader,
-    JsonReader,
-    Name,
-    ParquetReader,
-    TextReader,
-)
+from finetrail.schema import Distillation, Fraction, Name
 
-__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Mixture", "TaughtTrain", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+lacking = None
 
-# Of transformers: what a base model must be, or make with a new head.
+# Class of transformers with which base models are loaded.
 AUTO_CLASS = "AutoModelForSequenceClassification"
 
-# What is to be predicted -> the column of the corpus that holds it.
-TARGETS = {"single_label": "label", "multi_label": "labels", "regression": "score"}
+Problem = Literal["single_label", "multi_label", "regression"]
+
+# Problem -> column of the corpus with what is to be predicted.
+TARGETS: dict[Problem, str] = {"single_label": "label", "multi_label": "labels", "regression": "score"}
 
 
 LabelMap = Annotated[
     Literal["strip"] | Annotated[dict[str, str], Field(min_length=1)] | None,
     schema.told(
-        "expected strip, null, or for each value in the files the name of its label; what YAML takes for a number or a "
-        "truth value stands in quotes, such as '0': negative"
+        "expected strip, null, or for each value in the files the name of its label; quote values that YAML reads as a "
+        "number or a boolean, such as '0': negative"
     ),
 ]
 
-# What a mixture with separate heads says of its tables, and tokenize of the labels.
+# Metadata of the tables of a mixture with separate heads, and part of the target.
 SEPARATE_HEADS = {"heads": "separate"}
 
 
+class Target(TypedDict):
+    """What the model predicts, and of what; see encoding.target()."""
+
+    problem: Problem
+    label_names: list[str]  # in the order of the model's outputs
+    texts: NotRequired[list[str]]  # columns; early versions lack it
+    normalize: NotRequired[str]
+    heads: NotRequired[str]
+    candidates: NotRequired[bool]
+    mean: NotRequired[float]
+    std: NotRequired[float]
+
+
 def label_of(head: str, label: str) -> str:
-    """Return the name that a label of one part has where parts have heads of their own."""
+    """Return the name of a label of one part, if parts have separate heads."""
     return f"{head}/{label}"
 
 
-def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the outputs of each head of a model; none of a model with one head for all."""
+def heads_of(target: Target) -> dict[str, list[int]]:
+    """Return the indices of the outputs of each head; empty if one head is shared by all parts."""
     found: dict[str, list[int]] = {}
     if target.get("heads") == SEPARATE_HEADS["heads"]:
         for index, label in enumerate(target["label_names"]):
@@ -54,27 +61,28 @@ def heads_of(target: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 class Corpus(schema.Corpus):
-    """A corpus of texts, or pairs of texts, with what is to be predicted of each."""
+    """A corpus of texts, or pairs of texts, with labels or scores."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
-    problem: Literal["single_label", "multi_label", "regression"] = Field(
-        description="what each text has: one label (column label), any number of them (labels), or a number (score), "
-        "which is learned in standard deviations from its mean over train and given in its own unit"
+    reader: schema.TableReader
+    problem: Problem = Field(
+        description="single_label: one label per text (column label); multi_label: any number of labels (column "
+        "labels); regression: a number (column score), which is standardized over train for the loss and predicted in "
+        "its own unit"
     )
     label_separator: str | None = Field(
-        min_length=1, description="between the labels of one string, for multi_label; null: they are lists"
+        min_length=1, description="for multi_label: separator of the labels in a string; null: labels are lists"
     )
     label_map: LabelMap = Field(
-        description="value in the files -> name of the label, all of them; strip: the values are the names, without "
-        "white space around them; null: the values are the names"
+        description="value in the files -> name of the label, for all values; strip: names are the values without "
+        "surrounding white space; null: names are the values"
     )
     normalize: Literal["nfc", "none"] = Field(
-        description="Unicode form of the texts; nfc joins what some systems take apart, such as Korean syllables"
+        description="Unicode form of the texts; nfc composes characters that some systems decompose, such as Korean "
+        "syllables"
     )
     unseen_labels: Literal["keep", "refuse"] = Field(
-        description="labels of validation or test that train lacks: keep (never predicted right) and count, or refuse"
+        description="labels of validation or test that train lacks. keep: count them; they are always predicted wrong; "
+        "refuse: an error"
     )
 
     @model_validator(mode="after")
@@ -101,27 +109,27 @@ class Corpus(schema.Corpus):
             raise ValueError(f"label_separator goes with problem multi_label, not {self.problem}; expected null")
         if self.label_separator is None and self.problem == "multi_label" and self.reader.format in ("csv", "text"):
             raise ValueError(
-                f"label_separator is null, and {self.reader.format} has no lists; expected what parts the labels"
+                f"label_separator is null, and {self.reader.format} has no lists; expected the separator of the labels"
             )
         if self.label_map is not None and self.problem == "regression":
             raise ValueError("label_map: a regression corpus has scores and no labels; expected null")
         self._mapped_labels = sorted(set(self.label_map.values())) if isinstance(self.label_map, dict) else None
         return self
 
-    # Those that label_map gives, in a mixture of all parts; None where it does not say all.
+    # Labels that label_map gives, in a mixture those of all parts; None if it does not give all.
     _mapped_labels: list[str] | None = PrivateAttr(None)
 
     @property
     def mapped_labels(self) -> list[str] | None:
-        """Return the labels of the model, sorted, where label_map says all of them; of a part those of its mixture."""
+        """Return the labels of the model, sorted, if label_map gives all; for a part, those of its mixture."""
         return self._mapped_labels
 
-    # Of a part of a mixture with separate heads: its name, which its labels then begin with.
+    # In a mixture with separate heads, the name of the part, which is the prefix of its labels.
     _head: str | None = PrivateAttr(None)
 
     @property
     def head(self) -> str | None:
-        """Return the name of the head that gives the labels of this corpus; None where there is one head."""
+        """Return the name of the head of this corpus; None if there is one head."""
         return self._head
 
     def common(self) -> dict[str, Any]:
@@ -137,11 +145,11 @@ class Corpus(schema.Corpus):
 
 
 class Mixture(schema.Mixture):
-    """Several corpora of texts, as one task or as several."""
+    """Several corpora of texts, with shared or separate labels."""
 
     heads: Literal["shared", "separate"] = Field(
-        description="shared: the labels of all parts are one set; separate: each part has labels and a head of its own "
-        "on one encoder (MT-DNN, Liu et al. 2019), and is exported by itself too, in parts/NAME"
+        description="shared: all parts have one set of labels and one head; separate: each part has its own labels and "
+        "head on a shared encoder (MT-DNN, Liu et al. 2019), and is also exported on its own, in parts/NAME"
     )
     parts: dict[Name, schema.sliced(Corpus)] = schema.Mixture.model_fields["parts"]  # type: ignore[valid-type, assignment]
 
@@ -167,21 +175,21 @@ class Mixture(schema.Mixture):
 
 
 class Tokenize(schema.Tokenize):
-    """Texts to subword features."""
+    """Encoding of texts into features."""
 
-    max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")
+    max_length: int = Field(ge=3, description="maximum number of tokens per feature, including special tokens")
     overflow: Literal["head", "tail", "head_tail", "windows"] = Field(
-        description="what a longer text keeps (Sun et al. 2019): its first tokens, its last, some of both, or all of "
-        "them in overlapping windows, each a feature that trains with the text's label"
+        description="what is kept of longer texts (Sun et al. 2019). head: the first tokens; tail: the last tokens; "
+        "head_tail: some of both; windows: all tokens, in overlapping windows that are trained on the text's label"
     )
     head_tokens: int | None = Field(
-        ge=1, description="for head_tail: first tokens kept, the last fill the rest; the paper: 128 of 510"
+        ge=1, description="for head_tail: number of first tokens; the last tokens fill the rest. Sun et al.: 128 of 510"
     )
-    stride: int | None = Field(ge=0, description="for windows: tokens that two windows of one text share")
+    stride: int | None = Field(ge=0, description="for windows: number of tokens that two consecutive windows share")
     limit: int | None = Field(
         ge=1,
-        description="at most so many examples of each split, drawn once; of candidates about so many, all of a query "
-        "or none; null: all",
+        description="maximum number of examples per split, taken at equal distances; candidates are taken by whole "
+        "queries, so that their number is approximate; null: all",
     )
 
     @model_validator(mode="after")
@@ -197,19 +205,21 @@ class Tokenize(schema.Tokenize):
 
 
 class TaughtTrain(Train):
-    """Training by the labels and by a teacher's logits."""
+    """Training on the labels and on a teacher's logits."""
 
-    distillation: Distillation = Field(description="how much the teacher counts")
+    distillation: Distillation = Field(description="loss of a student")
 
 
 class Evaluate(schema.Evaluate):
-    """Prediction, and the scores that depend on a choice."""
+    """Evaluation of the predictions, and how labels are chosen."""
 
-    pool: Literal["mean", "max"] = Field(description="of the logits of a long text's windows")
+    pool: Literal["mean", "max"] = Field(description="how the logits of the windows of one text are combined")
     positive_label: str | None = Field(
-        description="for single_label: also score F1 of this label alone, as MRPC does; null: of none"
+        description="for single_label: label whose F1 is also reported, as for MRPC; null: none"
     )
-    threshold: Fraction | None = Field(description="for multi_label: labels with at least this probability; else null")
+    threshold: Fraction | None = Field(
+        description="for multi_label: minimum probability of predicted labels; null: for other problems"
+    )
 
 
 METRICS = {
@@ -220,7 +230,7 @@ METRICS = {
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what two sections of one recipe contradict each other in."""
+    """Yield the contradictions between sections of one recipe."""
     yield from schema.check_trained_before(recipe)
     problem = recipe.corpus.problem
     known = ("loss", *METRICS[problem])
@@ -232,7 +242,7 @@ def check(recipe: Any) -> Iterator[str]:
     if recipe.corpus.head is not None:
         yield from _one_head_for_all(recipe)
     if "text_pair" in recipe.corpus.reader.columns and recipe.tokenize.overflow in ("head_tail", "windows"):
-        yield f"tokenize.overflow: {recipe.tokenize.overflow} is not for pairs; expected head or tail"
+        yield f"tokenize.overflow: {recipe.tokenize.overflow} does not support pairs; expected head or tail"
     if problem == "regression" and hasattr(recipe.train, "distillation"):
         yield (
             "train.distillation compares probabilities, and corpus.problem regression has none; expected single_label "
@@ -251,8 +261,8 @@ def check(recipe: Any) -> Iterator[str]:
         yield f"evaluate.threshold: expected {expected} multi_label; corpus.problem is {problem}"
 
 
-def misfits(recipe: Any, target: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each setting of evaluation that names a label which train lacks."""
+def misfits(recipe: Any, target: Target) -> Iterator[str]:
+    """Yield the settings of evaluation that name a label which train lacks."""
     positive = recipe.evaluate.positive_label
     if positive is not None and positive not in target["label_names"]:
         yield (
@@ -262,9 +272,9 @@ def misfits(recipe: Any, target: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _one_head_for_all(recipe: Any) -> Iterator[str]:
-    """Yield each setting that heads of their own cannot have."""
+    """Yield the settings that cannot be combined with separate heads."""
     if recipe.train.label_smoothing:
-        yield "train.label_smoothing: a label of one head has no share for those of others; expected 0.0"
+        yield "train.label_smoothing: it is not supported with separate heads; expected 0.0"
     if recipe.evaluate.positive_label is not None:
         yield "evaluate.positive_label: the heads have labels of their own; expected null"
     if hasattr(recipe.train, "distillation"):
@@ -272,7 +282,7 @@ def _one_head_for_all(recipe: Any) -> Iterator[str]:
 
 
 def _unknown_labels(recipe: Any) -> Iterator[str]:
-    """Yield each setting that names a label which corpus.label_map does not give."""
+    """Yield the settings that name a label which corpus.label_map does not give."""
     if (known := recipe.corpus.mapped_labels) is not None:
         weights, positive = recipe.train.class_weights, recipe.evaluate.positive_label
         for key, labels in {

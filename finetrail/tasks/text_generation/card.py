@@ -1,9 +1,11 @@
 """What a model card says about a model that continues text."""
 
 import json
-from typing import Any
 
-from finetrail.tasks.text_generation.settings import PLACE
+from finetrail.tasks.text_generation.settings import PLACE, Target
+
+# Optional in tasks/contract.py, and not used here.
+folders = None
 
 LIBRARY = "transformers"
 
@@ -13,8 +15,7 @@ PROMPT = "The minister said"
 NEW_TOKENS = 40
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+def usage(model: str, target: Target) -> str:
     text = json.dumps(CHAT if target["chat"] else prompted(target), ensure_ascii=False)
     said = '[0]["generated_text"]' + ('[-1]["content"]' if target["chat"] else "")
     return (
@@ -25,23 +26,22 @@ def usage(model: str, target: Any) -> str:
     )
 
 
-def prompted(target: Any) -> str:
+def prompted(target: Target) -> str:
     """Return a prompt, laid out as in training."""
     return str(target["template"] or PLACE).replace(PLACE, PROMPT)
 
 
-def new_tokens(target: Any) -> int:
+def new_tokens(target: Target) -> int:
     """Return how many tokens the examples ask for: half of what the model was trained on leaves room for the prompt."""
     return min(NEW_TOKENS, int(target["block_size"]) // 2)
 
 
-def labels(target: Any) -> list[str]:
-    """Return the labels that the model predicts: none, it predicts tokens."""
+def labels(target: Target) -> list[str]:
     return []
 
 
-def onnx_usage(target: Any) -> str:
-    """Return Python code that goes on with the likeliest tokens; each is read once, for keys and values are kept."""
+def onnx_usage(target: Target) -> str:
+    """Return code for greedy decoding with cached keys and values."""
     asked = f"tokenizer.apply_chat_template({json.dumps(CHAT)}, add_generation_prompt=True, tokenize=False)"
     text = asked if target["chat"] else json.dumps(prompted(target), ensure_ascii=False)
     return f"""text = {text}

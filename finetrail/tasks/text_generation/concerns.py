@@ -1,4 +1,4 @@
-"""What a reader should know about texts, completions and conversations, and about their blocks."""
+"""Concerns about texts, completions and conversations, and their blocks."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ OF_FEATURES = {
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     tables = checks["splits"]
     return (
         [concern for split, found in tables.items() for concern in _of_conversations(split, found)]
@@ -27,7 +27,7 @@ def of_corpus(checks: dict[str, Any]) -> list[Concern]:
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return what counts.json says of each table's features."""
+    """Return the concerns in counts.json."""
     return counted(tables, OF_FEATURES)
 
 

@@ -1,20 +1,21 @@
-"""Turns raw records into canonical texts (id, prompt, text) or conversations, and counts what to know of each split."""
+"""Turns raw records into texts (id, prompt, text) or conversations, and counts them for the checks."""
 
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
 from finetrail import layout
+from finetrail.corpus.checks import TableCounts, leakage, string_or_null
 from finetrail.corpus.conversations import BadConversation, conversation
-from finetrail.corpus.duplicates import digest, duplicates, shared
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
 from finetrail.tasks.text_generation.settings import Corpus
+
+# Optional in tasks/contract.py, and not used here.
+records = None
 
 # prompt is null in a document; text is the document, or the prompt's completion.
 SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("text", pa.string())])
@@ -24,17 +25,13 @@ CONVERSATIONS = pa.schema([("id", pa.string()), ("place", pa.string()), MESSAGES
 
 
 @dataclass
-class Counts:
-    """What is known of one split while its texts pass; 8 bytes an example."""
+class Counts(TableCounts):
+    """Counts of one split; equal examples have equal prompts and texts, or equal messages."""
 
-    examples: int = 0
-    characters: int = 0
-    empty_examples: int = 0
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each example's prompt and text, or messages
     turns: int = 0  # of the assistant
     bad_conversations: int = 0
     first_bad: dict[str, str] = field(default_factory=dict)  # its place, and what is wrong with it
-    turns_behind: int = 0  # the assistant's last one, which nothing is learned from
+    turns_behind: int = 0  # turns after the assistant's last one, which are not learned
     unread: Counter[str] = field(default_factory=Counter)  # keys of messages
 
 
@@ -50,12 +47,12 @@ def rows(
 
     Raises UserError with place and id where a column holds no string, or a conversation is to be refused.
     """
-    where = f"{record.where}: example {record.id!r}"
+    where = record.place
     if "messages" in settings.reader.columns:
         yield from ((table, row) for row in _conversations(record, where, settings, counts[table]))
         return
     texts = {
-        column: _string(record.values[column], column, where)
+        column: string_or_null(record.values[column], column, where)
         for column in ("prompt", "completion", "text")
         if column in settings.reader.columns
     }
@@ -63,9 +60,7 @@ def rows(
         counts[table].empty_examples += 1
         return
     row = {"id": record.id, "prompt": texts.get("prompt"), "text": texts.get("completion", texts.get("text"))}
-    counts[table].examples += 1
-    counts[table].characters += sum(map(len, texts.values()))
-    counts[table].digests.append(digest([row["prompt"], row["text"]]))
+    counts[table].add([row["prompt"], row["text"]], sum(map(len, texts.values())))
     yield table, row
 
 
@@ -84,10 +79,8 @@ def _conversations(record: Record, where: str, settings: Corpus, counts: Counts)
         return
     counts.turns_behind += len(messages) - answers[-1] - 1
     messages = messages[: answers[-1] + 1]
-    counts.examples += 1
     counts.turns += len(answers)
-    counts.characters += sum(len(message["content"]) for message in messages)
-    counts.digests.append(digest([list(message.values()) for message in messages]))
+    counts.add([[*message.values()] for message in messages], sum(len(message["content"]) for message in messages))
     yield {"id": record.id, "place": record.where, "messages": messages}
 
 
@@ -95,12 +88,12 @@ def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
     """Return the counts of each split, and how many examples two splits share."""
     return {
         "splits": {split: _split_checks(of_split, settings) for split, of_split in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
+        "leakage": leakage(counts),
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     if "messages" in settings.reader.columns:
         turns = f"{counts.turns:,} turns of the assistant"
         return f"{counts.examples:,} conversations, {turns}, {counts.characters:,} characters"
@@ -108,21 +101,8 @@ def summary(counts: Counts, settings: Corpus) -> str:
     return f"{counts.examples:,} {kind}, {counts.characters:,} characters"
 
 
-def _string(value: Any, column: str, where: str) -> str:
-    if value is None:  # how Parquet has an empty text
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {column} is {value!r:.60}; expected a string")
-    return value
-
-
 def _split_checks(counts: Counts, settings: Corpus) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "examples": counts.examples,
-        "characters": counts.characters,
-        "empty_examples": counts.empty_examples,
-        "duplicates": duplicates(counts.digests),
-    }
+    found: dict[str, Any] = {**counts.of_texts()}
     if "messages" in settings.reader.columns:
         found |= {
             "assistant_turns": counts.turns,

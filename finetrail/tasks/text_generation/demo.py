@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from finetrail.tasks.text_generation.settings import Target
 from finetrail.tasks.views import Row, View, beginning, highlighted
 
 
-def fields(target: dict[str, Any]) -> dict[str, str]:
-    """Return the keys of an input with their titles."""
+def fields(target: Target) -> dict[str, str]:
     return {"prompt": "Message" if target["chat"] else "Prompt"}
 
 
@@ -17,13 +17,11 @@ def asked(row: Row, folder: Path) -> dict[str, str]:
     return {"prompt": row.get("prompt") or (said[0] if said else beginning(row["text"]))}
 
 
-def views(target: dict[str, Any]) -> list[View]:
-    """Return what is shown of an answer."""
+def views(target: Target) -> list[View]:
     return [View("Answer", "text")] if target["chat"] else [View("Continuation", "highlighted")]
 
 
-def shown(given: dict[str, str], answer: dict[str, Any], target: dict[str, Any]) -> list[Any]:
-    """Return a value for each view."""
+def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
     if target["chat"]:
         return [answer["text"]]
     whole = given["prompt"] + answer["text"]

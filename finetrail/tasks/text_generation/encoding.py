@@ -1,7 +1,7 @@
 """Turns texts into blocks of tokens, and prompts with completions, or chats, into one feature each, without torch.
 
 A document ends with the token eos; documents are joined and cut into blocks, or each is cut on its own. The loss is on
-all tokens of a block but its first, which nothing stands before, and on those of a completion, not on its prompt's. Of
+all tokens of a block except its first, which has no context, and on those of a completion, not on its prompt's. Of
 a conversation it is on the turns of the assistant, each with the token that ends it, which is eos.
 """
 
@@ -17,10 +17,21 @@ from finetrail import layout
 from finetrail.encoding import chats, new_model, ragged
 from finetrail.encoding.blocks import too_short
 from finetrail.encoding.engines import Batch, Features, OrderedMap
-from finetrail.encoding.tokenizer import check_tokens, model_positions
+from finetrail.encoding.tokenizer import (
+    check_tokens,
+    loaded,
+    model_positions,
+    pad_on_the_right,
+    plain_backend,
+    require_fast,
+    require_folder,
+)
 from finetrail.errors import UserError
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Chat, Tokenize
+from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokenize
+
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
 
 # Of a block: what is left of a prompt before a completion that is too long.
 LEAST_PROMPT = 4  # a quarter
@@ -35,8 +46,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     """Load the base model's tokenizer, or train the new model's; UserError where it does not go with the model."""
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing; expected the output of download@model: run `dvc repro`")
+    require_folder(folder)
     tokenizer = new_model.train_tokenizer(folder, _texts(train)) if new_model.is_new(folder) else _pretrained(folder)
     if settings.eos_token is not None:
         if settings.eos_token not in tokenizer.get_vocab():
@@ -45,10 +55,8 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     if settings.chat is not None:
         _use_chat_template(tokenizer, settings)
     if tokenizer.eos_token is None:
-        raise UserError(f"{folder}: the tokenizer names no token that ends a text; expected tokenize.eos_token to")
-    if tokenizer.pad_token is None:  # GPT-2 has none; padding is masked, so that any token serves
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # positions count from the left
+        raise UserError(f"{folder}: the tokenizer has no eos_token; expected one in tokenize.eos_token")
+    pad_on_the_right(folder, tokenizer)
     config = AutoConfig.from_pretrained(folder)
     check_tokens(folder, tokenizer, config.vocab_size)
     limit = model_positions(config)
@@ -57,7 +65,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
     return tokenizer
 
 
-def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
+def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return how a prompt is laid out for the model: by a template, or as a chat, by the tokenizer's chat template."""
     return {"block_size": settings.block_size, "template": settings.template, "chat": settings.chat is not None}
 
@@ -65,11 +73,10 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> dict[str, Any]:
 class Encoder:
     """Encodes tables of texts."""
 
-    def __init__(self, tokenizer: Any, target: dict[str, Any], settings: Tokenize) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        self.backend.no_truncation()
-        self.backend.no_padding()
+    survey = None
+
+    def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
+        self.backend = plain_backend(tokenizer)
         self.eos = tokenizer.eos_token_id
         self.template = settings.template or PLACE
         self.chats = None if settings.chat is None else chats.Encoder(tokenizer)
@@ -94,7 +101,7 @@ class Encoder:
         yield features, {"examples": 0} | counts
 
     def nothing(self, counts: dict[str, int]) -> str:
-        """Say what is wrong with a table of which no block came."""
+        """Return the message for a table that gives no block."""
         return too_short(counts, self.settings)
 
     def part(self, batch: Batch) -> tuple[pa.Table, bool, int]:
@@ -105,7 +112,7 @@ class Encoder:
         return self.encode(examples, rows), are_documents, len(examples)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
-        """Turn examples into TOKENS, one row each: a conversation, or a prompt, the text behind it, and eos.
+        """Turn examples into TOKENS, one row each: a conversation, or a prompt, the text after it, and eos.
 
         A null text, which the model is to continue, is none and has no eos. A conversation that the chat template
         refuses has no row, where the recipe leaves it out, or is a UserError.
@@ -115,7 +122,7 @@ class Encoder:
             return self._texts(examples, rows)
         if spoken.all():
             return self._talks(examples, rows)
-        # A text that is only scored stands in a table of inputs beside conversations.
+        # Inputs may have conversations and texts that are only scored in one table.
         talks = self._talks(examples.filter(spoken), rows[spoken])
         return pa.concat_tables([talks, self._texts(examples.filter(~spoken), rows[~spoken])]).sort_by("example")
 
@@ -157,7 +164,7 @@ class Encoder:
         return pa.table([pa.array(rows, pa.int32()), ids, labels], schema=TOKENS)
 
     def _join(self, texts: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """Return the blocks of one text of all, a row each, and the tokens behind the last one, a row too."""
+        """Join texts; return the blocks, one row each, and one row with the tokens after the last block."""
         example, starts, ids, labels = _flat(texts)
         whole = len(ids) // self.size * self.size
         sizes = np.full(whole // self.size, self.size)
@@ -225,7 +232,7 @@ def conversations(examples: pa.Table, prompts_are_turns: bool) -> list[list[chat
 
 
 def token_bytes(tokenizer: Any) -> np.ndarray:
-    """Return the bytes of UTF-8 that each token stands for, by id; 0 for special tokens."""
+    """Return the number of UTF-8 bytes of each token, by id; 0 for special tokens."""
     from tokenizers import decoders
 
     backend = tokenizer.backend_tokenizer
@@ -262,7 +269,7 @@ def _use_chat_template(tokenizer: Any, settings: Tokenize) -> None:
 
 
 def _template(settings: Chat, own: str | None) -> str:
-    """Return the chat template that the recipe declares; UserError where there is none."""
+    """Return the chat template of the recipe; UserError if there is none."""
     if settings.template is None:
         if own is None:
             raise UserError("tokenize.chat.template: the base model has no chat template; expected a template")
@@ -292,13 +299,8 @@ def _pretrained(folder: Path) -> Any:
     # AutoTokenizer (5.23) makes GPT-2's byte-level BPE of any tokenizer.json beside a GPT-2's config: KoGPT2's, which
     # is another, then finds no tokens in Korean.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    try:
-        tokenizer = kind.from_pretrained(folder)
-    except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
-        reason = str(error).split(". ")[0]
-        raise UserError(f"{folder}: the tokenizer does not load: {reason}; expected one of transformers") from None
-    if not tokenizer.is_fast:
-        raise UserError(f"{folder}: {type(tokenizer).__name__} is a slow tokenizer; expected a fast one")
+    tokenizer = loaded(folder, lambda: kind.from_pretrained(folder))
+    require_fast(folder, tokenizer)
     return tokenizer
 
 
@@ -322,7 +324,7 @@ def _flat(texts: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 
 
 def _before_last_run(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return how many tokens of each text stand before its last run of labels: 0 where all tokens have one."""
+    """Return the number of tokens before the last run of labels of each text: 0 if all tokens have labels."""
     ignored = np.flatnonzero(labels == IGNORE_INDEX)
     # The last ignored token before each text's end, or one before the text.
     behind = np.searchsorted(ignored, starts[1:])

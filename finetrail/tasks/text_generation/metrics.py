@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.text_generation.settings import Target
 
 
-def validate(losses: np.ndarray, features: pa.Table, target: dict[str, object]) -> dict[str, float]:
+def validate(losses: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
     """Return the perplexity of all tokens with a label; losses [features, padded length] are 0 at the others.
 
     The mean over tokens, and not the mean over batches of their means, which the Trainer gives as the loss.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -13,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
@@ -20,44 +20,44 @@ from finetrail.errors import UserError
 from finetrail.model.loading import checked
 from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation.metrics import validate as validate
-from finetrail.tasks.text_generation.settings import Train
+from finetrail.tasks.text_generation.settings import Target, Train
+
+# Optional in tasks/contract.py, and not used here.
+TEACHING = finish = models = None
 
 PIPELINE_TAG = "text-generation"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels")
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model continues text untrained: it does, unless it is a new one."""
+    """Return True if the base model has weights, so that it continues text before training."""
     return any(base_model.glob("*.safetensors"))
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return []
 
 
-def build_model(base_model: Path, target: dict[str, Any], settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model, or make a new one of its config, drawn from torch's generator: seed it before; fp32.
+def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
+    """Load a base model, or initialize a new one from its config.
 
-    UserError where the architecture is no causal language model, or the checkpoint lacks weights.
+    UserError if the architecture is no causal language model, or weights are missing.
     """
     if base_is_baseline(base_model):
         model, _ = checked(base_model, AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING)
     else:
         config = AutoConfig.from_pretrained(base_model)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise UserError(f"{base_model}: {config.model_type} has no CausalLM in transformers; expected such as gpt2")
+            raise UserError(f"{base_model}: no CausalLM of {config.model_type} in transformers; expected e.g. gpt2")
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if not is_causal(model):
-        raise UserError(f"{base_model}: {model.config.model_type} sees the tokens it is to predict; expected a decoder")
+        raise UserError(f"{base_model}: {model.config.model_type} attends to the tokens to predict; expected a decoder")
     return model
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained or a base model, in fp32; its outputs are the logits alone."""
+    """Load a trained or a base model that returns logits only."""
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     model.config.use_cache = False
     return model
@@ -65,7 +65,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 @torch.no_grad()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Tell whether later tokens leave earlier logits as they are: BERT's do not, though it is made a causal LM."""
+    """Return True if later tokens do not change earlier logits, which they do in BERT, also as a causal LM."""
     training = model.training
     model.eval()
     first, second = (model(input_ids=torch.tensor([[1, 2, 3, last]])).logits[0, :3] for last in (4, 5))
@@ -73,8 +73,9 @@ def is_causal(model: PreTrainedModel) -> bool:
     return torch.allclose(first, second, atol=1e-5)
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
         labels = padding.filled(*padding.runs(features["labels"]), IGNORE_INDEX, tokenizer.padding_side == "left")
@@ -84,15 +85,15 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: tokens with labels, but each first one."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the tokens with labels, without the first of each feature, which nothing predicts."""
     return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Keep the loss of each token, at its own position: float32 [batch, length], 0 where there is no label.
+    """Return the loss of each token at its own position: float32 [batch, length], 0 without a label.
 
-    One feature after the other: the softmax of a whole batch would take as much memory as its logits once more.
+    The features are processed one by one, because the softmax of a batch would need as much memory as its logits.
     """
     losses = torch.zeros(labels.shape, dtype=torch.float32, device=logits.device)
     for row, scores, wanted in zip(losses, logits, labels, strict=True):

@@ -4,12 +4,13 @@ A row of the predictions is a block (or a completion), with its tokens; or a sam
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail.encoding import ragged
 from finetrail.evaluation import generation, inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
@@ -17,7 +18,13 @@ from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.progress import Bar
 from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples
+from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples, Target
+
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = counted = alone = None
 
 CONTEXT_TOKENS = 12  # on each side of an error
 REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
@@ -26,16 +33,16 @@ PREDICTIONS = pa.schema(
     [
         ("id", pa.string()),
         ("references", pa.list_(pa.int32())),  # the tokens to predict,
-        ("predictions", pa.list_(pa.int32())),  # those that the model found likeliest,
-        ("confidences", pa.list_(pa.float32())),  # with which probability,
-        ("losses", pa.list_(pa.float32())),  # and minus the logarithm of the references' probability
-        ("bytes", pa.int32()),  # of UTF-8 that the references stand for
+        ("predictions", pa.list_(pa.int32())),  # the most probable tokens,
+        ("confidences", pa.list_(pa.float32())),  # their probabilities,
+        ("losses", pa.list_(pa.float32())),  # and the references' negative log-probability (natural)
+        ("bytes", pa.int32()),  # of the references in UTF-8
         ("reference_texts", pa.list_(pa.string())),
         ("predicted_texts", pa.list_(pa.string())),
         ("prompt", pa.string()),
         ("continuation", pa.string()),
         ("continuation_ids", pa.list_(pa.int32())),
-        ("reference_continuation", pa.string()),  # what stands there in truth, as long
+        ("reference_continuation", pa.string()),  # the true continuation, of the same length
         ("reference_continuation_ids", pa.list_(pa.int32())),
     ]
 )
@@ -44,21 +51,21 @@ PREDICTIONS = pa.schema(
 def predict(
     split: Encoded,
     shared: dict[str, Encoded],
-    target: dict[str, Any],
+    target: Target,
     forward: Forward,
     tokenizer: Any,
     settings: Evaluate,
 ) -> pa.Table:
-    """Return a row for each feature, in their order, and behind them one for each example that is continued.
+    """Return a row per feature, in order, and then a row per continued example.
 
-    Examples without a text are continued, all of them; where every example has one, settings.samples.count of them.
+    All examples without a text are continued. If every example has one, settings.samples.count of them are.
     """
     features = split.features
     blocks: list[dict[str, Any]] = [{} for _ in range(len(features))]
     more = {name: column.to_pylist() for name, column in slice_columns(split.examples).items()}
     labels = features["labels"].to_pylist()
     texts = Texts(tokenizer)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
         for row, logits in zip(rows, outputs["logits"], strict=True):
             blocks[row] = _read(logits, np.array(labels[row])) | {"bytes": features["bytes"][int(row)].as_py()}
     numbers = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
@@ -75,11 +82,11 @@ def predict(
 
 
 class Texts(dict[int, str]):
-    """The text of each token by its id, decoded when it is first asked for."""
+    """The text of each token by its id, decoded on first use."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.backend = tokenizer.backend_tokenizer
-        # Some decoders take the blank off the first token of a text.
+        # Some decoders strip the blank of the first token of a text.
         self.anchor = self.backend.encode("a", add_special_tokens=False).ids
         self.before = self.backend.decode(self.anchor, skip_special_tokens=False)
 
@@ -94,7 +101,7 @@ def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     references, scores = labels[1:][positions], logits[positions]
     predictions = scores.argmax(-1)
     best = scores.max(-1, initial=-np.inf)
-    # Sums of some 50,000 terms: in float32 they would lose the digits that a mean over all tokens keeps.
+    # float64, because a sum of 50,000 terms in float32 loses digits that the mean over all tokens shows.
     normalizers = best + np.log(np.exp(scores - best[:, None]).sum(-1, dtype=np.float64))
     return {
         "references": references,
@@ -105,7 +112,7 @@ def _read(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the examples to continue; a prompt "" is a text of its own that is only scored."""
+    """Return the examples to continue; with the prompt "", a text is scored only."""
     rows = np.arange(len(examples))
     if (unanswered := _unanswered(examples)).any():
         return list(examples.take(rows[unanswered]).to_pylist())
@@ -116,7 +123,7 @@ def _continued(examples: pa.Table, settings: Evaluate) -> list[dict[str, Any]]:
 
 
 def _unanswered(examples: pa.Table) -> np.ndarray:
-    """Tell which examples have no text, or conversations no last turn of the assistant: bool [examples]."""
+    """Return which examples have no text, or no last turn of the assistant: bool [examples]."""
     found = np.zeros(len(examples), dtype=bool)
     if "text" in examples.column_names:
         found |= pc.is_null(examples["text"]).to_numpy()
@@ -127,10 +134,8 @@ def _unanswered(examples: pa.Table) -> np.ndarray:
     return found
 
 
-def _parts(
-    example: dict[str, Any], target: dict[str, Any], tokenizer: Any, samples: Samples
-) -> tuple[str, str, str | None]:
-    """Return a prompt as people read it, as the model gets it, and what stands behind it in truth."""
+def _parts(example: dict[str, Any], target: Target, tokenizer: Any, samples: Samples) -> tuple[str, str, str | None]:
+    """Return a prompt as people read it, as the model gets it, and its true continuation."""
     messages = example.get("messages")
     prompt, reference = example.get("prompt"), example.get("text")
     if messages is None and target["chat"] and prompt:
@@ -149,7 +154,7 @@ def _parts(
 
 
 def _sample(
-    example: dict[str, Any], target: dict[str, Any], forward: Forward, tokenizer: Any, settings: Evaluate
+    example: dict[str, Any], target: Target, forward: Forward, tokenizer: Any, settings: Evaluate
 ) -> dict[str, Any]:
     """Continue a prompt, a conversation, or the beginning of a document; the reference is cut to as many tokens."""
     backend, samples = tokenizer.backend_tokenizer, settings.samples
@@ -169,33 +174,28 @@ def _sample(
     }
 
 
-def headline(target: Any, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
+def headline(target: Target, settings: Evaluate) -> str:
     return "perplexity"
 
 
-def score(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split; those of continuations only where there are some."""
+def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
+    """Return the scores; those of continuations only if there are some."""
     sums = _sums(units(predictions)).sum(0)
     return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each block.
-
-    Continuations are left out: they are of the few examples that are shown, and their scores get no interval.
-    """
+    """Return a row per block, without the continuations, which are too few for intervals of their scores."""
     return predictions.filter(pc.greater(pc.list_value_length(predictions["references"]), 0))
 
 
-def statistics(units: pa.Table, target: Any, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the blocks to the scores."""
+def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     sums = _sums(units)
     return lambda weights: _scores(weights @ sums)
 
 
-def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each block; its score is the negative of its tokens' mean loss."""
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each block; its score is the negative mean loss of its tokens."""
     tokens, losses, *_ = _sums(units).T
     return [
         {
@@ -208,10 +208,10 @@ def outcomes(units: pa.Table, target: Any, settings: Evaluate) -> list[dict[str,
     ]
 
 
-def slicings(units: pa.Table, train: pa.Table, target: Any) -> list[Slicing]:
-    """Return how blocks are parted: by their tokens, by words that train lacks, by the columns of their text.
+def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
+    """Slice blocks by their number of tokens, by words that train lacks, and by the columns of their text.
 
-    The first and the last word of a block may be parts of words, and are left out.
+    The first and the last word of a block are ignored, because they may be incomplete.
     """
     known = {word for text in _texts(train) for word in slicing.words(text)}
     read = [slicing.words("".join(texts))[1:-1] for texts in units["reference_texts"].to_pylist()]
@@ -229,7 +229,7 @@ def _texts(examples: pa.Table) -> Iterator[str]:
 
 
 def _sums(blocks: pa.Table) -> np.ndarray:
-    """Return what each block adds up: tokens, their losses, those predicted right, and bytes; float64 [blocks, 4]."""
+    """Return sums per block: tokens, losses, correct predictions and bytes, float64 [blocks, 4]."""
     sizes = pc.list_value_length(blocks["references"]).to_numpy()
     block = np.repeat(np.arange(len(blocks)), sizes)
     losses, references, found = (
@@ -252,7 +252,7 @@ def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _sample_scores(predictions: pa.Table) -> dict[str, float]:
-    """Return diversity and repetition of the continuations, and of what stands there in truth."""
+    """Return diversity and repetition of the continuations and of the true ones."""
     if "continuation_ids" not in predictions.column_names:
         return {}
     found = {
@@ -272,15 +272,15 @@ def _sample_scores(predictions: pa.Table) -> dict[str, float]:
 
 
 def distinct(texts: list[list[int]], size: int) -> float:
-    """Return different n-grams as a share of all n-grams, over all texts together (Li et al. 2016)."""
+    """Return the share of distinct n-grams in the n-grams of all texts together (Li et al. 2016)."""
     grams = [gram for text in texts for gram in _grams(text, size)]
     return len(set(grams)) / max(len(grams), 1)
 
 
 def repetition(texts: list[list[int]]) -> float:
-    """Return the share of a text's 4-grams that stand in it before, the mean over texts (Welleck et al. 2020).
+    """Return the share of 4-grams that occur earlier in their text, as the mean over texts (Welleck et al. 2020).
 
-    A text of less than 4 tokens repeats none.
+    It is 0 for a text of fewer than 4 tokens.
     """
     shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
     return sum(shares) / len(shares)
@@ -290,15 +290,15 @@ def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
     return list(zip(*(text[start:] for start in range(size)), strict=False))
 
 
-def tables(predictions: pa.Table, target: Any, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return the continuations, to be read."""
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
+    """Return the continuations."""
     samples = predictions.filter(pc.is_valid(predictions["continuation"]))
     columns = {"id": "id", "prompt": "prompt", "continuation": "continuation", "reference_continuation": "reference"}
     return {"samples": samples.select(list(columns)).rename_columns(list(columns.values())).to_pylist()}
 
 
-def worst_errors(predictions: pa.Table, most: int, target: Any, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the tokens where the model was surest of another one, each in its context."""
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
+    """Return the tokens where the model was most confident of another one, in context."""
     blocks = units(predictions)
     references, found, sure = (
         pc.list_flatten(blocks[name]).to_numpy() for name in ("references", "predictions", "confidences")
@@ -325,12 +325,12 @@ def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
 
 
 def baselines(
-    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Any, settings: Evaluate
+    train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no trained model: of each token alone, and after the token before it.
+    """Return a unigram and a bigram model of tokens.
 
-    unigram: frequencies in train, each one more than counted; bigram: Witten and Bell's (1991) mixture of what followed
-    the token before with the unigrams. A vocabulary of all ids up to the highest that is here.
+    unigram: frequencies in train plus one (Laplace). bigram: interpolated with the unigrams (Witten and Bell 1991).
+    The vocabulary is assumed to end with the largest id that occurs.
     """
     before, after = _pairs(train.features)
     held_before, held_after = _pairs(split.features)
@@ -345,7 +345,7 @@ def baselines(
 
 
 def _pairs(features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return each token that is to be predicted, and the one before it: int64 [tokens]."""
+    """Return each token to predict, and the token before it: int64 [tokens]."""
     ids, labels = (pc.list_flatten(features[name]).to_numpy().astype(np.int64) for name in ("input_ids", "labels"))
     positions = np.flatnonzero(labels != IGNORE_INDEX)  # none is the first of its feature
     return ids[positions - 1], labels[positions]
@@ -354,7 +354,7 @@ def _pairs(features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def _bigram(
     before: np.ndarray, after: np.ndarray, held_before: np.ndarray, held_after: np.ndarray, unigram: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probability of each held-out token after the one before it, and what most often followed that one."""
+    """Return the probability of each held-out token after the one before, and that one's most frequent successor."""
     size = len(unigram)
     pairs, counts = np.unique(before * size + after, return_counts=True)
     context = np.bincount(before, minlength=size)
@@ -366,7 +366,7 @@ def _bigram(
     share = np.where(context[held_before] > 0, share, 1.0)  # of the unigrams
     probability = (1 - share) * seen / np.maximum(context[held_before], 1) + share * unigram[held_after]
     best = np.full(size, unigram.argmax())
-    order = np.argsort(counts, kind="stable")  # the last that is written is the most frequent
+    order = np.argsort(counts, kind="stable")  # the last write wins: the most frequent follower
     best[pairs[order] // size] = pairs[order] % size
     return probability, best[held_before]
 
@@ -376,12 +376,11 @@ def _as_predictions(features: pa.Table, probabilities: np.ndarray, found: np.nda
     flat = pc.list_flatten(features["labels"]).to_numpy()
     parents = pc.list_parent_indices(features["labels"]).to_numpy()
     sizes = np.bincount(parents[flat != IGNORE_INDEX], minlength=len(features))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     lists = {
         "references": flat[flat != IGNORE_INDEX],
         "predictions": found,
         "confidences": np.zeros(len(found)),
         "losses": -np.log(probabilities),
     }
-    columns = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in lists.items()}
+    columns = {name: ragged.runs(sizes, pa.array(values)) for name, values in lists.items()}
     return pa.table(columns | {"bytes": features["bytes"]})

@@ -10,13 +10,16 @@ from finetrail.corpus.conversations import BadConversation, conversation
 from finetrail.errors import UserError
 from finetrail.tasks.inputs import identified
 from finetrail.tasks.text_generation.corpus import MESSAGES, SCHEMA
+from finetrail.tasks.text_generation.settings import Target
+
+# Optional in tasks/contract.py, and not used here.
+examples_for = documents = FORMATS = None
 
 KEYS = ("prompt", "text", "messages")
 INPUTS = SCHEMA.append(MESSAGES)
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: Target) -> dict[str, Any]:
     return {"text": "A probe."}
 
 
@@ -78,5 +81,4 @@ def answers(predictions: pa.Table) -> list[dict[str, Any]]:
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return what a text given for itself is: a prompt."""
     return {"prompt": text}

@@ -1,25 +1,18 @@
 """The recipe's schema for text generation."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator, model_validator
 
 from finetrail import schema
-from finetrail.schema import (
-    CsvReader,
-    JsonLinesReader,
-    JsonReader,
-    ParquetReader,
-    Settings,
-    Sha256,
-    TextReader,
-    Train,
-)
+from finetrail.schema import Settings, Sha256
+from finetrail.schema import Train as Train
 
-__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+Mixture = TaughtTrain = lacking = misfits = None
 
-# Of transformers: what a base model must be, or make with a new head.
+# Class of transformers with which base models are loaded.
 AUTO_CLASS = "AutoModelForCausalLM"
 
 DOCUMENTS = {"text"}
@@ -28,15 +21,21 @@ CONVERSATIONS = {"messages"}
 PLACE = "{prompt}"
 
 
-class Corpus(schema.Corpus):
-    """A corpus of documents, of prompts with the completions to learn, or of conversations."""
+class Target(TypedDict):
+    """How a prompt is laid out for the model."""
 
-    reader: Annotated[
-        CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
-    ]
+    block_size: int
+    template: str | None
+    chat: bool  # by the tokenizer's chat template
+
+
+class Corpus(schema.Corpus):
+    """A corpus of documents, of prompts with completions, or of conversations."""
+
+    reader: schema.TableReader
     bad_conversations: Literal["refuse", "leave_out"] | None = Field(
-        description="messages: one with an unknown role, a turn without text, or no turn of the assistant: refuse, or "
-        "leave_out and count; null: the corpus has no messages"
+        description="conversations with an unknown role, a turn without text, or no turn of the assistant. refuse: an "
+        "error; leave_out: skip and count them; null: the corpus has no messages"
     )
 
     @model_validator(mode="after")
@@ -62,24 +61,23 @@ class Corpus(schema.Corpus):
 class TemplateFile(Settings):
     """A chat template in a file."""
 
-    path: str = Field(min_length=1, description="relative to the project's root, or absolute")
+    path: str = Field(min_length=1, description="path of the file; relative to the project's root, or absolute")
     sha256: Sha256 = Field(
-        description="of the file, which DVC does not watch: by this line tokenize knows that it changed"
+        description="SHA-256 of the file. DVC does not track it: changing this value is what reruns tokenize"
     )
 
 
 class Chat(Settings):
-    """Conversations, laid out by a chat template (Jinja, in transformers' sandbox); the assistant's turns are learned.
-
-    Prompts with completions are conversations of two turns then.
+    """Conversations, formatted by a chat template (Jinja, in the sandbox of transformers). The loss is on the turns of
+    the assistant. Prompts with completions are conversations of two turns.
     """
 
     template: str | TemplateFile | None = Field(
-        description="the template itself, or a file with it; null: the one that the base model has"
+        description="the template, or a file with it; null: the template of the base model"
     )
     bad_conversations: Literal["refuse", "leave_out"] = Field(
-        description="one that the template refuses, such as for the order of its roles, or in which it hides what the "
-        "assistant says: refuse, or leave_out and count"
+        description="conversations that the template rejects, for example for the order of roles, or of which it omits "
+        "a turn of the assistant. refuse: an error; leave_out: skip and count them"
     )
 
     @field_validator("template")
@@ -91,29 +89,34 @@ class Chat(Settings):
 
 
 class Tokenize(schema.Tokenize):
-    """Documents to blocks of tokens; prompts with completions, and conversations, to one feature each."""
+    """Encoding of documents into blocks, and of prompts with completions, or conversations, into one feature each."""
 
     block_size: int = Field(
         ge=2,
-        description="tokens of a block; the most that a prompt and its completion have: a prompt loses its beginning, "
-        "down to a quarter of them, then a completion its end; counted. In chats the last turn is the completion",
+        description="tokens per block, and maximum of a prompt with its completion. If these are longer, first the "
+        "beginning of the prompt is truncated, down to a quarter of block_size, then the end of the completion; both "
+        "are counted. In a conversation, the last turn is the completion",
     )
     join_documents: bool = Field(
-        description="documents: cut one text of all of them into blocks, or each document into its own"
+        description="for documents. true: join all documents and cut the stream into blocks; false: cut each document "
+        "on its own"
     )
     remainder: Literal["drop", "pad"] = Field(
-        description="documents: tokens behind the last whole block: drop (and count them), or a shorter block"
+        description="for documents: tokens after the last whole block. drop: leave them out and count them; pad: a "
+        "shorter block"
     )
     template: str | None = Field(
-        description="completions: what the model reads of a prompt, with {prompt} in it; null: the prompt as it is"
+        description="for completions: text around the prompt, with {prompt} in it; null: the prompt as it is"
     )
     eos_token: str | None = Field(
         min_length=1,
-        description="token of the vocabulary that ends a text; null: the one that the tokenizer names, and in chats "
-        "that which ends the assistant's turn",
+        description="token of the vocabulary that ends a text; null: the tokenizer's eos_token or, with chat, the "
+        "token that ends the assistant's turn",
     )
-    chat: Chat | None = Field(description="lay out by a chat template, learn the assistant's turns; null: no chats")
-    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+    chat: Chat | None = Field(
+        description="format conversations, or prompts with completions, by a chat template; null: no chat template"
+    )
+    limit: schema.Limit
 
     @field_validator("template")
     @classmethod
@@ -124,20 +127,25 @@ class Tokenize(schema.Tokenize):
 
 
 class Samples(Settings):
-    """Continuations for people to read, drawn token by token; each depends on its prompt and these settings alone."""
+    """Continuations for the report, sampled token by token. Each depends on its prompt and these settings alone."""
 
-    count: int = Field(ge=0, description="examples of each split, spread evenly over it, that are continued")
+    count: int = Field(ge=0, description="number of examples per split that are continued, taken at equal distances")
     prompt_tokens: int | None = Field(
-        ge=1, description="documents: so many tokens of their beginning are the prompt; null for a corpus with prompts"
+        ge=1,
+        description="for documents: number of their first tokens that are the prompt; null: the corpus has prompts",
     )
-    max_new_tokens: int = Field(ge=1, description="tokens of a continuation that does not end itself before")
-    temperature: float = Field(ge=0, description="divides the logits; 0 always takes the likeliest token")
-    top_p: float = Field(gt=0, le=1, description="draws among the likeliest tokens with so much probability together")
-    seed: int = Field(ge=0, description="of every continuation's draws; not params.yaml's seed")
+    max_new_tokens: int = Field(ge=1, description="maximum number of tokens of a continuation")
+    temperature: float = Field(ge=0, description="divisor of the logits; 0: always the most probable token")
+    top_p: float = Field(
+        gt=0,
+        le=1,
+        description="nucleus sampling: total probability of the most probable tokens among which one is drawn",
+    )
+    seed: int = Field(ge=0, description="random seed of the sampling; separate from seed in params.yaml")
 
 
 class Evaluate(schema.Evaluate):
-    """Perplexity of held-out text, and continuations."""
+    """Evaluation by the perplexity of held-out text, and continuations."""
 
     samples: Samples
 
@@ -146,7 +154,7 @@ METRICS = ("loss", "perplexity")
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what two sections of one recipe contradict each other in."""
+    """Yield the contradictions between sections of one recipe."""
     if recipe.train.best_metric not in METRICS:
         yield f"train.best_metric: {recipe.train.best_metric!r}; expected one of {', '.join(METRICS)}"
     tokenize, samples, columns = recipe.tokenize, recipe.evaluate.samples, recipe.corpus.reader.columns
@@ -181,6 +189,6 @@ def _check_chat(recipe: Any, kind: str) -> Iterator[str]:
             yield "tokenize.chat: the corpus has messages; expected template and bad_conversations"
         return
     if recipe.tokenize.template is not None:
-        yield "tokenize.template: tokenize.chat lays out prompts; expected one of the two, the other null"
+        yield "tokenize.template: tokenize.chat lays out prompts; expected null for one of them"
     if chat.template is None and recipe.model.source.kind == "new":
         yield "tokenize.chat.template: a new model has none of its own; expected a template"

@@ -1,19 +1,18 @@
 """What a model card says about a model that labels words."""
 
-from typing import Any
-
 from finetrail.tasks.token_classification.settings import Target, label_names
+
+# Optional in tasks/contract.py, and not used here.
+folders = None
 
 LIBRARY = "transformers"
 
 
 def labels(target: Target) -> list[str]:
-    """Return the labels that the model gives."""
     return label_names(target)
 
 
-def usage(model: str, target: Any) -> str:
-    """Return Python code that runs the exported model; model is a Hub id or a folder."""
+def usage(model: str, target: Target) -> str:
     return (
         "from transformers import pipeline\n"
         "\n"
@@ -22,8 +21,8 @@ def usage(model: str, target: Any) -> str:
     )
 
 
-def onnx_usage(target: Any) -> str:
-    """Return Python code that labels words by the first of their tokens, as training does."""
+def onnx_usage(target: Target) -> str:
+    """Return code that labels each word by its first token, as in training."""
     return """words = ["Ada", "Lovelace", "was", "born", "in", "London", "."]
 encoded = tokenizer([words], is_split_into_words=True, truncation=True, return_tensors="np")
 inputs = {given.name: encoded[given.name] for given in session.get_inputs()}

@@ -1,4 +1,4 @@
-"""What a reader should know about sentences and their labels, and about their features."""
+"""Concerns about sentences and their labels, and their features."""
 
 from collections import Counter
 from typing import Any
@@ -16,7 +16,7 @@ OF_FEATURES = {"words_without_subwords": "words that the tokenizer turns into no
 
 
 def of_corpus(checks: dict[str, Any]) -> list[Concern]:
-    """Return what checks.json says of the corpus."""
+    """Return the concerns in checks.json."""
     kinds = f"{'labels' if checks['scheme'] == 'none' else 'entity types'} {ALIKE}"
     return (
         counted(checks["splits"], OF_CORPUS)
@@ -29,7 +29,7 @@ def of_corpus(checks: dict[str, Any]) -> list[Concern]:
 
 
 def of_features(tables: dict[str, Any]) -> list[Concern]:
-    """Return what counts.json says of each table's features."""
+    """Return the concerns in counts.json."""
     return counted(tables, OF_FEATURES)
 
 

@@ -1,13 +1,11 @@
-"""Turns raw records into canonical sentences (id, tokens, labels), and counts what to know about each split.
+"""Turns raw records into sentences (id, tokens, labels), and counts them for the checks.
 
-Texts with spans are cut into words by the recipe's rule; text, and where each word stands in it, are kept.
+Texts with spans are split into words by the recipe's rule; the text and the offsets of the words are kept.
 """
 
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +13,8 @@ import pyarrow as pa
 from finetrail import layout
 from finetrail.corpus import spans
 from finetrail.corpus.brat import DISCONTINUOUS
-from finetrail.corpus.duplicates import digest, duplicates, shared
+from finetrail.corpus.checks import LabelCounts, leakage, unseen_labels
+from finetrail.corpus.duplicates import duplicates
 from finetrail.corpus.readers import Record
 from finetrail.corpus.tags import SHAPE, to_iob2
 from finetrail.corpus.words import cut
@@ -23,34 +22,32 @@ from finetrail.errors import UserError
 from finetrail.schema import SpanReader, SpanRules
 from finetrail.tasks.token_classification.settings import NO_SCHEME, Corpus, Scheme, Tags
 
+# Optional in tasks/contract.py, and not used here.
+records = None
+
 SCHEMA = pa.schema([("id", pa.string()), ("tokens", pa.list_(pa.string())), ("labels", pa.list_(pa.string()))])
 PLACES = pa.list_(pa.int32())
 OF_TEXTS = pa.schema([*SCHEMA, ("text", pa.string()), ("starts", PLACES), ("ends", PLACES)])
 
-# What is said of spans that did not fit, and with OTHER_UNITS of such as may fit.
+# Texts of the concerns about spans that did not fit.
 MISFITS = {
     spans.EMPTY: "spans without text",
     spans.BLANKS: "spans with white space around them",
     spans.INSIDE: "spans that do not end at words",
     spans.OVERLAPPING: "spans that share words",
-    spans.REPEATED: "spans that stand there twice, taken once",
+    spans.REPEATED: "duplicate spans, taken once",
     spans.OTHER_UNITS: "spans that would end at words in other units than reader.spans.units",
     DISCONTINUOUS: "spans in parts",
 }
 
 
 @dataclass
-class Counts:
-    """What is known of one split while its sentences pass; 8 bytes a sentence."""
+class Counts(LabelCounts):
+    """Counts of one split; equal sentences have equal tokens."""
 
-    sentences: int = 0
     tokens: int = 0
-    empty_examples: int = 0
     empty_tokens: int = 0
     repaired_transitions: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    first_id: dict[str, str] = field(default_factory=dict)  # label -> first example that has it
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))  # of each sentence's tokens, in order
     spans: int = 0  # as the files have them
     misfits: Counter[str] = field(default_factory=Counter)  # by MISFITS
     shown: dict[str, str] = field(default_factory=dict)  # misfit -> the first one
@@ -73,7 +70,7 @@ def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]
     Raises UserError with place and id where tokens and labels do not fit together or the scheme, or where the recipe
     refuses a span.
     """
-    where = f"{record.where}: example {record.id!r}"
+    where = record.place
     if isinstance(settings.reader, SpanReader):
         row = _of_spans(record, settings.reader.spans, where, counts[split])
     else:
@@ -86,33 +83,25 @@ def rows(split: str, record: Record, settings: Corpus, counts: dict[str, Counts]
 
 
 def checks(counts: dict[str, Counts], settings: Corpus) -> dict[str, Any]:
-    """Return the counts of each split, what splits share, and the labels that train lacks (UserError if refused)."""
-    unseen = {split: _unseen(counts["train"], counts[split]) for split in ("validation", "test")}
-    if settings.tags.unseen_labels == "refuse":
-        for split, labels in unseen.items():
-            for label in labels:
-                first = counts[split].first_id[label]
-                raise UserError(
-                    f"{split}: example {first!r} has the label {label!r}, which train lacks; "
-                    "expected labels that train has, or tags.unseen_labels: keep"
-                )
+    """Return the counts of each split, their overlap, and labels that train lacks (UserError if refused)."""
+    unseen = unseen_labels(counts, "tags.unseen_labels", settings.tags.unseen_labels)
     notes = [line for split, of_split in counts.items() for line in _notes(split, of_split)]
     return {
         "scheme": "none" if settings.tags.scheme_name == "none" else "IOB2",
         "splits": {split: _split_checks(of_split) for split, of_split in counts.items()},
-        "leakage": {f"{a}/{b}": shared(counts[a].digests, counts[b].digests) for a, b in combinations(counts, 2)},
+        "leakage": leakage(counts),
         "unseen_labels": unseen,
         **({"notes": notes} if notes else {}),
     }
 
 
 def summary(counts: Counts, settings: Corpus) -> str:
-    """Return one split in words, for the log."""
+    """Return a summary of one split, for the log."""
     if settings.tags.scheme_name == "none":
         kinds = f"{len(counts.labels)} labels"
     else:
         kinds = f"{len({label[2:] for label in counts.labels} - {''})} entity types"
-    return f"{counts.sentences:,} sentences, {counts.tokens:,} tokens, {kinds}"
+    return f"{counts.examples:,} sentences, {counts.tokens:,} tokens, {kinds}"
 
 
 def _of_words(record: Record, settings: Corpus, where: str, counts: Counts) -> dict[str, Any]:
@@ -146,14 +135,11 @@ def _of_spans(record: Record, rules: SpanRules, where: str, counts: Counts) -> d
 
 
 def _count(row: dict[str, Any], counts: Counts) -> None:
-    tokens, labels = row["tokens"], row["labels"]
-    counts.sentences += 1
+    tokens = row["tokens"]
+    counts.add(tokens)
     counts.tokens += len(tokens)
     counts.empty_tokens += tokens.count("")
-    counts.labels.update(labels)
-    for label in labels:
-        counts.first_id.setdefault(label, row["id"])
-    counts.digests.append(digest(tokens))
+    counts.add_labels(row["labels"], row["id"])
 
 
 def _strings(values: Any, column: str, where: str) -> list[str]:
@@ -189,10 +175,6 @@ def _normalised(labels: list[str], tags: Tags, where: str) -> tuple[list[str], i
     return normalised, len(impossible)
 
 
-def _unseen(train: Counts, other: Counts) -> dict[str, int]:
-    return {label: count for label, count in sorted(other.labels.items()) if label not in train.labels}
-
-
 def _notes(split: str, counts: Counts) -> list[str]:
     """Return one line for each thing that spans or their annotation lost, with an example where there is one."""
     lines = [f"{split}: examples {why}, left out: {count:,}" for why, count in sorted(counts.skipped.items())]
@@ -205,7 +187,7 @@ def _notes(split: str, counts: Counts) -> list[str]:
 
 def _split_checks(counts: Counts) -> dict[str, Any]:
     return {
-        "sentences": counts.sentences,
+        "sentences": counts.examples,
         "tokens": counts.tokens,
         "empty_examples": counts.empty_examples,
         "empty_tokens": counts.empty_tokens,

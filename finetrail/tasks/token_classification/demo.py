@@ -3,26 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+from finetrail.tasks.token_classification.settings import Target
 from finetrail.tasks.views import Row, View, highlighted
 
 
-def fields(target: Any) -> dict[str, str]:
-    """Return the keys of an input with their titles."""
+def fields(target: Target) -> dict[str, str]:
     return {"text": "Text"}
 
 
 def asked(row: Row, folder: Path) -> dict[str, str]:
-    """Return the input that a row of the test split is."""
     return {"text": row.get("text") or " ".join(row["tokens"])}
 
 
-def views(target: Any) -> list[View]:
-    """Return what is shown of an answer."""
+def views(target: Target) -> list[View]:
     return [View("Found in the text", "highlighted"), View("One by one", "table", ("text", "label", "confidence"))]
 
 
-def shown(given: dict[str, str], answer: dict[str, Any], target: Any) -> list[Any]:
-    """Return a value for each view."""
+def shown(given: dict[str, str], answer: dict[str, Any], target: Target) -> list[Any]:
     if "entities" in answer:
         found = [tuple(one[key] for key in ("start", "end", "type", "confidence")) for one in answer["entities"]]
     else:

@@ -7,7 +7,7 @@ library lays out overflowing tokens; each word is scored in exactly one of them,
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,12 @@ from finetrail.tasks.token_classification.settings import (
     label_names,
     rule_of_words,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Optional in tasks/contract.py, and not used here.
+TOGETHER = needed = None
 
 FEATURES = pa.schema(
     [
@@ -54,8 +60,8 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
-    With label_subwords "all" every B-X brings its I-X, which its later subwords need; not where the scheme is none.
-    UserError where there is only one label.
+    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is none.
+    UserError if there is only one label.
     """
     found: set[str] = set()
     without_scheme, words = False, {}
@@ -81,13 +87,12 @@ def _kind(label: str) -> str:
 class Encoder:
     """Encodes tables of sentences; keeps the subwords of the words it has met."""
 
+    survey = nothing = None
+
     tables = dict.fromkeys(layout.SPLITS, FEATURES)
 
     def __init__(self, tokenizer: Any, target: Target, settings: Tokenize) -> None:
-        backend = tokenizer.backend_tokenizer
-        # A saved tokenizer may carry the truncation and padding of its first use.
-        backend.no_truncation()
-        backend.no_padding()
+        backend = tokenizers.plain_backend(tokenizer)
         self.subwords = SubwordCache(backend)
         self.prefix, self.suffix = tokenizers.special_tokens(backend)
         self.ignored = [IGNORE_INDEX] * len(self.prefix), [IGNORE_INDEX] * len(self.suffix)
@@ -196,7 +201,7 @@ class Encoder:
 class SubwordCache:
     """The subwords of each distinct word, flat: ids[starts[key] : starts[key] + lengths[key]]."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: "Tokenizer") -> None:
         self.backend = backend
         self.clear()
 

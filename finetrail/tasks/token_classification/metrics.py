@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetrail import layout
+from finetrail.evaluation.ratios import ratio
 from finetrail.tasks.token_classification.settings import Target, label_names
 from finetrail.tasks.token_classification.settings import has_entities as has_entities
 
@@ -71,12 +72,12 @@ def scores(sums: np.ndarray, target: Target) -> dict[str, np.ndarray]:
     # A unit that a resampled split lacks altogether is left out of its average, as seqeval and scikit-learn do.
     present = (predicted + expected) > 0
     result = {
-        "accuracy": _ratio(sums[..., -2], sums[..., -1]),
-        "macro_f1": _ratio((macro_f1 * present).sum(-1), present.sum(-1)),
+        "accuracy": ratio(sums[..., -2], sums[..., -1]),
+        "macro_f1": ratio((macro_f1 * present).sum(-1), present.sum(-1)),
     }
     if has_entities(target):
         totals = right.sum(-1), predicted.sum(-1), expected.sum(-1)
-        micro = {"f1": _f1(*totals), "precision": _ratio(totals[0], totals[1]), "recall": _ratio(totals[0], totals[2])}
+        micro = {"f1": _f1(*totals), "precision": ratio(totals[0], totals[1]), "recall": ratio(totals[0], totals[2])}
         return micro | result
     return result
 
@@ -84,7 +85,7 @@ def scores(sums: np.ndarray, target: Target) -> dict[str, np.ndarray]:
 def per_unit(sums: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return precision, recall, F1 and support of each unit, from the sum of count()'s rows: [3 * units + 2]."""
     right, predicted, expected = (sums[offset:-2:3] for offset in range(3))
-    columns = _ratio(right, predicted), _ratio(right, expected), _f1(right, predicted, expected)
+    columns = ratio(right, predicted), ratio(right, expected), _f1(right, predicted, expected)
     return [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
         for name, p, r, f, support in zip(names, *columns, expected, strict=True)
@@ -117,10 +118,5 @@ def _chunks(labels: Sequence[str], entities: bool) -> set[tuple[Any, ...]]:
     return {(label, index) for index, label in enumerate(labels)}
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 where there is nothing to divide by, as conlleval has it."""
-    return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)
-
-
 def _f1(right: np.ndarray, predicted: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return _ratio(2 * right, predicted + expected)
+    return ratio(2 * right, predicted + expected)

@@ -12,6 +12,7 @@ from transformers import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoModelForTokenClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from finetrail.encoding import padding
@@ -21,31 +22,28 @@ from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.token_classification.metrics import validate as validate
 from finetrail.tasks.token_classification.settings import Target, Train, label_names
 
+# Optional in tasks/contract.py, and not used here.
+finish = models = None
+
 PIPELINE_TAG = "token-classification"
-# Of the features, what the collator takes.
 COLUMNS = ("input_ids", "labels", distillation.TAUGHT)
-# A batch's loss is the mean of the losses of its items, so it may go through in parts.
 SEPARABLE = True
-# Each epoch gives a model the same inputs, so that a teacher has to see them once.
-INPUTS_STAY = True
 
 
 def base_is_baseline(base_model: Path) -> bool:
-    """Tell whether the base model does the task untrained: its head is new here."""
+    """Return False: its head is new."""
     return False
 
 
 def notes(base_model: Path) -> list[str]:
-    """Return what people should know of the base model, a sentence each."""
     return []
 
 
 def build_model(base_model: Path, target: Target, settings: Train, train: Dataset) -> PreTrainedModel:
-    """Load a base model with a new head, drawn from torch's generator: seed it before.
+    """Load a base model with a new head; a tagger with the same labels keeps its head.
 
-    A tagger of the same labels keeps its head, to be trained on.
-    UserError where the checkpoint lacks weights of the encoder, which would start random too, or class weights do not
-    go with the labels.
+    UserError if weights of the encoder are missing, which would be random too, or if class weights do not fit the
+    labels.
     """
     names = label_names(target)
     model, _ = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
@@ -54,12 +52,11 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained model with its head, in fp32."""
     return AutoModelForTokenClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
-    """Load a finished tagger of the same labels, in fp32; UserError where it is none."""
+    """Load a finished tagger with the same labels; UserError for any other."""
     return distillation.load_teacher(
         folder, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, label_names(target)
     )
@@ -77,8 +74,13 @@ def divergence(outputs: Any, inputs: dict[str, Any], taught: torch.Tensor, tempe
     return distillation.divergences(logits, taught, temperature).mean()
 
 
-def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return what pads a batch of features to its longest, labels with IGNORE_INDEX."""
+# Each epoch has the same inputs, so a teacher has to see them only once.
+TEACHING = distillation.Teaching(load_teacher, divergence, taught=taught)
+
+
+def build_collator(
+    tokenizer: PreTrainedTokenizerBase, settings: Train
+) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:
         labels = padding.filled(*padding.runs(features["labels"]), IGNORE_INDEX, tokenizer.padding_side == "left")
@@ -88,11 +90,11 @@ def build_collator(tokenizer: Any, settings: Train) -> Callable[[pa.Table], dict
     return collate
 
 
-def items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return over how many items the loss of a batch is a mean: its tokens with labels."""
+def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Count the tokens with labels."""
     return (batch["labels"] != IGNORE_INDEX).sum()
 
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Keep the best label of each token: int64 [batch, length]."""
+    """Return the best label of each token: int64 [batch, length]."""
     return logits.argmax(-1)

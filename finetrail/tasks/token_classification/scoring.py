@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import accumulate, chain, compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import softmax
 
 from finetrail.encoding import padding, ragged
 from finetrail.evaluation import inference, slicing
@@ -18,13 +19,19 @@ from finetrail.evaluation.splits import Encoded, slice_columns
 from finetrail.tasks.token_classification import metrics
 from finetrail.tasks.token_classification.settings import NO_SCHEME, OFFSETS, Evaluate, Target, label_names
 
+if TYPE_CHECKING:
+    from finetrail.tasks.contract import Outcome, Row
+
+# Optional in tasks/contract.py, and not used here.
+beside = candidates = settle = alone = None
+
 CONTEXT_WORDS = 6  # on each side of an error
 
 
 def get_entities(labels: list[str]) -> list[tuple[str, int, int]]:
     """Return (type, first, last) of each entity."""
     from seqeval.metrics.sequence_labeling import (
-        get_entities as found,  # imports scikit-learn, which answers do without
+        get_entities as found,  # imports scikit-learn, which inference does not need
     )
 
     return found(labels)
@@ -40,7 +47,7 @@ def predict(
 ) -> pa.Table:
     """Label every word of the examples once: columns id, tokens, references, predictions, confidences (softmax).
 
-    Where the words were cut out of texts, these and the places of the words (OFFSETS) stand beside.
+    If the words were cut out of texts, the texts and the places of the words (OFFSETS) are further columns.
     A word without subwords, which no model sees, gets O (or the first label) with confidence 0; inside of an entity,
     its I-.
     """
@@ -53,8 +60,8 @@ def predict(
     sentence = np.unique(features["example"].to_numpy(), return_inverse=True)[1]
     (words, counts), (positions, _) = (padding.runs(features[name]) for name in ("words", "positions"))
     bounds = ragged.bounds(counts)
-    for rows, outputs in inference.run(features, forward, tokenizer.pad_token_id, settings.batch_size):
-        probabilities = _softmax(outputs["logits"])
+    for rows, outputs in inference.forward_batches(features, forward, tokenizer.pad_token_id, settings.batch_size):
+        probabilities = softmax(outputs["logits"], axis=-1)
         for row, feature in zip(rows, probabilities, strict=True):
             own = slice(bounds[row], bounds[row + 1])
             scored, word = feature[positions[own]], starts[sentence[row]] + words[own]
@@ -78,28 +85,26 @@ def predict(
 
 
 def headline(target: Target, settings: Evaluate) -> str:
-    """Return the metric that people look at first."""
     return "f1" if metrics.has_entities(target) else "accuracy"
 
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
-    """Return the scores of one split, each in [0, 1]."""
+    """Return the scores, each in [0, 1]."""
     return metrics.compute(*_lists(predictions), target)
 
 
 def units(predictions: pa.Table) -> pa.Table:
-    """Return the rows that are resampled for intervals, a row for each sentence: all of them."""
+    """Return all rows: a row per sentence."""
     return predictions
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    """Return the function from the weights of the sentences to the scores."""
     counts = metrics.count(*_lists(units), target)
     return lambda weights: metrics.scores(weights @ counts, target)
 
 
-def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return what became of each sentence, as text; its score is 1 where all labels are right, and 0 elsewhere."""
+def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
+    """Return the outcome of each sentence; its score is 1 if all labels are correct, else 0."""
     entities = metrics.has_entities(target)
     return [
         {
@@ -113,7 +118,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> list[dict[s
 
 
 def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
-    """Return how sentences are parted: by length and columns; and entities, or single words, by label and novelty."""
+    """Slice sentences by length and columns, and entities or single words by label and novelty."""
     known = {token.lower() for token in _distinct(train["tokens"])}
     counts = _counted(train["labels"])
     if metrics.has_entities(target):
@@ -135,7 +140,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
 
 
 def counted(units: pa.Table, target: Target) -> np.ndarray:
-    """Return which sentences change the headline: bool [sentences]. One without any entity does not change F1."""
+    """Return which sentences change the headline: one without any entity does not change F1."""
     if not metrics.has_entities(target):
         return np.ones(len(units), dtype=bool)
     return np.array([any(label != "O" for label in chain(*pair)) for pair in zip(*_lists(units), strict=True)])
@@ -146,7 +151,7 @@ SliceOf = Callable[[str, list[str]], str]
 
 
 def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the entities of some slices; others become O, predicted ones too."""
+    """Return the function that keeps the entities of some slices; others become O, also predicted ones."""
 
     def kept(tokens: list[str], labels: list[str], names: Collection[str]) -> list[str]:
         found = ["O"] * len(labels)
@@ -166,7 +171,7 @@ def _of_entities(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.
 
 
 def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Table]:
-    """Return what keeps of each sentence the words of some slices, by their references."""
+    """Return the function that keeps the words of some slices per sentence, by their references."""
 
     def take(units: pa.Table, names: Collection[str]) -> pa.Table:
         pairs = zip(units["tokens"].to_pylist(), units["references"].to_pylist(), strict=True)
@@ -179,8 +184,8 @@ def _of_words(slice_of: SliceOf) -> Callable[[pa.Table, Collection[str]], pa.Tab
     return take
 
 
-def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, list[dict[str, Any]]]:
-    """Return what people look at beside the scores: per_label, and confusion of words with their prefix taken off."""
+def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
+    """Return per_label, and confusion of words without the prefix of their label."""
     references, predicted = _lists(predictions)
     counts = metrics.count(references, predicted, target).sum(0)
     per_label = metrics.per_unit(counts, metrics.units(references, predicted, target))
@@ -194,10 +199,10 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[st
     return {"per_label": per_label, "confusion": confusion}
 
 
-def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the words that are labelled wrong, the most confident first, each in its context.
+def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
+    """Return the words with wrong labels, the most confident first, in context.
 
-    Each confusion has one, as far as there is room.
+    Each confusion is represented, as far as `most` allows.
     """
     entities = metrics.has_entities(target)
     labels = [pc.list_flatten(predictions[name]) for name in ("references", "predictions")]
@@ -218,13 +223,13 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
 def baselines(
     train: Encoded, split: Encoded, shared: dict[str, Encoded], target: Target, settings: Evaluate
 ) -> dict[str, pa.Table]:
-    """Return predictions that need no model: each word's most frequent label in train, and one label everywhere.
+    """Return each word's most frequent label in train, and one label for all words.
 
-    A word that train lacks gets the label that is most frequent in all, which is O for entities.
+    A word that train lacks gets the most frequent label, which is O for entities.
     """
     common = "O" if metrics.has_entities(target) else _most_common(_counted(train.examples["labels"]))
     pairs = pa.table([pc.list_flatten(train.examples[name]) for name in ("tokens", "labels")], ["token", "label"])
-    # The most frequent label of a token stands first; of several, the first in the alphabet.
+    # The most frequent label of a token comes first; ties in alphabetical order.
     keys = [("token", "ascending"), ("count_all", "descending"), ("label", "ascending")]
     ranked = pairs.group_by(["token", "label"]).aggregate([([], "count_all")]).sort_by(keys).combine_chunks()
     tokens, references = split.examples["tokens"].combine_chunks(), split.examples["labels"]
@@ -236,17 +241,17 @@ def baselines(
         "most_frequent_label_of_word": best,
         f"everything_{common}": pa.array(np.full(len(best), common, dtype=object), pa.string()),
     }
-    bounds = pa.array(ragged.bounds(pc.list_value_length(tokens).to_numpy()), pa.int32())
+    sizes = pc.list_value_length(tokens).to_numpy()
     return {
-        name: pa.table({"references": references, "predictions": pa.ListArray.from_arrays(bounds, labels)})
+        name: pa.table({"references": references, "predictions": ragged.runs(sizes, labels)})
         for name, labels in guesses.items()
     }
 
 
 def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
-    """Let an entity go on over the words in it that no model sees, in place.
+    """Extend entities over inner words that no model sees, in place.
 
-    Such as the blank in a date where tokens are characters: O there would cut every such entity in two.
+    An example is the blank in a date if tokens are characters: with O there, the date would be two entities.
     """
     words = np.flatnonzero(seen)
     sentence = np.searchsorted(starts, words, side="right")
@@ -257,7 +262,7 @@ def _bridge(labels: np.ndarray, seen: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _marked(tokens: list[str], labels: list[str], entities: bool) -> str:
-    """Return "LOC: New York, PER: Ada", or all labels where they are no entities."""
+    """Return "LOC: New York, PER: Ada", or all labels if they are not entities."""
     if not entities:
         return " ".join(labels)
     return ", ".join(f"{kind}: {' '.join(tokens[start : end + 1])}" for kind, start, end in get_entities(labels))
@@ -276,22 +281,17 @@ def _lists(predictions: pa.Table) -> tuple[list[list[str]], list[list[str]]]:
     return predictions["references"].to_pylist(), predictions["predictions"].to_pylist()
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
 def _kind(label: str, entities: bool) -> str:
     return label[2:] if entities and label != "O" else label
 
 
 def _most_common(counts: Counter[str]) -> str:
-    """Return the most frequent label; of several, the first in the alphabet."""
+    """Return the most frequent label; ties in alphabetical order."""
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _in_context(row: dict[str, Any], position: int, entities: bool) -> dict[str, Any]:
-    """Return one error and, where labels are of entities, those in its context."""
+    """Return one error and, if labels are tags of entities, the entities in its context."""
     first, end = max(0, position - CONTEXT_WORDS), position + 1 + CONTEXT_WORDS
     tokens = row["tokens"][first:end]
     error = {

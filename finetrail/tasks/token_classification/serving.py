@@ -1,6 +1,6 @@
 """Turns people's sentences into rows of the corpus, and predictions into labelled words and entities.
 
-Also writes entities as annotation tools take them, so that a model helps to annotate its next corpus.
+It also writes entities in the forms of annotation tools, so that a model helps to annotate its next corpus.
 """
 
 import json
@@ -16,22 +16,23 @@ from finetrail.tasks.inputs import identified, text_of
 from finetrail.tasks.token_classification.corpus import OF_TEXTS
 from finetrail.tasks.token_classification.settings import OFFSETS, Target, has_entities, is_without_scheme
 
+# Optional in tasks/contract.py, and not used here.
+documents = None
+
 KEYS = ("tokens", "text")
 EXPECTED = 'expected {"tokens": ["...", "..."]} or {"text": "..."}'
 
 
-def probe(target: Any) -> dict[str, Any]:
-    """Return an input that a model of this target answers."""
+def probe(target: Target) -> dict[str, Any]:
     return {"text": "A probe."}
 
 
 def text_input(text: str) -> dict[str, Any]:
-    """Return the input that a lone text is."""
     return {"text": text}
 
 
 def examples_for(target: Target) -> Callable[[list[dict[str, Any]]], pa.Table]:
-    """Return examples() that cuts texts as the corpus was cut: by the rule in the target, or else by UNKNOWN_RULE."""
+    """Return examples() with the rule for words of the corpus, as the target has it, or else with UNKNOWN_RULE."""
     rule = target.get("words", UNKNOWN_RULE) if isinstance(target, Mapping) else UNKNOWN_RULE
     if rule not in get_args(Rule):
         raise UserError(f"target: words is {rule!r:.60}; expected one of {', '.join(get_args(Rule))}")
@@ -39,9 +40,9 @@ def examples_for(target: Target) -> Callable[[list[dict[str, Any]]], pa.Table]:
 
 
 def examples(inputs: list[dict[str, Any]], rule: Rule = UNKNOWN_RULE) -> pa.Table:
-    """Return the inputs as rows of the corpus, without labels; UserError where one has neither tokens nor text.
+    """Return inputs {"tokens": [...]} or {"text": ...} as rows of the corpus.
 
-    Where both are given, the tokens are taken: they are what people know better than a rule.
+    If both are given, the tokens are used, because people know words better than a rule does.
     """
     rows = []
     for number, given in enumerate(inputs):
@@ -52,14 +53,14 @@ def examples(inputs: list[dict[str, Any]], rule: Rule = UNKNOWN_RULE) -> pa.Tabl
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return tokens, labels and confidences (softmax) of each input and, where labels are IOB2 tags, its entities.
+    """Return tokens, labels and confidences (softmax) per input and, if labels are IOB2 tags, its entities.
 
-    Of a text also the text, and where each token starts and ends in it. An entity has a type, start, end, text and
-    confidence, the mean of its tokens'. In a text, start and end count characters: text[start:end] is the entity. Of
-    tokens, they are the number of its first one and of the one behind its last, and its text is joined by blanks.
+    For a text, return also the text, and where each token starts and ends in it. An entity has a type, start, end, text
+    and confidence, the mean of its tokens'. In a text, start and end count characters: text[start:end] is the entity.
+    For tokens, tokens[start:end] are those of the entity, and its text joins them by blanks.
     """
     found, entities = [], not is_without_scheme(predictions.schema.metadata)
-    if entities:  # those of earlier versions do not tell
+    if entities:  # predictions of earlier versions do not say so
         entities = has_entities([label for labels in predictions["predictions"].to_pylist() for label in labels])
     names = [
         "id",
@@ -90,7 +91,7 @@ def _words(given: dict[str, Any], where: str, rule: Rule) -> dict[str, Any]:
 
 
 def _entities(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entities as conlleval reads labels: I- goes on with an entity of its type, else it begins one."""
+    """Return the entities as conlleval reads labels: I- continues an entity of its type, or begins one."""
     spans: list[tuple[str, int, int]] = []
     for position, label in enumerate(row["labels"]):
         if label == "O":
@@ -99,16 +100,17 @@ def _entities(row: dict[str, Any]) -> list[dict[str, Any]]:
             spans[-1] = (label[2:], spans[-1][1], position + 1)
         else:
             spans.append((label[2:], position, position + 1))
-    return [{"type": kind, **_place(row, first, behind)} for kind, first, behind in spans]
+    return [{"type": kind, **_place(row, first, end)} for kind, first, end in spans]
 
 
-def _place(row: dict[str, Any], first: int, behind: int) -> dict[str, Any]:
-    confidences = row["confidences"][first:behind]
-    start, end, text = first, behind, " ".join(row["tokens"][first:behind])
+def _place(row: dict[str, Any], first: int, end: int) -> dict[str, Any]:
+    """Return the entity of tokens[first:end], by characters if they are of a text."""
+    confidences = row["confidences"][first:end]
+    place = {"start": first, "end": end, "text": " ".join(row["tokens"][first:end])}
     if row.get("text") is not None:
-        start, end = row["starts"][first], row["ends"][behind - 1]
-        text = row["text"][start:end]
-    return {"start": start, "end": end, "text": text, "confidence": sum(confidences) / len(confidences)}
+        start, last = row["starts"][first], row["ends"][end - 1]
+        place = {"start": start, "end": last, "text": row["text"][start:last]}
+    return place | {"confidence": sum(confidences) / len(confidences)}
 
 
 # --- what annotation tools take -----------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def _region(number: int, entity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _annotatable(answer: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """Return text and entities of an answer; UserError where there is none of either."""
+    """Return text and entities of an answer; UserError if it lacks one of them."""
     if "entities" not in answer:
         raise UserError("--format: the model labels words, and has no entities; expected the format jsonl")
     if "text" not in answer:

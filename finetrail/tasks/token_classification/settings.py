@@ -11,28 +11,31 @@ from finetrail.schema import (
     ConllReader,
     ConlluReader,
     Distillation,
-    Evaluate,
     JsonLinesReader,
     JsonReader,
     ParquetReader,
     Settings,
     SpanReader,
 )
+from finetrail.schema import (
+    Evaluate as Evaluate,
+)
 
-__all__ = ["AUTO_CLASS", "Corpus", "Evaluate", "TaughtTrain", "Tokenize", "Train", "check"]
+# Optional in tasks/contract.py, and not used here.
+Mixture = lacking = misfits = None
 
-# Of transformers: what a base model must be, or make with a new head.
+# Class of transformers with which base models are loaded.
 AUTO_CLASS = "AutoModelForTokenClassification"
 
 COLUMNS = {"tokens", "labels"}
 
-# What tokenize tells of the labels: their names, in the order of the model's outputs; and, where these look like IOB2
-# although the recipe's scheme is none, that they are not: {"label_names": [...], "scheme": "none"}. Where texts were
-# cut into words, also by which rule: {"label_names": [...], "words": "unicode"}.
+# The target: the names of the labels in the order of the model's outputs. If they look like IOB2 although the recipe's
+# scheme is none, {"label_names": [...], "scheme": "none"}. If texts were split into words, also the rule:
+# {"label_names": [...], "words": "unicode"}.
 Target = Sequence[str] | Mapping[str, Any]
-# Metadata of the tables of a corpus, and of predictions, without entities.
+# Metadata of tables of the corpus and of predictions whose labels are no entities.
 NO_SCHEME = {"scheme": "none"}
-# Columns of words that were cut out of texts: the text, and where each word begins and ends in it, in characters.
+# Columns of texts that were split into words: the text, and start and end of each word in characters.
 OFFSETS = ("text", "starts", "ends")
 
 
@@ -42,19 +45,19 @@ def label_names(target: Target) -> list[str]:
 
 
 def has_entities(target: Target) -> bool:
-    """Tell whether labels are IOB2 tags, so that entities are scored and not single labels."""
+    """Return True if labels are IOB2 tags, so that entities are scored instead of single labels."""
     if isinstance(target, Mapping) and target.get("scheme") == NO_SCHEME["scheme"]:
         return False
     return all(label == "O" or label.startswith(("B-", "I-")) for label in label_names(target))
 
 
 def is_without_scheme(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Tell whether a table of the corpus, or of predictions, has NO_SCHEME."""
+    """Return True if a table of the corpus, or of predictions, has NO_SCHEME as metadata."""
     return (metadata or {}).get(b"scheme") == b"none"
 
 
 def rule_of_words(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
-    """Return what a table of the corpus tells of how its texts were cut into words, as a part of the target."""
+    """Return the rule by which the texts of a table were split into words, as a part of the target."""
     rule = (metadata or {}).get(b"words")
     return {} if rule is None else {"words": rule.decode()}
 
@@ -63,14 +66,14 @@ SchemeName = Literal["iob1", "iob2", "iobes", "bilou", "io", "none"]
 
 
 class Scheme(Settings):
-    """A scheme whose labels are not written as B-TYPE, or have white space around them."""
+    """A tagging scheme whose labels are not written as B-TYPE, or have surrounding white space."""
 
-    name: SchemeName = Field(description="as without a section")
+    name: SchemeName = Field(description="name of the scheme, as without a section")
     shape: str | None = Field(
         pattern=schema.TAG_SHAPE,
-        description="how the files write a label: B-TYPE, TYPE-B, B_TYPE ...; null for none",
+        description="format of a label in the files, such as B-TYPE, TYPE-B or B_TYPE; null: for scheme none",
     )
-    strip: bool = Field(description="leave out white space around labels, the no-break space too")
+    strip: bool = Field(description="strip white space from labels, including no-break spaces")
 
     @model_validator(mode="after")
     def _shape(self) -> "Scheme":
@@ -88,22 +91,24 @@ AnyScheme = Annotated[Annotated[SchemeName, Tag("name")] | Annotated[Scheme, Tag
 
 
 class Tags(Settings):
-    """How the labels are to be read; they are stored as IOB2, or as they are where the scheme is none."""
+    """How labels are read. They are stored as IOB2, or unchanged if the scheme is none."""
 
     scheme: AnyScheme = Field(
-        description="none: each token has a label of its own (POS); io: neighbours of one type are one chunk, TYPE or "
-        "I-TYPE; a section where labels are not written as B-TYPE"
+        description="tagging scheme of the files. none: labels of single tokens, such as parts of speech; io: TYPE or "
+        "I-TYPE, where adjacent tokens of one type are one chunk; a section if labels are not written as B-TYPE"
     )
     impossible_transitions: Literal["repair", "refuse"] = Field(
-        description="such as I-PER after O: repair as conlleval reads it (begin a chunk) and count, or refuse"
+        description="transitions such as I-PER after O. repair: begin a chunk, as conlleval does, and count them; "
+        "refuse: an error"
     )
     unseen_labels: Literal["keep", "refuse"] = Field(
-        description="labels of validation or test that train lacks: keep (never predicted right) and count, or refuse"
+        description="labels of validation or test that train lacks. keep: count them; they are always predicted wrong; "
+        "refuse: an error"
     )
 
     @property
     def scheme_name(self) -> str:
-        """The scheme's name, however it is declared."""
+        """The name of the scheme, whether it is declared by a name or a section."""
         return self.scheme.name if isinstance(self.scheme, Scheme) else self.scheme
 
 
@@ -139,7 +144,7 @@ class Corpus(schema.Corpus):
         return self
 
     def common(self) -> dict[str, Any]:
-        """Return what all parts of a mixture must have in common; schemes of entities are all stored as IOB2."""
+        """Return the settings that must be the same in all parts; schemes of entities are all stored as IOB2."""
         kind = "none" if self.tags.scheme_name == "none" else "one of entities"
         words = self.reader.spans.words if isinstance(self.reader, SpanReader) else None
         return {
@@ -150,14 +155,14 @@ class Corpus(schema.Corpus):
 
 
 class Tokenize(schema.Tokenize):
-    """Words to subword features."""
+    """Encoding of sentences of words into features."""
 
-    max_length: int = Field(ge=3, description="tokens of a feature, special tokens included")
-    stride: int = Field(ge=0, description="tokens that two windows of one long sentence share")
+    max_length: int = Field(ge=3, description="maximum number of tokens per feature, including special tokens")
+    stride: int = Field(ge=0, description="number of tokens that two consecutive windows of a long sentence share")
     label_subwords: Literal["first", "all"] = Field(
-        description="train on a word's first subword, or on all of them (B- goes on as I-)"
+        description="subwords of a word that are trained: the first, or all (after B-, the others get I-)"
     )
-    limit: int | None = Field(ge=1, description="at most so many examples of each split, drawn once; null: all")
+    limit: schema.Limit
 
     @model_validator(mode="after")
     def _windows_advance(self) -> "Tokenize":
@@ -170,9 +175,9 @@ class Tokenize(schema.Tokenize):
 
 
 class TaughtTrain(Train):
-    """Training by the labels and by a teacher's logits."""
+    """Training on the labels and on a teacher's logits."""
 
-    distillation: Distillation = Field(description="how much the teacher counts")
+    distillation: Distillation = Field(description="loss of a student")
 
 
 ENTITY_METRICS = ("f1", "precision", "recall", "accuracy", "macro_f1")
@@ -180,7 +185,7 @@ TOKEN_METRICS = ("accuracy", "macro_f1")
 
 
 def check(recipe: Any) -> Iterator[str]:
-    """Yield what two sections of one recipe contradict each other in."""
+    """Yield the contradictions between sections of one recipe."""
     yield from schema.check_trained_before(recipe)
     known = ("loss", *(TOKEN_METRICS if recipe.corpus.tags.scheme_name == "none" else ENTITY_METRICS))
     if recipe.train.best_metric not in known:

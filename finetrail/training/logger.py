@@ -1,4 +1,4 @@
-"""Turns what an engine reports while it trains into lines for people, DVCLive's curves and those of trackers."""
+"""Logs what an engine reports: a progress bar, one line per epoch, and curves of DVCLive and of trackers."""
 
 import math
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from finetrail.training.run import HISTORY, Run
 NAMES = {"loss": "train/loss", "learning_rate": "train/lr", "grad_norm": "train/grad_norm"}
 
 
-class Journal:
-    """A bar over updates, one line an epoch, and curves by update, without timings.
+class TrainingLogger:
+    """A progress bar over updates, one line per epoch, and curves by update, without timings.
 
-    Reports have the Trainer's names: loss, grad_norm, learning_rate, and those of validation behind eval_. Where this
-    process is not the main one, nothing is told or written.
+    Reports have the Trainer's names: loss, grad_norm, learning_rate, and validation metrics with the prefix eval_.
+    Processes other than the main one log nothing.
     """
 
     def __init__(self, run: Run, model: Any, main: bool) -> None:
@@ -26,7 +26,7 @@ class Journal:
         self.loss = math.nan  # until the first update, which is always reported
 
     def start(self, updates: int, earlier: Iterable[tuple[int, dict[str, float]]]) -> None:
-        """Begin, with what was reported before the checkpoint that a run goes on from: (update, report) pairs."""
+        """Start logging; earlier: the (update, report) pairs from before the checkpoint that a run resumes from."""
         if self.main:
             # dvcyaml: DVCLive would append its plots to the project's dvc.yaml.
             self.live = Live(str(self.run.scratch / HISTORY), dvcyaml=None, save_dvc_exp=False, report=None)
@@ -36,16 +36,16 @@ class Journal:
         for update, report in earlier:
             self.report(update, report)
         if update:
-            stage.log(f"train: goes on from the checkpoint after update {update} of {updates}")
+            stage.log(f"train: resumes from the checkpoint after update {update} of {updates}")
 
     def updated(self, update: int) -> None:
-        """Move the bar."""
+        """Advance the progress bar to an update."""
         if self.main:
             self.bar.update(update - self.bar.n)
 
     def report(self, update: int, report: dict[str, float]) -> None:
-        """Put values onto the curves; UserError at a loss, or a score of validation, that is not finite."""
-        # The norm of an update that fp16 skips is not finite, and harmless.
+        """Add values to the curves; UserError if a loss or a validation score is not finite."""
+        # The gradient norm may be infinite: fp16 skips such an update.
         for name in (name for name in report if name == "loss" or name.startswith("eval_")):
             if not math.isfinite(report[name]):
                 raise UserError(
@@ -56,12 +56,12 @@ class Journal:
         if self.main:
             self.run.trackers.report(update, curves(report))
             self.live.step = update
-            # In one order: the Trainer sorts what it keeps in a checkpoint.
+            # Sorted, because the Trainer sorts what it keeps in a checkpoint.
             for name, value in sorted(curve_points(report).items()):
                 self.live.log_metric(name, value)
 
     def evaluated(self, epoch: float, scores: dict[str, float]) -> None:
-        """Tell of an epoch, with the scores of the validation split, in one line."""
+        """Log one line for an epoch, with the scores of the validation split."""
         if not self.main:
             return
         best_metric = self.run.settings.best_metric
@@ -75,7 +75,7 @@ class Journal:
         )
 
     def end(self) -> None:
-        """Close bar and curves."""
+        """Close the progress bar and the curves."""
         if self.main:
             self.bar.close()
             self.live.end()
@@ -83,10 +83,10 @@ class Journal:
 
 
 def curves(report: dict[str, Any]) -> dict[str, float]:
-    """Return what belongs on the curves of a report, which are the same with both engines."""
+    """Return the values of a report that belong on the curves; both engines have the same."""
     return {key: value for key, value in report.items() if key in NAMES or key.startswith("eval_")}
 
 
 def curve_points(report: dict[str, Any]) -> dict[str, float]:
-    """Return the curves of a report under our names."""
+    """Return the values of a report under the curves' names."""
     return {NAMES.get(key, f"validation/{key.removeprefix('eval_')}"): value for key, value in curves(report).items()}

@@ -1,13 +1,15 @@
-"""Turns torch's float32 matrix products on a CPU into numpy's, whose bytes do not depend on the CPU or its cores.
+"""Computes torch's float32 matrix products on a CPU by numpy. For equal bytes (`numerics: portable`), not for speed.
 
-torch computes them with MKL, which chooses its kernels by the CPU's vendor too, and sums in another order with another
-number of threads. numpy's OpenBLAS can be told which kernels to use (finetrail/environment.py).
+Library: torch 2.13, the CPU kernels of mm, addmm, bmm, baddbmm and sqrt
+Reason: torch calls MKL, which chooses its kernels by the CPU's vendor too, and sums in another order with another
+    number of threads. numpy's OpenBLAS can be told which kernels to use (finetrail/environment.py). MKL also computes
+    square roots (in AdamW that is not fused), which it does not round in the same way on every CPU.
+Upstream: none known
+Guard: installed for `numerics: portable` alone, after numerics.py has checked the environment and the libraries.
 
 1. A product is cut into blocks of rows, a batch of products into groups. The cuts depend on shapes alone.
 2. OpenBLAS computes each block with one thread.
 3. Worker threads share the blocks, as many as there are cores. This changes no sum.
-
-Square roots are MKL's too (of AdamW where it is not fused), and not rounded in the same way on every CPU.
 """
 
 import warnings
@@ -25,9 +27,9 @@ Share = Callable[[int, int, Callable[[int, int], None]], None]
 
 
 def use_portable_products(workers: int) -> torch.library.Library:
-    """Let mm, addmm, bmm, baddbmm and sqrt on the CPU, and the gradients made of them, be computed by numpy.
+    """Compute mm, addmm, bmm, baddbmm and sqrt on the CPU, and gradients that consist of them, by numpy.
 
-    They are for as long as the returned library lives.
+    torch has its own kernels back as soon as the returned library is deleted.
     """
     share = _sharing(workers)
 
@@ -49,7 +51,7 @@ def use_portable_products(workers: int) -> torch.library.Library:
 
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that the kernels were there before, which is the purpose
+        warnings.simplefilter("ignore")  # torch warns that it replaces kernels, which is the purpose
         for kernel in (mm, bmm, addmm, baddbmm, sqrt):
             library.impl(kernel.__name__, kernel, "CPU")
     return library

@@ -1,25 +1,34 @@
-"""Turns a model that trains into one whose weights FSDP spreads over the processes, and back into a whole one."""
+"""Shards a model's weights over the processes with FSDP 2, and gathers them again.
+
+1. `accelerate launch --use_fsdp --fsdp_version 2` starts the processes. `validate` refuses other ways of sharding.
+2. `prepare` names the layer class that is one unit of sharding, and copies the whole model, for the end.
+3. Accelerate shards the model when an engine prepares it. Each process has a part of each weight and of AdamW's state.
+4. Each forward pass gathers the weights of a layer and frees them again. It is collective: all ranks need equally many
+   micro-batches, so batches are not split. Passes are autocast, as with DDP.
+5. Checkpoints are torch's distributed ones: each process writes its part.
+6. `gather` loads the trained weights into the copy, in the main process, which writes the model.
+"""
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from accelerate import Accelerator, DistributedType
 from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
+from finetrail.patches.fsdp_tied_bias import forget_second_names
 from finetrail.schema import Train
 from finetrail.training.optimizers import layer_stack
 
 
-def are_used(accelerator: Accelerator) -> bool:
-    """Tell whether each process has but a part of the weights."""
+def is_used(accelerator: Accelerator) -> bool:
+    """Return True if each process has only a part of the weights."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def check(accelerator: Accelerator, settings: Train) -> None:
-    """Raise UserError where the weights are spread in a way that settings, or the gathering at the end, rule out."""
-    kind, spread = accelerator.distributed_type, are_used(accelerator)
+def validate(accelerator: Accelerator, settings: Train) -> None:
+    """Raise UserError if gather() or the settings do not work with this way of sharding."""
+    kind, spread = accelerator.distributed_type, is_used(accelerator)
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (spread and not accelerator.is_fsdp2):
         raise UserError(
             f"launcher: {kind.value}{' version 1' if spread else ''} spreads the weights over processes in a way that "
@@ -33,50 +42,37 @@ def check(accelerator: Accelerator, settings: Train) -> None:
 
 
 def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model; where it is about to be spread, a copy for the weights to be gathered in.
+    """Return the model; if it will be sharded, a copy into which the weights are gathered.
 
-    The copy is in the main memory of the main process, and empty in the others. UserError where the model cannot be
-    spread.
+    The copy is in the main process's main memory, and empty in the others. UserError if the model cannot be sharded.
     """
-    if not are_used(accelerator):
+    if not is_used(accelerator):
         return model
-    # torch's checkpoints of such a model go by the names of its weights.
+    # torch's distributed checkpoints identify weights by their names.
     if not model.state_dict().keys() >= {name for name, _ in model.named_parameters()}:
         raise UserError(f"launcher: FSDP has no checkpoints for {type(model).__name__}; expected DDP")
     plugin = accelerator.state.fsdp_plugin
-    # Accelerate's own choice (1.15) may have the embeddings twice, which torch refuses.
+    # Accelerate's own choice (1.15) may contain the embeddings twice, which torch refuses.
     if plugin.transformer_cls_names_to_wrap is None:
         plugin.transformer_cls_names_to_wrap = [type(layer_stack(model)[1][0]).__name__]
-    # Else all would be computed in bf16, the loss and norms too: autocast, below, computes as by DDP.
+    # With a policy everything is computed in bf16, the loss and norms too. autocast() below computes as with DDP.
     plugin.mixed_precision_policy = None
     whole = copy.deepcopy(model)
-    _forget_second_names(model)
+    forget_second_names(model)
     return whole if accelerator.is_main_process else whole.to("meta")  # type: ignore[arg-type]
 
 
 def autocast(accelerator: Accelerator) -> AbstractContextManager[None]:
-    """Return the context of a pass: that which Accelerate (1.15) gives all models but those that are spread."""
-    return accelerator.autocast() if are_used(accelerator) else nullcontext()
-
-
-def _forget_second_names(model: PreTrainedModel) -> None:
-    """Leave the output embeddings' bias in one place, as Accelerate (1.15) spreads them; torch refuses a second."""
-    embeddings: Any = model.get_output_embeddings()
-    bias = getattr(embeddings, "bias", None)
-    for prefix, module in model.named_modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter is bias and module is not embeddings:
-                delattr(module, name)
-                tied = (model._tied_weights_keys or {}).items()
-                model._tied_weights_keys = {one: other for one, other in tied if other != f"{prefix}.{name}"}
+    """Return the context of a forward pass. Accelerate (1.15) autocasts all models except sharded ones."""
+    return accelerator.autocast() if is_used(accelerator) else nullcontext()
 
 
 def gather(accelerator: Accelerator, model: PreTrainedModel, whole: PreTrainedModel) -> None:
-    """Load the weights of a spread model into a whole one, in the main process; all processes have to call it."""
+    """Load a sharded model's weights into the copy of the main process; all processes have to call it."""
     state = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
         missing, unexpected = whole.load_state_dict(state, strict=False)
         weights = whole.state_dict()
         loaded = {weights[name].data_ptr() for name in state}
-        # What is missing is a second name of something else.
+        # A missing name is a second name of a weight that is there.
         assert not unexpected and all(weights[name].data_ptr() in loaded for name in missing)
