@@ -478,7 +478,7 @@ def test_a_table_has_a_column_per_probability_for_one_kind() -> None:
     ("content", "message"),
     [
         ("", "in.csv: an empty file; expected a row for each example"),
-        ("text\n", "in.csv: there is nothing in it"),
+        ("text\n", "in.csv: the file is empty"),
         ("text,text\na,b\n", "in.csv:1: more than one column 'text'"),
         ("text,when\na,b\n", "in.csv:2: input '0': unknown key 'when'; expected id, "),
         ('text\na\n"b\n', "in.csv:3: not CSV: a field in quotes never ends; expected its quote before the delimiter"),
