@@ -131,7 +131,10 @@ def test_what_was_before_is_what_it_gets() -> None:
     generation = upgrade.planned(OLD / "9d82fd6/text_generation/bring-your-own-prompts.yaml").changes
     assert Change(("tokenize", "remainder"), "pad", "remainder", "keep") in generation
     compiled = upgrade.planned(OLD / "eed7b78/text_classification/bbc-news.yaml").changes
-    assert compiled == [Change(("train", "execution"), "eager", "torch_compile", False)]
+    assert compiled == [
+        Change(("train", "execution"), "eager", "torch_compile", False),
+        Change(("train", "speedups"), True),
+    ]
 
 
 def git(*arguments: str) -> str:

@@ -398,6 +398,6 @@ def test_answers_are_the_predictions_by_name() -> None:
 
 
 def test_the_card_runs_the_pipeline() -> None:
-    compile(card.usage("me/model", None), "usage", "exec")
-    assert 'pipeline("text-classification", model="me/model"' in card.usage("me/model", None)
+    compile(card.usage("me/model", SINGLE), "usage", "exec")
+    assert 'pipeline("text-classification", model="me/model"' in card.usage("me/model", SINGLE)
     assert card.labels(SINGLE) == NAMES and card.labels(NUMBER) == []
