@@ -55,7 +55,8 @@ def of_defaults(task: str) -> dict[str, Any]:
 
 def referred(node: Any, definitions: dict[str, Any]) -> set[str]:
     """Return the names of the definitions that a part of a schema refers to, directly or not."""
-    found, left = set(), [node]
+    found: set[str] = set()
+    left = [node]
     while left:
         for name in set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(left.pop()))) - found:
             found.add(name)
