@@ -7,6 +7,7 @@ python docs/schemas.py         # `make docs` calls it
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import chdir
@@ -47,7 +48,20 @@ def of_defaults(task: str) -> dict[str, Any]:
     whole = upgrade.recipe_schema(task)
     kept = {name: whole["properties"][name] for name in params.DEFAULTED}
     top = whole | {"title": "Defaults", "properties": kept, "required": list(kept)}
-    return relaxed(top, {name: None for name in kept if name != "numerics"})
+    found = relaxed(top, {name: None for name in kept if name != "numerics"})
+    used = referred(found["properties"], found["$defs"])
+    return found | {"$defs": {name: one for name, one in found["$defs"].items() if name in used}}
+
+
+def referred(node: Any, definitions: dict[str, Any]) -> set[str]:
+    """Return the names of the definitions that a part of a schema refers to, directly or not."""
+    found: set[str] = set()
+    left = [node]
+    while left:
+        for name in set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(left.pop()))) - found:
+            found.add(name)
+            left.append(definitions[name])
+    return found
 
 
 def relaxed(root: dict[str, Any], optional: dict[str, set[str] | None]) -> dict[str, Any]:
