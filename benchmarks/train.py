@@ -41,7 +41,7 @@ from transformers import (
 
 from benchmarks import ROOT, keep, machine
 from finetrail import layout, numerics, params, stage, tasks
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 
 RECIPES = ["token_classification/wnut16", "text_classification/bbc-news", "masked_lm/bbc"]
 SIDES = ("plain", "ours")
@@ -207,7 +207,7 @@ def ours(declared: Any, settings: Any, scratch: Path) -> None:
     from stages import train as train_stage
 
     numerics.use(declared.numerics, declared.threads)
-    task = tasks.module(declared.task, "modeling")
+    task, validation = (tasks.module(declared.task, part) for part in ("modeling", "validation"))
     target = stage.read_json(layout.TARGET)
     features = {split: train_stage.load_features(split) for split in ("train", "validation")}
     few = features["validation"].select(range(settings.eval_batch_size))  # what follows the last update is not timed
@@ -216,7 +216,8 @@ def ours(declared: Any, settings: Any, scratch: Path) -> None:
         collator=task.build_collator(AutoTokenizer.from_pretrained(layout.USED_TOKENIZER), settings),
         train=train_stage.select_columns(features["train"], task.COLUMNS),
         validation=train_stage.select_columns(few, task.COLUMNS),
-        validate=lambda reduced: task.validate(reduced, few.with_format("arrow")[:], target),
+        validate=lambda reduced: validation.validate(reduced, few.with_format("arrow")[:], target),
+        lower_is_better=validation.LOWER_IS_BETTER,
         settings=settings,
         seed=declared.seed,
         scratch=scratch,

@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import reruns  # noqa: E402
 
 from benchmarks.faults import outcomes  # noqa: E402
-from finetrail import params, schema, tasks  # noqa: E402
+from finetrail import params, schema, tasks, upgrades  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
-from finetrail.tasks import LOWER_IS_BETTER  # noqa: E402
 
 # Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/using.md",
-             "docs/scale.md")  # fmt: skip
+             "docs/scale.md", "docs/reruns.md")  # fmt: skip
 
 
 def graph() -> str:
@@ -40,9 +41,9 @@ def results() -> str:
     rows = ["| recipe | base model | test examples | headline | best baseline | ONNX int8 | learning rate, epochs |",
             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for path in RESULTS:
-        record = json.loads(path.read_text())
+        record = upgrades.record(json.loads(path.read_text()))
         name, test = record["headline"], record["test"]
-        choose = min if name in LOWER_IS_BETTER else max
+        choose = min if name in record["lower_is_better"] else max
         baseline, best = choose(record["baselines"]["test"].items(), key=lambda item: item[1])
         int8 = record["export"].get("onnx_int8")
         quantized = f"{int8[name]:.3f}{'' if int8['kept'] else ' (not kept)'}" if int8 else "–"
@@ -80,7 +81,8 @@ def details() -> str:
 
 def chaining() -> str:
     """Return the runs of the chaining by seed, and whether their difference is noise."""
-    records = [json.loads(path.read_text()) for path in sorted((ROOT / "docs/results/chaining").glob("*.json"))]
+    paths = sorted((ROOT / "docs/results/chaining").glob("*.json"))
+    records = [upgrades.record(json.loads(path.read_text())) for path in paths]
     plain, adapted = ([one for one in records if one["recipe"] == name] for name in ("bbc-news", "bbc-news-adapted"))
     names, found = ("bbc-news", "bbc-news-adapted"), seeds.compare(plain, adapted)
     return f"{seeds.table(names, found)}\n\n{seeds.verdict(names, found)}"
@@ -381,7 +383,7 @@ def typename(annotation: Any) -> str:
 def filled(text: str) -> str:
     """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
     makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
-    makers["chaining"] = chaining
+    makers |= {"chaining": chaining, "reruns": reruns.table}
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))
     makers |= {f"benchmark {name}": partial(benchmark, name) for name in measured}
     makers |= {"benchmark opens": opens, "benchmark fuzz": fuzzing, "benchmark faults": faults}

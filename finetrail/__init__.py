@@ -1,6 +1,6 @@
 """Fine-tune transformers as a DVC pipeline, from a corpus to an exported model."""
 
-from __future__ import annotations  # so that an old Python comes far enough to be told
+from __future__ import annotations  # an old Python must reach the message below
 
 import sys
 from types import TracebackType

@@ -1,29 +1,32 @@
 """Runs one of finetrail's commands by its name: python -m finetrail COMMAND ...
 
-Each is a module that runs alone too: `python -m finetrail.predict`. No module is imported but the one that is named.
+Each command is also a module of its own: `python -m finetrail.predict`. Only the named module is imported.
 """
 
 import runpy
 import sys
 
-# Command -> the module that it is, and one line of help.
+# Command -> its module, and one line of help.
 COMMANDS = {
     "check": ("finetrail.check", "validate params.yaml, all recipes, dvc.lock and DVC remotes, and run nothing"),
     "recipe": ("finetrail.recipe", "print every setting of a recipe that is in force, and the file that has it"),
-    "mend": ("finetrail.mend", "mend what a kill or a bad disk has left, and tell of it; then `dvc repro`"),
-    "upgrade": ("finetrail.upgrade", "bring params.yaml and recipes of an earlier version to this one"),
-    "join": ("finetrail.join", "get a teammate's results from the DVC remote, and train nothing"),
-    "compare": ("finetrail.compare", "tell whether runs differ by more than chance, and at which examples"),
-    "search": ("finetrail.search", "try settings within ranges, each trial an experiment"),
+    "mend": ("finetrail.mend", "repair DVC's records and remove damaged data; then run `dvc repro`"),
+    "upgrade": ("finetrail.upgrade", "upgrade params.yaml and recipes of an earlier version"),
+    "join": ("finetrail.join", "pull a teammate's results from the DVC remote, without training"),
+    "compare": (
+        "finetrail.compare",
+        "test whether runs differ by more than chance, and list the examples that changed",
+    ),
+    "search": ("finetrail.search", "search hyperparameters; each trial is a DVC experiment"),
     "try": ("finetrail.demo", "try an exported model in a browser"),
-    "serve": ("finetrail.serve", "answer by an exported model over HTTP"),
-    "predict": ("finetrail.predict", "answer texts, or a file of them, by an exported model"),
+    "serve": ("finetrail.serve", "serve an exported model over HTTP"),
+    "predict": ("finetrail.predict", "predict texts, or a file of inputs, with an exported model"),
 }
-USAGE = "usage: python -m finetrail COMMAND ...        (COMMAND --help tells its options)"
+USAGE = "usage: python -m finetrail COMMAND ...        (COMMAND --help lists its options)"
 
 
 def main(arguments: list[str]) -> None:
-    """Run the command that the first argument names with the others."""
+    """Run the command that the first argument names, with the other arguments."""
     name, *others = arguments or ["--help"]
     if name in ("-h", "--help"):
         print(help_text())

@@ -1,4 +1,4 @@
-"""Tells whether finished runs differ by more than chance, and at which examples.
+"""Tests whether finished runs differ by more than chance, and lists the examples that changed.
 
 python -m finetrail.compare HEAD workspace                       # two runs, by the examples of their test split
 python -m finetrail.compare main exp-one exp-two                 # several, each against the first
@@ -63,13 +63,13 @@ def arguments() -> argparse.Namespace:
         epilog=usage,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("first", metavar="RUN", help="what is to be beaten")
+    parser.add_argument("first", metavar="RUN", help="the baseline")
     parser.add_argument(
         "others",
         nargs="+",
         metavar="RUN",
-        help="what may be better. A run is a commit, branch, tag or experiment, or workspace; several with commas "
-        "between them are the seeds of one system, and TASK/RECIPE is all experiments of a recipe",
+        help="compared with the baseline. A run is a commit, branch, tag or experiment, or workspace; several, "
+        "separated by commas, are the seeds of one system, and TASK/RECIPE means all experiments of a recipe",
     )
     parser.add_argument(
         "--samples", type=_positive, default=DEFAULTS.samples, help="resamplings (default: %(default)s)"
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of the resamplings (default: %(default)s)")
     parser.add_argument("--show", type=int, default=5, help="changed examples to list (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead, with all changed examples")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page too")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write an HTML page")
     return parser.parse_args()
 
 
@@ -96,7 +96,7 @@ def record(found: Compared, p_values: Corrected, of_slices: list[float], setting
 
 
 def curves(root: Path, systems: list[System]) -> dict[str, dict[str, Series]]:
-    """Return the curves of each system's first run; those that cannot be had are told and left out."""
+    """Return the curves of each system's first run; unavailable ones are logged and left out."""
     found = {}
     for system in systems:
         try:
@@ -107,7 +107,7 @@ def curves(root: Path, systems: list[System]) -> dict[str, dict[str, Series]]:
 
 
 def by_seed(first: System, second: System) -> str:
-    """Return the scores by seed, and what they say without the examples."""
+    """Return the scores by seed, and the verdict that needs no predictions."""
     found = seeds.compare(*([run.record for run in system.runs] for system in (first, second)))
     names = (first.name, second.name)
     return f"{seeds.table(names, found)}\n\n{seeds.verdict(names, found)}"
@@ -126,7 +126,7 @@ def _fraction(text: str) -> float:
 
 
 def command() -> None:
-    """Compare, for a reader that may have enough before all is printed."""
+    """Compare; a closed pipe of the reader is not an error."""
     with stage.printing():
         main()
 

@@ -1,4 +1,4 @@
-"""Turns CSV and TSV with a header line into inputs of a model, and answers into such a table."""
+"""Reads CSV and TSV files with a header as inputs of a model, and writes answers as such tables."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from finetrail.errors import UserError
 from finetrail.schema import CsvReader
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-RECIPES_KEY = re.compile("[,;] or reader[.]quoting: .*$")  # of which there is none here
+RECIPES_KEY = re.compile("[,;] or reader[.]quoting: .*$")  # the recipe's keys, which do not exist here
 
 
 def inputs(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -30,9 +30,9 @@ def inputs(path: Path, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def rows(answers: Iterable[dict[str, Any]], delimiter: str) -> Iterator[str]:
-    """Yield a header and a row for each answer; UserError where one has other keys than the first.
+    """Yield a header and a row for each answer; UserError if one has other keys than the first.
 
-    What is a mapping has a column for each of its keys, such as probabilities.sport; a list is JSON in its field.
+    A mapping becomes one column per key, such as probabilities.sport; a list becomes JSON in its field.
     """
     header: list[str] = []
     for answer in answers:

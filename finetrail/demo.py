@@ -1,4 +1,4 @@
-"""Shows an exported model as a page to try it, on this machine alone: python -m finetrail.demo, or `make try`."""
+"""Shows an exported model on a page of this machine, to try it: python -m finetrail.demo, or `make try`."""
 
 import argparse
 import os
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 EXAMPLES = 8
-DOCUMENTS = 2000  # of the corpus, that retrieval searches: encoding all of a large one takes hours
+DOCUMENTS = 2000  # of the corpus that retrieval searches: encoding a large corpus takes hours
 LINES = 3  # of an input
-# Nothing is loaded from elsewhere, whatever the library's page would want.
+# The browser loads nothing from other hosts, although Gradio's page refers to some.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'none'"
 )
-# Gradio (6) breaks highlighted texts inside words, and begins a line at each mark.
+# Gradio (6) breaks highlighted texts inside words, and starts a line at each mark.
 STYLE = ".textfield { display: block !important; word-break: normal !important; overflow-wrap: anywhere; }"
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def loaded(folder: Path, settings: inference.Exported, demo: "Demo", documents: Path | None) -> tuple[Show, str]:
-    """Return the function that answers and shows, and a line that says what answers."""
+    """Return the function that answers and shows, and a line about the model that answers."""
     runtime = inference.preferred_runtime(folder)
     about = f"{folder}, run by {runtime}"
     if documents is None and tasks.module(settings.task, "serving").documents:
@@ -61,14 +61,14 @@ def loaded(folder: Path, settings: inference.Exported, demo: "Demo", documents: 
         asked = dict(zip(keys, texts, strict=True))
         return list(demo.shown(asked, answer([asked])[0], settings.target))
 
-    answer([tasks.module(settings.task, "serving").probe(settings.target)])  # what it refuses is told before the page
+    answer([tasks.module(settings.task, "serving").probe(settings.target)])  # report an error before the page opens
     return show, about
 
 
 def rows(path: Path, most: int, part: str | None = None) -> tuple[list[dict[str, Any]], int]:
-    """Return the first rows of a table of the corpus, or of a part of it, and how many it has; none if it is not there.
+    """Return the first rows of a table of the corpus, or of one part of it, and its size; no rows if it is missing.
 
-    Metadata of examples, such as the part, is left out.
+    The column of the part is left out.
     """
     if not path.is_file():
         return [], 0
@@ -79,7 +79,7 @@ def rows(path: Path, most: int, part: str | None = None) -> tuple[list[dict[str,
 
 
 def asked(folder: Path, demo: "Demo") -> list[dict[str, str]]:
-    """Return inputs out of the test split, where the folder is what the pipeline exported, or one of its parts."""
+    """Return inputs from the test split if the folder is data/exported or one of its parts."""
     exported, own = layout.EXPORTED.resolve(), folder.resolve()
     if own != exported and exported not in own.parents:
         return []
@@ -88,7 +88,7 @@ def asked(folder: Path, demo: "Demo") -> list[dict[str, str]]:
 
 
 def page(settings: inference.Exported, demo: "Demo", show: Show, examples: list[list[str]], about: str) -> Any:
-    """Return the page as Gradio's Blocks; UserError where Gradio is not installed."""
+    """Return the page as Gradio Blocks; UserError if Gradio is not installed."""
     gradio = installed()
     views: list[View] = demo.views(settings.target)
 
@@ -119,7 +119,7 @@ def page(settings: inference.Exported, demo: "Demo", show: Show, examples: list[
 
 
 def component(gradio: ModuleType, view: View, name: str) -> Any:
-    """Return the component that shows a view; all of them show texts as they are, and never as HTML."""
+    """Return the component of a view; all components show text verbatim, never as HTML."""
     options: dict[str, Any] = {"label": view.title, "elem_id": name}
     if view.kind == "highlighted":
         return gradio.HighlightedText(**options, show_legend=True)
@@ -172,7 +172,7 @@ def launch(blocks: Any, port: int | None, wait: bool = True) -> str:
 
 
 class Policy:
-    """Middleware that tells browsers to load nothing from elsewhere (Content-Security-Policy)."""
+    """Middleware that forbids browsers to load anything from other hosts (Content-Security-Policy)."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

@@ -1,7 +1,7 @@
-"""Turns what dvc.yaml declares for a stage into hashes, and says what was damaged before or changed while it ran.
+"""Hashes the dependencies of a stage, and refuses to write if one was damaged before or has changed while it ran.
 
 DVC hashes a stage's dependencies after its command. It would record a file that was edited meanwhile as the one that
-made the output. And it reads a file again only where its time or size has changed, so that it sees no damage of a disk.
+made the output. And it reads a file again only if its time or size has changed, so it does not notice disk errors.
 """
 
 import hashlib
@@ -17,18 +17,20 @@ from ruamel.yaml import YAML
 from finetrail import layout, params
 from finetrail.errors import UserError
 
-# Size, inode, times of writing and of change: a file that has kept them was not written to, and is not read again.
+# Size, inode, mtime and ctime: a file with the same values was not written to, and is not read again.
 Stat = tuple[int, int, int, int]
 
 
 def watch(stage_name: str) -> Callable[[], None]:
-    """Note the declared files and settings of a stage; return a check that raises UserError if one has changed.
+    """Hash the declared files and settings of a stage; return a check that raises UserError if one has changed.
 
-    UserError at once where DVC runs the stage and an earlier output is not what that stage has written.
+    UserError at once if DVC runs the stage and an output that it reads differs from what dvc.lock records.
     """
     paths, settings = params.declared_files(stage_name), params.declared_settings(stage_name)
     noted = {file: (stat_of(file), md5(file)) for file in files(paths)}
-    if "DVC_STAGE" in os.environ and layout.LOCK.exists():  # by hand, dvc.lock may be of another run
+    if (
+        "DVC_STAGE" in os.environ and layout.LOCK.exists()
+    ):  # a stage that is run by hand may read outputs of another run
         _check_outputs(paths, {file: digest for file, (_, digest) in noted.items()})
 
     def check() -> None:
@@ -48,24 +50,24 @@ def watch(stage_name: str) -> Callable[[], None]:
 
 
 def _check_outputs(paths: Iterable[Path], known: dict[Path, str]) -> None:
-    """Hold the outputs that a stage depends on against dvc.lock, which has them since their stages ended."""
+    """Compare the outputs that a stage depends on with their hashes in dvc.lock."""
     stages = YAML(typ="safe").load(layout.LOCK)["stages"].values()
     recorded = {Path(out["path"]): out for one in stages for out in one.get("outs", ()) if "md5" in out}
     for output in sorted(output for output in recorded if any(path.is_relative_to(output) for path in paths)):
         there = files([output])
-        # Whether a folder lacks a file, or has another one, DVC sees itself, and it knows what .dvcignore leaves out.
+        # DVC itself notices missing and additional files, and applies .dvcignore.
         if len(there) != recorded[output].get("nfiles", 1):
             continue
         if _md5_of_output(output, there, known) != recorded[output]["md5"]:
             raise UserError(
-                f"{output}: not what its stage has written, as dvc.lock says; expected it whole: `dvc checkout` brings "
-                "that back after a change of branches; of damage on the disk or in DVC's cache, `python -m finetrail "
-                "mend` removes what is damaged, and `dvc repro` makes it again"
+                f"{output}: not what its stage has written, by its hash in dvc.lock; expected the recorded content: "
+                "after a change of branches `dvc checkout` restores it; after damage to the disk or to DVC's cache, "
+                "`python -m finetrail mend` removes damaged files, and `dvc repro` makes them again"
             )
 
 
 def _md5_of_output(output: Path, there: list[Path], known: dict[Path, str]) -> str:
-    """Return the hash of an output as DVC (3) has it: of a folder, that of the list of its files."""
+    """Return the hash of an output as DVC (3) computes it; a folder has that of its list of files."""
     if output.is_file():
         return known.get(output) or md5(output)
     found = {file.relative_to(output).as_posix(): known.get(file) or md5(file) for file in there}
@@ -74,7 +76,7 @@ def _md5_of_output(output: Path, there: list[Path], known: dict[Path, str]) -> s
 
 
 def watch_read(paths: Iterable[Path], stage_name: str) -> Callable[[], None]:
-    """Return a check that a source's files, whose hashes are recorded, were not written to since; DVC watches none."""
+    """Return a check that the files of a source have not changed since they were hashed; DVC does not track them."""
     noted = {path: stat_of(path) for path in paths}
 
     def check() -> None:
@@ -86,12 +88,12 @@ def watch_read(paths: Iterable[Path], stage_name: str) -> Callable[[], None]:
 
 
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the sha256 of each file, and of those in folders, by its path."""
+    """Return the sha256 of each file, and of each file in a folder, by path."""
     return {file.as_posix(): sha256(file) for file in files(paths)}
 
 
 def files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among paths and in the folders among them, without what .dvcignore leaves out: bytecode."""
+    """Return the files among paths and in folders among them, without bytecode, which .dvcignore excludes."""
     found: list[Path] = []
     for path in paths:
         found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -105,7 +107,7 @@ def sha256(file: Path) -> str:
 
 
 def md5(file: Path) -> str:
-    """Return the hash that DVC has of a file."""
+    """Return the hash of a file as DVC computes it."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
@@ -113,7 +115,7 @@ def md5(file: Path) -> str:
 def _settings_now(stage_name: str) -> dict[str, Any]:
     try:
         return params.declared_settings(stage_name)
-    except UserError:  # a file that is being edited
+    except UserError:  # a file that is half edited
         return {}
 
 

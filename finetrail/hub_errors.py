@@ -1,4 +1,4 @@
-"""What the Hugging Face libraries raise -> one line that says what to do."""
+"""Turns errors of the Hugging Face libraries into one line that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ from huggingface_hub.errors import (
 from finetrail.errors import UserError
 from finetrail.stage import FULL
 
-# Seconds for an answer, and between two parts of one. huggingface_hub (2.4) would wait for ever.
+# Seconds to wait for a response, and between two chunks of it. huggingface_hub (2.4) would wait forever.
 TIMEOUT = 60.0
 
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Turn what the Hub's libraries raise about `what` into a UserError; a full disk stays what it is.
+    """Raise UserError, with `what` in front, for errors of the Hub's libraries and for timeouts.
 
-    A Hub that stalls is such an error too.
+    The error of a full disk passes unchanged.
     """
     get_session().timeout = TIMEOUT
     try:
@@ -43,7 +43,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _reason(chain: list[BaseException]) -> str:
-    """Return what the Hub answered, where it did; otherwise the first line of the first cause."""
+    """Return the Hub's answer if there is one, else the first line of the first cause."""
     answer = next((link for link in chain if isinstance(link, HfHubHTTPError)), chain[-1])
     if isinstance(answer, GatedRepoError):
         return "gated; accept its terms on its page there, then log in with `hf auth login`"
@@ -55,6 +55,6 @@ def _reason(chain: list[BaseException]) -> str:
         message = answer.server_message or answer.response.reason_phrase
         hint = "; log in with `hf auth login`" if answer.response.status_code in (401, 403) else ""
         return f"it answered {answer.response.status_code}: {message}{hint}"
-    if "Timeout" in type(answer).__name__:  # of the system, or of whichever HTTP library the Hub's has
+    if "Timeout" in type(answer).__name__:  # of the system, or of the HTTP library of huggingface_hub
         return f"no answer within {TIMEOUT:g} s; expected a Hub that answers: run it again when it does"
     return (str(answer) or type(answer).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Turns an exported folder into a function from people's inputs to answers, by the way that evaluation took."""
+"""Turns an exported folder into a function from users' inputs to answers, with the code of evaluation."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError, create_model
 
-from finetrail import json_errors, layout, saved_tokenizer, tasks, upgrades
+from finetrail import json_errors, layout, saved_tokenizer, schema, tasks, upgrades
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 Input = dict[str, Any] | str
 Runtime = Literal["torch", "onnx", "onnx_int8"]
 
-EXAMPLES_A_BATCH = 4096  # bounds the memory that encoding documents takes
+EXAMPLES_A_BATCH = 4096  # bounds the memory of encoding documents
 TABLE = "test"  # inputs are encoded as the test split is
 
 
 class Predict(Protocol):
-    """What load() returns: inputs -> an answer each, as JSON objects, in order.
+    """The function that load() returns: inputs -> answers in the same order, as JSON objects.
 
-    An input without an id gets its number, from first_id on. UserError, behind its place, for one that is no input.
+    An input without an id gets its number, starting at first_id. UserError, with its place, for an invalid input.
     """
 
     def __call__(
@@ -40,7 +40,7 @@ class Predict(Protocol):
 
 
 class Exported(NamedTuple):
-    """What an exported folder says of itself."""
+    """The content of an exported folder's finetrail.json."""
 
     task: str
     target: object
@@ -57,12 +57,12 @@ def load(
     document_places: Sequence[str] | None = None,
     threads: int | None = None,
 ) -> Predict:
-    """Load an exported folder as a function; UserError where a file is missing, damaged, or wants to run code.
+    """Load an exported folder as a function; UserError if a file is missing, damaged, or asks to run code.
 
-    device is torch's, None the one that evaluates: the accelerator, if there is one. batch_size None is evaluation's.
-    documents are what retrieval searches in, and for no other task. What one call gets is in memory together.
-    threads are those that the model computes with on a CPU, None the runtime's own choice. With ONNX, neither torch nor
-    transformers is imported, but for chats.
+    device: torch's; None is the device of evaluation: the accelerator, if there is one. batch_size: None is that of
+    evaluation. documents: what retrieval searches; other tasks take none. All inputs of a call are in memory together.
+    threads: of the model on a CPU; None is the runtime's choice. With ONNX neither torch nor transformers is imported,
+    except for chats.
     """
     folder = Path(folder)
     exported = read_settings(folder)
@@ -91,12 +91,12 @@ def load(
 
 
 def as_json(answer: dict[str, Any]) -> str:
-    """Return an answer as JSON: a line of predict's file, and what the service sends."""
+    """Return an answer as JSON, for a line of predict's output and for the service."""
     return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
 def read_settings(folder: Path) -> Exported:
-    """Read and validate what export wrote of task, labels and settings."""
+    """Read and validate the task, labels and settings that export wrote."""
     path = folder / layout.EXPORT_SETTINGS.name
     if not path.is_file():
         raise UserError(f"{path} is missing; expected a folder that the export stage wrote, such as {layout.EXPORTED}")
@@ -108,8 +108,10 @@ def read_settings(folder: Path) -> Exported:
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
     _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
-    if isinstance(found["tokenize"], dict):  # what encoded the corpus is not told: here, this process encodes
-        found["tokenize"] |= {"engine": "local", "num_proc": 1}
+    if isinstance(
+        found["tokenize"], dict
+    ):  # the folder does not say what encoded the corpus; here this process encodes
+        found["tokenize"] |= schema.Tokenize.IN_PROCESS
     model: Any = create_model("Settings", tokenize=(settings.Tokenize, ...), evaluate=(settings.Evaluate, ...))
     sections, _ = upgrades.upgraded({key: found[key] for key in model.model_fields}, model)
     try:
@@ -122,17 +124,17 @@ def read_settings(folder: Path) -> Exported:
 
 
 def _check_version(found: dict[str, Any], path: Path) -> None:
-    """Raise UserError for a folder of a later version; one that names none is of an early one."""
+    """Raise UserError for a folder of a later version; early versions did not write theirs."""
     version = found.get(SCHEMA_VERSION, 1)
     if not isinstance(version, int) or version > upgrades.VERSION:
         raise UserError(
-            f"{path}: {SCHEMA_VERSION} is {version!r:.20}, and this finetrail reads those up to {upgrades.VERSION}; "
+            f"{path}: {SCHEMA_VERSION} is {version!r:.20}, and this finetrail reads versions up to {upgrades.VERSION}; "
             "expected a newer finetrail: update it"
         )
 
 
 def _refuse_code(folder: Path) -> None:
-    """Raise UserError where transformers would ask whether to run code of the folder."""
+    """Raise UserError if transformers would ask whether to run the folder's own code."""
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in _read_object(folder / name):
             raise UserError(f"{folder / name} has auto_map: it wants code of its own to run; expected a built-in model")
@@ -152,7 +154,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def preferred_runtime(folder: Path) -> Runtime:
-    """Return what answers soonest: onnx, where its file is there."""
+    """Return the fastest runtime: onnx if its file exists."""
     return "onnx" if (folder / ONNX_FILES["onnx"]).is_file() else "torch"
 
 
@@ -165,16 +167,20 @@ def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, thre
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            model = tasks.module(task, "modeling").load_model(folder)
+            model = tasks.module(task, "loading").load_model(folder)
             return inference.torch_forward(model.to(device or inference.device()))  # type: ignore[arg-type]  # of _Wrapped
         except Exception as error:  # foreign files: the libraries raise whatever their parsing runs into
             raise UserError(f"{folder}: the model does not load: {_first_line(error)}") from None
     path = folder / ONNX_FILES[runtime]
     if not path.is_file():
-        hint = "; export leaves it out where int8 is false, or loses too much" if runtime == "onnx_int8" else ""
+        hint = (
+            "; export leaves it out if export.int8 is false, or if int8 loses too much"
+            if runtime == "onnx_int8"
+            else ""
+        )
         raise UserError(f"{path} is missing; expected the file that export writes{hint}")
     if device not in (None, "cpu"):
-        raise UserError(f"device {device!r} goes with the runtime torch; expected cpu, where {path.name} runs")
+        raise UserError(f"device {device!r} needs the runtime torch; expected cpu, where {path.name} runs")
     try:
         return inference.onnx_forward(path, threads)
     except Exception as error:  # onnxruntime has an exception for each of its status codes, and no common base
@@ -182,7 +188,7 @@ def _forward(folder: Path, task: str, runtime: Runtime, device: str | None, thre
 
 
 def _tokenizer(folder: Path, encoding: "Encoding", settings: Tokenize, forward: inference.Forward) -> Any:
-    """Load the tokenizer; without transformers where ONNX tells what the model takes, and no chat is to be rendered."""
+    """Load the tokenizer; without transformers if ONNX names the model's inputs and there is no chat template."""
     if hasattr(forward, "inputs") and saved_tokenizer.is_enough(folder):
         return saved_tokenizer.load(folder, forward.inputs)
     return encoding.load_tokenizer(folder, settings, lambda: iter(()))
@@ -199,12 +205,12 @@ def _shared(
     documents: Sequence[dict[str, Any]] | None,
     places: Sequence[str] | None,
 ) -> dict[str, Encoded]:
-    """Encode what all inputs share, if anything: the documents that retrieval searches in (serving.documents)."""
+    """Encode what all inputs share: the documents that retrieval searches (serving.documents)."""
     if documents is None:
         return {}
     tables = [table for table in encoder.tables if table not in layout.SPLITS]
     if not tables or serving.documents is None:
-        raise UserError(f"documents: {task} searches in none; expected them with retrieval only")
+        raise UserError(f"documents: {task} does not search; expected documents with retrieval only")
     to_examples = serving.documents
     return {table: _encoded(encoder, table, to_examples, list(documents), places) for table in tables}
 
@@ -216,19 +222,19 @@ def _encoded(
     inputs: list[dict[str, Any]],
     places: Sequence[str] | None,
 ) -> Encoded:
-    """Encode inputs as rows of a table; of several, a UserError is told after the place of the first that causes it."""
+    """Encode inputs as rows of a table; a UserError names the place of the first invalid input."""
 
     def encode(inputs: list[dict[str, Any]]) -> Encoded:
         examples = to_examples(inputs)
         ids = examples["id"].to_pylist()
         if len(set(ids)) < len(ids):
             twice = next(id for id, times in Counter(ids).items() if times > 1)
-            raise UserError(f"the id {twice!r} stands there more than once; expected an id once, or none")
+            raise UserError(f"the id {twice!r} occurs more than once; expected unique ids, or none")
         parts = [features for features, _ in encoder.encode_table(table, _batches(examples))]
         features = pa.concat_tables(parts)
         lost = np.setdiff1d(np.arange(len(inputs)), features["example"].to_numpy())
         if len(lost):
-            raise UserError(f"input {ids[lost[0]]!r}: there is nothing in it to predict from")
+            raise UserError(f"input {ids[lost[0]]!r}: it has no text to predict from")
         return Encoded(examples, features)
 
     try:

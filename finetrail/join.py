@@ -1,4 +1,4 @@
-"""Gets a teammate's results from the DVC remote, and says in one line why it cannot: it never trains.
+"""Pulls a teammate's results from the DVC remote, or says in one line why it cannot; it never trains.
 
 python -m finetrail.join        # after `git pull`
 """
@@ -9,7 +9,7 @@ from finetrail import layout, mend, remotes, stage
 
 
 def main() -> None:
-    """Pull, check, and say where the results are; what a kill or the disk has spoiled here is mended before."""
+    """Repair what a kill or the disk has damaged here, pull, check, and log where the results are."""
     for line in mend.mend(Path.cwd(), data=True):
         stage.log(f"join: {line}")
     remotes.join(Path.cwd())

@@ -94,3 +94,8 @@ def recipe_files(root: Path = Path(), task: str = "*") -> list[Path]:
 def defaults_file(task: str) -> Path:
     """Return the file of a task's defaults, as dvc.yaml names it: recipes/${task}/defaults.yaml."""
     return RECIPES / task / f"{DEFAULTS}.yaml"
+
+
+def has_weights(model: Path) -> bool:
+    """Return True if a model's folder has weights; a base model that is made new has a configuration alone."""
+    return any(model.glob("*.safetensors"))

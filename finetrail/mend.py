@@ -1,7 +1,7 @@
-"""Mends what a kill or a disk has left of DVC's records, and takes away data that is not what DVC holds it for.
+"""Repairs DVC's records after a kill or a disk error, and removes data that does not match its recorded hash.
 
-python -m finetrail mend            # then `dvc repro`, which takes from the run-cache or makes anew what was removed
-python -m finetrail mend --records  # without reading the data: what `make run` does first
+python -m finetrail mend            # then `dvc repro`: it restores removed outputs from the run-cache, or reruns
+python -m finetrail mend --records  # repairs the records without reading the data; `make run` does this first
 """
 
 import argparse
@@ -25,7 +25,7 @@ from finetrail.errors import UserError
 
 
 def mend(root: Path, data: bool) -> list[str]:
-    """Return a line for each thing that was mended; UserError where a DVC command works in the folder."""
+    """Return a line for each repair; UserError if another DVC command runs in the folder."""
     try:
         with Repo(str(root)) as repo, repo.lock:
             return [*records(root, Path(repo.tmp_dir)), *(damaged(repo) if data else ())]
@@ -34,30 +34,31 @@ def mend(root: Path, data: bool) -> list[str]:
 
 
 def records(root: Path, tmp: Path) -> Iterator[str]:
-    """Mend what DVC (3.67) and Git write in place, or leave when they are killed; yield a line for each.
+    """Repair the files that DVC (3.67) and Git write in place, or leave when killed; yield a line for each repair.
 
-    The caller holds DVC's lock, so that no other DVC writes.
+    The caller holds DVC's lock, so that no other DVC process writes.
     """
     index_lock = root / _git(root, "rev-parse", "--git-path", "index.lock").stdout.strip()  # also of a worktree
     if index_lock.is_file() and not any(
         (process.info["name"] or "").startswith("git") for process in _working_in(root)
     ):
         index_lock.unlink()
-        yield "Git's index.lock: removed: no Git works here"
+        yield "Git's index.lock: removed: no Git process runs here"
     in_use = tmp / "rwlock"
     if in_use.exists() and not _is_held(in_use, root):
         in_use.unlink()
-        yield ".dvc/tmp/rwlock: removed: it was cut off, or names processes that work here no more"
+        yield ".dvc/tmp/rwlock: removed: it was truncated, or names processes that have ended"
     lock = root / layout.LOCK
     if lock.exists() and not is_whole(lock.read_bytes()):
-        yield f"{layout.LOCK}: it was cut off: {_restore(lock)}; `dvc repro` takes what was done from the run-cache"
+        done = _restore(lock)
+        yield f"{layout.LOCK}: it was truncated: {done}; `dvc repro` restores finished stages from the run-cache"
 
 
 def is_whole(content: bytes) -> bool:
-    """Tell whether dvc.lock is as DVC writes it, to the end.
+    """Return True if the content of dvc.lock is complete, as DVC writes it.
 
-    DVC accepts some that are cut off, and runs the stages that are not in them. But it would keep a number that lacks
-    digits, or an output that lacks its size.
+    DVC accepts some truncated files, and reruns the stages that are missing in them. But it would keep a number that
+    lacks digits, or an output that lacks its size.
     """
     if not content.endswith(b"\n"):
         return False
@@ -77,17 +78,15 @@ def _is_whole_entry(entry: dict[str, Any]) -> bool:
 
 
 def _restore(lock: Path) -> str:
-    """Take dvc.lock back from Git, or remove it where Git does not have it; return which."""
+    """Restore dvc.lock from Git, or remove it if Git does not have it; return which of the two was done."""
     known = _git(lock.parent, "ls-files", "--error-unmatch", lock.name)
     if known.returncode == 1:
         lock.unlink()
-        return "removed, as Git does not have it"
+        return "removed, because Git does not have it"
     failed = known.stderr.strip() if known.returncode else ""
     if failed := failed or _git(lock.parent, "checkout", "--quiet", "--", lock.name).stderr.strip():
-        raise UserError(
-            f"{layout.LOCK}: it was cut off, or has two sides of a merge, and Git does not restore it: {failed}"
-        )
-    return "taken back from Git"
+        raise UserError(f"{layout.LOCK}: it is truncated, or has merge conflicts, and Git cannot restore it: {failed}")
+    return "restored from Git"
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -98,9 +97,9 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _is_held(in_use: Path, root: Path) -> bool:
-    """Tell whether DVC's record of who reads and writes names a process that works in this folder.
+    """Return True if DVC's record of readers and writers names a process that runs in this folder.
 
-    DVC asks only whether a process has the number, which another one may have by now.
+    DVC checks only that the process id exists. By now another process may have it.
     """
     try:
         record = json.loads(in_use.read_bytes())
@@ -112,13 +111,13 @@ def _is_held(in_use: Path, root: Path) -> bool:
 
 
 def _working_in(root: Path) -> Iterator[psutil.Process]:
-    """Yield the processes whose working folder is the project or below, or may be: another user's DVC or Git."""
+    """Yield the processes whose working folder is in the project, or may be: another user's DVC or Git."""
     own = psutil.Process().username()
     for process in psutil.process_iter(["name", "cwd", "cmdline", "username"]):
         folder, words, user = (process.info[key] for key in ("cwd", "cmdline", "username"))
         if folder is not None:
             is_here = Path(folder).is_relative_to(root)
-        else:  # one of this user's that does not tell its folder is about to end
+        else:  # a process of this user without a working folder is about to end
             is_other = words is not None and not any(name in word for word in words for name in ("dvc", "git"))
             is_here = user != own and not is_other
         if is_here:
@@ -126,23 +125,24 @@ def _working_in(root: Path) -> Iterator[psutil.Process]:
 
 
 def damaged(repo: Repo) -> Iterator[str]:
-    """Remove files of stages' outputs, here and in the cache, that are not what DVC holds them for; yield a line each.
+    """Remove files of stages' outputs, here and in the cache, that do not match their hash; yield a line for each.
 
-    DVC reads a file again only when its time or size has changed, and one of the cache not even then. A file of the
-    cache comes back from the folder, where that has it whole: training again would take longer. What no stage can make
-    again (`dvc add`) is left alone, and told.
+    DVC reads a file again only if its time or size has changed, and a file of the cache not even then. A damaged file
+    of the cache is copied from the workspace if that is intact, because retraining would take longer. A file that no
+    stage can make again (`dvc add`) is reported and left alone.
     """
     tracked = [each for each in repo.index.outs if each.use_cache and each.hash_info]
     whole: dict[str, Path] = {}
     for out, path in ((each, path) for each in tracked for path in _files(Path(each.fs_path))):
         before, digest = stat_of(path), md5(path)
-        if stat_of(path) != before:  # somebody writes it
+        if stat_of(path) != before:  # another process is writing it
             continue
         _, noted = repo.state.get(str(path), repo.fs)
         if noted is None or noted.name != "md5" or noted.value == digest:
             whole[digest] = path
         elif out.stage.cmd is None:
-            yield f"{path.relative_to(repo.root_dir)}: damaged: left, as no stage makes it again; take your copy of it"
+            place = path.relative_to(repo.root_dir)
+            yield f"{place}: damaged: kept, because no stage can make it again; restore your own copy"
         else:
             path.unlink()
             yield f"{path.relative_to(repo.root_dir)}: damaged: removed"
@@ -153,7 +153,7 @@ def damaged(repo: Repo) -> Iterator[str]:
             path.unlink()
             if name in whole:
                 repo.cache.local.add(str(whole[name]), repo.fs, name)
-            yield f"{path}: damaged in DVC's cache: {'taken from the folder' if name in whole else 'removed'}"
+            yield f"{path}: damaged in DVC's cache: {'restored from the workspace' if name in whole else 'removed'}"
 
 
 def _files(output: Path) -> list[Path]:
@@ -161,26 +161,26 @@ def _files(output: Path) -> list[Path]:
 
 
 def _in_cache(repo: Repo, name: str) -> Iterator[Path]:
-    """Yield where the cache has an output, and where the files that its folder has."""
+    """Yield the paths of an output in the cache: its own, and those of its files if it is a folder."""
     found = Path(repo.cache.local.oid_to_path(name))
     yield found
     if name.endswith(".dir") and found.is_file():
         try:
             yield from (Path(repo.cache.local.oid_to_path(file["md5"])) for file in json.loads(found.read_bytes()))
-        except (ValueError, TypeError, KeyError):  # damaged itself
+        except (ValueError, TypeError, KeyError):  # the list itself is damaged
             return
 
 
 def main() -> None:
-    """Mend, and tell of each thing in a line."""
+    """Repair, and log a line for each repair."""
     parser = argparse.ArgumentParser(prog="python -m finetrail mend", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", action="store_true", help="only DVC's records; do not read the data")
+    parser.add_argument("--records", action="store_true", help="repair DVC's records only; do not read the data")
     chosen = parser.parse_args()
     mended = mend(Path.cwd(), data=not chosen.records)
     for line in mended:
         stage.log(f"mend: {line}")
     if not chosen.records:
-        stage.log("mend: now `dvc repro`" if mended else "mend: nothing is damaged")
+        stage.log("mend: now run `dvc repro`" if mended else "mend: nothing is damaged")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def main() -> None:
         raise UserError(f"--output {options.output} is a folder; expected a file")
     inputs = read(options)
     write = writer(options)
-    first = next(inputs, None)  # before the model loads: a mistake in the command is told at once
+    first = next(inputs, None)  # before the model loads: a mistake in the command is reported at once
     if first is None:
-        raise UserError(f"--input {options.input}: there is nothing in it; expected an input a line")
+        raise UserError(f"--input {options.input}: the file is empty; expected one input per line")
     predict = load(options.folder, options.runtime, options.batch_size, options.documents)
     with written(options.output) as file:
         for line in write(answers(predict, chain([first], inputs))):
@@ -64,21 +64,21 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m finetrail.predict", description="Answer inputs, in their order.")
     parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--text", action="append", help="one input; may stand more than once")
+    given.add_argument("--text", action="append", help="one input; may be given more than once")
     given.add_argument(
         "--input",
         type=Path,
-        help="a JSON object a line; .csv, .tsv: a row, below the columns' names; .txt: each line that is not blank",
+        help="one JSON object per line; .csv, .tsv: a row per input, below a header; .txt: a text per non-blank line",
     )
-    parser.add_argument("--output", type=Path, help="file to write, whole or not at all; without it: stdout")
+    parser.add_argument("--output", type=Path, help="file to write, which appears when it is complete; default: stdout")
     parser.add_argument(
         "--format",
-        help="of the answers: jsonl, csv or tsv; of entities also doccano or label_studio; default: as --output ends",
+        help="of the answers: jsonl, csv or tsv; for entities also doccano or label_studio; default: --output's suffix",
     )
     parser.add_argument(
-        "--documents", type=Path, help="for retrieval: what to search, a JSON object a line, or .csv, .tsv"
+        "--documents", type=Path, help="for retrieval: documents to search, as JSON Lines, .csv or .tsv"
     )
-    parser.add_argument("--batch-size", type=positive, help="features a step; without it: as in evaluation")
+    parser.add_argument("--batch-size", type=positive, help="features per batch; default: that of evaluation")
     runtime = parser.add_mutually_exclusive_group()
     for option, name in (("--onnx", "onnx"), ("--int8", "onnx_int8")):
         runtime.add_argument(option, dest="runtime", action="store_const", const=name, help=f"run {ONNX_FILES[name]}")
@@ -93,12 +93,12 @@ def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], 
     ending = kind_of(options.output)
     name = options.format or (ending if ending in delimited.FORMATS else JSON_LINES)
     if name not in formats:
-        raise UserError(f"--format {name}: {task} has no such; expected {' or '.join(formats)}")
+        raise UserError(f"--format {name}: {task} does not have this format; expected {' or '.join(formats)}")
     return formats[name]
 
 
 def json_lines(found: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Yield an answer a line."""
+    """Yield one line per answer."""
     return map(inference.as_json, found)
 
 
@@ -128,7 +128,7 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def kind_of(path: Path | None) -> str:
-    """Return the ending of a file's name in small letters, without its dot; "" where there is none."""
+    """Return the suffix of a file's name in lower case, without its dot; "" if it has none."""
     return path.suffix.lower().removeprefix(".") if path is not None else ""
 
 
@@ -136,7 +136,7 @@ def readable(path: Path) -> Path:
     """Return the path; UserError if no file is there."""
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file; expected JSON Lines, a table that ends in .csv or .tsv, or texts in one in .txt"
+            f"{path}: no such file; expected JSON Lines, a .csv or .tsv table, or a .txt file with one text per line"
         )
     return path
 
@@ -152,7 +152,7 @@ def answers(predict: inference.Predict, inputs: Iterator[tuple[str, inference.In
 
 @contextmanager
 def written(path: Path | None) -> Iterator[TextIO]:
-    """Give what to write to: stdout, or a file that is moved into place when it is whole."""
+    """Yield the stream to write to: stdout, or a file that is moved into place when it is complete."""
     if path is not None:
         with stage.output(path) as beside, beside.open("w", encoding=ENCODING, newline="\n") as file:
             yield file

@@ -1,4 +1,4 @@
-"""Shows how far long work is: as a bar on a terminal, and as a line a minute elsewhere (CI, a queue's log)."""
+"""Shows the progress of long work: a bar on a terminal, one line per minute elsewhere (CI, logs of a queue)."""
 
 import sys
 import threading
@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from finetrail import stage
 
-SECONDS = 60  # between two lines where there is no terminal
+SECONDS = 60  # between two lines without a terminal
 
 
 class Bar(tqdm):
-    """tqdm's bar, gone when the work is done; without a terminal a line a minute, of work that takes so long.
+    """tqdm's bar, removed when the work is done; without a terminal, one line per minute.
 
-    Of several processes only the first shows anything.
+    Only the first of several processes shows it.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -25,14 +25,14 @@ class Bar(tqdm):
         if options.get("unit", "B") != "B":  # 2.8 updates/s, but 2.8MB/s
             options["unit"] = f" {options['unit']}"
         if not self.is_drawn:
-            # miniters: else tqdm would ask for the time the less often, the faster the work was so far.
+            # miniters: by default tqdm checks the time less often the faster the work was so far.
             options |= {"delay": SECONDS, "mininterval": SECONDS, "maxinterval": SECONDS, "miniters": 1}
         super().__init__(*args, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if self.is_drawn:
             return bool(super().display(msg, pos))
-        if msg is None:  # and not "", which removes the bar
+        if msg is None:  # "" removes the bar
             stage.log(line(self.format_dict))
         return False
 
@@ -41,15 +41,15 @@ class Bar(tqdm):
             super().clear(*args, **options)
 
 
-# tqdm's own lock is also one of processes, for which Python starts another process.
+# tqdm's default lock is also a lock between processes, for which Python starts another process.
 Bar.set_lock(threading.RLock())
 
 
 @contextmanager
 def working(what: str, has_bar: bool = False) -> Iterator[None]:
-    """Show for how long something goes on that does not tell how much of it is done: a clock, or a line a minute.
+    """Show the elapsed time of work without a known length: a clock, or one line per minute.
 
-    has_bar: on a terminal, the library that does the work draws bars of its own.
+    has_bar: the library that does the work draws its own bars on a terminal.
     """
     if has_bar and sys.stderr.isatty():
         yield

@@ -1,4 +1,4 @@
-"""Turns a clone and its DVC remote into the results of its dvc.lock, or into one line that says why it cannot."""
+"""Pulls the results that dvc.lock names from the DVC remote, or says in one line why it cannot."""
 
 import logging
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from dvc.repo import Repo
 from finetrail.errors import UserError
 
 CONFIG = Path(".dvc/config")
-MOST_FILES = 3  # of a line that people read
+MOST_FILES = 3  # that a message lists
 
 
 def relative(root: Path) -> Iterator[str]:
-    """Yield a line for each remote that all clones share and that is a path relative to the project.
+    """Yield a line for each shared remote whose URL is a path relative to the project.
 
-    `dvc exp push` (3.67) reads the configuration out of a commit, whose root it takes for that of the file system. It
-    writes there, and reports success.
+    `dvc exp push` (3.67) reads the configuration from a commit, and takes the root of that commit for the root of the
+    file system. It writes there, and reports success.
     """
     if not (root / CONFIG).is_file():
         return
@@ -27,16 +27,16 @@ def relative(root: Path) -> Iterator[str]:
         if isinstance(remote.get("url"), RelPath):
             yield (
                 f"{CONFIG}: remote {name!r} is a relative path, which `dvc exp push` takes from the root of the file "
-                f"system; expected an absolute one: dvc remote modify {name} url {remote['url']}"
+                f"system; expected an absolute path: dvc remote modify {name} url {remote['url']}"
             )
 
 
 def join(root: Path) -> None:
-    """Pull what dvc.lock names, and the run-cache where the remote has one; UserError if then anything is left to run.
+    """Pull what dvc.lock names, and the run-cache if the remote has one; UserError if a stage is left to run.
 
-    What comes from the remote is held against its hash: DVC trusts most remotes without looking.
+    Files from the remote are checked against their hashes. DVC itself trusts most remotes.
     """
-    # DVC warns of each missing file, and of stages; what matters is in our one line.
+    # DVC warns of each missing file and of stages; our one line says what matters.
     for library in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
@@ -49,26 +49,26 @@ def join(root: Path) -> None:
         raise UserError(f"`dvc repro` would run {', '.join(again)} again: {_first_change(again)}; {COMMITTED}")
 
 
-COMMITTED = "expected settings, code and dvc.lock as somebody committed and pushed them: look at `git status`"
+COMMITTED = "expected settings, code and dvc.lock as they were committed and pushed: see `git status`"
 
 
 def _pull(repo: Repo) -> None:
-    """Fetch what is missing, check it, and put it into the workspace."""
+    """Fetch missing files, check them, and check them out into the workspace."""
     name = repo.config["core"].get("remote")
     if name not in repo.config["remote"]:
         raise UserError(
-            f"no default DVC remote is set{f', {name!r} is not there' if name else ''}; expected one: `git pull`, if "
-            "somebody has added it, or dvc remote add --default NAME URL"
+            f"no default DVC remote is set{f': {name!r} does not exist' if name else ''}; expected one: run `git pull` "
+            "if a teammate has added it, or dvc remote add --default NAME URL"
         )
     url, failure = repo.config["remote"][name]["url"], ""
     try:
         repo.fetch(run_cache=True, config={"remote": {name: {"verify": True}}})
-    except Exception as error:  # of a remote's own library, such as one for S3 or SSH, each with exceptions of its own
+    except Exception as error:  # each remote's library, such as those for S3 and SSH, raises its own exceptions
         failure = f" ({' '.join(str(error).split())})"
     if lacking := [str(out) for out in repo.index.outs if out.use_cache and out.hash_info and out.changed_cache()]:
         raise UserError(
-            f"remote {name!r} ({url}) does not give what dvc.lock names, or gives it damaged: {_listed(lacking)}"
-            f"{failure}; expected a remote that can be reached, and `dvc push --run-cache` where the results were made"
+            f"remote {name!r} ({url}): files that dvc.lock names are missing or damaged: {_listed(lacking)}"
+            f"{failure}; expected a reachable remote, and `dvc push --run-cache` where the results were computed"
         )
     repo.checkout()
 

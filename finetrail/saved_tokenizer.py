@@ -1,4 +1,4 @@
-"""Turns the tokenizer of an exported folder into what encoders ask of one, without importing transformers."""
+"""Loads the tokenizer of an exported folder for encoders, without importing transformers."""
 
 import json
 from collections.abc import Iterable
@@ -33,20 +33,20 @@ class SavedTokenizer:
         )
 
     def get_vocab(self) -> dict[str, int]:
-        """Return the id of each token, of added ones too."""
+        """Return the id of each token, added tokens included."""
         return dict(self.backend_tokenizer.get_vocab(with_added_tokens=True))
 
     def get_added_vocab(self) -> dict[str, int]:
-        """Return the id of each token that stands apart from the vocabulary, or is special."""
+        """Return the id of each added or special token."""
         return {token.content: number for number, token in self.backend_tokenizer.get_added_tokens_decoder().items()}
 
     def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str | None]:
-        """Return the token of each id; None where there is none."""
+        """Return the token of each id; None if an id has no token."""
         return [self.backend_tokenizer.id_to_token(int(number)) for number in ids]
 
 
 def is_enough(folder: Path) -> bool:
-    """Tell whether a SavedTokenizer suffices for a folder; it does not where there is a chat template to render."""
+    """Return True if SavedTokenizer suffices for a folder: it cannot render a chat template."""
     return not (folder / "chat_template.jinja").is_file()
 
 
@@ -62,5 +62,5 @@ def load(folder: Path, model_input_names: list[str]) -> SavedTokenizer:
 
 
 def _text(token: Any) -> str:
-    """Return the text of a special token, which stands there as it is or with what is around it."""
+    """Return the text of a special token, which is given as a string or as an object with its options."""
     return str(token["content"] if isinstance(token, dict) else token)

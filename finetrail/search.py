@@ -1,8 +1,8 @@
-"""Searches good settings of a recipe: tries values of a declared space, each in a DVC experiment.
+"""Searches hyperparameters of a recipe in a declared space; each trial is a DVC experiment.
 
-python -m finetrail.search searches/bbc-news.yaml             # begins, or goes on where it was ended
+python -m finetrail.search searches/bbc-news.yaml             # starts, or resumes where it was stopped
 python -m finetrail.search searches/bbc-news.yaml --jobs 2    # two trials at a time
-python -m finetrail.search searches/bbc-news.yaml --show      # what there is so far; --json for programs
+python -m finetrail.search searches/bbc-news.yaml --show      # results so far; --json for programs
 """
 
 import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the trials that are left, and say what they found."""
+    """Run the remaining trials, and print the results."""
     options = arguments()
     if importlib.util.find_spec("optuna") is None:
         raise UserError("optuna is not installed; expected it: pip install 'optuna>=5'")
@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
 
 
 def run(search: "Search", jobs: int) -> None:
-    """Run trials until none is left; what ends this process ends them too, and the next call goes on with them."""
+    """Run trials until none is left; a signal that ends this process ends them too, and the next call resumes them."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -67,7 +67,7 @@ def run(search: "Search", jobs: int) -> None:
             finally:
                 stop.set()
     except KeyboardInterrupt:
-        stage.log(f"{search.name}: ended; the same command goes on with the trials that were not finished")
+        stage.log(f"{search.name}: stopped; the same command resumes its unfinished trials")
         sys.exit(130)
     search.clear()
 

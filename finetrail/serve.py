@@ -1,4 +1,4 @@
-"""Answers over HTTP what people send, by an exported folder: python -m finetrail.serve. The answers are predict's."""
+"""Serves an exported model over HTTP: python -m finetrail.serve. The answers are those of finetrail.predict."""
 
 import argparse
 import signal
@@ -11,8 +11,8 @@ from typing import Any, get_args
 from finetrail import inference, predict, stage, tasks
 from finetrail.errors import UserError
 
-STEP = 8  # features that the model takes at once: those of requests that wait together differ in length
-GRACE = 30  # seconds that open requests have when the process is told to end
+STEP = 8  # features per batch: requests that are answered together differ in length
+GRACE = 30  # seconds that open requests have to finish after SIGTERM
 
 
 def main() -> None:
@@ -28,21 +28,21 @@ def main() -> None:
 
     def load() -> inference.Predict:
         answer = loaded(options, runtime)
-        answer([serving.probe(settings.target)])  # what is made at the first use is made now
+        answer([serving.probe(settings.target)])  # warm up: libraries allocate at the first call
         return answer
 
-    def tell() -> None:
+    def log_address() -> None:
         seconds = time.perf_counter() - started
         stage.log(f"serve: {task} by {runtime}, loaded in {seconds:.1f} s: {address}/predict")
 
-    functions = {"load": load, "loaded": tell, "text_input": serving.text_input}
+    functions = {"load": load, "loaded": log_address, "text_input": serving.text_input}
     limits = {name: getattr(options, f"max_{name}") for name in ("bytes", "inputs", "waiting", "batch")}
     run(functions, limits, {"task": task, "runtime": runtime}, listening)
 
 
 def loaded(options: argparse.Namespace, runtime: inference.Runtime) -> inference.Predict:
-    """Load the folder so that an answer does not depend on what else is answered with it."""
-    # int8: activations share a range within their batch, so that each feature is one of its own.
+    """Load the folder so that an answer does not depend on the other inputs of its batch."""
+    # int8: activations share a range within a batch, so each feature is a batch of its own.
     step = 1 if runtime == "onnx_int8" else options.batch_size
     return predict.load(options.folder, runtime, step, options.documents, options.threads)
 
@@ -50,7 +50,7 @@ def loaded(options: argparse.Namespace, runtime: inference.Runtime) -> inference
 def run(functions: dict[str, Any], limits: dict[str, int], about: dict[str, str], listening: socket.socket) -> None:
     """Serve on a socket until a signal ends it; raise what ended the service otherwise.
 
-    functions and limits: of service.Service. about: what /ready tells.
+    functions and limits: arguments of service.Service. about: what /ready reports.
     """
     try:
         import uvicorn
@@ -83,13 +83,13 @@ def bound(host: str, port: int) -> socket.socket:
         made = socket.create_server((host, port), family=family)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
-        raise UserError(f"--host {host} --port {port}: {reason}; expected one that is free, or --port 0") from None
+        raise UserError(f"--host {host} --port {port}: {reason}; expected a free port, or --port 0") from None
     # asyncio sets TCP_NODELAY only where the protocol is named. Without it an answer waits 40 ms for a delayed ACK.
     return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
 
 
 def port(text: str) -> int:
-    """Return the number of a port; 0 stands for one that is free."""
+    """Return the number of a port; 0 means any free port."""
     if not 0 <= int(text) < 2**16:
         raise ValueError
     return int(text)
@@ -104,23 +104,23 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
-    parser.add_argument("--port", type=port, default=8000, help="0: one that is free")
+    parser.add_argument("--port", type=port, default=8000, help="0: any free port")
     parser.add_argument(
-        "--runtime", choices=get_args(inference.Runtime), help="without it: onnx, or torch where there is no ONNX file"
+        "--runtime", choices=get_args(inference.Runtime), help="default: onnx, or torch if there is no ONNX file"
     )
-    parser.add_argument("--documents", type=Path, help="for retrieval: what to search, JSON Lines, .csv or .tsv")
-    parser.add_argument("--threads", type=predict.positive, help="of the model; without it: as the runtime has it")
     parser.add_argument(
-        "--batch-size", type=predict.positive, default=STEP, help="features that the model takes at once"
+        "--documents", type=Path, help="for retrieval: documents to search, as JSON Lines, .csv or .tsv"
     )
+    parser.add_argument("--threads", type=predict.positive, help="threads of the model; default: the runtime's choice")
+    parser.add_argument("--batch-size", type=predict.positive, default=STEP, help="features per batch")
     parser.add_argument("--max-batch", type=predict.positive, default=64, help="inputs that are answered together")
-    parser.add_argument("--max-inputs", type=predict.positive, default=256, help="most inputs of one request")
-    parser.add_argument("--max-bytes", type=predict.positive, default=2**20, help="most bytes of one request")
+    parser.add_argument("--max-inputs", type=predict.positive, default=256, help="maximum inputs per request")
+    parser.add_argument("--max-bytes", type=predict.positive, default=2**20, help="maximum bytes per request")
     parser.add_argument(
         "--max-waiting",
         type=predict.positive,
         default=1024,
-        help="inputs that may wait; a request beyond that gets 429",
+        help="maximum inputs that wait; further requests get 429",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Turns a function that answers inputs into an HTTP service: requests that wait together are answered in one batch."""
+"""Turns a function that answers inputs into an HTTP service, which answers waiting requests in one batch."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ Answers = list[dict[str, Any]]
 
 
 class Limits(NamedTuple):
-    """What a request may hold, how many inputs may wait, and how many are answered in one batch."""
+    """Maximum bytes and inputs of a request, inputs that wait, and inputs of one batch."""
 
     bytes: int
     inputs: int
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A request that waits: its inputs, the keys that they have, and where its answers go."""
+    """A waiting request: its inputs, their keys, and the future of its answers."""
 
     inputs: Inputs
     keys: frozenset[str]
@@ -38,10 +38,10 @@ class Waiting(NamedTuple):
 
 
 class Service:
-    """Answers requests in one thread, those that have come meanwhile in one batch.
+    """Answers requests in one thread; requests that arrive meanwhile form the next batch.
 
-    load: gives the function that answers, once it is warm; it may take its time. loaded: is called when it is there.
-    text_input: an input of a bare text.
+    load: returns the function that answers, warmed up; it may be slow. loaded: called after load.
+    text_input: turns a bare text into an input.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Service:
         self.arrived = asyncio.Event()
 
     async def run(self) -> None:
-        """Load, then answer what waits until cancelled; what loading raises ends it."""
+        """Load, then answer waiting requests until cancelled; an exception of loading ends it."""
         with ThreadPoolExecutor(1) as thread:
             loop = asyncio.get_running_loop()
             predict = await loop.run_in_executor(thread, self.load)
@@ -68,7 +68,7 @@ class Service:
                 requests = self._next()
                 found = await loop.run_in_executor(thread, together, predict, [one.inputs for one in requests])
                 for one, result in zip(requests, found, strict=True):
-                    if one.answers.done():  # whoever asked waits no longer
+                    if one.answers.done():  # the client has disconnected
                         continue
                     if isinstance(result, Exception):
                         one.answers.set_exception(result)
@@ -76,7 +76,7 @@ class Service:
                         one.answers.set_result(result)
 
     def _next(self) -> list[Waiting]:
-        """Take the request that came first, and later ones whose inputs have the same keys, up to a batch."""
+        """Take the first request, and later ones whose inputs have the same keys, up to the size of a batch."""
         taken, left, room = [self.queue.popleft()], deque[Waiting](), self.limits.batch
         room -= len(taken[0].inputs)
         while self.queue:
@@ -90,16 +90,18 @@ class Service:
         return taken
 
     async def ask(self, given: Sequence[Any]) -> Answers:
-        """Return an answer to each input; HTTPException where there are too many, UserError where one is wrong."""
+        """Return an answer to each input; HTTPException if there are too many, UserError if one is invalid."""
         if not self.ready:
             raise HTTPException(
-                503, "the model is loading; expected a request once /ready says so", {"Retry-After": "1"}
+                503, "the model is loading; expected requests after /ready returns 200", {"Retry-After": "1"}
             )
         if len(given) > self.limits.inputs:
-            raise HTTPException(413, f"{len(given):,} inputs; expected at most {self.limits.inputs:,} a request")
+            raise HTTPException(413, f"{len(given):,} inputs; expected at most {self.limits.inputs:,} per request")
         waiting = sum(len(one.inputs) for one in self.queue)
         if waiting + len(given) > self.limits.waiting:
-            raise HTTPException(429, f"{waiting:,} inputs wait already; expected fewer requests", {"Retry-After": "1"})
+            raise HTTPException(
+                429, f"{waiting:,} inputs are waiting already; expected fewer requests", {"Retry-After": "1"}
+            )
         inputs = [self._input(one, number) for number, one in enumerate(given)]
         if not inputs:
             return []
@@ -113,18 +115,18 @@ class Service:
         if isinstance(given, str):
             return self.text_input(given)
         if not isinstance(given, dict):
-            raise UserError(f"input '{number}': {type(given).__name__}; expected a JSON object, or a text")
+            raise UserError(f"input '{number}': {type(given).__name__}; expected a JSON object or a string")
         return given
 
 
 def together(predict: Predict, requests: Sequence[Inputs]) -> list[Answers | Exception]:
-    """Answer several requests as if each were alone: an error of one is no other's, and ids may stand in several."""
+    """Answer several requests as if each were alone: errors stay with their request, and requests may share ids."""
     if len(requests) == 1:
         return [_alone(predict, requests[0])]
     named = [_named(one, number, place) for number, inputs in enumerate(requests) for place, one in enumerate(inputs)]
     try:
         answers = iter(predict(named))
-    except Exception:  # whoever caused it is told, and the others get their answers
+    except Exception:  # its cause gets the error, and the other requests get their answers
         return [_alone(predict, inputs) for inputs in requests]
     return [[_unnamed(next(answers)) for _ in inputs] for inputs in requests]
 
@@ -132,14 +134,14 @@ def together(predict: Predict, requests: Sequence[Inputs]) -> list[Answers | Exc
 def _alone(predict: Predict, inputs: Inputs) -> Answers | Exception:
     try:
         return predict(inputs)
-    except Exception as error:  # for the one who asked
+    except Exception as error:  # returned to its request
         return error
 
 
 def _named(given: dict[str, Any], number: int, place: int) -> dict[str, Any]:
-    """Put the request's number before the input's id, or before its place in the request where it has none."""
+    """Prefix the input's id with the request's number; an input without an id has its position in the request."""
     name = given.get("id", place)
-    return given | {"id": f"{number}:{name}"} if type(name) in (str, int) else given  # others are refused as they are
+    return given | {"id": f"{number}:{name}"} if type(name) in (str, int) else given  # predict refuses other types
 
 
 def _unnamed(answer: dict[str, Any]) -> dict[str, Any]:
@@ -149,23 +151,23 @@ def _unnamed(answer: dict[str, Any]) -> dict[str, Any]:
 # --- HTTP ---------------------------------------------------------------------------------------------------------
 
 BODY = {
-    "description": "An input, as a line of finetrail.predict's --input: an object, or a text; or a list of inputs.",
+    "description": "An input, as in a line of finetrail.predict's --input: an object or a string; or a list of inputs.",
     "required": True,
     "content": {"application/json": {"schema": {"anyOf": [{"type": "object"}, {"type": "string"}, {"type": "array"}]}}},
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is no JSON."},
-    413: {"description": "Too many bytes, or inputs."},
-    422: {"description": "An input is none of the task."},
-    429: {"description": "Too many inputs wait."},
+    400: {"description": "The body is not JSON."},
+    413: {"description": "Too many bytes or inputs."},
+    422: {"description": "An input is not valid for the task."},
+    429: {"description": "Too many inputs are waiting."},
     503: {"description": "The model is loading."},
 }
 
 
 def make_app(service: Service, about: dict[str, Any], failed: Callable[[Exception], None]) -> FastAPI:
-    """Return the application; failed is told what ends the service.
+    """Return the application; failed is called with the exception that ends the service.
 
-    Its pages of documentation are left out, whose scripts come from another host; /openapi.json is there.
+    It has /openapi.json, but no pages of documentation: their scripts come from another host.
     """
 
     def ended(task: "asyncio.Task[None]") -> None:
@@ -183,29 +185,29 @@ def make_app(service: Service, about: dict[str, Any], failed: Callable[[Exceptio
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Tell that the process is alive."""
+        """Report that the process is alive."""
         return {"status": "alive"}
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
-        """Tell whether the model answers, and which one it is."""
+        """Report whether the model answers, and which model it is."""
         status = {"status": "ready" if service.ready else "loading"}
         return JSONResponse(status | about, 200 if service.ready else 503)
 
     @app.post("/predict", openapi_extra={"requestBody": BODY}, responses=ERRORS)
     async def predict(request: Request) -> Response:
-        """Answer an input by an object, or a list of inputs by a list, as finetrail.predict does."""
+        """Answer one input with an object, or a list of inputs with a list, as finetrail.predict does."""
         given = _parsed(await _body(request, service.limits.bytes))
         answers = await service.ask(given if isinstance(given, list) else [given])
         shown = f"[{','.join(map(as_json, answers))}]" if isinstance(given, list) else as_json(answers[0])
         return Response(shown, media_type="application/json")
 
-    _tell_errors(app)
+    _handle_errors(app)
     return app
 
 
-def _tell_errors(app: FastAPI) -> None:
-    """Let every error be {"error": one line}."""
+def _handle_errors(app: FastAPI) -> None:
+    """Return every error as {"error": one line}."""
 
     def answer(status: int, message: str, headers: Any = None) -> JSONResponse:
         return JSONResponse({"error": " ".join(message.split())}, status, headers)
@@ -234,7 +236,7 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 def _parsed(body: bytes) -> Any:
-    """Read JSON; HTTPException where it is none."""
+    """Parse JSON; HTTPException if it is invalid."""
 
     def refuse(constant: str) -> None:
         raise HTTPException(400, f"the body is not JSON: {constant} is no number of JSON")

@@ -106,6 +106,8 @@ ADDED = {key: value for version in VERSIONS for key, value in version.added.item
 RENAMED = [renamed for version in VERSIONS for renamed in version.renamed]
 # task -> what the target of a run or an exported folder of an earlier version lacks.
 TARGETS: Mapping[str, Mapping[str, Any]] = {"retrieval": {"dimensions": None}, "text_generation": {"chat": False}}
+# The metrics of runs that do not record which of theirs are lower the better; no later one is added.
+LOWER_IS_BETTER = ("bits_per_byte", "ece", "loss", "mae", "perplexity", "repetition_4", "rmse")
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,12 @@ def add(content: dict[str, Any], places: Iterable[Path]) -> list[Change]:
 def target(task: str, found: Any) -> Any:
     """Return the target of an earlier run or export as this version has it."""
     return {**TARGETS.get(task, {}), **found} if isinstance(found, dict) else found
+
+
+def record(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a record.json with the directions of its metrics, which earlier versions do not write."""
+    names = {name for split in ("validation", "test") for name in found.get(split, {})}
+    return {"lower_is_better": [name for name in LOWER_IS_BETTER if name in names], **found}
 
 
 def knows(places: Iterable[Path]) -> bool:

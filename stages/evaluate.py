@@ -18,7 +18,7 @@ from finetrail.progress import working
 from finetrail.schema import Evaluate
 
 if TYPE_CHECKING:
-    from finetrail.tasks.contract import Modeling, Row, Scoring
+    from finetrail.tasks.contract import Loading, Row, Scoring
 
 HELD_OUT = ("validation", "test")
 FINAL_SPLIT = "test"
@@ -34,13 +34,14 @@ def main() -> None:
     declared = params.load("evaluate")
     numerics.use(declared.numerics, declared.threads)
     numerics.use_tf32(declared.numerics)
-    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
+    loading, scoring = tasks.module(declared.task, "loading"), tasks.module(declared.task, "scoring")
+    lower_is_better = tasks.module(declared.task, "metrics").LOWER_IS_BETTER
     settings, target = declared.evaluate, stage.read_json(layout.TARGET)
     held_out, shared = {split: splits.load(split) for split in HELD_OUT}, splits.load_shared()
-    train, load = splits.load("train"), loader(modeling, shared, target, settings)
+    train, load = splits.load("train"), loader(loading, shared, target, settings)
     model = load(layout.TRAINED)
-    trained, behind = predict(scoring, model, held_out), candidates(scoring, model, {"train": train} | held_out)
-    before = predict(scoring, load(layout.WEIGHTS), held_out) if modeling.base_is_baseline(layout.WEIGHTS) else {}
+    trained, for_later = predict(scoring, model, held_out), candidates(scoring, model, {"train": train} | held_out)
+    before = predict(scoring, load(layout.WEIGHTS), held_out) if scoring.base_is_baseline(layout.WEIGHTS) else {}
     settings, trained, choices = settled(scoring, trained, target, settings)
     headline, data = scoring.headline(target, settings), Data(train, held_out, trained, before)
     beside = scoring.beside(target, settings) if scoring.beside else []
@@ -52,17 +53,18 @@ def main() -> None:
             stage.log(summary(shown, found[split], [headline, *beside], found["baselines"][split]))
     tables = all_tables(scoring, trained, before, target, settings)
     tables |= {"parts": parts_table(parts, data, headline)} if parts else {}
-    if of_slices := sliced(scoring, data, headline, target, settings):
+    if of_slices := sliced(scoring, data, headline, headline in lower_is_better, target, settings):
         tables["slices"] = of_slices
     errors = scoring.worst_errors(trained[FINAL_SPLIT], settings.worst_errors, target, settings)
     metrics = {"headline": headline, "confidence": settings.bootstrap.confidence, **choices, **whole}
+    metrics["lower_is_better"] = sorted(set(lower_is_better) & {name for split in HELD_OUT for name in whole[split]})
     metrics |= {"beside": beside} if beside else {}
     metrics |= {"parts": parts} if parts else {}
-    write(trained, behind, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
+    write(trained, for_later, metrics | {"machine": numerics.record(declared.numerics)}, tables, errors)
 
 
 class Data(NamedTuple):
-    """What scores are of: examples, and predictions of the trained model and, where it does the task, of its base."""
+    """What is scored: examples, predictions of the trained model, and those of the base model if it does the task."""
 
     train: Encoded
     held_out: dict[str, Encoded]
@@ -70,7 +72,7 @@ class Data(NamedTuple):
     before: Predictions
 
     def part(self, name: str) -> "Data":
-        """Return what there is of one part of a mixture."""
+        """Return the data of one part of a mixture."""
         return Data(
             splits.parts(self.train)[name],
             {split: splits.parts(encoded)[name] for split, encoded in self.held_out.items()},
@@ -98,7 +100,7 @@ def scores(
 
 
 def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> list[dict[str, Any]]:
-    """Return a row for each part of a mixture and split: how many examples, the headline, and what it has to beat."""
+    """Return a row for each part of a mixture and split: its size, its headline score, and its baselines."""
     rows = []
     for split in HELD_OUT:
         for name, found in parts.items():
@@ -110,13 +112,15 @@ def parts_table(parts: dict[str, dict[str, Any]], data: Data, headline: str) -> 
     return rows
 
 
-def sliced(scoring: "Scoring", data: Data, headline: str, target: object, settings: Evaluate) -> list[dict[str, Any]]:
-    """Return the scores of the test split's slices, and log those that are worse than the rest."""
+def sliced(
+    scoring: "Scoring", data: Data, headline: str, lower_is_better: bool, target: object, settings: Evaluate
+) -> list[dict[str, Any]]:
+    """Return the scores of slices of the test split, and log the slices that are worse than the rest."""
     units = scoring.units(data.trained[FINAL_SPLIT])
     found = slices.scores(
         units,
         scoring.slicings(units, data.train.examples, target),
-        slices.of_task(scoring, headline, target, settings),
+        slices.of_task(scoring, headline, lower_is_better, target, settings),
         settings.bootstrap,
     )
     for line in slices.summary(found):
@@ -125,7 +129,7 @@ def sliced(scoring: "Scoring", data: Data, headline: str, target: object, settin
 
 
 class Model(NamedTuple):
-    """A model and what its predictions depend on, in the order in which a task's scoring takes it all."""
+    """A model and what its predictions depend on, in the order of the arguments of a task's scoring."""
 
     shared: dict[str, Encoded]
     target: object
@@ -135,20 +139,20 @@ class Model(NamedTuple):
 
 
 def loader(
-    modeling: "Modeling", shared: dict[str, Encoded], target: object, settings: Evaluate
+    loading: "Loading", shared: dict[str, Encoded], target: object, settings: Evaluate
 ) -> Callable[[Path], Model]:
-    """Return the function from a model's folder to the model."""
+    """Return the function that loads a model from its folder."""
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
 
     def load(folder: Path) -> Model:
-        forward = inference.torch_forward(modeling.load_model(folder).to(inference.device()))  # type: ignore[arg-type]  # of _Wrapped
+        forward = inference.torch_forward(loading.load_model(folder).to(inference.device()))  # type: ignore[arg-type]  # of _Wrapped
         return Model(shared, target, forward, tokenizer, settings)
 
     return load
 
 
 def predict(scoring: "Scoring", model: Model, held_out: dict[str, Encoded]) -> Predictions:
-    """Return what a model predicts for each split."""
+    """Return the predictions of a model for each split."""
     return {
         name: splits.predict(encoded, lambda split: scoring.predict(split, *model))
         for name, encoded in held_out.items()
@@ -156,7 +160,7 @@ def predict(scoring: "Scoring", model: Model, held_out: dict[str, Encoded]) -> P
 
 
 def candidates(scoring: "Scoring", model: Model, given: dict[str, Encoded]) -> Predictions:
-    """Return what a model leaves for the runs behind it, such as a reranker's: nothing where the task has no such."""
+    """Return a model's candidates for later runs, such as that of a reranker; empty if the task has none."""
     if scoring.candidates is None:
         return {}
     found = {name: scoring.candidates(split, *model, to_learn=name == "train") for name, split in given.items()}
@@ -181,20 +185,20 @@ def with_intervals(scoring: "Scoring", predicted: pa.Table, target: object, sett
 def settled(
     scoring: "Scoring", predictions: Predictions, target: object, settings: Evaluate
 ) -> tuple[Evaluate, Predictions, dict[str, Any]]:
-    """Return settings and predictions after what the task leaves to validation, and that for the record, if any."""
+    """Return settings and predictions with the choices that the task makes on validation, and a record of these."""
     if scoring.settle is None:
         return settings, predictions, {}
     values, predictions, notes = scoring.settle(predictions, target, settings)
     for note in notes:
         stage.log(f"evaluate: warning: {note}")
     for name, value in values.items():
-        stage.log(f"evaluate: {name}: {value}, by train and validation")
+        stage.log(f"evaluate: {name}: {value}, chosen on train and validation")
     choices = {name: part for name, part in (("settled", values), ("notes", notes)) if part}
     return settings.model_copy(update=values), predictions, choices
 
 
 def summary(split: str, scores: dict[str, float], metrics: list[str], baselines: dict[str, dict[str, float]]) -> str:
-    """Return one line: the headline and what stands beside it, each with its interval and what it has to beat."""
+    """Return one line: the headline and the metrics shown with it, each with its interval and its baselines."""
     parts = []
     for metric in metrics:
         others = ", ".join(f"{name.replace('_', ' ')} {values[metric]:.4f}" for name, values in baselines.items())
@@ -206,9 +210,9 @@ def summary(split: str, scores: dict[str, float], metrics: list[str], baselines:
 def all_tables(
     scoring: "Scoring", trained: Predictions, before: Predictions, target: object, settings: Evaluate
 ) -> "dict[str, list[Row]]":
-    """Return what people look at beside the scores, for plots and the report: name -> rows of all splits.
+    """Return the tables for plots and the report: name -> rows of all splits.
 
-    Of single examples (rows with an id), what the base model gave before training stands above what it gives now.
+    In tables of single examples (rows with an id), the base model's row is above the trained model's.
     """
     tables: dict[str, list[Row]] = {}
     for split, predicted in trained.items():
@@ -223,7 +227,7 @@ def all_tables(
 
 def write(
     predictions: Predictions,
-    behind: Predictions,
+    for_later: Predictions,
     metrics: dict[str, Any],
     tables: "dict[str, list[Row]]",
     errors: list[dict[str, Any]],
@@ -231,16 +235,16 @@ def write(
     """Write predictions and candidates as Parquet; metrics, and tables for plots and people, as JSON and CSV."""
     with stage.outputs(layout.PREDICTIONS, layout.CANDIDATES, layout.EVALUATION) as [file, folder, evaluation]:
         folder.mkdir()
-        # Also where there are none: DVC warns of an empty folder.
-        stage.write_json(folder / "counts.json", {split: len(table) for split, table in behind.items()})
-        for split, table in behind.items():
+        # Also if there are no candidates: DVC warns of an empty folder.
+        stage.write_json(folder / "counts.json", {split: len(table) for split, table in for_later.items()})
+        for split, table in for_later.items():
             pq.write_table(table, layout.table_file(folder, split), compression="zstd")
         evaluation.mkdir()
         named = [table.add_column(0, "split", [[split] * len(table)]) for split, table in predictions.items()]
         pq.write_table(pa.concat_tables(named), file, compression="zstd")
         for name, rows in tables.items():
             pd.DataFrame(rows).to_csv(
-                # Quoted: a carriage return in a text would begin a row.
+                # Quoted: a carriage return in a text would start a row.
                 evaluation / f"{name}.csv",
                 index=False,
                 lineterminator="\n",

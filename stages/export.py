@@ -25,32 +25,32 @@ from finetrail.schema import Evaluate
 from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 if TYPE_CHECKING:
-    from finetrail.tasks.contract import Modeling, Scoring
+    from finetrail.tasks.contract import Loading, Scoring
 
 SPLIT = "test"
 PARTS = "parts"
-# A decoder's memory is checked on the beginnings of so many features, continued by at most so many tokens.
+# A decoder's cache is checked on the beginnings of PROMPTS features, which are continued by at most NEW_TOKENS tokens.
 PROMPTS, NEW_TOKENS = 4, 16
 
-# An ONNX file's record for metrics/export.json, and the example of each prediction that is unlike torch's.
+# An ONNX file's record for metrics/export.json, and the examples whose predictions differ from torch's.
 Measured = tuple[dict[str, Any], list[str]]
 
 
 def main() -> None:
-    """Write weights, tokenizer, ONNX, settings and model card, and push them where the recipe says so."""
+    """Write weights, tokenizer, ONNX, settings and model card, and push them if the recipe says so."""
     declared = params.load("export")
     numerics.use(declared.numerics, declared.threads)
     hub_repo, records, target = declared.export.hub_repo, read_records(declared.task), stage.read_json(layout.TARGET)
-    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
+    loading, scoring = tasks.module(declared.task, "loading"), tasks.module(declared.task, "scoring")
     with stage.outputs(layout.EXPORTED, layout.EXPORT_METRICS) as [folder, metrics_file]:
-        model, encoded = copy_trained(folder, modeling), splits.load(SPLIT)
+        model, encoded = copy_trained(folder, loading), splits.load(SPLIT)
         stage.log(f"export: {type(model).__name__}, {model.num_parameters():,} parameters")
         name_base_model(folder / layout.EXPORTED_ADAPTER.name, records["base_model"]["name"])
-        expected = reference(modeling, predictor(scoring, encoded, target, folder, settled(declared, records)))
+        expected = reference(loading, predictor(scoring, encoded, target, folder, settled(declared, records)))
         metrics = write(folder, model, encoded, expected, target, records, declared, hub_repo)
-        # Of a model with several heads, each by itself too.
-        for name, (of_head, own) in (modeling.models(model, target) if modeling.models else {}).items():
-            assert scoring.alone is not None  # goes with modeling.models
+        # For a model with several heads, also each head as a model of its own.
+        for name, (of_head, own) in (loading.models(model, target) if loading.models else {}).items():
+            assert scoring.alone is not None  # goes with loading.models
             beside = folder / PARTS / name
             save(of_head, beside)
             examples, features = splits.parts(encoded)[name]
@@ -58,7 +58,7 @@ def main() -> None:
             predicted = scoring.alone(splits.of_part(expected, name), name, target)
             stage.log(f"export: {PARTS}/{name}: {', '.join(own['label_names'])}")
             found = write(
-                beside, modeling.load_model(beside), alone, predicted, own, of_part(records, name), declared, None
+                beside, loading.load_model(beside), alone, predicted, own, of_part(records, name), declared, None
             )
             metrics |= {f"{PARTS}/{name}/{file}": record for file, record in found.items()}
         stage.write_json(metrics_file, metrics)
@@ -79,14 +79,13 @@ def write(
     declared: params.StageParams,
     hub_repo: str | None,
 ) -> dict[str, Any]:
-    """Write what belongs beside a folder's weights and tokenizer; return the records of its weights and ONNX files.
+    """Write the other files of an exported folder; return the records of its weights and ONNX files.
 
-    expected: torch's predictions of the encoded split, which ONNX has to give too.
+    expected: torch's predictions of the encoded split, which ONNX must reproduce.
     """
     configs.open_everywhere(folder, model)
     settings, evaluation, evaluate = declared.export, records["evaluation"], settled(declared, records)
-    modeling, scoring = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "scoring")
-    card = tasks.module(declared.task, "card")
+    scoring, card = tasks.module(declared.task, "scoring"), tasks.module(declared.task, "card")
     headline = evaluation["headline"]
     stage.write_json(folder / layout.EXPORT_SETTINGS.name, inference_settings(declared.task, records, target, evaluate))
 
@@ -100,13 +99,13 @@ def write(
     metrics |= {"onnx_fp32": write_fp32(model, fp32, inference.input_names(encoded.features.schema), measure)}
     metrics["onnx_fp32"] |= check_memory(model, fp32, encoded.features, declared.threads)
     if settings.int8:
-        metrics["onnx_int8"] = write_int8(fp32, int8, measure, headline, evaluation[SPLIT], settings.max_metric_drop)
+        metrics["onnx_int8"] = write_int8(fp32, int8, measure, evaluation, settings.max_metric_drop)
     text = model_card(
         **records,
         export=metrics,
         label_names=card.labels(target),
         library=card.LIBRARY,
-        pipeline_tag=modeling.PIPELINE_TAG,
+        pipeline_tag=card.PIPELINE_TAG,
         usage=card.usage(hub_repo or "path/to/this/folder", target),
         onnx_usage=card.onnx_usage(target),
         hub_repo=hub_repo,
@@ -117,7 +116,7 @@ def write(
 
 
 def settled(declared: params.StageParams, records: dict[str, Any]) -> Evaluate:
-    """Return the settings of evaluation, with what it left to train and validation."""
+    """Return the settings of evaluation, with the choices that it made on train and validation."""
     settings: Evaluate = declared.evaluate
     return settings.model_copy(update=records["evaluation"].get("settled", {}))
 
@@ -125,7 +124,7 @@ def settled(declared: params.StageParams, records: dict[str, Any]) -> Evaluate:
 def predictor(
     scoring: "Scoring", encoded: Encoded, target: object, folder: Path, evaluate: Evaluate
 ) -> Callable[[Forward], pa.Table]:
-    """Return the function from what runs a model to its predictions of a split."""
+    """Return the function from a Forward to its predictions of a split."""
     shared, tokenizer = splits.load_shared(), AutoTokenizer.from_pretrained(folder)
 
     def predict(forward: Forward) -> pa.Table:
@@ -137,14 +136,14 @@ def predictor(
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write a model of one head, with the tokenizer of the whole."""
+    """Write a model of one head, with the tokenizer of the whole model."""
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     shutil.copytree(layout.USED_TOKENIZER, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the records as the model card of one part tells them: its corpus, and its own scores."""
+    """Return the records for the model card of one part: its corpus and its own scores."""
     evaluation = {key: value for key, value in records["evaluation"].items() if key != "parts"}
     return records | {
         "corpus": records["corpus"]["parts"][name],
@@ -154,7 +153,7 @@ def of_part(records: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def read_records(task: str) -> dict[str, Any]:
-    """Read what the model card tells of earlier stages."""
+    """Read the records of earlier stages for the model card."""
     concerns = tasks.module(task, "concerns")
     checks, counts = stage.read_json(layout.CORPUS_CHECKS), stage.read_json(layout.TOKENIZED_COUNTS)
     return {
@@ -168,7 +167,7 @@ def read_records(task: str) -> dict[str, Any]:
 
 
 def inference_settings(task: str, records: dict[str, Any], target: object, evaluate: Evaluate) -> dict[str, Any]:
-    """Return what finetrail.inference needs to encode and decode as evaluation did."""
+    """Return the settings by which finetrail.inference encodes and decodes as evaluation did."""
     return {
         SCHEMA_VERSION: VERSION,
         "task": task,
@@ -178,25 +177,25 @@ def inference_settings(task: str, records: dict[str, Any], target: object, evalu
     }
 
 
-def copy_trained(folder: Path, modeling: "Modeling") -> PreTrainedModel:
-    """Copy weights, config and tokenizer as they are, and return the model loaded from the copy."""
+def copy_trained(folder: Path, loading: "Loading") -> PreTrainedModel:
+    """Copy weights, config and tokenizer unchanged, and return the model loaded from the copy."""
     shutil.copytree(layout.TRAINED, folder, ignore=shutil.ignore_patterns(layout.TRAINING_RECORD.name))
-    return modeling.load_model(folder)
+    return loading.load_model(folder)
 
 
 def name_base_model(adapter: Path, name: str) -> None:
-    """Write into the adapter's configuration, where there is one, which model it belongs to: train knows no names."""
+    """Write the base model's name into the adapter's configuration, if there is one; train does not know the name."""
     file = adapter / CONFIG_NAME
     if file.is_file():
         stage.write_json(file, stage.read_json(file) | {"base_model_name_or_path": name})
 
 
-def reference(modeling: "Modeling", predict: Callable[[Forward], pa.Table]) -> pa.Table:
-    """Return what torch predicts on the CPU with data/trained: never with the copy, which is what is checked."""
+def reference(loading: "Loading", predict: Callable[[Forward], pa.Table]) -> pa.Table:
+    """Return torch's predictions on the CPU with data/trained; not with the copy, which is being checked."""
     if inference.device() == "cpu":
         return pq.read_table(layout.PREDICTIONS, filters=[("split", "=", SPLIT)])
-    # evaluate ran on the accelerator, which sums in another order: a near tie may fall otherwise there.
-    return predict(inference.torch_forward(modeling.load_model(layout.TRAINED)))
+    # evaluate ran on the accelerator, which sums in another order and may decide near ties differently.
+    return predict(inference.torch_forward(loading.load_model(layout.TRAINED)))
 
 
 def measurer(
@@ -220,7 +219,7 @@ def measurer(
 def write_fp32(
     model: PreTrainedModel, path: Path, inputs: list[str], measure: Callable[[Path], Measured]
 ) -> dict[str, Any]:
-    """Write the ONNX model; UserError unless it agrees with torch in every prediction."""
+    """Write the ONNX model; UserError if a prediction differs from torch's."""
     path.parent.mkdir()
     export_onnx(model, path, inputs)
     record, differ = measure(path)
@@ -238,28 +237,28 @@ def write_fp32(
 
 
 def check_memory(model: PreTrainedModel, path: Path, features: pa.Table, threads: int | None) -> dict[str, Any]:
-    """Return how many tokens a decoder's ONNX model continued texts by as torch does; of other models nothing.
+    """Return the number of tokens by which a decoder's ONNX model continued texts as torch does; {} for other models.
 
-    Each token is read once: the rest is in keys and values. UserError where it says another token.
+    Each token is read once, and earlier tokens are in keys and values. UserError if a token differs.
     """
     forward = onnx_forward(path, threads)
     if not hasattr(forward, "read"):
         if model.can_generate():
             raise UserError(
-                f"export: {model.config.model_type} keeps what it has read in another form than keys and values, which "
-                "the ONNX file has no place for; expected another architecture as the base model"
+                f"export: {model.config.model_type} does not cache keys and values, and the ONNX file supports no "
+                "other cache; expected another architecture as the base model"
             )
         return {}
     beginnings = [ids[: max(len(ids) // 2, 1)] for ids in features["input_ids"][:PROMPTS].to_pylist()]
-    longest = max(map(len, beginnings))  # as many tokens again are within what the model was trained on
+    longest = max(map(len, beginnings))  # twice this length is within what the model was trained on
     prompts = {str(number): ids for number, ids in enumerate(beginnings)}
     found = continued(inference.torch_forward(model).read, forward.read, prompts, min(longest, NEW_TOKENS))  # type: ignore[attr-defined]
     if found.differ:
         raise UserError(
-            f"export: onnx/{path.name} continues the beginning of feature {found.differ[0]} of {SPLIT} otherwise than "
-            f"torch: {len(found.differ):,} of {found.total:,} tokens differ; expected none"
+            f"export: onnx/{path.name} continues the beginning of feature {found.differ[0]} of {SPLIT} differently "
+            f"from torch: {len(found.differ):,} of {found.total:,} tokens differ; expected none"
         )
-    stage.log(f"export: onnx/{path.name}: with what it keeps of a text it continues {len(prompts)} texts as torch does")
+    stage.log(f"export: onnx/{path.name}: with its cache it continues {len(prompts)} texts as torch does")
     return {"continued_tokens": found.total}
 
 
@@ -267,15 +266,15 @@ def write_int8(
     fp32: Path,
     path: Path,
     measure: Callable[[Path], Measured],
-    headline: str,
-    torch_scores: dict[str, float],
+    evaluation: dict[str, Any],
     max_drop: float,
 ) -> dict[str, Any]:
-    """Write the quantized model, and remove it if it loses more of the headline than max_drop."""
+    """Write the quantized model, and remove it if its headline score drops by more than max_drop."""
     quantize_int8(fp32, path)
     record, _ = measure(path)
-    gain = record[headline] - torch_scores[headline]
-    drop = gain if headline in tasks.LOWER_IS_BETTER else -gain
+    headline = evaluation["headline"]
+    gain = record[headline] - evaluation[SPLIT][headline]
+    drop = gain if headline in evaluation["lower_is_better"] else -gain
     kept = drop <= max_drop
     if not kept:
         path.unlink()

@@ -16,7 +16,6 @@ from finetrail import layout, params, stage, tasks
 from finetrail.encoding.engines import Batch, Features, OrderedMap, ordered_map
 from finetrail.errors import UserError
 from finetrail.progress import Bar, working
-from finetrail.schema import Tokenize
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Encoding, TableEncoder
@@ -54,9 +53,7 @@ def main() -> None:
             if encoder.nothing is not None and not counts[table].get("features", 1):
                 raise UserError(f"tokenize: {table}: {encoder.nothing(counts[table])}")
         stage.write_json(folder / layout.TARGET.name, target)
-        # Without the settings of the engine, which do not change the features: later stages are not rerun.
-        used = settings.model_dump(exclude=set(Tokenize.model_fields))
-        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": used, "splits": counts})
+        stage.write_json(folder / layout.TOKENIZED_COUNTS.name, {"settings": settings.of_features(), "splits": counts})
         tokenizer.save_pretrained(folder / layout.USED_TOKENIZER.name)
     for concern in tasks.module(declared.task, "concerns").of_features(counts):
         stage.log(f"tokenize: warning: {concern}")

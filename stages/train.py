@@ -57,7 +57,8 @@ def main() -> None:
     """Train on the train split, and choose the checkpoint by the validation split."""
     declared = params.load("train")
     numerics.use(declared.numerics, declared.threads)
-    task, settings = tasks.module(declared.task, "modeling"), declared.train
+    task, scores = tasks.module(declared.task, "modeling"), tasks.module(declared.task, "validation")
+    settings = declared.train
     target = stage.read_json(layout.TARGET)
     params.validate_with(target)
     tokenizer = AutoTokenizer.from_pretrained(layout.USED_TOKENIZER)
@@ -73,7 +74,8 @@ def main() -> None:
         collator=distillation.collator(task.build_collator(tokenizer, settings)),
         train=select_columns(train, task.COLUMNS),
         validation=select_columns(validation, task.COLUMNS),
-        validate=lambda reduced: task.validate(reduced, validation.with_format("arrow")[:], target),
+        validate=lambda reduced: scores.validate(reduced, validation.with_format("arrow")[:], target),
+        lower_is_better=scores.LOWER_IS_BETTER,
         settings=settings,
         seed=declared.seed,
         scratch=scratch(declared),

@@ -109,7 +109,7 @@ def test_a_saved_model_is_plain_with_the_trained_outputs(build: Build, tmp_path:
     for file in (tmp_path / "plain").rglob("*.json"):
         assert file.read_bytes() == (tmp_path / "merged" / file.relative_to(tmp_path / "plain")).read_bytes()
     assert {file.name for file in (tmp_path / "merged").iterdir()} == {f.name for f in (tmp_path / "plain").iterdir()}
-    loaded = tasks.module(task, "modeling").load_model(tmp_path / "merged").state_dict()
+    loaded = tasks.module(task, "loading").load_model(tmp_path / "merged").state_dict()
     assert loaded and all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.items())
 
 

@@ -39,6 +39,7 @@ def records(**changes: Any) -> dict[str, Any]:
         | {"machine": {"numerics": "fast", "device": "cpu", "instructions": "avx512_bf16", "threads": 2}},
         "evaluation": {
             "headline": "f1",
+            "lower_is_better": [],
             "confidence": 0.95,
             "machine": {"numerics": "fast", "device": "cpu", "instructions": "avx512_bf16", "threads": 2},
             "validation": {"precision": 0.41, "f1": 0.4, "f1_low": 0.3, "f1_high": 0.5},
@@ -223,7 +224,7 @@ def test_names_cannot_bring_html() -> None:
 
 def test_a_task_without_intervals_has_no_empty_sections() -> None:
     evaluation = {"headline": "perplexity", "confidence": 0.9, "validation": {}, "test": {"perplexity": 12.3456}}
-    evaluation["machine"] = {"device": "cuda", "device_name": "H200"}
+    evaluation |= {"machine": {"device": "cuda", "device_name": "H200"}, "lower_is_better": ["perplexity"]}
     export = {"onnx_fp32": {"perplexity": 12.3456, "disagreements": 0, "mib": 1.0}}
     text = model_card(**records(evaluation=evaluation, export=export, label_names=[]))
     assert "On the test split its perplexity is 12.3456.\n" in text

@@ -22,6 +22,7 @@ def record(seed: int, score: float, recipe: str = "plain", metric: str = "accura
         "recipe": recipe,
         "seed": seed,
         "headline": metric,
+        "lower_is_better": ["perplexity"] if metric == "perplexity" else [],
         "test": {metric: score},
         "corpus": {"sha256": "0" * 64},
         "train": {"lr": 1e-4, "epochs": 2.0, "batch_size": 16} | train,

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 EDITS = [
     ("masked_lm/encoding.py", "def encode_table(", "def encode_rows(", "TableEncoder"),
     ("question_answering/modeling.py", "SEPARABLE = True", "SEPARATE = True", "SEPARABLE"),
-    ("retrieval/modeling.py", "def items(", "def count(", "items"),
+    ("retrieval/modeling.py", "def num_items(", "def count(", "num_items"),
     ("text_classification/scoring.py", "def beside(", "def besides(", "beside"),
     ("text_generation/card.py", "def usage(model: str, ", "def usage(", "usage"),
     ("token_classification/corpus.py", "def summary(counts: Counts, settings: Corpus)", "def summary()", "summary"),

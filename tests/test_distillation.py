@@ -16,10 +16,10 @@ from toy_models import BATCHES, OWN_SETTINGS, TARGETS, build, without_dropout
 
 from finetrail import tasks
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation
 from finetrail.patches import speedups
 from finetrail.schema import Distillation
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import packing
 
 TAUGHT = sorted(task for task in tasks.names() if tasks.module(task, "settings").TaughtTrain)

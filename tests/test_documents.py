@@ -54,7 +54,8 @@ def test_made_parts_are_in_the_documents_that_make_docs_writes(tables: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *(f"docs/{name}.md" for name in ("results", "performance", "recipes", "scale", "using"))]
+    "name",
+    ["README.md", *(f"docs/{name}.md" for name in ("results", "performance", "recipes", "scale", "using", "reruns"))],
 )
 def test_made_parts_are_current(tables: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing the graph needs `dvc` on the PATH, as in an activated environment.

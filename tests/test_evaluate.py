@@ -126,8 +126,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], dic
             go.loaded.append(folder)  # type: ignore[attr-defined]
             return Model(folder == layout.TRAINED)
 
-        modeling = SimpleNamespace(load_model=load_model, base_is_baseline=lambda folder: base_is_baseline)
-        parts = {"modeling": modeling, "scoring": SCORING}
+        scoring = SimpleNamespace(**vars(SCORING), base_is_baseline=lambda folder: base_is_baseline)
+        parts = {
+            "loading": SimpleNamespace(load_model=load_model),
+            "metrics": SimpleNamespace(LOWER_IS_BETTER=("examples", "not scored")),
+            "scoring": scoring,
+        }
         declared = SimpleNamespace(task="made-here", numerics="fast", threads=None, evaluate=SETTINGS)
         monkeypatch.setattr(evaluate.params, "load", {"evaluate": declared}.__getitem__)
         monkeypatch.setattr(evaluate.tasks, "module", lambda task, part: {"made-here": parts}[task][part])
@@ -186,6 +190,7 @@ def test_a_base_model_that_cannot_do_the_task_is_not_run(run: Any) -> None:
 def test_each_score_has_an_interval_if_it_has_statistics(run: Any) -> None:
     metrics = run(False)
     assert (metrics["headline"], metrics["confidence"]) == ("share", 0.9)
+    assert metrics["lower_is_better"] == ["examples"]  # of those that there are
     # Resampling two examples, one of them right, gives 0 and 1 a quarter of the time each.
     assert metrics["test"] == {"share": 0.5, "share_low": 0.0, "share_high": 1.0, "examples": 2}
     assert metrics["validation"] == {"share": 1.0, "share_low": 1.0, "share_high": 1.0, "examples": 2}

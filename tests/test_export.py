@@ -30,7 +30,7 @@ from finetrail.evaluation.splits import Encoded
 from finetrail.exporting.onnx import export_onnx
 from finetrail.stage import read_json as read
 from finetrail.stage import write_json
-from finetrail.tasks.token_classification import encoding, modeling, scoring
+from finetrail.tasks.token_classification import encoding, loading, scoring
 from finetrail.tasks.token_classification.settings import Tokenize
 from stages import export
 
@@ -92,7 +92,7 @@ def write_earlier_outputs() -> None:
     features = encoding.Encoder(tokenizer, LABELS, settings).encode(sentences().slice(1), np.arange(1, 20))
     with pa.ipc.new_stream(str(layout.features_file("test")), features.schema) as writer:
         writer.write_table(features)
-    forward = torch_forward(modeling.load_model(layout.TRAINED))
+    forward = torch_forward(loading.load_model(layout.TRAINED))
 
     def predict(examples: pa.Table) -> pa.Table:
         return scoring.predict(Encoded(examples, features), {}, LABELS, forward, tokenizer, EVALUATE)
@@ -110,10 +110,11 @@ def write_earlier_outputs() -> None:
     write_json(layout.TARGET, LABELS)
     write_json(
         layout.TOKENIZED_COUNTS,
-        {"settings": settings.model_dump(exclude=set(schema.Tokenize.model_fields)), "splits": {}},
+        {"settings": settings.of_features(), "splits": {}},
     )
     scores = scoring.score(predictions, LABELS, EVALUATE)
-    metrics = {"headline": "f1", "confidence": 0.95, "machine": {"device": "cpu"}, "validation": scores, "test": scores}
+    metrics = {"headline": "f1", "lower_is_better": [], "confidence": 0.95, "machine": {"device": "cpu"}}
+    metrics |= {"validation": scores, "test": scores}
     write_json(layout.EVALUATION_METRICS, metrics)
 
 
@@ -331,8 +332,7 @@ def test_int8_is_kept_within_the_drop_in_either_direction(
         tmp_path / "model.onnx",
         tmp_path / "model_quantized.onnx",
         lambda path: (measured, ["a"]),
-        headline,
-        {headline: torch_score},
+        {"headline": headline, "lower_is_better": ["loss", "perplexity"], "test": {headline: torch_score}},
         drop + slack,
     )
     assert record == measured | {f"{headline}_drop": pytest.approx(drop), "kept": slack > 0}
@@ -357,7 +357,7 @@ def test_a_decoder_that_forgets_is_refused(
     features = pa.table({"input_ids": [list(range(length)) for length in lengths]})
     if forgets:
         with pytest.raises(
-            UserError, match="beginning of feature 0 of test otherwise than torch: 6 of 8 tokens differ"
+            UserError, match="beginning of feature 0 of test differently from torch: 6 of 8 tokens differ"
         ):
             export.check_memory(None, tmp_path / "model.onnx", features, None)  # type: ignore[arg-type]
     else:

@@ -3,6 +3,7 @@
 import ast
 import re
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,11 @@ from finetrail import params, tasks
 ROOT = Path(__file__).parent.parent
 PARTS = {path.stem for path in ROOT.glob("finetrail/tasks/*/*.py")}
 
-
-@cache
-def stages() -> dict[str, dict[str, Any]]:
-    """Return the stages as DVC sees them: foreach unrolled, ${key} and ${item.X} filled in, ${task} left."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, definition in params.read_yaml(ROOT / "dvc.yaml")["stages"].items():
-        if "do" not in definition:
-            found[name] = definition
-            continue
-        for key, item in definition["foreach"].items():
-            filled = definition["do"] | {"deps": list(definition["do"]["deps"])}
-            for field in ("cmd", "deps", "outs"):
-                filled[field] = fill(filled[field], {"key": key} | {f"item.{k}": v for k, v in item.items()})
-            found[f"{name}@{key}"] = filled
-    return found
-
-
-def fill(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, list):
-        return [fill(item, names) for item in value]
-    for name, text in names.items():
-        value = value.replace("${" + name + "}", text)
-    return value
+_spec = spec_from_file_location("reruns", ROOT / "docs/reruns.py")
+assert _spec and _spec.loader
+reruns = module_from_spec(_spec)
+_spec.loader.exec_module(reruns)
+stages, fill, is_code = reruns.stages, reruns.fill, reruns.is_code
 
 
 def module_of(stage: dict[str, Any]) -> Path:
@@ -72,12 +55,6 @@ def imports(path: Path, task: str) -> set[Path]:
         names.add(f"finetrail.tasks.{task}.settings")
     files = {ROOT / (name.replace(".", "/") + ending) for name in names for ending in (".py", "/__init__.py")}
     return {file for file in files if file.is_file() and file.is_relative_to(ROOT)}
-
-
-@cache
-def is_code(path: Path) -> bool:
-    body = ast.parse(path.read_text()).body
-    return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
 @cache
@@ -120,6 +97,54 @@ def test_every_dependency_on_code_is_imported(name: str) -> None:
         assert users, f"dvc.yaml declares {dep} for {name}, which does not import it"
         if "${task}" in dep:
             assert users == tasks.names(), f"dvc.yaml declares {dep} for {name}, and not every task imports it"
+
+
+# The laws of the table in docs/reruns.md. ${task} is the folder of the task that runs.
+RERUN = {
+    "finetrail/tasks/${task}/corpus.py": {"download@corpus"},
+    "finetrail/tasks/${task}/encoding.py": {"tokenize"},
+    "finetrail/tasks/${task}/modeling.py": {"teach", "train"},
+    "finetrail/tasks/${task}/validation.py": {"train"},
+    "finetrail/tasks/${task}/loading.py": {"evaluate", "export"},
+    "finetrail/tasks/${task}/metrics.py": {"evaluate", "export"},
+    "finetrail/tasks/${task}/scoring.py": {"evaluate", "export"},
+    "finetrail/tasks/${task}/card.py": {"export"},
+    "finetrail/tasks/${task}/serving.py": set(),
+    "finetrail/tasks/${task}/demo.py": set(),
+    "finetrail/corpus/readers.py": {"download@corpus"},
+    "finetrail/model/base/probe.py": {"download@model"},
+    "finetrail/model/losses.py": {"teach", "train"},
+    "finetrail/model/distillation.py": {"teach", "train"},
+    "finetrail/training/loop.py": {"train"},
+    "finetrail/evaluation/slices.py": {"evaluate"},
+    "finetrail/exporting/card.py": {"export"},
+    "finetrail/reporting/page.py": {"report"},
+    "finetrail/comparison/pairs.py": set(),
+    "finetrail/inference.py": set(),
+    "finetrail/schema/training.py": set(stages()),
+}
+
+
+@pytest.mark.parametrize("file", RERUN)
+def test_a_change_reruns_these_stages_and_no_others(file: str) -> None:
+    assert (ROOT / fill(file, {"task": "token_classification"})).is_file()
+    assert reruns.dependents(file) == RERUN[file]
+
+
+def test_no_stage_depends_on_a_task_that_does_not_run() -> None:
+    of_tasks = {dep for name in stages() for dep in declared(name) if dep.startswith("finetrail/tasks")}
+    assert all(dep.startswith("finetrail/tasks/${task}/") for dep in of_tasks - {"finetrail/tasks/__init__.py"})
+    for task in tasks.names():
+        others = [ROOT / "finetrail/tasks" / other for other in tasks.names() if other != task]
+        for name in stages():
+            assert not [file for file in closure(module_of(stages()[name]), task) if file.parent in others]
+
+
+def test_what_writes_an_output_is_followed_by_all_that_read_it() -> None:
+    assert reruns.followers({"evaluate"}) == {"export", "report"}
+    assert reruns.followers({"teach"}) == {"train", "evaluate", "export", "report"}
+    assert reruns.followers({"report"}) == set()
+    assert reruns.followers({"download@model"}) == set(stages()) - {"download@model", "download@corpus"}
 
 
 @pytest.mark.parametrize("name", stages())
@@ -185,11 +210,18 @@ def test_mypy_holds_every_task_to_the_contract() -> None:
 
 
 @pytest.mark.parametrize("task", tasks.names())
+def test_training_and_evaluation_agree_on_the_directions(task: str) -> None:
+    training, evaluation = (set(tasks.module(task, part).LOWER_IS_BETTER) for part in ("validation", "metrics"))
+    assert "loss" in training  # which the engines report beside validate()'s scores
+    assert training - {"loss"} <= evaluation
+
+
+@pytest.mark.parametrize("task", tasks.names())
 def test_a_module_that_the_contract_lacks_is_imported_by_another(task: str) -> None:
     starts = [*map(module_of, stages().values()), ROOT / "finetrail/inference.py"]
     used = {path for start in starts for path in closure(start, task)}
     others = {path for path in TASKS.glob(f"{task}/*.py") if path.stem not in contract() | {"__init__"}}
-    assert others and others <= used  # metrics.py, which is the task's own
+    assert others <= used
 
 
 @pytest.mark.parametrize("task", tasks.names())

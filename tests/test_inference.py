@@ -107,7 +107,7 @@ def stored_predictions(task, case, folder):
     """What the stages tokenize and evaluate would store."""
     batches = iter([(np.arange(len(case.test)), case.test)])
     features = pa.concat_tables(part for part, _ in encoder(task, case, folder).encode_table("test", batches))
-    forward = evaluation.torch_forward(tasks.module(task, "modeling").load_model(folder))
+    forward = evaluation.torch_forward(tasks.module(task, "loading").load_model(folder))
     tokenizer = tasks.module(task, "encoding").load_tokenizer(folder, settings_of(task, case)[0], lambda: iter(()))
     scoring, evaluate = tasks.module(task, "scoring"), settings_of(task, case)[1]
     return scoring.predict(Encoded(case.test, features), {}, case.target, forward, tokenizer, evaluate).to_pylist()
@@ -211,7 +211,7 @@ def test_an_input_that_is_none_is_told_behind_its_place(tag, given, message):
 
 
 def test_an_id_that_stands_twice_is_refused(tag):
-    with pytest.raises(UserError, match=r"^the id 'x' stands there more than once"):
+    with pytest.raises(UserError, match=r"^the id 'x' occurs more than once"):
         tag([{"id": "x", "text": "a"}, {"id": "y", "text": "b"}, {"id": "x", "text": "c"}])
 
 
@@ -297,7 +297,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "no int8": (
         lambda folder: (folder / "onnx/model_quantized.onnx").unlink(),
         {"runtime": "onnx_int8"},
-        r"onnx/model_quantized.onnx is missing; .*; export leaves it out where int8 is false, or loses too much$",
+        r"onnx/model_quantized.onnx is missing; .*; export leaves it out if export.int8 is false, or if int8 loses t",
     ),
     "damaged ONNX": (
         lambda folder: (folder / "onnx/model.onnx").write_bytes(b"onnx"),
@@ -307,12 +307,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "ONNX elsewhere": (
         lambda folder: None,
         {"runtime": "onnx", "device": "cuda"},
-        r"^device 'cuda' goes with the runtime torch; expected cpu, where model.onnx runs$",
+        r"^device 'cuda' needs the runtime torch; expected cpu, where model.onnx runs$",
     ),
     "documents": (
         lambda folder: None,
         {"documents": [{"text": "x"}]},
-        r"^documents: token_classification searches in none; expected them with retrieval only$",
+        r"^documents: token_classification does not search; expected documents with retrieval only$",
     ),
 }
 
@@ -396,7 +396,7 @@ def test_an_input_that_gives_no_features_is_not_lost_in_silence(search, monkeypa
             yield pa.table({"example": numbers[kept], "name": ["x"] * sum(kept)}), {}
 
     monkeypatch.setattr(FakeEncoder, "encode_table", all_but_empty)
-    with pytest.raises(UserError, match=r"^a:2: input '1': there is nothing in it to predict from$"):
+    with pytest.raises(UserError, match=r"^a:2: input '1': it has no text to predict from$"):
         search([{"id": "a", "text": "x"}])(["x", ""], places=["a:1", "a:2"])
 
 
@@ -478,7 +478,7 @@ def test_a_table_has_a_column_per_probability_for_one_kind() -> None:
     ("content", "message"),
     [
         ("", "in.csv: an empty file; expected a row for each example"),
-        ("text\n", "in.csv: there is nothing in it"),
+        ("text\n", "in.csv: the file is empty"),
         ("text,text\na,b\n", "in.csv:1: more than one column 'text'"),
         ("text,when\na,b\n", "in.csv:2: input '0': unknown key 'when'; expected id, "),
         ('text\na\n"b\n', "in.csv:3: not CSV: a field in quotes never ends; expected its quote before the delimiter"),
@@ -509,12 +509,12 @@ def test_a_file_is_written_whole_or_not_at_all(command, sentences, tmp_path, mon
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "in.jsonl: there is nothing in it; expected an input a line"),
-        ("\n\n", "in.jsonl: there is nothing in it"),
+        ("", "in.jsonl: the file is empty; expected one input per line"),
+        ("\n\n", "in.jsonl: the file is empty"),
         ('{"text": "a"}\n{"text"', "in.jsonl:2: not JSON: "),
         ('"a"\n', "in.jsonl:1: str; expected one JSON object per line"),
         ('{"text": "a"}\n\n{"text": 1}\n', "in.jsonl:3: input '1': text is 1; expected"),
-        ('{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the id '1' stands there more than once"),
+        ('{"text": "a", "id": 1}\n{"text": "b", "id": "1"}\n', "the id '1' occurs more than once"),
         (b'{"text": "\xff"}', "in.jsonl: the byte 0xff at offset 10 is not utf-8; expected text in that encoding"),
     ],
 )
@@ -533,7 +533,7 @@ def test_files_that_cannot_be_are_told(command, tmp_path):
     assert command("--text", "a", "--output", tmp_path)[2] == f"error: --output {tmp_path} is a folder; expected a file"
     (tmp_path / "d.jsonl").write_text("\n")
     assert command("--text", "a", "--documents", tmp_path / "d.jsonl")[2] == (
-        "error: documents: token_classification searches in none; expected them with retrieval only"
+        "error: documents: token_classification does not search; expected documents with retrieval only"
     )
 
 

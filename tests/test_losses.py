@@ -19,9 +19,9 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from finetrail import tasks
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import losses
 from finetrail.schema import ClassifierTrain
-from finetrail.tasks import IGNORE_INDEX
 
 CLASSIFIERS = sorted(task for task, own in OWN_SETTINGS.items() if own == PLAIN_LOSS)
 NAMES = {

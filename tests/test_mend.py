@@ -54,14 +54,14 @@ def test_a_folder_in_a_remote_that_has_versions_is_whole() -> None:
 def test_a_lock_file_that_was_cut_off_comes_back_from_git(root: Path, left: int) -> None:
     (root / "dvc.lock").write_bytes(LOCK[:left])
     [line] = mend.records(root, root / "tmp")
-    assert line.startswith("dvc.lock: it was cut off: taken back from Git") and (root / "dvc.lock").read_bytes() == LOCK
+    assert line.startswith("dvc.lock: it was truncated: restored from Git") and (root / "dvc.lock").read_bytes() == LOCK
     assert not list(mend.records(root, root / "tmp"))
 
 
 def test_a_lock_file_stays_where_git_does_not_tell(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", str(root / "nowhere"))
     (root / "dvc.lock").write_bytes(LOCK[:1000])
-    with pytest.raises(UserError, match="Git does not restore it: fatal"):
+    with pytest.raises(UserError, match="Git cannot restore it: fatal"):
         list(mend.records(root, root / "tmp"))
     assert (root / "dvc.lock").exists()
 
@@ -70,7 +70,7 @@ def test_one_that_git_does_not_have_is_removed(root: Path) -> None:
     git(root, "rm", "--quiet", "--cached", "dvc.lock")
     (root / "dvc.lock").write_bytes(LOCK[:1000])
     [line] = mend.records(root, root / "tmp")
-    assert "removed, as Git does not have it" in line and not (root / "dvc.lock").exists()
+    assert "removed, because Git does not have it" in line and not (root / "dvc.lock").exists()
 
 
 def test_two_sides_of_a_merge_are_left_to_people(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_two_sides_of_a_merge_are_left_to_people(root: Path) -> None:
         ["git", "-c", "user.name=x", "-c", "user.email=x@y.z", "merge", "one"], cwd=root, capture_output=True
     )
     assert b"<<<<<<<" in (root / "dvc.lock").read_bytes()
-    with pytest.raises(UserError, match="two sides of a merge, and Git does not restore it: .*unmerged"):
+    with pytest.raises(UserError, match="merge conflicts, and Git cannot restore it: .*unmerged"):
         list(mend.records(root, root / "tmp"))
     assert b"<<<<<<<" in (root / "dvc.lock").read_bytes()
 

@@ -16,9 +16,9 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.patches import flash_attention
 from finetrail.schema import Lora
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import adapters, graphs, packing
 from finetrail.training.memory import checkpoint_gradients
 

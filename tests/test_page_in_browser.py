@@ -48,7 +48,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = {"f1": Difference(0.4, 0.45, 0.05, 0.01, 0.09, 0.02, 0.06)}
     text = "a sentence of some length with a wörd-that-is-rather-long-and-goes-on-and-on " * 3
     changes = [Change(f"t{n}", float(n > 29), float(n < 30), text, "PER: Ada", "LOC: Ada", "") for n in range(60)]
-    found = [Compared("main", name, "f1", 479, [], scores, [], changes) for name in ("exp-one", "exp-two")]
+    found = [Compared("main", name, "f1", [], 479, [], scores, [], changes) for name in ("exp-one", "exp-two")]
     systems = [System(name, [Run(name, None, record(name))]) for name in ("main", "exp-one", "exp-two")]
     curves = {system.name: history for system in systems}
     html = several.render(found, [{"f1": 0.02}] * 2, [[], []], Settings(1000, 0.95, 1), systems, curves)

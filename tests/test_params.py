@@ -125,7 +125,7 @@ SECTION = "  distillation:\n    temperature: 2.0\n    labels_weight: 0.5\n    te
         ("  layers:\n  - 0\n  - 2\n  - 4\n", "", "model.layers: required key is missing"),
         ("  - 0\n  - 2", "  - 2\n  - 0", "model: layers is [2, 0, 4]; expected each once, in rising order"),
         ("  - 0\n", "  - -1\n", "model.layers.0: should be greater than or equal to 0, got -1"),
-        ("execution: auto", "execution: compile", "train.execution: compile is not for a loss with a teacher"),
+        ("execution: auto", "execution: compile", "train.execution: compile does not support a loss with a teacher"),
         ("temperature: 2.0", "temperature: 0.0", "train.distillation.temperature: should be greater than 0, got 0.0"),
         ("    labels_weight: 0.5\n", "", "train.distillation.labels_weight: required key is missing"),
         ("    batch_size: 64\n", "", "model.teacher.batch_size: required key is missing"),
@@ -607,7 +607,9 @@ def test_retrieval_has_no_parts(folder: Path) -> None:
 def test_a_corpus_without_parts_is_not_mixed(folder: Path) -> None:
     section = "batching:\n    by: length\n    mix:\n      kind: size\n      power: 1.0\n      last_power: 0.2"
     edit(RECIPE, "batching: length", section)
-    with pytest.raises(UserError, match=r"train\.batching mixes parts, and corpus has none; expected length or random"):
+    with pytest.raises(
+        UserError, match=r"train\.batching mixes parts, and corpus has no parts; expected length or random"
+    ):
         params.load_recipe("token_classification", "wnut16")
 
 

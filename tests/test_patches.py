@@ -39,6 +39,7 @@ from finetrail.training import execution, packing, trainer
 from finetrail.training.run import Run
 from stages.train import executed
 
+ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.stem for path in Path(patches.__file__).parent.glob("*.py") if path.stem != "__init__")
 NO_PATCH = {"architectures", "speedups"}
 # The library's code that a patch imitates or relies on, as it was when the two were compared.
@@ -93,6 +94,20 @@ def test_each_patch_says_what_it_is_for(name: str) -> None:
     text = import_module(f"finetrail.patches.{name}").__doc__ or ""
     assert re.findall(r"^(\w+): \S", text, re.MULTILINE) == ["Library", "Reason", "Upstream", "Guard"]
     assert f"- `{name}`: " in (patches.__doc__ or ""), "the package's docstring lists each patch"
+
+
+# Code that replaces what a library defines.
+REPLACES = re.compile(
+    r"super\(\)\._(?!_)|\bdelattr\(|\.__class__ = |\.forward = |Interface\.register\(|library\.Library\("
+)
+
+
+def test_nothing_else_replaces_what_a_library_defines() -> None:
+    files = [*ROOT.glob("finetrail/**/*.py"), *ROOT.glob("stages/*.py")]
+    found = {str(path.relative_to(ROOT)) for path in files if REPLACES.search(path.read_text(encoding="utf-8"))}
+    known = {"attention", "attention_masks", "dropout", "first_token", "fsdp_tied_bias", "products"}
+    # packing.py registers an attention function of its own, by transformers' public interface.
+    assert found == {f"finetrail/patches/{name}.py" for name in known} | {"finetrail/training/packing.py"}
 
 
 def test_an_argument_that_attention_does_not_know_goes_to_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:

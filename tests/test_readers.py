@@ -178,7 +178,7 @@ def test_numbering_continues_over_files_with_relative_places(tmp_path):
         (
             json_array(text="t"),
             '{"t": 1}\n{"t": 2}\n',
-            "a:2: not JSON: more behind the end of the value, column 1; exp",
+            "a:2: not JSON: more text after the end of the value, column 1; exp",
         ),
         (json_array(text="t"), "", "a:1: not JSON: there is nothing in it; expected one value"),
         (parquet(text="t"), "PAR1", "a: not a Parquet file, or only a part of one; expected PAR1 at both ends"),

@@ -110,6 +110,7 @@ def make_results(labels: list[str] = TYPES) -> Results:
         },
         evaluation={
             "headline": "f1",
+            "lower_is_better": [],
             "confidence": 0.95,
             "machine": MACHINE,
             "validation": scores(0.011),
@@ -226,7 +227,7 @@ def html() -> str:
 def test_summary_tells_what_ran_on_what_and_how_well() -> None:
     got = summary.summarize("token_classification", "wnut16", make_results())
     assert list(got)[:7] == ["task", "recipe", "seed", "model", "corpus", "concerns", "tokenize"]
-    assert list(got)[7:12] == ["train", "machine", "headline", "validation", "test"]
+    assert list(got)[7:13] == ["train", "machine", "headline", "lower_is_better", "validation", "test"]
     assert (got["task"], got["recipe"], got["seed"], got["headline"]) == ("token_classification", "wnut16", 42, "f1")
     assert got["model"] == {
         "name": "sentence-transformers/all-MiniLM-L6-v2",
@@ -304,13 +305,14 @@ def test_metrics_are_the_few_scores_that_differ_headline_first() -> None:
 def test_a_baseline_is_beaten_if_the_whole_interval_is_better(
     metric: str, value: float, low: float | None, high: float | None, baseline: float, expected: str
 ) -> None:
-    assert summary.verdict(Headline(metric, value, low, high), baseline) == expected
+    assert summary.verdict(Headline(metric, value, low, high, metric == "perplexity"), baseline) == expected
 
 
 def test_best_baseline_is_first_in_the_metrics_direction() -> None:
     scores = {"a": {"f1": 0.1, "perplexity": 9.0}, "b": {"f1": 0.3, "perplexity": 30.0}}
+    evaluation = {"lower_is_better": ["perplexity"], "baselines": {"test": scores}}
     for metric, expected in (("f1", ["b", "a"]), ("perplexity", ["a", "b"])):
-        assert list(summary.baselines({"headline": metric, "baselines": {"test": scores}})) == expected
+        assert list(summary.baselines(evaluation | {"headline": metric})) == expected
 
 
 def test_sentence_has_score_interval_and_best_baseline() -> None:
@@ -318,7 +320,8 @@ def test_sentence_has_score_interval_and_best_baseline() -> None:
     assert summary.sentence(results.evaluation) == (
         "f1 0.402 on test (95% interval 0.362 to 0.441); best baseline: most_frequent_tag 0.113"
     )
-    assert summary.sentence({"headline": "perplexity", "test": {"perplexity": 12.3456}}) == "perplexity 12.346 on test"
+    alone = {"headline": "perplexity", "lower_is_better": ["perplexity"], "test": {"perplexity": 12.3456}}
+    assert summary.sentence(alone) == "perplexity 12.346 on test"
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -534,7 +537,7 @@ def test_figures_are_svg_in_the_pages_colours() -> None:
     results = make_results()
     for svg in (
         plots.curve("loss", {"train": results.history["train/loss"]}, 90),
-        plots.headline(Headline("f1", 0.4, 0.36, 0.44), {"all_o": 0.0}),
+        plots.headline(Headline("f1", 0.4, 0.36, 0.44, False), {"all_o": 0.0}),
         plots.confusion(results.tables["confusion"]),
         plots.label_bars(results.tables["per_label"][:10], "f1"),
     ):

@@ -116,7 +116,7 @@ LOW = {"kind": "float", "low": 0.0, "high": 0.5, "log": False}
         ({"fields": {"limit": {"kind": "int", "low": 1, "high": 9, "log": False}}}, "cannot be compared"),
         ({"fields": {"corpus.splits.seed": {"kind": "choice", "values": [1]}}}, "model, tokenize, train"),
         ({"fields": {"lr": LR, "train.lr": LR}}, "lr replaces train.lr; expected one of the two"),
-        ({"fields": {"lr": LR}, "always": {"lr": 1e-4}}, "lr: it stands below always and below fields"),
+        ({"fields": {"lr": LR}, "always": {"lr": 1e-4}}, "lr: it is both in always and in fields"),
         ({"fields": {"train.lr": LR}, "always": {"lr": 1e-4}}, "lr replaces train.lr"),
         ({"fields": {"lr": LR | {"low": 1.0}}}, "low is 1 and high 0.01; expected low below high"),
         ({"fields": {"lr": LR | {"low": 0.0}}}, "expected it above 0, or log false"),
@@ -297,7 +297,7 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path: Path) -> None:
     lower.finish(Found(0.5, [0.9, 0.5], "x-0001"))
     higher = claim(of)
     assert not higher.is_hopeless(1.0) and higher.is_hopeless(1.0)
-    assert ending.best(of.all(), "loss") == of.all()[1] and ending.best(of.all(), "accuracy") == of.all()[0]
+    assert ending.best(of.all(), True) == of.all()[1] and ending.best(of.all(), False) == of.all()[0]
 
 
 def test_hyperband_is_hyperband() -> None:
@@ -618,7 +618,7 @@ def alive(pid: int) -> bool:
 
 def compared(p: float, low: float = -0.1, high: float = 0.2) -> Compared:
     one = Difference(first=0.7, second=0.75, difference=0.05, low=low, high=high, p=p, detectable=0.1)
-    return Compared("x-0000", "x-0002", "accuracy", 40, [], {"accuracy": one}, [], [])
+    return Compared("x-0000", "x-0002", "accuracy", [], 40, [], {"accuracy": one}, [], [])
 
 
 FIRST = Trial(0, "finished", {}, True, 0.7, 3, "x-0000")
@@ -629,7 +629,7 @@ FAILED = Trial(3, "failed", {"lr": 3e-4, "batch_size": 16}, False, reason="out o
 
 def an_ending(*found: Trial, wanted: int = 4, of: Compared | None = None, reason: str = "") -> Ending:
     start = Begun(space={}, metric="accuracy", own=OWN)
-    return Ending("x", wanted, start, list(found), {"lr": 0.9, "batch_size": 0.1}, of, reason)
+    return Ending("x", wanted, start, list(found), {"lr": 0.9, "batch_size": 0.1}, False, of, reason)
 
 
 def test_the_end_shows_table_importances_and_noise_warning() -> None:
@@ -658,7 +658,7 @@ def test_the_end_without_noise_warns_of_none() -> None:
     worse = compared(p=0.001, low=-0.2, high=-0.01)
     worse = replace(worse, scores={"accuracy": replace(worse.scores["accuracy"], difference=-0.1)})
     assert "warning: on test, x-0002 is worse than the default" in ending.as_text(an_ending(FIRST, BEST, of=worse))
-    assert "2 of 4 trials: 2 finished. The same command goes on." in told
+    assert "2 of 4 trials: 2 finished. The same command resumes it." in told
 
 
 def test_the_end_without_a_better_or_comparable_trial() -> None:
@@ -704,7 +704,7 @@ def test_the_command_asks_for_optuna_where_it_is_missing(monkeypatch: pytest.Mon
         search.main()
 
 
-@pytest.mark.parametrize(("name", "told"), [("a.b", "letters, digits, - and _ alone"), ("x", "has not begun")])
+@pytest.mark.parametrize(("name", "told"), [("a.b", "letters, digits, - and _ alone"), ("x", "has not started")])
 def test_what_the_command_refuses(name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["search", str(write(tmp_path / f"{name}.yaml")), "--show"])
@@ -730,7 +730,7 @@ def test_a_search_through_dvc_that_is_ended_and_goes_on(
     while "epoch 1" not in (line := ended.stderr.readline()):
         assert line, "it ended before its first epoch"
     ended.send_signal(signal.SIGINT)
-    assert "the same command goes on" in ended.communicate()[1] and ended.returncode == 130
+    assert "the same command resumes" in ended.communicate()[1] and ended.returncode == 130
 
     done = subprocess.run([*command, "--json"], cwd=project, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -154,7 +154,7 @@ def test_inputs_with_other_keys_or_beyond_a_batch_wait(ask: Ask, model: Model) -
 def test_more_than_may_wait_is_refused_and_the_rest_answered(ask: Ask, model: Model) -> None:
     answers = at_once(ask, [["a"] * 4, ["b", "c"], ["d"]], model)
     assert [status for status, _ in answers] == [200, 429, 200]
-    assert answers[1][1] == {"error": "4 inputs wait already; expected fewer requests"}
+    assert answers[1][1] == {"error": "4 inputs are waiting already; expected fewer requests"}
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_more_than_may_wait_is_refused_and_the_rest_answered(ask: Ask, model: Mo
         (b"\xff", 400, "the body is not JSON that is read here: UnicodeDecodeError"),
         (b"[" * 150 + b"]" * 40, 400, "the body is not JSON"),
         (b" " * 201, 413, "more than 200 bytes; expected at most so many a request"),
-        (["a"] * 5, 413, "5 inputs; expected at most 4 a request"),
-        ([{"text": "a"}, 3], 422, "input '1': int; expected a JSON object, or a text"),
-        (None, 422, "input '0': NoneType; expected a JSON object, or a text"),
+        (["a"] * 5, 413, "5 inputs; expected at most 4 per request"),
+        ([{"text": "a"}, 3], 422, "input '1': int; expected a JSON object or a string"),
+        (None, 422, "input '0': NoneType; expected a JSON object or a string"),
         ({"bad": 1}, 422, "input '0': bad"),
     ],
 )
@@ -232,9 +232,11 @@ def test_an_answer_does_not_wait_for_a_delayed_acknowledgement() -> None:
 def test_an_address_that_cannot_be_is_told_in_one_line() -> None:
     with serve.bound("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"^--host 127.0.0.1 --port {port}: Address already in use; expected one"):
+        with pytest.raises(
+            UserError, match=rf"^--host 127.0.0.1 --port {port}: Address already in use; expected a free"
+        ):
             serve.bound("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"^--host nowhere.invalid --port 0: .*; expected one that is free"):
+    with pytest.raises(UserError, match=r"^--host nowhere.invalid --port 0: .*; expected a free port"):
         serve.bound("nowhere.invalid", 0)
     for number in ("-1", "65536", "x"):
         with pytest.raises(ValueError):

@@ -24,7 +24,7 @@ def everything(table: pa.Table) -> np.ndarray:
     return np.ones(len(table), dtype=bool)
 
 
-ACCURACY = Units(mean, everything, "accuracy")
+ACCURACY = Units(mean, everything, "accuracy", False)
 
 
 def scored(right: Any, names: list[str], units: Units = ACCURACY) -> dict[str, dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_a_worse_slice_is_flagged_and_a_better_one_is_not() -> None:
         f"kind bad: accuracy 0.5000 [{found['bad']['low']:.4f}, {found['bad']['high']:.4f}], the rest 0.7500; "
         "100 examples"
     ]
-    of_losses = scored(right, ["high"] * 200 + ["low"] * 100, Units(mean, everything, "loss"))
+    of_losses = scored(right, ["high"] * 200 + ["low"] * 100, Units(mean, everything, "loss", True))
     assert of_losses["high"]["worse"] and not of_losses["low"]["worse"]
 
 
@@ -84,7 +84,7 @@ def test_a_slice_that_is_all_wrong_by_chance_is_not_flagged() -> None:
 
 def test_units_that_change_nothing_do_not_count() -> None:
     table = pa.table({"right": [1.0, 0.0, 0.5, 0.5], "counts": [True, True, False, False]})
-    units = Units(mean, lambda part: part["counts"].to_numpy(zero_copy_only=False), "accuracy")
+    units = Units(mean, lambda part: part["counts"].to_numpy(zero_copy_only=False), "accuracy", False)
     found = slices.scores(table, [slicing.by_name("kind", ["a", "b", "a", "c"], "abc")], units, SETTINGS)
     assert [(row["slice"], row["examples"], row["score"], row["rest"]) for row in found] == [
         ("a", 1, 1.0, 0.0),

@@ -20,10 +20,10 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.patches import attention, attention_masks, dropout, memory, speedups
 from finetrail.patches.architectures import LIKE_BERT
 from finetrail.patches.labelled_tokens import compute_labelled_tokens_only
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training.memory import checkpoint_gradients
 
 ENCODERS = ["bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"]

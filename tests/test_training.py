@@ -24,8 +24,9 @@ from transformers import AutoTokenizer, BertForTokenClassification
 from finetrail import training
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.token_classification import encoding, modeling
+from finetrail.labels import IGNORE_INDEX
+from finetrail.tasks.token_classification import encoding, loading, modeling
+from finetrail.tasks.token_classification import validation as task_validation
 from finetrail.tasks.token_classification.settings import Tokenize, Train
 from finetrail.training import batching, logger
 from finetrail.training.determinism import make_deterministic
@@ -86,7 +87,7 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
         def validate(kept: Any) -> dict[str, float]:
             if validation:
                 return validation(models[-1], kept)
-            return modeling.validate(kept, features["validation"], NAMES)
+            return task_validation.validate(kept, features["validation"], NAMES)
 
         return train.fit(
             build,
@@ -96,6 +97,7 @@ def run(request: pytest.FixtureRequest, base_model: Path, features: dict[str, pa
                 train=train.select_columns(Dataset(features["train"]), modeling.COLUMNS),
                 validation=train.select_columns(Dataset(features["validation"]), modeling.COLUMNS),
                 validate=validate,
+                lower_is_better=("loss", "perplexity"),
                 settings=settings,
                 seed=seed,
                 scratch=tmp_path / "scratch",
@@ -576,7 +578,7 @@ def copied(base_model: Path, tmp_path: Path) -> Path:
 
 def test_labels_stand_in_the_config(base_model: Path, tmp_path: Path) -> None:
     modeling.build_model(base_model / "weights", NAMES, SETTINGS, NO_FEATURES).save_pretrained(tmp_path / "tagger")
-    model = modeling.load_model(tmp_path / "tagger")
+    model = loading.load_model(tmp_path / "tagger")
     assert model.config.id2label == dict(enumerate(NAMES))
     assert model.config.label2id == {name: index for index, name in enumerate(NAMES)}
 
@@ -617,7 +619,7 @@ def test_a_half_precision_checkpoint_is_trained_in_fp32(copied: Path, dtype: tor
     model = modeling.build_model(copied, NAMES, SETTINGS, NO_FEATURES)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     model.save_pretrained(copied / "saved")
-    assert {parameter.dtype for parameter in modeling.load_model(copied / "saved").parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in loading.load_model(copied / "saved").parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -674,4 +676,4 @@ def test_the_validation_score_of_training_is_that_of_evaluate(
     assert 0.2 < record["best_value"] == pytest.approx(scores["f1"], abs=1e-12)
     assert (project / "metrics/train/plots/metrics/validation/f1.tsv").is_file()
     assert not (project / ".scratch/train").exists()
-    assert isinstance(modeling.load_model(project / "data/trained"), BertForTokenClassification)
+    assert isinstance(loading.load_model(project / "data/trained"), BertForTokenClassification)

@@ -14,8 +14,8 @@ from benchmarks.accelerator import models
 from benchmarks.accelerator.cases import Case
 from finetrail import layout
 from finetrail.encoding import masking, ragged
+from finetrail.labels import IGNORE_INDEX
 from finetrail.stage import write_json
-from finetrail.tasks import IGNORE_INDEX
 
 # Lengths are lognormal, as those of sentences and documents nearly are: the median is this share of the longest.
 MEDIAN_SHARE, SPREAD = 0.4, 0.6

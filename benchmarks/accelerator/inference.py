@@ -150,12 +150,12 @@ def save_encoder(folder: Path, tiny: bool) -> None:
 
 def our_encoder(folder: Path, texts: list[str], device: str) -> Callable[[int], np.ndarray]:
     """Return what turns the texts into vectors, from a batch size on."""
-    modeling, encoding, scoring = (tasks.module("retrieval", name) for name in ("modeling", "encoding", "scoring"))
+    loading, encoding, scoring = (tasks.module("retrieval", name) for name in ("loading", "encoding", "scoring"))
     declared = tasks.module("retrieval", "settings").Tokenize(
         engine="local", num_proc=1, max_query_length=32, max_negatives=0, negatives=None, limit=None, **TARGET
     )
     encoder = encoding.Encoder(AutoTokenizer.from_pretrained(folder), TARGET, declared)
-    forward = inference.torch_forward(modeling.load_model(folder).to(device))
+    forward = inference.torch_forward(loading.load_model(folder).to(device))
     ids = [str(number) for number in range(len(texts))]
     examples = pa.table({"id": ids, "title": [""] * len(texts), "text": texts})
 

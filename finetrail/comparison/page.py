@@ -76,9 +76,9 @@ def charts(curves: Curves) -> list[views.Chart]:
 def differing(systems: list[System]) -> dict[str, dict[str, str]]:
     """Return the settings that are not the same in all first runs: name -> system -> value."""
     parts = ("task", "recipe", *SETTINGS, *MACHINES)
-    told = {of.name: rendering.flat({part: of.runs[0].record.get(part) for part in parts}) for of in systems}
-    keys = list(dict.fromkeys(key for record in told.values() for key in record))
-    rows = {key: {name: rendering.number(record.get(key)) for name, record in told.items()} for key in keys}
+    recorded = {of.name: rendering.flat({part: of.runs[0].record.get(part) for part in parts}) for of in systems}
+    keys = list(dict.fromkeys(key for record in recorded.values() for key in record))
+    rows = {key: {name: rendering.number(record.get(key)) for name, record in recorded.items()} for key in keys}
     return {
         key: row for key, row in rows.items() if len(set(row.values())) > 1 and key.rpartition(".")[2] not in RESULTS
     }

@@ -1,4 +1,4 @@
-"""Turns two systems into the differences of their scores on the same test examples, and into what changed at each."""
+"""Compares two systems on the same test examples: differences of their scores, and the examples that changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Change:
-    """One example, and what the two systems made of it. Scores are the task's outcomes(): higher is better."""
+    """One example with the predictions of both systems. Scores are the task's outcomes(): higher is better."""
 
     id: str
     before: float
@@ -72,6 +72,7 @@ class Compared:
     first: str
     second: str
     headline: str
+    lower_is_better: list[str]  # of the scores
     examples: int
     seeds: list[int]
     scores: dict[str, Difference]
@@ -88,15 +89,20 @@ def compare(root: Path, first: System, second: System, settings: Settings) -> Co
     tables = [(aligned(base, a), aligned(base, b)) for a, b in read]
     scoring = tasks.module(base.run.record["task"], "scoring")
     statistics = [scoring.statistics(joined(base, *pair), base.target, base.settings) for pair in tables]
+    scores = differences(statistics, len(base.units), settings)
+    # Not those of the records: the scores are computed anew, by this version of the task.
+    lower_is_better = sorted(set(tasks.module(base.run.record["task"], "metrics").LOWER_IS_BETTER) & set(scores))
+    units = slices.of_task(scoring, headline, headline in lower_is_better, base.target, base.settings)
     outcomes = [[scoring.outcomes(table, base.target, base.settings) for table in pair] for pair in tables]
     return Compared(
         first=first.name,
         second=second.name,
         headline=headline,
+        lower_is_better=lower_is_better,
         examples=len(base.units),
         seeds=[a.record["seed"] for a, _ in pairs] if len(pairs) > 1 else [],
-        scores=differences(statistics, len(base.units), settings),
-        slices=list(_slices(base, train_split(root, base.run), tables, headline, settings)),
+        scores=scores,
+        slices=list(_slices(base, train_split(root, base.run), tables, units, settings)),
         changes=_changes(base.units["id"].to_pylist(), outcomes),
     )
 
@@ -130,7 +136,7 @@ def evaluated(root: Path, run: Run) -> Evaluated:
 
 
 def train_split(root: Path, run: Run) -> pa.Table:
-    """Read what a run was trained on, by which slices are told: labels and words."""
+    """Read the train split of a run, whose labels and words define slices."""
     with opened(root, run) as files:
         return files.table(layout.table_file(layout.CORPUS, "train"))
 
@@ -150,8 +156,8 @@ def _settings(files: Files, task: str, recipe: Path) -> schema.Evaluate:
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise UserError(
-            f"{files.run.name}: {recipe}: evaluate: {keys}: not as this version of finetrail has it; "
-            "expected a run of this version, or check out that one to compare"
+            f"{files.run.name}: {recipe}: evaluate: {keys}: not valid in this version of finetrail; "
+            "expected a run of this version, or check out the run's version to compare"
         ) from None
 
 
@@ -173,13 +179,13 @@ def aligned(base: Evaluated, other: Evaluated) -> pa.Table:
     """Return the rows of `other` in the order of base's; UserError where their examples differ."""
     names = f"{base.run.name} and {other.run.name}"
     for table in sorted(base.corpus.keys() | other.corpus.keys()):
-        told = _different(base.corpus.get(table, {}), other.corpus.get(table, {}))
-        if told:
-            raise UserError(f"{names}: the corpus's {table} differs: {told}; expected the same examples in both")
+        difference = _different(base.corpus.get(table, {}), other.corpus.get(table, {}))
+        if difference:
+            raise UserError(f"{names}: the corpus's {table} differs: {difference}; expected the same examples in both")
     rows, wanted = ({key: row for row, key in enumerate(_keys(one.units))} for one in (other, base))
-    if told := _different(wanted, rows, contents=False):
+    if difference := _different(wanted, rows, contents=False):
         raise UserError(
-            f"{names}: the scored examples differ: {told}; expected the same tokenize.limit, and "
+            f"{names}: the scored examples differ: {difference}; expected the same tokenize.limit, and "
             "of language models the same blocks"
         )
     found = other.units.take(list(map(rows.__getitem__, wanted)))
@@ -226,11 +232,10 @@ def joined(base: Evaluated, first: pa.Table, second: pa.Table) -> pa.Table:
 
 
 def _slices(
-    base: Evaluated, train: pa.Table, tables: list[tuple[pa.Table, pa.Table]], headline: str, settings: Settings
+    base: Evaluated, train: pa.Table, tables: list[tuple[pa.Table, pa.Table]], units: slices.Units, settings: Settings
 ) -> Iterator[Slice]:
     """Yield each slice of base's units, with the difference there; tables: of each seed both systems' units."""
     scoring = tasks.module(base.run.record["task"], "scoring")
-    units = slices.of_task(scoring, headline, base.target, base.settings)
     for slicing in slices.parted(scoring.slicings(base.units, train, base.target)):
         for name in slicing.slices:
             taken = [[slicing.take(table, [name]) for table in pair] for pair in tables]
@@ -238,7 +243,7 @@ def _slices(
             if n := int(counted.sum()):
                 kept = [[table.filter(pa.array(counted)) for table in pair] for pair in taken]
                 statistics = [units.statistic(joined(base, *pair)) for pair in kept]
-                yield Slice(slicing.name, name, n, differences(statistics, n, settings)[headline])
+                yield Slice(slicing.name, name, n, differences(statistics, n, settings)[units.metric])
 
 
 def _changes(ids: list[str], outcomes: "list[list[list[Outcome]]]") -> list[Change]:

@@ -1,4 +1,4 @@
-"""Turns the names that people give (a recipe, a commit, a branch, an experiment, the workspace) into finished runs."""
+"""Finds finished runs by name: a recipe, a commit, a branch, an experiment, or the workspace."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
-from finetrail import layout, params
+from finetrail import layout, params, upgrades
 from finetrail.errors import UserError
 from finetrail.reporting.records import parsed
 from finetrail.reporting.summary import Series
@@ -26,7 +26,7 @@ from finetrail.upgrades import SCHEMA_VERSION
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"
 EXPERIMENTS = "refs/exps"
-# Where DVC keeps what is queued or running; no finished run is there.
+# Refs of queued and running experiments, which are not finished.
 UNFINISHED = ("refs/exps/exec", "refs/exps/stash", "refs/exps/celery")
 
 # Content of a record.json.
@@ -64,7 +64,7 @@ def system(root: Path, name: str) -> System:
 def by_seed(name: str, runs: list[Run]) -> list[Run]:
     """Return one run of each seed: of equal runs, such as an experiment and its commit, the first.
 
-    UserError where two runs of one seed differ: which of them stands for the system, only the user knows.
+    UserError if two runs of one seed differ: only the user knows which of them to compare.
     """
     found: dict[int, Run] = {}
     for run in runs:
@@ -88,7 +88,7 @@ def experiments(root: Path) -> list[Run]:
 
 
 def of_recipe(runs: list[Run], name: str, settings: dict[str, dict[str, Any]]) -> list[Run]:
-    """Return the runs of TASK/RECIPE with these settings by section, as far as told; UserError where there is none."""
+    """Return the runs of TASK/RECIPE with these settings, as far as records have them; UserError if there is none."""
     task, recipe = _parts(name)
     chosen = [run for run in runs if (run.record["task"], run.record["recipe"]) == (task, recipe)]
     alike = [run for run in chosen if _has(run.record, settings)]
@@ -148,7 +148,7 @@ def curves(root: Path, run: Run) -> dict[str, Series]:
 
 @contextmanager
 def opened(root: Path, run: Run) -> Iterator[Files]:
-    """Give the files of a run; they come from the remotes of now, which an old commit's configuration may lack."""
+    """Yield the files of a run; they come from today's remotes, which an old commit's configuration may lack."""
     with Repo(str(root)) as repo:
         config = {name: dict(repo.config[name]) for name in ("core", "remote")}
     system = DVCFileSystem(repo=str(root), rev=run.revision, config=config)
@@ -181,7 +181,7 @@ def _run(root: Path, name: str) -> Run:
 
 
 def _shown(root: Path, commit: str, name: str) -> str | None:
-    """Return a file of a commit; None where it has none."""
+    """Return a file of a commit; None if it has none."""
     try:
         return _git(root, "show", f"{commit}:./{name}")
     except subprocess.CalledProcessError:
@@ -189,9 +189,9 @@ def _shown(root: Path, commit: str, name: str) -> str | None:
 
 
 def _is_finished(lock: str | None) -> bool:
-    """Tell by dvc.lock whether the report is of the last evaluation, and not of the run that an experiment began with.
+    """Return True if, by dvc.lock, the report is of the last evaluation, not of the run before an experiment.
 
-    Without a lock nothing says that it is not.
+    Also True without a lock.
     """
     if lock is None:
         return True
@@ -204,7 +204,7 @@ def _is_finished(lock: str | None) -> bool:
 
 
 def _commit(root: Path, name: str) -> str | None:
-    """Return the commit of a revision or of an experiment's name; None where there is none."""
+    """Return the commit of a revision or of an experiment's name; None if there is none."""
     names = _git(root, "for-each-ref", "--format=%(refname)", EXPERIMENTS).split()
     of_name = [ref for ref in names if ref.endswith(f"/{name}") and not ref.startswith(UNFINISHED)]
     for candidate in [name, *of_name]:
@@ -231,7 +231,7 @@ def _committed(root: Path, revision: str) -> Record | None:
 
 def _record(text: str) -> Record:
     """Return the content of a record.json, but for the version that wrote it: runs are alike whichever did."""
-    return {key: value for key, value in dict(json.loads(text)).items() if key != SCHEMA_VERSION}
+    return {key: value for key, value in upgrades.record(json.loads(text)).items() if key != SCHEMA_VERSION}
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -240,14 +240,16 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _has(record: Record, settings: dict[str, dict[str, Any]]) -> bool:
-    told = {section: record.get(section, {}) for section in settings}
-    return all(told[of].get(key, value) == value for of, values in settings.items() for key, value in values.items())
+    recorded = {section: record.get(section, {}) for section in settings}
+    return all(
+        recorded[of].get(key, value) == value for of, values in settings.items() for key, value in values.items()
+    )
 
 
 def _settings(name: str) -> dict[str, dict[str, Any]]:
     loaded = params.load_recipe(*_parts(name))
     settings = {section: getattr(loaded, section).model_dump(mode="json") for section in ("tokenize", "train")}
-    for key in ("precision", "execution"):  # runs tell those that were effective
+    for key in ("precision", "execution"):  # records have the effective values
         del settings["train"][key]
     return settings
 

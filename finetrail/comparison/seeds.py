@@ -1,4 +1,4 @@
-"""Turns the metrics files of two recipes' runs over seeds into a paired t-interval; it needs no predictions."""
+"""Compares two recipes over seeds by a paired t-interval of their records; it needs no predictions."""
 
 from dataclasses import dataclass
 from statistics import mean
@@ -9,7 +9,6 @@ from scipy import stats
 from finetrail.comparison.runs import Record
 from finetrail.errors import UserError
 from finetrail.reporting.summary import FINAL_SPLIT
-from finetrail.tasks import LOWER_IS_BETTER
 
 CONFIDENCE = 0.95
 
@@ -19,6 +18,7 @@ class Comparison:
     """The headline of two recipes by seed, and their mean difference (second minus first) with its t-interval."""
 
     metric: str
+    lower_is_better: bool
     seeds: list[int]
     first: list[float]
     second: list[float]
@@ -28,15 +28,15 @@ class Comparison:
 
     @property
     def is_noise(self) -> bool:
-        """Tell whether the interval holds 0: seeds alone explain the difference."""
+        """Return True if the interval contains 0: then seeds alone explain the difference."""
         return self.low <= 0 <= self.high
 
 
 def compare(first: list[Record], second: list[Record]) -> Comparison:
-    """Pair the runs of two recipes by their seed; UserError where fewer than two seeds are common.
+    """Pair the runs of two recipes by their seed; UserError if they share fewer than two seeds.
 
-    A paired t-interval over seeds (Dror et al. 2018): it covers initial weights and order of batches, and not the
-    choice of the test examples, for which each run has its bootstrap interval.
+    The paired t-interval over seeds (Dror et al. 2018) covers initial weights and the order of batches. It does not
+    cover the choice of the test examples, for which each run has a bootstrap interval.
     """
     metric = same_headline(first[0], second[0])
     corpora = [{record["corpus"]["sha256"] for record in records} for records in (first, second)]
@@ -53,14 +53,15 @@ def compare(first: list[Record], second: list[Record]) -> Comparison:
     firsts, seconds = ([of_seed[seed] for seed in seeds] for of_seed in by_seed)
     with catch_warnings(action="ignore", category=RuntimeWarning):  # of scipy, where all differences are the same
         low, high = map(float, stats.ttest_rel(seconds, firsts).confidence_interval(CONFIDENCE))
-    return Comparison(metric, seeds, firsts, seconds, mean(seconds) - mean(firsts), low, high)
+    lower_is_better = metric in first[0]["lower_is_better"]
+    return Comparison(metric, lower_is_better, seeds, firsts, seconds, mean(seconds) - mean(firsts), low, high)
 
 
 def same_headline(first: Record, second: Record) -> str:
-    """Return the headline that two runs share; UserError where they have different ones."""
+    """Return the headline that two runs share; UserError if they differ."""
     if first["headline"] != second["headline"]:
         raise UserError(
-            f"headlines are {first['headline']} and {second['headline']}; expected recipes that are scored alike"
+            f"headlines are {first['headline']} and {second['headline']}; expected recipes with the same headline"
         )
     return str(first["headline"])
 
@@ -81,5 +82,5 @@ def verdict(names: tuple[str, str], found: Comparison) -> str:
     )
     if found.is_noise:
         return f"{names[1]} against {names[0]}: {interval}: noise: the interval holds 0."
-    better = (found.difference > 0) != (found.metric in LOWER_IS_BETTER)
+    better = (found.difference > 0) != found.lower_is_better
     return f"{names[1]} against {names[0]}: {interval}: {'better' if better else 'worse'}, and not by chance alone."

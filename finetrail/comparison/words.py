@@ -1,8 +1,7 @@
-"""Turns comparisons into what people read in a terminal: a table, a verdict, and the examples that changed."""
+"""Formats comparisons for a terminal: a table, a verdict, and the examples that changed."""
 
 from finetrail.comparison.pairs import Change, Compared
 from finetrail.evaluation.significance import Difference, Settings, holm
-from finetrail.tasks import LOWER_IS_BETTER
 
 EXCERPT = 100  # characters of a text
 
@@ -36,9 +35,9 @@ def table(found: Compared, p_values: Corrected) -> str:
 
 
 def slices(found: Compared, p_values: list[float], settings: Settings) -> str:
-    """Return the headline in each slice as a Markdown table, with what differs by more than chance.
+    """Return the headline in each slice as a Markdown table, marking slices that differ by more than chance.
 
-    Slices in which no example differs are counted.
+    Slices in which no example differs are only counted.
     """
     same = sum(is_same(part.score) for part in found.slices)
     if same == len(found.slices):
@@ -52,25 +51,25 @@ def slices(found: Compared, p_values: list[float], settings: Settings) -> str:
             continue
         one, name = part.score, f"{part.slicing}: {excerpt(part.slice).replace('|', '/')}"
         scores = f"{one.first:.4f} | {one.second:.4f} | {one.difference:+.4f} | {one.low:+.4f} to {one.high:+.4f}"
-        kind = "" if is_noise(p, settings) else "better" if is_better(found.headline, one) else "worse"
+        kind = "" if is_noise(p, settings) else "better" if is_better(found, found.headline, one) else "worse"
         rows.append(f"| {name} | {part.examples:,} | {scores} | {p_words(p)} | {kind} |")
     return "\n".join([*rows, *([f"\n{same} more slices do not differ."] if same else [])])
 
 
 def verdict(found: Compared, p_values: Corrected, settings: Settings) -> str:
-    """Return in one sentence whether the headline's difference is noise, and what this test split could show."""
+    """Return in one sentence whether the headline's difference is noise, and the detectable difference."""
     one = found.scores[found.headline]
     p = p_values.get(found.headline, one.p)
     seeds = f", {len(found.seeds)} seeds" if found.seeds else ""
-    told = (
+    text = (
         f"{found.second} against {found.first}: {one.difference:+.4f} {found.headline} "
         f"[{one.low:+.4f}, {one.high:+.4f}], p {p_words(p)}, {found.examples:,} examples{seeds}: "
     )
     if is_same(one):
-        return f"{told}the same at every example."
+        return f"{text}the same at every example."
     if is_noise(p, settings):
-        return f"{told}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
-    return f"{told}{'better' if is_better(found.headline, one) else 'worse'}, and not by chance alone."
+        return f"{text}noise. Such a test shows a difference of {one.detectable:.4f} in 80 of 100 cases."
+    return f"{text}{'better' if is_better(found, found.headline, one) else 'worse'}, and not by chance alone."
 
 
 def examples(found: Compared, most: int) -> str:
@@ -98,38 +97,38 @@ def headline_first(found: Compared) -> dict[str, Difference]:
 
 
 def is_same(one: Difference) -> bool:
-    """Whether no example gives another score."""
+    """Return True if both systems have the same score at every example."""
     return one.low == one.high == one.difference == 0
 
 
 def detectable(one: Difference) -> str:
-    """Return the difference that such a test shows; it follows from what differs, so that it may not be known."""
+    """Return the detectable difference; it is unknown if no example differs."""
     return "" if is_same(one) else f"{one.detectable:.4f}"
 
 
 def is_noise(p: float, settings: Settings) -> bool:
-    """Whether chance alone gives such a difference more often than the confidence of the intervals allows."""
+    """Return True if the p-value exceeds the significance level, 1 - confidence."""
     return p > 1 - settings.confidence
 
 
-def is_better(metric: str, one: Difference) -> bool:
-    """Whether the second system has the better score."""
-    return (one.difference > 0) != (metric in LOWER_IS_BETTER)
+def is_better(found: Compared, metric: str, one: Difference) -> bool:
+    """Return True if the second system has the better score, of all examples or of a slice."""
+    return (one.difference > 0) != (metric in found.lower_is_better)
 
 
 def p_words(p: float) -> str:
-    """Format a p-value: two digits, and not below the thousandth."""
+    """Format a p-value with two digits; values below 0.001 are not distinguished."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def excerpt(text: str) -> str:
-    """Return the beginning of a text on one line, without characters that a terminal would obey."""
+    """Return the beginning of a text on one line, without control characters of terminals."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= EXCERPT else line[: EXCERPT - 1] + "…"
 
 
 def _turned(changes: list[Change]) -> str:
-    """Say how many of the changes are between right (1) and wrong (0), where some are not."""
+    """Return how many of the changes are between right (1) and wrong (0); "" if none is."""
     turned = sum({change.before, change.after} == {0.0, 1.0} for change in changes)
     way = "from right to wrong" if changes and changes[0].is_loss else "from wrong to right"
     return f" ({turned:,} {way})" if turned else ""

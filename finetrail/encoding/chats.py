@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 
 Message = dict[str, str]  # role, content
 Encoded = tuple[list[int], list[int]]  # ids, labels

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 
 # Kinds of tokens: never masked; the first token of a word; a later token of a word.
 SPECIAL, FIRST, LATER = range(3)

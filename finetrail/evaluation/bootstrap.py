@@ -7,11 +7,11 @@ import numpy as np
 from finetrail.progress import Bar
 from finetrail.schema import Bootstrap
 
-# Weights of resampled examples, [samples, n]: how often each example counts; to scores of shape [samples].
+# Weights of resampled examples [samples, n], which say how often each example counts -> scores [samples] by name.
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 SAMPLES_AT_ONCE = 50
-WEIGHTS_AT_ONCE = 1 << 23  # bounds the memory of the weights, a number an example and sample: fewer samples of many
+WEIGHTS_AT_ONCE = 1 << 23  # bounds the memory of the weights, one number per example and sample
 
 
 def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tuple[float, float]]:
@@ -24,7 +24,7 @@ def intervals(n: int, to_scores: Statistic, settings: Bootstrap) -> dict[str, tu
 
 
 def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int | None = None) -> dict[str, np.ndarray]:
-    """Return each score [samples] of so many examples that are drawn out of n with replacement; of n, by default."""
+    """Return each score [samples] of examples drawn with replacement out of n; drawn: how many, by default n."""
     generator = np.random.default_rng(seed)
     parts = []
     with Bar(total=samples, desc="resample", unit="samples", delay=1) as bar:
@@ -36,7 +36,7 @@ def resampled(n: int, to_scores: Statistic, samples: int, seed: int, drawn: int 
 
 
 def sizes(samples: int, n: int) -> Iterator[int]:
-    """Yield how many of the samples of n examples are drawn at once; the draws are the same for all sizes."""
+    """Yield the sizes of the chunks in which samples of n examples are drawn; they do not change the draws."""
     step = max(1, min(SAMPLES_AT_ONCE, WEIGHTS_AT_ONCE // max(n, 1)))
     for start in range(0, samples, step):
         yield min(step, samples - start)

@@ -1,12 +1,13 @@
-"""Chooses the errors that people read."""
+"""Chooses the errors that a report lists."""
 
 from collections.abc import Hashable, Sequence
 
 
 def chosen(kinds: Sequence[Hashable], most: int) -> list[int]:
-    """Return the places of at most `most` errors, in order: the first of each kind, then the first of all others.
+    """Return the indices of at most `most` errors, sorted: the first of each kind, then the first of the others.
 
-    kinds: of each error, the worst first. So each cell of a confusion matrix has an example as far as there is room.
+    kinds: the kind of each error, the worst error first. So each cell of a confusion matrix has an example if there is
+    room.
     """
     firsts: dict[Hashable, int] = {}
     for place, kind in enumerate(kinds):

@@ -1,6 +1,6 @@
-"""Turns the tokens of a prompt into those of a continuation, whatever runs the model: the same with torch and ONNX.
+"""Turns the tokens of a prompt into those of a continuation, with the same result for torch and ONNX.
 
-transformers' generate() needs a torch model, and draws from its device's generator; here the draws are NumPy's.
+transformers' generate() needs a torch model, and samples with its device's generator. Here NumPy samples.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def continuation(
 ) -> list[int]:
     """Return the new tokens, at most max_new_tokens; the token `stop` ends them and is not one of them.
 
-    It depends on the prompt and the options alone. temperature 0: the likeliest token; top_p: Holtzman et al. 2020.
+    It depends only on the prompt and the options. temperature 0: the likeliest token; top_p: Holtzman et al. 2020.
     """
-    # Of the seed and the prompt: one seed alone would draw the same numbers, so much the same words, for each prompt.
-    # NumPy promises both streams for good; 53 bits make a number in [0, 1), as random() does.
+    # Seeded by the prompt too: with one seed alone each prompt would get the same draws, and much the same words.
+    # NumPy guarantees both streams across versions; 53 bits make a number in [0, 1), as in random().
     raw = np.random.PCG64(np.random.SeedSequence([seed, *prompt])).random_raw(max_new_tokens)
     draws = (raw >> np.uint64(11)) * 2.0**-53
     step = _remembering(forward.read) if hasattr(forward, "read") else _whole(forward)
@@ -55,7 +55,7 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, draw: float) ->
 
 
 def _whole(forward: Forward) -> Step:
-    """Read all tokens anew at each step: the model keeps nothing."""
+    """Read all tokens at each step, without a cache."""
 
     def step(tokens: list[int]) -> np.ndarray:
         ids = np.array([tokens], dtype=np.int64)
@@ -65,7 +65,7 @@ def _whole(forward: Forward) -> Step:
 
 
 def _remembering(read: Read) -> Step:
-    """Read only the new tokens at each step; the model keeps keys and values of those before."""
+    """Read only the new tokens at each step; a cache has keys and values of earlier tokens."""
     kept: Any = None
     seen = 0
 

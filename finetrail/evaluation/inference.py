@@ -1,4 +1,4 @@
-"""Turns features into a model's outputs, in batches of similar length, whatever runs the model."""
+"""Turns features into a model's outputs, in batches of similar length, with torch or ONNX."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 # input_ids, attention_mask and perhaps token_type_ids, int64 [batch, length] -> the model's outputs by name, float32
 # [batch, ...], such as logits.
 Forward = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-# Gives the outputs of a batch that a device may still compute.
+# Returns the outputs of a batch, and waits for the device if it still computes them.
 Fetch = Callable[[], dict[str, np.ndarray]]
-# A decoder's new tokens, and what it keeps of those before (None: there are none) -> the logits behind the last,
-# float64 [vocabulary], and what it keeps now. A Forward of a model that can do so has it as its `read`.
+# A decoder's new tokens and its cache of earlier tokens (None: there are none) -> the logits after the last token,
+# float64 [vocabulary], and the new cache. The Forward of a model with such a cache has it as its attribute `read`.
 Read = Callable[[list[int], Any], tuple[np.ndarray, Any]]
 
 IDS = ("input_ids", "token_type_ids")
-# What else an ONNX decoder takes and gives: keys and values of the tokens before, and of all.
+# Further inputs and outputs of an ONNX decoder: keys and values of earlier tokens, and of all tokens.
 POSITIONS, PAST, PRESENT = "position_ids", "past_key_values.", "present."
 
 
 def input_names(features: pa.Schema) -> list[str]:
-    """Return what the model takes of these features; attention_mask is made by padding."""
+    """Return the names of the model's inputs for these features; padding makes attention_mask."""
     return ["input_ids", "attention_mask", *(name for name in IDS[1:] if name in features.names)]
 
 
 def device() -> str:
-    """Return the device that evaluates: the accelerator where there is one."""
+    """Return the device of evaluation: the accelerator if there is one, else the CPU."""
     import torch  # an ONNX session needs no torch
 
     return str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu"
 
 
 def torch_forward(model: "PreTrainedModel") -> Forward:
-    """Run a torch model where its weights are, without gradients, in fp32."""
+    """Return the Forward of a torch model, which runs on the device of its weights, without gradients, in fp32."""
     import torch
 
     from finetrail.patches.attention_masks import use_masks_unread
@@ -73,16 +73,16 @@ def torch_forward(model: "PreTrainedModel") -> Forward:
 
     forward.read = read  # type: ignore[attr-defined]
     if on_cuda:
-        forward.launch = launch  # type: ignore[attr-defined]  # of a CPU it would only keep two batches' outputs
+        forward.launch = launch  # type: ignore[attr-defined]  # on a CPU it would only hold the outputs of two batches
     return forward
 
 
 def onnx_forward(path: Path, threads: int | None = None) -> Forward:
-    """Open an ONNX model on the CPU as inputs [batch, length] by name -> outputs by name.
+    """Return the Forward of an ONNX model on the CPU.
 
-    threads: None takes as many as there are cores.
+    threads: None means one per core.
     """
-    import onnxruntime  # torch needs none of it
+    import onnxruntime  # torch does not need it
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -96,19 +96,19 @@ def onnx_forward(path: Path, threads: int | None = None) -> Forward:
             inputs = inputs | {POSITIONS: np.maximum(mask.cumsum(1) - 1, 0)} | _nothing_read(shapes, len(mask))
         return dict(zip(outputs, session.run(outputs, inputs), strict=True))
 
-    forward.inputs = [given.name for given in session.get_inputs()]  # type: ignore[attr-defined]  # for who encodes
+    forward.inputs = [given.name for given in session.get_inputs()]  # type: ignore[attr-defined]  # for encoders
     if shapes:
         forward.read = _reader(session, shapes)  # type: ignore[attr-defined]
     return forward
 
 
 def _nothing_read(shapes: dict[str, list[Any]], batch: int) -> dict[str, np.ndarray]:
-    """Return the memory of a decoder that has read nothing: [batch, heads, 0, width] for keys and values."""
+    """Return the empty cache of a decoder: [batch, heads, 0, width] for keys and values."""
     return {name: np.zeros((batch, heads, 0, width), np.float32) for name, (_, heads, _, width) in shapes.items()}
 
 
 def _reader(session: Any, shapes: dict[str, list[Any]]) -> Read:
-    """Return what reads one text bit by bit."""
+    """Return the Read of an ONNX decoder, for one text at a time."""
     outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in shapes)]
 
     def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
@@ -126,9 +126,9 @@ def _reader(session: Any, shapes: dict[str, list[Any]]) -> Read:
 def forward_batches(
     features: pa.Table, forward: Forward, pad_token_id: int, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield (rows, outputs) of each batch: the longest first, so that memory runs out at once or not at all.
+    """Yield (rows, outputs) of each batch; the longest come first, so that memory runs out at once or not at all.
 
-    A GPU computes the next batch while the caller has the outputs of one.
+    A GPU computes the next batch while the caller uses the outputs of the last one.
     """
     given = batches(features, pad_token_id, batch_size)
     if hasattr(forward, "launch"):
@@ -141,7 +141,7 @@ def forward_batches(
 def one_ahead(
     given: Iterable[tuple[np.ndarray, dict[str, np.ndarray]]], launch: Callable[[dict[str, np.ndarray]], Fetch]
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield (rows, outputs) of each batch of (rows, inputs), when the next one is launched."""
+    """Yield (rows, outputs) of each batch of (rows, inputs), after the next batch was launched."""
     launched: tuple[np.ndarray, Fetch] | None = None
     for rows, inputs in given:
         following = rows, launch(inputs)
@@ -162,7 +162,7 @@ def batches(
             values[name], lengths = padding.runs(features[name])
     starts = ragged.bounds(lengths)[:-1]
     order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 0]  # nothing is left of a sentence without subwords where no special tokens are
+    order = order[lengths[order] > 0]  # a sentence without subwords is empty if the tokenizer adds no special tokens
     for start in Bar(range(0, len(order), batch_size), desc="predict", unit="batches", delay=1):
         rows = order[start : start + batch_size]
         sizes = lengths[rows]

@@ -1,6 +1,6 @@
-"""Turns predictions and references into scores by scikit-learn, seqeval and scipy: local modules of `evaluate`.
+"""Turns predictions and references into scores with scikit-learn, seqeval and scipy, as local modules of `evaluate`.
 
-Apart from the tasks' metrics.py, because these libraries take seconds to import, and predicting needs none of them.
+A module of its own, because these libraries take seconds to import and prediction does not need them.
 """
 
 import math
@@ -77,7 +77,7 @@ class TokenMetric(evaluate.Metric):
 
 
 class LabelMetric(evaluate.Metric):
-    """Accuracy, F1 averaged over labels, and Matthews' correlation of one label a text."""
+    """Accuracy, F1 averaged over labels, and Matthews' correlation of one label per text."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("Accuracy, macro F1 and MCC (Gorodkin 2004) of single labels, by scikit-learn.", STRING)
@@ -93,7 +93,7 @@ class LabelMetric(evaluate.Metric):
 def matthews(references: Sequence[str], predictions: Sequence[str]) -> float:
     """Return the correlation of two assignments of labels (Gorodkin 2004); 0 where one of them has a single label.
 
-    To the last digit what scikit-learn's matthews_corrcoef gives, whose matrix has a number for each two labels.
+    The same, to the last digit, as scikit-learn's matthews_corrcoef, whose matrix is quadratic in the number of labels.
     """
     expected, found, n = Counter(references), Counter(predictions), len(references)
     right = sum(map(str.__eq__, references, predictions))
@@ -111,7 +111,7 @@ class LabelsMetric(evaluate.Metric):
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
         hot = MultiLabelBinarizer().fit([*references, *predictions])
         labels = range(max(len(hot.classes_), 1))
-        # scikit-learn takes a matrix of one column for single labels: labels that are never there widen it.
+        # scikit-learn reads a matrix of one column as single labels; two columns of labels that never occur widen it.
         expected, found = (np.pad(matrix, [(0, 0), (0, 2)]) for matrix in map(hot.transform, (references, predictions)))
         return {
             "micro_f1": float(f1_score(expected, found, labels=labels, average="micro", zero_division=0)),
@@ -123,7 +123,7 @@ class LabelsMetric(evaluate.Metric):
 class ScoreMetric(evaluate.Metric):
     """Pearson's and Spearman's correlation of numbers, and their mean absolute and root mean squared error.
 
-    A correlation is 0 where one side is constant, which correlates with nothing. The errors are in the numbers' unit.
+    A correlation is 0 if one side is constant. The errors are in the numbers' unit.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -143,6 +143,8 @@ class ScoreMetric(evaluate.Metric):
 
 
 METRICS: dict[str, type[evaluate.Metric]] = {
+    "entities": EntityMetric,
+    "tokens": TokenMetric,
     "single_label": LabelMetric,
     "multi_label": LabelsMetric,
     "regression": ScoreMetric,
@@ -153,6 +155,6 @@ def _info(description: str, kind: Any) -> evaluate.MetricInfo:
     return evaluate.MetricInfo(
         description=description,
         citation="https://scikit-learn.org, https://scipy.org",
-        inputs_description="predictions and references, one a text",
+        inputs_description="predictions and references, one per text",
         features=datasets.Features({"predictions": kind, "references": kind}),
     )

@@ -46,14 +46,14 @@ def reordered(predictions: pa.Table, scores: np.ndarray) -> pa.Table:
     """Return a row for each query of candidates, ordered by scores [rows], the highest first.
 
     Of equal scores, the first stage's order stays. Columns: id (of the query's first row), text (the query), references
-    (its judgements), ranked (ids of documents), best (the first one's text). A document that stands there twice for a
+    (its judgements), ranked (ids of documents), best (the first one's text). A document that occurs twice for a
     query counts once.
     """
     candidates = predictions["candidate"].combine_chunks()
     queries, documents = (candidates.field(name).to_pylist() for name in ("query", "document"))
     first_stage = candidates.field("score").to_numpy(zero_copy_only=False)
     rows_of: dict[str, list[int]] = {}
-    # The last key is the first to sort by; what is equal in both keeps its place.
+    # lexsort sorts by the last key first; ties in both keep their order.
     for row in np.lexsort((-first_stage, -scores)).tolist():
         rows_of.setdefault(queries[row], []).append(row)
     order = list(dict.fromkeys(queries))

@@ -14,7 +14,7 @@ from scipy import stats
 from finetrail.evaluation.bootstrap import Statistic, sizes
 
 POWER = 0.8
-ROUNDING = 1e-12  # equal sums that were added in another order differ by less
+ROUNDING = 1e-12  # sums of the same numbers in another order differ by less
 
 # Scores by name: of the first system and of the second, each float64 [samples].
 Scores = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -22,7 +22,7 @@ Scores = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How often to resample, the confidence of the intervals, and the seed of what is drawn."""
+    """Number of resamplings, confidence of the intervals, and seed of the draws."""
 
     samples: int
     confidence: float
@@ -69,7 +69,7 @@ def differences(pairs: list[Statistic], n: int, settings: Settings) -> dict[str,
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Return the p-values of several comparisons, corrected so that one false alarm in all is as rare (Holm 1979)."""
+    """Return the p-values of several comparisons, corrected for their number (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(p_values), 0, -1)
     corrected = np.minimum(np.maximum.accumulate(np.array(p_values)[order] * factors), 1.0)
@@ -111,12 +111,12 @@ def _of_seeds(gaps: np.ndarray, over_examples: np.ndarray, settings: Settings) -
 
 
 def _tidy(value: float) -> float:
-    """Return a number without what rounding left of 0, and without a sign of 0."""
+    """Return a number as 0.0 if only rounding makes it differ from 0."""
     return 0.0 if abs(value) < ROUNDING else float(value)
 
 
 def _apply(pair: Statistic, weights: Iterable[tuple[np.ndarray, np.ndarray]]) -> Scores:
-    """Score the two systems that are made of both halves by their weights, each float64 [samples, 2 n]."""
+    """Score two systems, each given by weights of the examples of both: float64 [samples, 2 n]."""
     parts = [(pair(of_first), pair(of_second)) for of_first, of_second in weights]
     return {
         name: (
@@ -136,7 +136,7 @@ def _resampled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def _shuffled(n: int, settings: Settings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give each example's two predictions to the systems by a coin."""
+    """Assign each example's two predictions to the two systems at random."""
     generator = np.random.default_rng([settings.seed, 1])
     for size in sizes(settings.samples, 2 * n):
         kept = generator.integers(2, size=(size, n)).astype(np.float64)

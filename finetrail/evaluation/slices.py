@@ -1,4 +1,4 @@
-"""Turns slices of a split into their scores, and tells which are worse than the rest."""
+"""Turns slices of a split into their scores, and tests which are worse than the rest."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,33 +12,35 @@ from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.significance import ROUNDING, holm
 from finetrail.evaluation.slicing import Slicing
 from finetrail.schema import Bootstrap, Evaluate
-from finetrail.tasks import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from finetrail.tasks.contract import Scoring
 
-LEAST = 10  # examples of a slice, and of its rest, that are tested
-ERROR_SAMPLES = 200  # resamplings of a standard error, which they give to 5%
+
+LEAST = 10  # examples that a slice and its rest need to be tested
+ERROR_SAMPLES = 200  # resamplings of a standard error, which is then precise to 5%
 
 
 class Units(NamedTuple):
-    """What scores slices: the task's statistics() of units, and which of these change the metric at all."""
+    """How slices are scored: the task's statistics() of units, which units change the metric, and its direction."""
 
     statistic: Callable[[pa.Table], Statistic]
     counted: Callable[[pa.Table], np.ndarray]
     metric: str
+    lower_is_better: bool
 
     def of(self, table: pa.Table) -> pa.Table:
-        """Return the units that count."""
+        """Return the units that change the metric."""
         return table.filter(pa.array(self.counted(table), pa.bool_()))
 
 
-def of_task(scoring: "Scoring", metric: str, target: object, settings: Evaluate) -> Units:
-    """Return what scores slices of a task: by one of its metrics; all units count where scoring.py does not say."""
+def of_task(scoring: "Scoring", metric: str, lower_is_better: bool, target: object, settings: Evaluate) -> Units:
+    """Return how slices of a task are scored by one of its metrics; all units count if scoring.py has no counted()."""
     return Units(
         lambda table: scoring.statistics(table, target, settings),
         lambda table: scoring.counted(table, target) if scoring.counted else np.ones(len(table), bool),
         metric,
+        lower_is_better,
     )
 
 
@@ -50,9 +52,8 @@ def parted(slicings: Iterable[Slicing]) -> list[Slicing]:
 def scores(table: pa.Table, slicings: Iterable[Slicing], units: Units, settings: Bootstrap) -> list[dict[str, Any]]:
     """Return a row for each slice: its score with the interval, that of the rest of the split, and whether it is worse.
 
-    p_value: how often a slice that is no worse than the rest would look so; one-sided, corrected for the number of
-    slices (Holm 1979), None where slice or rest have fewer than LEAST examples. worse: p_value is below
-    1 - confidence.
+    p_value: one-sided, for the hypothesis that the slice is no worse than the rest, corrected for the number of slices
+    (Holm 1979); None if the slice or the rest has fewer than LEAST examples. worse: p_value < 1 - confidence.
     """
     rows = [row for slicing in parted(slicings) for row in _of_slicing(table, slicing, units, settings)]
     tested = [row for row in rows if row["p_value"] is not None]
@@ -62,7 +63,7 @@ def scores(table: pa.Table, slicings: Iterable[Slicing], units: Units, settings:
 
 
 def _of_slicing(table: pa.Table, slicing: Slicing, units: Units, settings: Bootstrap) -> Iterator[dict[str, Any]]:
-    """Yield the row of each slice that has examples, with a p-value that is not corrected yet."""
+    """Yield the row of each slice that has examples, with an uncorrected p-value."""
     everything = units.of(table)
     for name in slicing.slices:
         inside = units.of(slicing.take(table, [name]))
@@ -76,10 +77,10 @@ def _of_slicing(table: pa.Table, slicing: Slicing, units: Units, settings: Boots
         row = {"slicing": slicing.name, "slice": name, "examples": len(inside), "metric": units.metric, "score": score}
         row |= {"low": low, "high": high, "rest": of_rest, "p_value": None, "worse": False}
         if min(len(inside), len(rest)) >= LEAST:
-            # Of as many examples of the whole split: a slice in which everything is wrong has no spread of its own.
+            # As many examples of the whole split: a slice in which everything is wrong has no spread of its own.
             by_chance = _resampled(everything, units, settings.seed, drawn=len(inside)).std()
             error = float(np.hypot(max(drawn.std(), by_chance), _resampled(rest, units, settings.seed).std()))
-            row["p_value"] = p_worse(score, of_rest, error, units.metric)
+            row["p_value"] = p_worse(score, of_rest, error, units.lower_is_better)
         yield row
 
 
@@ -93,9 +94,9 @@ def _resampled(
     return bootstrap.resampled(len(table), units.statistic(table), samples, seed, drawn)[units.metric]
 
 
-def p_worse(score: float, rest: float, error: float, metric: str) -> float:
+def p_worse(score: float, rest: float, error: float, lower_is_better: bool) -> float:
     """Return the one-sided p-value of a score that may be worse than that of the rest, by the normal distribution."""
-    gap = (score - rest) if metric in LOWER_IS_BETTER else (rest - score)
+    gap = (score - rest) if lower_is_better else (rest - score)
     return float(stats.norm.sf(gap / error)) if error > ROUNDING else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Turns the examples of a split into slices of alike ones: by length, words, labels, or a column of the corpus."""
+"""Parts the examples of a split into slices: by length, words, labels, or a column of the corpus."""
 
 import math
 import re
@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from finetrail import layout
 
-BINS = 4  # of numbers: at their quartiles
-MOST_VALUES = 10  # slices of names; of more names the others are one slice
+BINS = 4  # numbers are parted at their quartiles
+MOST_VALUES = 10  # slices of names; further names share one slice
 OTHER, NOTHING = "(other)", "(none)"
 
-# Letters and digits; each ideograph and kana is a word, because nothing parts those of one sentence.
+# Letters and digits; each ideograph and kana is a word, because no blanks separate words there.
 IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W{IDEOGRAPHS}]+")
 
-# A key that is put into words for the name of a slice.
+# A value -> its text in the name of a slice.
 Shown = Callable[[Any], str]
 
 
@@ -42,7 +42,7 @@ def words(text: str) -> list[str]:
 
 
 def by_name(name: str, values: Sequence[str], order: Iterable[str]) -> Slicing:
-    """Part units by a name of each; order: all names that may be there."""
+    """Part units by their names; order: all possible names, in the order of the slices."""
     there = set(values)
 
     def take(units: pa.Table, names: Collection[str]) -> pa.Table:
@@ -52,7 +52,7 @@ def by_name(name: str, values: Sequence[str], order: Iterable[str]) -> Slicing:
 
 
 def by_number(name: str, values: Sequence[Any], shown: Shown) -> Slicing:
-    """Part units at the quartiles of a value of each, which are numbers or sort like them."""
+    """Part units at the quartiles of their values, which are numbers or sort like numbers."""
     names = quartiles(values, shown)
     return by_name(name, names, [names[row] for row in sorted(range(len(names)), key=lambda row: values[row])])
 
@@ -80,14 +80,14 @@ def by_columns(units: pa.Table) -> list[Slicing]:
 
 
 def by_value(name: str, values: Sequence[str | None]) -> Slicing:
-    """Part units by a text of each; None is nothing."""
+    """Part units by their texts; None has the slice (none)."""
     slice_of = _slices_of(Counter(value for value in values if value is not None))
     found = [NOTHING if value is None else slice_of[value] for value in values]
     return by_name(name, found, [*slice_of.values(), NOTHING])
 
 
 def _slices_of(counts: Counter[str]) -> dict[str, str]:
-    """Return the slice of each value, in the order of the slices."""
+    """Return the slice of each value; the keys are in the order of the slices."""
     frequent = sorted(counts, key=lambda value: (-counts[value], value))
     if len(counts) <= MOST_VALUES:
         return {value: value for value in frequent}
@@ -109,7 +109,7 @@ def sort_keys(values: Iterable[str]) -> dict[str, tuple[float, str]]:
 
 
 def by_frequency(labels: Iterable[str], train: Mapping[str, int]) -> dict[str, str]:
-    """Return the slice of each label, the rarest in train first: its own, or of many labels those of like frequency."""
+    """Return the slice of each label, the rarest in train first: its own, or of many labels a frequency range."""
     rising = sorted(set(labels), key=lambda label: (train.get(label, 0), label))
     if len(rising) <= MOST_VALUES:
         return {label: f"{label} ({train.get(label, 0):,} in train)" for label in rising}
@@ -118,7 +118,7 @@ def by_frequency(labels: Iterable[str], train: Mapping[str, int]) -> dict[str, s
 
 
 def quartiles(values: Sequence[Any], shown: Shown) -> list[str]:
-    """Return the name of each value's quarter: the lowest and the highest value in it. Equal values share a quarter."""
+    """Return the name of each value's quarter: its lowest and highest value. Equal values share a quarter."""
     order = sorted(set(values))
     rank = {value: number for number, value in enumerate(order)}
     ranks = np.array([rank[value] for value in values], dtype=np.int64)

@@ -12,14 +12,14 @@ from finetrail import layout
 
 
 class Encoded(NamedTuple):
-    """Examples, and their features: those of one example stand together, in the order of the examples."""
+    """Examples and their features, which are in the order of the examples."""
 
     examples: pa.Table
     features: pa.Table
 
 
 def load(table: str) -> Encoded:
-    """Return the examples of data/corpus that have features (tokenize.limit may leave some out), and these features."""
+    """Return the examples of data/corpus that have features (tokenize.limit may drop some), and these features."""
     with pa.memory_map(str(layout.features_file(table))) as file:
         features = pa.ipc.open_stream(file).read_all()
     examples = pq.read_table(layout.table_file(layout.CORPUS, table))
@@ -27,12 +27,12 @@ def load(table: str) -> Encoded:
     encoded[features["example"].to_numpy()] = True
     if encoded.all():
         return Encoded(examples, features)
-    # Not take(), which would join the chunks of a column: more than 2 GiB of text do not fit into one.
+    # Not take(), which joins the chunks of a column: one chunk cannot hold more than 2 GiB of text.
     return Encoded(examples.filter(pa.array(encoded)), features)
 
 
 def parts(split: Encoded) -> dict[str, Encoded]:
-    """Return the parts of a split of a mixture, each as it is alone; none where the corpus is no mixture."""
+    """Return the parts of a split of a mixture, each as it is alone; {} if the corpus is not a mixture."""
     if layout.PART not in split.examples.column_names:
         return {}
     names = split.examples[layout.PART].unique().to_pylist()
@@ -45,12 +45,12 @@ def of_part(table: pa.Table, name: str) -> pa.Table:
 
 
 def slice_columns(examples: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of corpus.slices, which predictions hold too."""
+    """Return the columns of corpus.slices, which predictions copy."""
     return {name: examples[name] for name in examples.column_names if name.startswith(layout.SLICE)}
 
 
 def predict(split: Encoded, of_one: Callable[[Encoded], pa.Table]) -> pa.Table:
-    """Predict a split; of a mixture part by part, so that each is predicted as it is alone, with its name beside it."""
+    """Predict a split; a mixture part by part, so that each part is predicted as it is alone, with a column `part`."""
     found = {name: of_one(part) for name, part in parts(split).items()}
     named = [table.append_column(layout.PART, [[name] * len(table)]) for name, table in found.items()]
     return pa.concat_tables(named) if named else of_one(split)

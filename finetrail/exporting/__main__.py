@@ -1,4 +1,4 @@
-"""Measures what one input takes in each exported form (torch, ONNX, int8) here, and writes the page with it.
+"""Measures the latency of one input for each exported form (torch, ONNX, int8), and writes a page with it.
 
 python -m finetrail.exporting
 """
@@ -20,7 +20,7 @@ WEIGHTS = "*.safetensors"
 
 
 def main() -> None:
-    """Measure, log and write; nothing of it is an output of a stage, because no two runs give the same times."""
+    """Measure, log and write; times differ from run to run, so they are not outputs of a stage."""
     declared = params.load("export")
     results = read_results(declared.task)
     timings = measured(declared.task, declared.threads)
@@ -40,7 +40,7 @@ def measured(task: str, threads: int | None) -> dict[str, Any]:
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(layout.EXPORTED)
     inputs = latency.inputs(splits.load("test").features, tokenizer.pad_token_id or 0)
-    model = tasks.module(task, "modeling").load_model(layout.EXPORTED)
+    model = tasks.module(task, "loading").load_model(layout.EXPORTED)
     times = latency.measure(inference.torch_forward(model), inputs)
     forms = {"torch": times | {"mib": mib(layout.EXPORTED, WEIGHTS)}}
     for name, file in ONNX_FILES.items():

@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from finetrail import licenses
 from finetrail.exporting.forms import ONNX_FILES
-from finetrail.tasks import LOWER_IS_BETTER
 
 TEMPLATE = "card.md.jinja"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -133,7 +132,7 @@ def _hub_repo(provenance: Record) -> str | None:
 
 
 def _origins(corpus: Record, base_model: Record) -> dict[str, Record]:
-    """Return the provenance of all that the model was made of, by what it is."""
+    """Return the provenance of the corpus, the base model and the teacher, by title."""
     origins = {
         f"Corpus: {corpus['name']}": corpus,
         **{f"Its part {name}: {part['name']}": part for name, part in corpus.get("parts", {}).items()},
@@ -146,7 +145,7 @@ def _origins(corpus: Record, base_model: Record) -> dict[str, Record]:
 
 
 def _origin(provenance: Record) -> Record:
-    """Return what identifies a source; not its paths and URLs, which may name a machine or hold a token."""
+    """Return what identifies a source, without paths and URLs, which may name a machine or contain a token."""
     named = {key: provenance["source"].get(key) for key in ("package", "version", "config")}
     rows = {"source": provenance["kind"], "repository": _hub_repo(provenance), **named, **provenance["resolved"]}
     rows |= {"sha256": provenance["sha256"], "license": licenses.shown(provenance)}
@@ -155,7 +154,7 @@ def _origin(provenance: Record) -> Record:
 
 
 def _license(name: str | None) -> dict[str, Any]:
-    """Return the Hub's fields for a licence: its lower-case id, or `other` with a name where it is no SPDX id."""
+    """Return the Hub's fields for a licence: its lower-case SPDX id, or `other` with a name."""
     if name is None:
         return {}
     if SPDX_ID.fullmatch(name):
@@ -164,7 +163,7 @@ def _license(name: str | None) -> dict[str, Any]:
 
 
 def _scores(evaluation: Record) -> list[Record]:
-    """Return a row for each metric of the test split, the headline first; low and high are None without interval."""
+    """Return a row for each metric of the test split, the headline first; low and high are None without an interval."""
     test, validation, headline = evaluation["test"], evaluation["validation"], evaluation["headline"]
     bounds = {f"{metric}_{end}" for metric in test for end in ("low", "high")}
     metrics = [headline, *(metric for metric in test if metric != headline and metric not in bounds)]
@@ -183,7 +182,7 @@ def _scores(evaluation: Record) -> list[Record]:
 def _parts(evaluation: Record) -> list[Record]:
     """Return a row for each part of a mixture: the headline on the test split, and its best baseline."""
     headline = evaluation["headline"]
-    choose = min if headline in LOWER_IS_BETTER else max
+    choose = min if headline in evaluation["lower_is_better"] else max
     return [
         {
             "part": name,
@@ -204,10 +203,10 @@ def _cell(value: Any) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a name as text of Markdown: without markup, links, images, HTML or line ends of its own."""
+    """Escape a name for Markdown: its markup, links, images, HTML and line breaks become text."""
     return MARKUP.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _code(value: str) -> str:
-    """Format a name as code, which shows what it holds as it is."""
+    """Format a name as code, which shows it verbatim."""
     return f"`{' '.join(value.split()).replace('`', chr(39))}`"

@@ -11,12 +11,12 @@ from finetrail.encoding.tokenizer import model_positions
 
 TOKENIZER, MODEL, GENERATION = "tokenizer_config.json", "config.json", "generation_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-# transformers' pipeline continues a text by 256 tokens unless it is told a length: so many fit into larger models.
+# transformers' pipeline generates 256 tokens by default, which fit into models with more positions than this.
 FEW_POSITIONS = 1024
 
 
 def open_everywhere(folder: Path, model: PreTrainedModel) -> None:
-    """Name what transformers 4 and transformers.js know too, and say how long a text may be."""
+    """Use names that transformers 4 and transformers.js know too, and write the maximum length of a text."""
     positions = model_positions(model.config)
     template = folder / CHAT_TEMPLATE
     chat = template.read_text(encoding="utf-8") if template.is_file() else None

@@ -1,4 +1,4 @@
-"""The ONNX files of an exported folder by their runtime, with the names that optimum and transformers.js look for."""
+"""The ONNX files of an exported folder by runtime, with the names that optimum and transformers.js expect."""
 
-# transformers.js adds _quantized in a browser unless it is told otherwise.
+# In a browser transformers.js loads the file with _quantized by default.
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx_int8": "onnx/model_quantized.onnx"}

@@ -1,4 +1,4 @@
-"""An exported folder -> a model repository of the Hugging Face Hub."""
+"""Pushes an exported folder to a model repository of the Hugging Face Hub."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Times a model on single inputs, whatever runs it."""
+"""Measures the latency of a model on single inputs, with torch or ONNX."""
 
 from time import perf_counter
 
@@ -8,9 +8,9 @@ import pyarrow as pa
 from finetrail.evaluation import inference
 from finetrail.evaluation.inference import Forward
 
-INPUTS = 100  # that are measured, evenly from the whole split
-WARM_UP = 5  # runs before: libraries plan and allocate in the first ones
-SECONDS = 20.0  # of one form, after which it ends with fewer inputs
+INPUTS = 100  # that are measured, evenly spaced in the split
+WARM_UP = 5  # runs before: libraries plan and allocate in the first runs
+SECONDS = 20.0  # per form; then it ends with fewer inputs
 
 Inputs = list[dict[str, np.ndarray]]
 
@@ -30,7 +30,7 @@ def measure(forward: Forward, given: Inputs) -> dict[str, float]:
     """Return the median and the 90th percentile of the milliseconds that one input takes."""
     for batch in given[:WARM_UP]:
         forward(batch)
-    # In an order in which the first ones stand for all, should the time end.
+    # In random order, so that the first inputs are representative if the time runs out.
     order = np.random.default_rng(0).permutation(len(given))
     times: list[float] = []
     began = perf_counter()

@@ -45,7 +45,7 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
     dynamic shape, so each user would have to send them; transformers.js sends just the inputs that a file names.
     A decoder also takes position_ids, and the keys and values of earlier tokens, which may be none; it gives those of
     all tokens.
-    One file; beyond protobuf's 2 GB the weights stand beside it in {path}.data. Leaves the model in eval mode.
+    One file; beyond protobuf's 2 GB the weights are in {path}.data. Leaves the model in eval mode.
     Raises UserError with the cause where torch cannot trace or convert the architecture.
     """
     model.eval()
@@ -72,7 +72,7 @@ def export_onnx(model: PreTrainedModel, path: Path, inputs: list[str]) -> None:
         ) from error
     # torch 2.13 writes into every node the stack that made it, with absolute paths of this machine.
     ClearMetadataAndDocStringPass()(program.model)
-    # Without the build, such as +cpu, so that torch's builds write the same bytes.
+    # Without the build, such as +cpu, so that all builds of torch write the same bytes.
     program.model.producer_version = torch.__version__.split("+")[0]
     program.save(path)
 
@@ -86,7 +86,7 @@ def _without_past(model: PreTrainedModel, inputs: list[str]) -> Traced:
 
 
 def _with_past(model: PreTrainedModel, past: list[torch.Tensor]) -> Traced:
-    """Return a decoder that reads 5 tokens behind those of `past`, which stands there for the sample's own."""
+    """Return a decoder that reads 5 tokens after those of `past`, a sample cache."""
     before, new = past[0].shape[2], 5
     names = [f"{layer}.{kind}" for layer in range(len(past) // 2) for kind in KEYS_AND_VALUES]
     sample: dict[str, Any] = {
@@ -106,7 +106,7 @@ def _with_past(model: PreTrainedModel, past: list[torch.Tensor]) -> Traced:
 
 
 class Decoder(torch.nn.Module):
-    """A causal language model whose memory of earlier tokens is inputs and outputs, as ONNX has no other."""
+    """A causal language model whose cache consists of inputs and outputs, because ONNX models have no state."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -133,9 +133,9 @@ class Decoder(torch.nn.Module):
 
 @torch.no_grad()
 def _keys_and_values(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Return what a model remembers of 3 tokens in 2 texts; nothing of one that does not continue texts.
+    """Return the keys and values of 3 tokens in 2 texts; [] for a model that does not generate text.
 
-    Or of one that remembers otherwise, as state space models do.
+    Also [] for a model with another kind of cache, such as state space models.
     """
     if not model.can_generate():
         return []

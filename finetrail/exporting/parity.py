@@ -1,4 +1,4 @@
-"""Compares what two runtimes make of the same examples: their tables of predictions, and how they continue texts."""
+"""Compares two runtimes on the same examples: their tables of predictions, and their continuations of texts."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -9,24 +9,24 @@ import pyarrow as pa
 
 from finetrail.evaluation.inference import Read
 
-# Sums in another order move a probability by some 1e-6: two classes that are as close as that may change places.
+# Sums in another order change a probability by about 1e-6, so two classes that close may swap.
 TIE = 1e-4
-MOST_TIES = 1e-3  # of all predictions; more of them are no accident
-# Two that exclude each other cannot both have more: where both tables are surer than that, they contradict each other.
+MOST_TIES = 1e-3  # of all predictions; more cannot be chance
+# Two exclusive choices cannot both have more: if both tables are surer than this, they contradict each other.
 SUREST_TIE = 0.5 + TIE
-ROWS_AT_ONCE = 10_000  # of tables, as Python's objects
+ROWS_AT_ONCE = 10_000  # of tables, as Python objects
 
 
 class Compared(NamedTuple):
-    """What differs."""
+    """The differences of two runtimes."""
 
     total: int  # predictions
     differ: list[str]  # the example of each prediction that differs, in order
-    near_ties: int  # predictions that differ because two were as good, and are excused
+    near_ties: int  # predictions that differ because two choices were equally good, which are excused
 
 
 def compare(expected: pa.Table, found: pa.Table) -> Compared:
-    """Compare the predictions, one value or a list of them an example; both tables have the same ids in order.
+    """Compare the predictions, one value or a list of values per example; both tables have the same ids in order.
 
     Numbers are equal within TIE. Few predictions that differ and are as good (a near tie) are excused: they have the
     same confidence, a probability, or the same score, by which they are ranked and which may be any number. Where

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.schema import ClassifierTrain
-from finetrail.tasks import IGNORE_INDEX
 
 FEATURES_AT_ONCE = 10_000
 

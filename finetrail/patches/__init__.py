@@ -17,4 +17,12 @@ Needed for correct results or equal bytes, always on:
 
 - `fsdp_tied_bias`: a bias with two names, which FSDP 2 refuses
 - `products`: float32 products with the same bytes on every CPU (`numerics: portable`)
+
+Elsewhere private names are only read or called, and nothing is replaced:
+
+- training/trainer.py: `Trainer._load_best_model`
+- training/packing.py: `_attn_implementation` of a configuration
+- training/graphs.py, transfers.py: `torch._foreach_zero_`, `torch._foreach_norm`, `torch.utils._pytree`
+- numerics.py: `torch.cpu._is_amx_tile_supported`, `torch.cpu._is_avx512_bf16_supported`
+- model/base/probe.py: `_model_mapping` of an auto class
 """

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.patches.architectures import HEAD_PER_TOKEN, fills_masks, has_berts_layers, labels_tokens
-from finetrail.tasks import IGNORE_INDEX
 
 # From a model to the module that is the last one to have all tokens, or the first to have only those with labels.
 Border = Callable[[Any], Any]

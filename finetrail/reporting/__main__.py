@@ -1,4 +1,4 @@
-"""Says in four lines what a run gave, how that compares with Git, where to look and what to try next.
+"""Logs four lines: the result of a run, its difference from Git, where to look, and what to try next.
 
 `make run` ends with it.
 """
@@ -24,12 +24,12 @@ def main() -> None:
 
 
 def read_committed() -> dict[str, Any] | None:
-    """Return record.json of the last commit; None where there is none."""
+    """Return record.json of the last commit; None if there is none."""
     show = ["git", "show", f"HEAD:./{layout.RECORD.as_posix()}"]
     done = subprocess.run(show, capture_output=True, check=False)
     try:
         return json.loads(done.stdout) if done.returncode == 0 else None
-    except ValueError:  # such as a merge's conflict that was committed
+    except ValueError:  # such as a committed merge conflict
         return None
 
 

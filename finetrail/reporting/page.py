@@ -1,4 +1,4 @@
-"""Turns the records of all stages into one self-contained HTML page: no network, no path, no timing but a given one."""
+"""Turns the records of all stages into one self-contained HTML page, without network access, paths and timestamps."""
 
 from collections.abc import Mapping
 from itertools import groupby, islice
@@ -12,10 +12,10 @@ from finetrail.reporting import plots, rendering, views
 from finetrail.reporting.rendering import words
 from finetrail.reporting.summary import FINAL_SPLIT, Headline, Results, Row, baselines, headline, machines, verdict
 
-MAX_ROWS = 200  # of a table that no figure stands for; the file has them all
+MAX_ROWS = 200  # of a plain table; the CSV file has all
 TOP_CONFUSIONS = 10
-CONFUSION = "confusion"  # the table whose cells the worst errors are of
-KINDS = ("labels", "confusion", "reliability", "slices", "plain")  # in the order in which the page has them
+CONFUSION = "confusion"  # the table whose cells link to the worst errors
+KINDS = ("labels", "confusion", "reliability", "slices", "plain")  # in the order of the page
 
 VERDICTS = {
     "beats": "beats it: the whole interval is better",
@@ -26,14 +26,15 @@ VERDICTS = {
 
 
 def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] | None = None) -> str:
-    """Render the page; sections whose records are empty are left out.
+    """Render the page; sections with empty records are left out.
 
-    timings: what finetrail.exporting measured on this machine; the stage's page has none, so that equal runs are equal.
+    timings: measured by finetrail.exporting on this machine. The stage's page has none, so that equal runs give equal
+    bytes.
     """
     environment = rendering.environment(Path(__file__).parent)
     environment.filters["highlighted"] = views.highlighted
     best = results.training.get("best_update")
-    charts, told = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
+    charts, single = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)
     shares = views.shares(results.checks)
     rendered = environment.get_template("page.html.j2").render(
@@ -51,7 +52,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         charts=charts,
-        told=told,
+        told=single,
         history=views.history_rows(results.history),
         tables=tables,
         errors=list(zip(results.errors, cells, strict=True)),
@@ -59,11 +60,11 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         labels=len(shares),
         axis=views.axis,
     )
-    return rendered.lstrip()  # of what the macros leave
+    return rendered.lstrip()  # blank lines of the macros
 
 
 def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return a record without one of its keys, in what is nested too."""
+    """Return a record without a key, also in nested records."""
     return {
         name: without(value, key) if isinstance(value, Mapping) else value
         for name, value in record.items()
@@ -72,14 +73,14 @@ def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a provenance for readers: with its one hash instead of the list of files, and unknown licences said."""
-    told = {key: origin(value) if isinstance(value, Mapping) else value for key, value in provenance.items()}
-    told.pop("files", None)
-    return told | ({"license": licenses.shown(told)} if "license" in told else {})
+    """Return a provenance for the page: one hash instead of the list of files, and a note if the licence is unknown."""
+    shown = {key: origin(value) if isinstance(value, Mapping) else value for key, value in provenance.items()}
+    shown.pop("files", None)
+    return shown | ({"license": licenses.shown(shown)} if "license" in shown else {})
 
 
 def concerns(results: Results) -> list[str]:
-    """List what a reader should know before trusting the scores: one sentence each."""
+    """List what a reader should know before trusting the scores, one sentence each."""
     found = []
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")
@@ -94,7 +95,7 @@ def top_confusions(rows: list[Row]) -> list[Row]:
 
 
 def _headline_parts(results: Results) -> dict[str, Any]:
-    """Collect the page's first section: the score, its figure, and how it stands to each baseline."""
+    """Collect the page's first section: the score, its figure, and its comparison with each baseline."""
     result: Headline = headline(results.evaluation)
     others = baselines(results.evaluation)
     compared = [(name, value, kind := verdict(result, value), VERDICTS[kind]) for name, value in others.items()]
@@ -126,7 +127,7 @@ def figures(results: Results) -> dict[str, str]:
 
 
 def _tables(results: Results) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """Prepare the evaluation's CSVs, scores of labels first; and return the confusion matrix's cell of each error."""
+    """Prepare the tables of evaluation, scores of labels first; also return each error's cell of the confusion."""
     metric, tables = results.evaluation["headline"], []
     cells: list[str | None] = [None] * len(results.errors)
     for name, rows in results.tables.items():
@@ -152,7 +153,7 @@ def _tables(results: Results) -> tuple[list[dict[str, Any]], list[str | None]]:
 
 
 def _kind(rows: list[Row], metric: str) -> str:
-    """Tell what a table is by its columns, and so how it is shown."""
+    """Return the kind of a table, by its columns; it decides how the table is shown."""
     columns = set(rows[0]) if _final(rows) else set()
     if {"reference", "prediction", "count"} <= columns:
         return "confusion"
@@ -164,7 +165,7 @@ def _kind(rows: list[Row], metric: str) -> str:
 
 
 def _of_labels(rows: list[Row], metric: str) -> str:
-    """Return the metric of single labels: the headline, or F1 where that is of all labels together (accuracy)."""
+    """Return the metric of single labels: the headline, or F1 if the headline covers all labels together (accuracy)."""
     return metric if rows and metric in rows[0] else "f1"
 
 

@@ -1,6 +1,6 @@
-"""Turns numbers into SVG figures: the same numbers give the same bytes, and the page's CSS gives the colours.
+"""Turns numbers into SVG figures: the same numbers give the same bytes, and the page's CSS sets the colours.
 
-They are the files of metrics/plots, and what a page shows where its script does not run, and prints.
+They are the files of metrics/plots. A page shows them if its script does not run, and prints them.
 """
 
 import io
@@ -30,7 +30,7 @@ CSS_NAMES = {
 STYLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"))
 SPLIT_STYLES = dict(zip(("train", "validation", "test"), STYLES, strict=False))
 
-MAX_LABELS = 40  # more cannot be told apart; the tables have them all
+MAX_LABELS = 40  # more would be illegible; the tables have all
 MAX_NAME = 28  # columns of a name before it is cut
 # Characters that a label may hold and XML 1.0 may not.
 NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -295,7 +295,7 @@ def _tick(value: float, _: int | None = None) -> str:
 def limits(values: Sequence[float]) -> tuple[float, float]:
     """Return where a bar's axis begins and ends: at 0 and 1 for scores, else at the next 1, 2 or 5 of a decimal place.
 
-    So runs with scores of one size have one axis, and their figures can stand side by side.
+    So runs with similar scores have the same axis, and their figures can be compared side by side.
     """
     low, high = min(values), max(values)
     return -_beyond(-low) if low < 0 else 0.0, 1.0 if high <= 1 else _beyond(high)

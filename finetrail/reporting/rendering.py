@@ -1,4 +1,4 @@
-"""Gives the pages their templates and their script, with the policy that lets nothing else run."""
+"""Provides the templates and the script of the pages, with a policy that forbids any other script."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ UPLOT = HERE / "uplot"
 
 
 def environment(folder: Path) -> Environment:
-    """Return the environment of a folder's templates; those of all pages are known in it too."""
+    """Return the environment of a folder's templates, with the templates that all pages share."""
     made = Environment(
         loader=FileSystemLoader([folder, HERE]),
         autoescape=True,
@@ -33,7 +33,7 @@ def environment(folder: Path) -> Environment:
 
 
 def script() -> str:
-    """Return the script of all pages: the chart library with its licence, and what uses it."""
+    """Return the script of all pages: the chart library with its licence, and the code that uses it."""
     return f"/*\n{_read(UPLOT / 'LICENSE')}*/\n{_read(UPLOT / 'uPlot.iife.min.js')}{_read(HERE / 'page.js')}"
 
 
@@ -56,7 +56,7 @@ def number(value: Any) -> str:
 
 
 def score(value: Any) -> str:
-    """Format a score with three decimals; what is no fraction as number() does."""
+    """Format a score with three decimals; other values as number() does."""
     return f"{value:.3f}" if isinstance(value, float) else number(value)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetrail import layout
-from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.upgrades import SCHEMA_VERSION, VERSION
 
 FINAL_SPLIT = "test"
@@ -15,10 +14,10 @@ Series = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Results:
-    """What the stages left behind, as read: no field is specific to a task, and parts that a task lacks are empty."""
+    """The records of all stages, as read: no field is specific to a task, and what a task lacks is empty."""
 
     checks: dict[str, Any]
-    concerns: list[str]  # what a reader should know of checks and counts
+    concerns: list[str]  # from checks and counts, one sentence each
     corpus: dict[str, Any]
     model: dict[str, Any]
     counts: dict[str, Any]
@@ -38,6 +37,7 @@ class Headline:
     value: float
     low: float | None
     high: float | None
+    lower_is_better: bool
 
 
 def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
@@ -56,13 +56,14 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
         "train": {key: value for key, value in results.training.items() if key not in ("seed", "machine", "notes")},
         **machines(results.training, evaluation),
         "headline": metric,
+        "lower_is_better": evaluation["lower_is_better"],
         "settled": evaluation.get("settled"),
         **{split: evaluation[split] for split in layout.SPLITS if split in evaluation},
         "parts": {
             name: {split: scores[split] for split in layout.SPLITS if split in scores}
             for name, scores in evaluation.get("parts", {}).items()
         },
-        # All scores of the baselines stand in metrics/evaluation; here they would bury the run's own.
+        # metrics/evaluation has all scores of the baselines; here they would bury the run's own.
         "baselines": {split: _baseline_scores(evaluation, split, metric) for split in evaluation.get("baselines", {})},
         "export": results.export,
         SCHEMA_VERSION: VERSION,
@@ -71,9 +72,9 @@ def summarize(task: str, recipe: str, results: Results) -> dict[str, Any]:
 
 
 def metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Assemble metrics.json: the few scores by which runs are told apart, those that matter most first.
+    """Assemble metrics.json: the few scores by which runs are compared, the most important first.
 
-    Each is a column of `dvc exp show` and a row of `dvc metrics diff`; record.json has all.
+    Each is a column of `dvc exp show` and a row of `dvc metrics diff`; record.json has all scores.
     """
     name = evaluation["headline"]
     best = next(iter(baselines(evaluation).values()), None)
@@ -92,7 +93,7 @@ def metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Return what computed the model and, where another machine did, its evaluation: name -> record."""
+    """Return the machine that computed the model and, if it is another one, that of its evaluation: name -> record."""
     own, evaluated = training["machine"], evaluation["machine"]
     return {"machine": own} if evaluated == own else {"machine": own, "machine_of_evaluation": evaluated}
 
@@ -100,19 +101,20 @@ def machines(training: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, 
 def headline(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> Headline:
     """Return the headline metric of a split."""
     metric, scores = evaluation["headline"], evaluation[split]
-    return Headline(metric, scores[metric], scores.get(f"{metric}_low"), scores.get(f"{metric}_high"))
+    low, high = (scores.get(f"{metric}_{end}") for end in ("low", "high"))
+    return Headline(metric, scores[metric], low, high, metric in evaluation["lower_is_better"])
 
 
 def baselines(evaluation: dict[str, Any], split: str = FINAL_SPLIT) -> dict[str, float]:
     """Return the baselines' headline scores on a split, the best first."""
     scores = _baseline_scores(evaluation, split, evaluation["headline"])
-    sign = -1 if higher_is_better(evaluation["headline"]) else 1
+    sign = 1 if evaluation["headline"] in evaluation["lower_is_better"] else -1
     return dict(sorted(scores.items(), key=lambda item: (sign * item[1], item[0])))
 
 
 def verdict(score: Headline, baseline: float) -> str:
-    """Return how a score stands to a baseline: beats (its whole interval is better), ahead, level or behind."""
-    sign = 1 if higher_is_better(score.metric) else -1
+    """Compare a score with a baseline: beats (its whole interval is better), ahead, level or behind."""
+    sign = -1 if score.lower_is_better else 1
     worst = score.low if sign > 0 else score.high
     if score.value == baseline:
         return "level"
@@ -121,13 +123,8 @@ def verdict(score: Headline, baseline: float) -> str:
     return "beats" if worst is not None and sign * worst > sign * baseline else "ahead"
 
 
-def higher_is_better(metric: str) -> bool:
-    """Tell a score from a loss by its name."""
-    return metric not in LOWER_IS_BETTER
-
-
 def sentence(evaluation: dict[str, Any]) -> str:
-    """Tell the headline result in one line."""
+    """Return the headline result in one line."""
     score = headline(evaluation)
     text = f"{score.metric} {score.value:.3f} on {FINAL_SPLIT}"
     if score.low is not None and score.high is not None:
@@ -144,7 +141,7 @@ def _identity(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beside(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return what a corpus takes from sources of their own, such as rankings."""
+    """Return the identities of a corpus's additional sources, such as rankings."""
     return {name: _identity(origin) for name, origin in provenance.get("beside", {}).items()}
 
 

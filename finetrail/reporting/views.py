@@ -1,4 +1,4 @@
-"""Turns records and tables into what the templates show: bars, a confusion matrix, charts and their numbers."""
+"""Turns records and tables into the views of the templates: bars, a confusion matrix, charts and their numbers."""
 
 import json
 import math
@@ -11,17 +11,17 @@ from markupsafe import Markup, escape
 from finetrail.reporting import plots
 from finetrail.reporting.summary import Row, Series
 
-FEW_POINTS = 15  # that are seen one by one
+FEW_POINTS = 15  # up to which a curve marks each point
 
 
 class Axis(NamedTuple):
-    """Where the bars of a table begin and end."""
+    """The range of the bars of a table."""
 
     low: float
     high: float
 
     def at(self, value: float) -> str:
-        """Return the place of a value on the axis, in percent."""
+        """Return the position of a value on the axis, in percent."""
         return f"{min(100, max(0, 100 * (value - self.low) / (self.high - self.low))):.2f}%"
 
     def between(self, first: float, second: float) -> str:
@@ -30,7 +30,7 @@ class Axis(NamedTuple):
 
 
 def axis(values: Sequence[Any]) -> Axis:
-    """Return the axis that has room for these values; it begins at 0 where none is below. None are left out."""
+    """Return the axis of these values, which starts at 0 if none is negative; None values are ignored."""
     return Axis(*plots.limits([value for value in values if isinstance(value, int | float)] or [1.0]))
 
 
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     counted: int
     share: float  # of its row
     is_right: bool
-    listed: int  # errors of the page that are of this cell
+    listed: int  # errors of this cell that the page lists
     told: str
 
 
@@ -53,7 +53,7 @@ class Matrix(NamedTuple):
 
 
 def matrix(rows: Sequence[Row], errors: Sequence[Row]) -> tuple[Matrix, list[str | None]]:
-    """Return a confusion matrix, and the key of the cell that each error belongs to; None where it belongs to none."""
+    """Return a confusion matrix, and the key of each error's cell; None if it has no cell."""
     counted = plots.confusion_counts(rows)
     places = {label: counted.names.index(name) for label, name in counted.shown.items()}
     keys = [_key(places, error) for error in errors]
@@ -71,14 +71,14 @@ def matrix(rows: Sequence[Row], errors: Sequence[Row]) -> tuple[Matrix, list[str
 
 
 def _key(places: Mapping[str, int], error: Row) -> str | None:
-    """Return the key of an error's cell. A word's label may have a prefix (B-, I-) that the matrix counts without."""
+    """Return the key of an error's cell. The matrix counts labels of words without their prefix (B-, I-)."""
     labels = [str(error.get(name, "")) for name in ("reference", "prediction")]
     found = [places.get(label, places.get(label[2:])) for label in labels]
     return None if None in found else f"{found[0]}-{found[1]}"
 
 
 def highlighted(error: Row) -> list[tuple[str, Markup]]:
-    """Return an error's context with its token marked: as it is, or with the entities expected and predicted.
+    """Return an error's context with its token marked: verbatim, or with the expected and predicted entities.
 
     spans of an error are [start, end, kind], in characters of the context: left, token and right with blanks between.
     """
@@ -106,7 +106,7 @@ def _marked(text: str, token: tuple[int, int], spans: Sequence[Sequence[Any]]) -
 
 
 class Chart(NamedTuple):
-    """A chart as the script takes it, and the same as an SVG."""
+    """A chart as input of the script, and as an SVG."""
 
     title: str
     spec: str
@@ -114,9 +114,9 @@ class Chart(NamedTuple):
 
 
 def curves(history: Mapping[str, Series], best: int | None, first: Sequence[str]) -> tuple[list[Chart], list[str]]:
-    """Draw each quantity of the history once, with a line for each split; what has a single point is told instead.
+    """Draw one chart per quantity of the history, with a line per split; a single point becomes a sentence instead.
 
-    first: metrics in the order in which they come; others follow by name, the learning rate last.
+    first: metrics that come first, in this order; others follow by name, and the learning rate is last.
     """
     by_name: dict[str, dict[str, Series]] = {}
     for name, series in sorted(history.items()):
@@ -148,7 +148,7 @@ def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
         for (name, points), color in zip(lines.items(), colors, strict=True)
     ]
     data = [steps, *([of_one.get(step) for step in steps] for of_one in values)]
-    # uPlot would show what is 0 throughout on an axis to 100.
+    # uPlot would show a constant 0 on an axis to 100.
     flat = {} if any(value for of_one in values for value in of_one.values()) else {"y": [0, 1]}
     return _json({"label": "update", "series": series, "data": data, "best": best, "synced": True} | flat)
 
@@ -162,7 +162,7 @@ def reliability_spec(rows: Sequence[Row]) -> str:
         {"label": "accuracy", "color": "blue", "kind": "points"},
         {"label": "predictions", "color": "muted", "kind": "told"},
     ]
-    # The diagonal goes on to both ends.
+    # The diagonal reaches both ends.
     ends = [[0.0, *columns[0], 1.0], [None, *columns[1], None], [None, *columns[2], None]]
     return _json({"label": "confidence", "series": series, "data": [ends[0], *ends], "range": [0, 1]})
 
@@ -178,7 +178,7 @@ def history_rows(history: Mapping[str, Series]) -> list[Row]:
 
 
 class Share(NamedTuple):
-    """What share of a split has a label, and where that is on the logarithmic axis of all; None where none has it."""
+    """The share of a split with a label, and its position on the logarithmic axis; None if no example has the label."""
 
     split: str
     color: str
@@ -187,7 +187,7 @@ class Share(NamedTuple):
 
 
 def shares(checks: Mapping[str, Any]) -> dict[str, list[Share]]:
-    """Return each label's share of each split, the most frequent first; none where the corpus has no labels."""
+    """Return each label's share of each split, the most frequent first; {} if the corpus has no labels."""
     by_split = {split: counts["labels"] for split, counts in checks["splits"].items() if counts.get("labels")}
     if not by_split:
         return {}

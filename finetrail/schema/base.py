@@ -76,7 +76,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def told(message: str) -> WrapValidator:
+def one_message(message: str) -> WrapValidator:
     """Return a validator that reports one message instead of pydantic's, which has one for each member of a union."""
 
     def validated(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from finetrail.schema.base import DELIMITER, Settings, told
+from finetrail.schema.base import DELIMITER, Settings, one_message
 
 FileEncoding = Annotated[
     str,
@@ -16,13 +16,15 @@ FileEncoding = Annotated[
 JOINED = "The texts of a list are joined by spaces; empty ones are skipped"
 CsvColumn = Annotated[
     str | int | Annotated[list[str | int], Field(min_length=1)],
-    told("expected the name of a column, or its number from 0 in files without a header line, or a list of either"),
+    one_message(
+        "expected the name of a column, or its number from 0 in files without a header line, or a list of either"
+    ),
 ]
 
 
 PathColumn = Annotated[
     str | Annotated[list[str], Field(min_length=1)],
-    told("expected the name of a column, the path of one such as labels.score, or a list of either"),
+    one_message("expected the name of a column, the path of one such as labels.score, or a list of either"),
 ]
 PATH_HELP = f"a path such as labels.score, or a list of either. {JOINED}"
 

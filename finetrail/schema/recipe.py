@@ -78,7 +78,7 @@ def _mix(recipe: Any) -> Iterator[str]:
     if not isinstance(batching, MixedBatching):
         return
     if not isinstance(corpus, Mixture):
-        yield "train.batching mixes parts, and corpus has none; expected length or random"
+        yield "train.batching mixes parts, and corpus has no parts; expected length or random"
     elif isinstance(batching.mix, WeightMix) and set(batching.mix.weights) != set(corpus.parts):
         yield (
             f"train.batching.mix.weights has {', '.join(batching.mix.weights)}; expected the parts of corpus, "
@@ -96,8 +96,8 @@ def _students(recipe: Any) -> Iterator[str]:
     layers, lora = getattr(recipe.model, "layers", None), recipe.train.lora
     if layers is not None and lora is not None and lora.keep:
         yield (
-            "train.lora.keep: adapters of a model without some of its layers fit no model that others have; expected "
-            "false, or model.layers null"
+            "train.lora.keep: adapters of a model without some of its layers do not fit the base model that others "
+            "have; expected false, or model.layers null"
         )
 
 
@@ -110,6 +110,6 @@ def _distillation(recipe: Any) -> Iterator[str]:
         )
     if has_teacher and recipe.train.execution not in ("auto", "eager"):
         yield (
-            f"train.execution: {recipe.train.execution} is not for a loss with a teacher, whose tokens with labels are "
-            "looked for in each pass; expected auto or eager"
+            f"train.execution: {recipe.train.execution} does not support a loss with a teacher, which selects the "
+            "tokens with labels in each pass; expected auto or eager"
         )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from finetrail.schema.base import INTERVAL, Name, Settings, told
+from finetrail.schema.base import INTERVAL, Name, Settings, one_message
 
 
 class Lora(Settings):
@@ -166,7 +166,7 @@ class Distillation(Settings):
 
 ClassWeights = Annotated[
     Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None,
-    told(
+    one_message(
         "expected balanced, null, or a weight above 0 for each label; quote labels that YAML reads as a number or a "
         "boolean, such as '0'"
     ),

@@ -35,22 +35,22 @@ class Search:
         """Return what the search began with; UserError where it has not."""
         if begun := self.trials.begun():
             return begun
-        raise UserError(f"{self.path}: the search has not begun; expected it run without --show before")
+        raise UserError(f"{self.path}: the search has not started; expected a run without --show first")
 
     def begin(self) -> None:
-        """Begin the search, or see that it can go on."""
+        """Start the search, or check that it can resume."""
         with self.trials.alone():
             if self.trials.begun() is None:
                 self._begin()
             elif places.changed_since(self.root, self.folder):
                 commit = (self.folder / places.COMMIT).read_text()
                 stage.log(
-                    f"{self.name}: the project's files have changed since it began; it goes on with those of then "
+                    f"{self.name}: the project's files have changed since it started; it resumes with the earlier ones "
                     f"(commit {commit[:7]} and the changes in {self.folder.relative_to(self.root) / places.CHANGES})"
                 )
 
     def work(self, stop: threading.Event) -> None:
-        """Run one trial after another, until none is left or `stop` is set."""
+        """Run trials one after another until none is left or `stop` is set."""
         own = self.begun.own
         while not stop.is_set():
             with places.taken(self.folder, self.trials.slots()) as place:
@@ -97,17 +97,17 @@ class Search:
         places.note(self.root, self.folder)
         self.trials.begin(begun, there)
         if there:
-            stage.log(f"{self.name}: {len(there)} of its experiments are there already")
+            stage.log(f"{self.name}: {len(there)} of its experiments exist already")
 
     def _there(self, name: str, number: int, begun: Begun) -> Found:
-        """Return what an experiment has reached that is there before the search; UserError where it is none of it."""
+        """Return the result of an experiment that existed before the search; UserError if it does not belong to it."""
         found = self.read(name, begun.metric)
         wanted = self.space.changes(begun.own if number == 0 else {})
         for field, value in found.settings.items():
             if value != wanted[field] if field in wanted else not self.space.fields[field].holds(value):
                 raise UserError(
-                    f"{name}: it is there already, with {field} {value}, and so is not of this search; expected "
-                    f"another name of {self.path}, or `dvc exp remove {name}`"
+                    f"{name}: this experiment exists already, with {field} {value}, and does not belong to this "
+                    f"search; expected another name of {self.path}, or `dvc exp remove {name}`"
                 )
         return found
 
@@ -147,11 +147,11 @@ class Search:
 
     def _failed(self, log: Path, running: Running, name: str) -> None:
         """Record a failure; where no trial has succeeded yet, leave this one to be run again, and stop: UserError."""
-        told = processes.reason(log.read_text(encoding="utf-8", errors="replace"))
+        reason = processes.reason(log.read_text(encoding="utf-8", errors="replace"))
         if not any(trial.state == FINISHED for trial in self.trials.all()):
-            raise UserError(f"{name}: {told} (the whole of it: {log.relative_to(self.root)})")
-        running.fail(told)
-        stage.log(f"{name}: failed: {told}")
+            raise UserError(f"{name}: {reason} (the whole of it: {log.relative_to(self.root)})")
+        running.fail(reason)
+        stage.log(f"{name}: failed: {reason}")
 
 
 def shown(settings: dict[str, Scalar]) -> str:

@@ -1,4 +1,4 @@
-"""Turns the trials of a search into what people read at its end: a table, what matters, and whether it is noise."""
+"""Turns the trials of a search into its result: a table, importances, and a comparison with the default settings."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 
 from finetrail import compare
 from finetrail.comparison import pairs, runs, words
@@ -13,7 +14,6 @@ from finetrail.comparison.pairs import Compared
 from finetrail.errors import UserError
 from finetrail.searching.space import Scalar
 from finetrail.searching.trials import FINISHED, UNFINISHED, Begun, Trial
-from finetrail.tasks import LOWER_IS_BETTER
 
 RELIABLE = 10  # finished trials for each field; with fewer, importances change from search to search
 
@@ -26,9 +26,10 @@ class Ending:
     wanted: int  # trials
     begun: Begun
     trials: list[Trial]
-    importance: dict[str, float]  # field -> share of the variance of the metric; empty where it cannot be told
+    importance: dict[str, float]  # field -> share of the variance of the metric; empty if unknown
+    lower_is_better: bool  # of the metric
     compared: Compared | None  # the best against the default settings, on test
-    not_compared: str  # why not
+    not_compared: str  # why there is no comparison
 
     @property
     def finished(self) -> list[Trial]:
@@ -38,19 +39,20 @@ class Ending:
     @property
     def best(self) -> Trial | None:
         """The best on validation; of equals the first."""
-        return best(self.trials, self.begun.metric)
+        return best(self.trials, self.lower_is_better)
 
 
 def ending(root: Path, name: str, wanted: int, begun: Begun, trials: list[Trial], study: optuna.Study) -> Ending:
-    """Find out all that is said."""
-    compared, reason = _compared(root, trials, begun.metric)
-    return Ending(name, wanted, begun, trials, importance(study, list(begun.own)), compared, reason)
+    """Collect the results of a search."""
+    lower = study.direction == StudyDirection.MINIMIZE
+    compared, reason = _compared(root, trials, lower)
+    return Ending(name, wanted, begun, trials, importance(study, list(begun.own)), lower, compared, reason)
 
 
-def best(trials: list[Trial], metric: str) -> Trial | None:
+def best(trials: list[Trial], lower_is_better: bool) -> Trial | None:
     """Return the finished trial with the best value; of equals the first."""
     finished = [trial for trial in trials if trial.state == FINISHED]
-    sign = -1 if metric in LOWER_IS_BETTER else 1
+    sign = -1 if lower_is_better else 1
     return max(finished, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
@@ -107,7 +109,7 @@ def table(found: Ending) -> str:
 
 
 def is_reliable(found: Ending) -> bool:
-    """Tell whether there are trials enough for importances."""
+    """Return True if there are enough trials for importances."""
     return len(found.finished) >= RELIABLE * len(found.begun.own)
 
 
@@ -126,7 +128,7 @@ def _counts(found: Ending) -> list[str]:
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     lines = [f"{found.name}: {len(states)} of {found.wanted} trials: {counted}."]
     if len(states) < found.wanted or UNFINISHED in states:
-        lines[0] += " The same command goes on."
+        lines[0] += " The same command resumes it."
     lines += [f"trial {trial.number} failed: {trial.reason}" for trial in found.trials if trial.reason]
     return ["\n".join(lines)]
 
@@ -170,12 +172,12 @@ def _is_noise(compared: Compared) -> bool:
 
 
 def _is_better(compared: Compared) -> bool:
-    return not _is_noise(compared) and words.is_better(compared.headline, compared.scores[compared.headline])
+    return not _is_noise(compared) and words.is_better(compared, compared.headline, compared.scores[compared.headline])
 
 
-def _compared(root: Path, trials: list[Trial], metric: str) -> tuple[Compared | None, str]:
+def _compared(root: Path, trials: list[Trial], lower_is_better: bool) -> tuple[Compared | None, str]:
     """Compare the best trial with the default settings on test; or say why that cannot be."""
-    chosen, default = best(trials, metric), next((trial for trial in trials if trial.is_default), None)
+    chosen, default = best(trials, lower_is_better), next((trial for trial in trials if trial.is_default), None)
     if chosen is None or chosen.is_default:
         return None, ""
     if default is None or default.revision is None:

@@ -16,7 +16,7 @@ from finetrail import layout, stage
 from finetrail.errors import UserError
 
 COMMIT, CHANGES = "commit", "changes.patch"
-# What a source of kind dvc may name by its revision; not what DVC notes there of runs that go on.
+# What a source of kind dvc may name by its revision; without DVC's refs of running experiments.
 REFS = (
     "+refs/heads/*:refs/heads/*",
     "+refs/tags/*:refs/tags/*",
@@ -55,7 +55,7 @@ def note(root: Path, folder: Path) -> None:
 
 
 def changed_since(root: Path, folder: Path) -> bool:
-    """Tell whether the project's files are others than those that the search began with."""
+    """Return True if the project's files have changed since the search started."""
     return (_commit(root), _changes(root)) != ((folder / COMMIT).read_text(), (folder / CHANGES).read_bytes())
 
 
@@ -96,7 +96,7 @@ def prepare(root: Path, folder: Path, place: Place) -> None:
 
 
 def forget(place: Place) -> None:
-    """Remove the checkpoints and curves of a trial that is not to go on."""
+    """Remove the checkpoints and curves of a trial that is not resumed."""
     stage.remove(place.project / layout.SCRATCH / "train")
 
 
@@ -114,7 +114,7 @@ def bring(root: Path, folder: Path, place: Place, name: str) -> str:
 
 
 def was_left(root: Path, folder: Path, place: Place, name: str) -> bool:
-    """Bring an experiment that a trial has finished there after its search was killed; tell whether there is one."""
+    """Fetch the experiment of a trial that finished after its search was killed; return True if there is one."""
     try:
         return bring(root, folder, place, name) == name
     except (subprocess.CalledProcessError, OSError):  # no clone, or a damaged one
@@ -142,7 +142,7 @@ def _reset(root: Path, folder: Path, clone: Path) -> None:
 
 
 def _share(root: Path, clone: Path) -> None:
-    """Let a clone have the project's cache, the settings that Git does not have, and the files that recipes name."""
+    """Give a clone the project's cache, the settings that Git does not track, and the files that recipes name."""
     with Repo(str(root)) as theirs, Repo(str(clone)) as own, own.config.edit("local") as local:
         local.update(theirs.config.load_one("local"))
         local["cache"]["dir"] = theirs.cache.local_cache_dir
@@ -174,7 +174,7 @@ def _commit(root: Path) -> str:
     try:
         return git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
     except subprocess.CalledProcessError:
-        raise UserError("no Git commit here; expected one: experiments stand on it") from None
+        raise UserError("there is no Git commit; expected one, because experiments are based on it") from None
 
 
 def _changes(root: Path) -> bytes:

@@ -48,7 +48,7 @@ def started(place: Place, log: Path, name: str, overrides: list[str]) -> Iterato
 
 
 def curve_so_far(project: Path, metric: str) -> Curve:
-    """Return the curve of the training that runs in a clone, or was to go on there."""
+    """Return the curve of the training that runs, or was interrupted, in a clone."""
     files = sorted((project / layout.SCRATCH).glob(f"train/*/history/{CURVE.format(metric)}"))
     try:
         return parsed(files[0].read_text(encoding="utf-8")) if files else []
@@ -74,8 +74,8 @@ def reached(curve: Curve, kept: int, name: str) -> float:
 def reason(log: str) -> str:
     """Return why a run failed: our own last line of error, or else DVC's."""
     for pattern in (r"^error: (.+)$", r"^ERROR: (.+)$"):
-        if told := re.findall(pattern, log, re.MULTILINE):
-            return str(told[-1])
+        if found := re.findall(pattern, log, re.MULTILINE):
+            return str(found[-1])
     return "it was killed, or ended without saying why"
 
 

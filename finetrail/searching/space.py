@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 
-from finetrail import layout, params, schema
+from finetrail import layout, params, schema, tasks
 from finetrail.errors import UserError
 from finetrail.schema import Settings
 
@@ -46,7 +46,7 @@ class Range(Settings):
         return [getattr(self, name) for name in ("low", "high")]
 
     def holds(self, value: Scalar) -> bool:
-        """Tell whether a value can be drawn."""
+        """Return True if the space contains a value."""
         low, high = self.ends
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
@@ -59,7 +59,7 @@ class FloatRange(Range):
     high: float = Field(description="the highest value")
 
     def draw(self, trial: Any, name: str) -> Scalar:
-        """Let Optuna choose."""
+        """Suggest a value with Optuna."""
         return float(trial.suggest_float(name, self.low, self.high, log=self.log))
 
 
@@ -71,11 +71,11 @@ class IntRange(Range):
     high: int = Field(description="the highest value")
 
     def holds(self, value: Scalar) -> bool:
-        """Tell whether a value can be drawn."""
+        """Return True if the space contains a value."""
         return isinstance(value, int) and super().holds(value)
 
     def draw(self, trial: Any, name: str) -> Scalar:
-        """Let Optuna choose."""
+        """Suggest a value with Optuna."""
         return int(trial.suggest_int(name, self.low, self.high, log=self.log))
 
 
@@ -97,11 +97,11 @@ class Choice(Settings):
         return self.values
 
     def holds(self, value: Scalar) -> bool:
-        """Tell whether a value can be drawn."""
+        """Return True if the space contains a value."""
         return any(type(value) is type(one) and value == one for one in self.values)
 
     def draw(self, trial: Any, name: str) -> Scalar:
-        """Let Optuna choose."""
+        """Suggest a value with Optuna."""
         chosen: Scalar = trial.suggest_categorical(name, self.values)
         return chosen
 
@@ -162,7 +162,7 @@ class Space(Settings):
         return {in_params: read(in_params), in_recipe: recipe.values}
 
     def location(self, field: str) -> tuple[Path, tuple[str, ...]]:
-        """Return the file and the keys in it where a field stands."""
+        """Return the file of a field, and its keys in it."""
         in_params, in_recipe = self.files
         return (in_params, (field,)) if field in schema.Params.model_fields else (in_recipe, tuple(field.split(".")))
 
@@ -198,6 +198,11 @@ def metric(space: Space) -> str:
     """Return the validation metric to improve."""
     own = params.load_recipe(space.task, space.recipe).train.best_metric
     return space.objective or str((space.always or {}).get("train.best_metric", own))
+
+
+def lower_is_better(space: Space, metric: str) -> bool:
+    """Return True if a lower value of a validation metric is better."""
+    return metric in tasks.module(space.task, "validation").LOWER_IS_BETTER
 
 
 def effective(space: Space, field: str, contents: dict[Path, Any]) -> Any:
@@ -245,7 +250,7 @@ def _problems(space: Any) -> Iterator[str]:
         if field in KEPT or (field in schema.Params.model_fields and field not in OF_PARAMS):
             yield f"fields.{field}: trials with other values of it cannot be compared; expected it below always"
         if field in always:
-            yield f"{field}: it stands below always and below fields; expected one of them"
+            yield f"{field}: it is both in always and in fields; expected it in one of them"
     for shorter, place in params.OVERRIDES.items():
         if {shorter, ".".join(place)} <= {*always, *fields}:
             yield f"{shorter} replaces {'.'.join(place)}; expected one of the two"

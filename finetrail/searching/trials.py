@@ -17,8 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from finetrail.errors import UserError
-from finetrail.searching.space import HyperbandPruning, MedianPruning, Scalar, Space
-from finetrail.tasks import LOWER_IS_BETTER
+from finetrail.searching.space import HyperbandPruning, MedianPruning, Scalar, Space, lower_is_better
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -80,7 +79,7 @@ class Running:
         self.epochs = 0  # reported
 
     def is_hopeless(self, value: float) -> bool:
-        """Report the metric after one more epoch; tell whether the trial may end, which the first one never does."""
+        """Report the metric after one more epoch; return True if the trial should be pruned; the first never is."""
         self.epochs += 1
         self._trial.report(value, self.epochs)
         return not self.is_default and self._trial.should_prune()
@@ -103,7 +102,7 @@ class Running:
 
 
 class Trials:
-    """The trials of a search, in a journal of Optuna's; what several processes must not do at once is behind a lock."""
+    """The trials of a search, in a journal of Optuna; a lock guards what several processes must not do at once."""
 
     def __init__(self, folder: Path, space: Space) -> None:
         self.folder, self.space = folder, space
@@ -119,7 +118,7 @@ class Trials:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes and threads of the same search waiting."""
+        """Hold the lock of the search against other processes and threads."""
         with FileLock(self._lock):
             yield
 
@@ -138,10 +137,11 @@ class Trials:
 
     def begin(self, begun: Begun, found: dict[int, Found]) -> None:
         """Begin a search, with experiments that are there already, by their number."""
+        lower = lower_is_better(self.space, begun.metric)
         study = optuna.create_study(
             storage=self._storage,
             study_name=self.folder.name,
-            direction=StudyDirection.MINIMIZE if begun.metric in LOWER_IS_BETTER else StudyDirection.MAXIMIZE,
+            direction=StudyDirection.MINIMIZE if lower else StudyDirection.MAXIMIZE,
             load_if_exists=True,
         )
         for number, one in sorted(found.items()):
@@ -170,7 +170,9 @@ class Trials:
             left = [
                 one for one in trials.values() if one.state is TrialState.RUNNING and one.user_attrs["slot"] == slot
             ]
-            waiting = any(one.state is TrialState.WAITING for one in trials.values())  # whoever queued it was killed
+            waiting = any(
+                one.state is TrialState.WAITING for one in trials.values()
+            )  # the process that queued it was killed
             if left and not waiting:
                 self._queue_again(study, left[0])
             elif not waiting and len(trials) >= self.space.trials:
@@ -193,7 +195,7 @@ class Trials:
         return [one.user_attrs["slot"] for one in running]
 
     def study(self) -> optuna.Study:
-        """Load the study as Optuna has it; the sampler draws otherwise for each trial, and the same whoever draws."""
+        """Load Optuna's study; the sampler's seed depends on the number of trials, so any process draws the same."""
         study = optuna.load_study(storage=self._storage, study_name=self.folder.name, pruner=pruner(self.space.pruning))
         draws = np.random.SeedSequence([self.space.seed, len(study.get_trials(deepcopy=False))])
         study.sampler = optuna.samplers.TPESampler(seed=int(draws.generate_state(1)[0]))
@@ -203,7 +205,7 @@ class Trials:
         study.enqueue_trial(settings, user_attrs=attributes)
 
     def _queue_again(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Let a trial whose process died be taken up under its number: Optuna cannot go on with it itself."""
+        """Queue a trial whose process died again under its number: Optuna itself cannot resume it."""
         self._queue(study, trial.params, **trial.user_attrs)
         study.tell(trial.number, state=TrialState.FAIL)
 
@@ -222,7 +224,7 @@ class Trials:
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return the space as Optuna has it."""
+    """Return the space as Optuna's distributions."""
     trial = optuna.create_study().ask()
     for name, values in space.fields.items():
         values.draw(trial, name)
@@ -230,7 +232,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def pruner(settings: MedianPruning | HyperbandPruning | None) -> optuna.pruners.BasePruner:
-    """Return what decides whether a trial goes on; steps are epochs, from 1."""
+    """Return the pruner; its steps are epochs, from 1."""
     if isinstance(settings, MedianPruning):
         return optuna.pruners.MedianPruner(settings.startup_trials, settings.warmup_epochs + 1)
     if isinstance(settings, HyperbandPruning):

@@ -9,12 +9,6 @@ from finetrail.errors import UserError
 if TYPE_CHECKING:
     from finetrail.tasks import contract
 
-# Positions with this label do not count in the loss (the default ignore_index of torch's cross-entropy).
-IGNORE_INDEX = -100
-
-# Of all metrics; every other one is a score.
-LOWER_IS_BETTER = ("bits_per_byte", "loss", "perplexity", "ece", "repetition_4", "mae", "rmse")
-
 
 def names() -> list[str]:
     """Return the tasks that this project has, sorted."""
@@ -31,6 +25,12 @@ def module(task: str, part: Literal["concerns"]) -> "contract.Concerns": ...
 def module(task: str, part: Literal["encoding"]) -> "contract.Encoding": ...
 @overload
 def module(task: str, part: Literal["modeling"]) -> "contract.Modeling": ...
+@overload
+def module(task: str, part: Literal["validation"]) -> "contract.Validation": ...
+@overload
+def module(task: str, part: Literal["loading"]) -> "contract.Loading": ...
+@overload
+def module(task: str, part: Literal["metrics"]) -> "contract.Metrics": ...
 @overload
 def module(task: str, part: Literal["scoring"]) -> "contract.Scoring": ...
 @overload

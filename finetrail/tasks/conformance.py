@@ -26,6 +26,9 @@ class Task(Generic[Corpus, Counts, Tokenize, Train, Evaluate, Target]):
     concerns: contract.Concerns
     encoding: contract.Encoding[Tokenize, Target]
     modeling: contract.Modeling[Target, Train]
+    validation: contract.Validation[Target]
+    loading: contract.Loading[Target]
+    metrics: contract.Metrics
     scoring: contract.Scoring[Target, Evaluate]
     serving: contract.Serving[Target]
     card: contract.Card[Target]
@@ -33,48 +36,126 @@ class Task(Generic[Corpus, Counts, Tokenize, Train, Evaluate, Target]):
 
 
 def masked_lm() -> None:
-    from .masked_lm import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .masked_lm import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, None](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )
 
 
 def question_answering() -> None:
-    from .question_answering import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .question_answering import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )
 
 
 def retrieval() -> None:
-    from .retrieval import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .retrieval import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )
 
 
 def text_classification() -> None:
-    from .text_classification import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .text_classification import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )
 
 
 def text_generation() -> None:
-    from .text_generation import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .text_generation import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )
 
 
 def token_classification() -> None:
-    from .token_classification import card, concerns, corpus, demo, encoding, modeling, scoring, serving, settings
+    from .token_classification import (
+        card,
+        concerns,
+        corpus,
+        demo,
+        encoding,
+        loading,
+        metrics,
+        modeling,
+        scoring,
+        serving,
+        settings,
+        validation,
+    )
 
     Task[settings.Corpus, corpus.Counts, settings.Tokenize, settings.Train, settings.Evaluate, settings.Target](
-        settings, corpus, concerns, encoding, modeling, scoring, serving, card, demo
+        settings, corpus, concerns, encoding, modeling, validation, loading, metrics, scoring, serving, card, demo
     )

@@ -193,11 +193,7 @@ class Encoding(Protocol[Tokenize_contra, Target]):
 
 
 class Modeling(Protocol[Target_contra, Train_contra]):
-    """modeling.py: a folder to a model, and features to batches. Both engines train what is here, unchanged."""
-
-    @property
-    def PIPELINE_TAG(self) -> str:
-        """The task as the Hugging Face Hub names it."""
+    """modeling.py: a base model to a model to train, and features to batches. Both engines use it unchanged."""
 
     @property
     def COLUMNS(self) -> tuple[str, ...]:
@@ -211,9 +207,6 @@ class Modeling(Protocol[Target_contra, Train_contra]):
     def TEACHING(self) -> Teaching | None:
         """How a model learns from a teacher; None where settings have no TaughtTrain."""
 
-    def base_is_baseline(self, base_model: Path) -> bool:
-        """Return True if the base model does the task before training, so that evaluation compares with it."""
-
     def notes(self, base_model: Path) -> list[str]:
         """Return what users should know about the base model, one sentence each."""
 
@@ -225,9 +218,6 @@ class Modeling(Protocol[Target_contra, Train_contra]):
         train: the features of the train split. UserError if the checkpoint lacks weights that are not new, or does not
         fit the task.
         """
-
-    def load_model(self, folder: Path) -> PreTrainedModel:
-        """Load a trained or a base model to predict with, in fp32, from safetensors only."""
 
     def build_collator(
         self, tokenizer: PreTrainedTokenizerBase, settings: Train_contra
@@ -243,21 +233,44 @@ class Modeling(Protocol[Target_contra, Train_contra]):
         logits: the model's outputs without its loss, a tuple if there are several.
         """
 
+    @property
+    def finish(self) -> Callable[[PreTrainedModel], None] | None:
+        """The function that makes a model after training one that needs no code of this project."""
+
+
+class Validation(Protocol[Target_contra]):
+    """validation.py: reduced outputs to the scores by which training chooses its checkpoint. Only train imports it."""
+
+    @property
+    def LOWER_IS_BETTER(self) -> tuple[str, ...]:
+        """Those of validate()'s scores, and of the loss, that are better when they are lower."""
+
     def validate(self, reduced: Any, features: pa.Table, target: Target_contra) -> dict[str, float]:
         """Return scores of the validation split, for choosing a checkpoint: names of settings.METRICS but loss.
 
         reduced: the arrays of reduce(), one or a tuple, for all rows of features in order; padded with IGNORE_INDEX.
         """
 
-    @property
-    def finish(self) -> Callable[[PreTrainedModel], None] | None:
-        """The function that makes a model after training one that needs no code of this project."""
+
+class Loading(Protocol[Target_contra]):
+    """loading.py: the folder of a trained or a base model to a model that predicts. Training never imports it."""
+
+    def load_model(self, folder: Path) -> PreTrainedModel:
+        """Load a trained or a base model to predict with, in fp32, from safetensors only."""
 
     @property
     def models(
         self,
     ) -> Callable[[PreTrainedModel, Target_contra], dict[str, tuple[PreTrainedModel, Any]]] | None:
         """The function from a model with several heads to a model and a target per head; Scoring.alone goes with it."""
+
+
+class Metrics(Protocol):
+    """metrics.py: predictions and references to scores; only the task's own modules call its functions."""
+
+    @property
+    def LOWER_IS_BETTER(self) -> tuple[str, ...]:
+        """Those of the scores that are better when they are lower."""
 
 
 class Outcome(TypedDict):
@@ -312,6 +325,9 @@ class Scoring(Protocol[Target_contra, Evaluate_contra]):
         shared: the tables that all splits share. forward: runs the model, by torch or ONNX. References are null where
         examples have none, as in inference.
         """
+
+    def base_is_baseline(self, base_model: Path) -> bool:
+        """Return True if the base model does the task before training, so that evaluation compares with it."""
 
     def headline(self, target: Target_contra, settings: Evaluate_contra) -> str:
         """Return the name of the metric that the report shows first."""
@@ -409,6 +425,10 @@ class Serving(Protocol[Target_contra]):
 
 class Card(Protocol[Target_contra]):
     """card.py: what the model card says of a task."""
+
+    @property
+    def PIPELINE_TAG(self) -> str:
+        """The task as the Hugging Face Hub names it."""
 
     @property
     def LIBRARY(self) -> str:

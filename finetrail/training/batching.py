@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.training.mixing import Mixture
 
 BATCHES_SORTED_TOGETHER = 100

@@ -26,9 +26,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from finetrail.labels import IGNORE_INDEX
 from finetrail.patches import flash_attention
 from finetrail.patches.architectures import LIKE_BERT, fills_masks, has_head
-from finetrail.tasks import IGNORE_INDEX
 
 NAME = "finetrail_packed"
 # Architectures whose layers pass `packing` on to attention, and those of them whose positions begin after the id of

@@ -1,7 +1,7 @@
 """What the two engines share: their inputs, and how a batch becomes gradients."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from datasets import Dataset
 from finetrail.errors import UserError
 from finetrail.numerics import multiplies_bf16
 from finetrail.schema import MixedBatching, Train
-from finetrail.tasks import LOWER_IS_BETTER
 from finetrail.training import fsdp, graphs, patience
 from finetrail.training.batching import (
     MOST_PADDING,
@@ -49,6 +48,7 @@ class Run:
     seed: int
     scratch: Path
     micro_batch_size: int  # the largest number of features in one pass
+    lower_is_better: Collection[str] = ("loss",)  # of the loss and of the scores that validate gives
     execution: Execution = Execution()
     mixture: Mixture | None = None  # if the parts of train have other shares of an epoch than those of their sizes
     trackers: Trackers = Trackers([], "", "", {})  # get the curves in addition to DVCLive
@@ -56,7 +56,7 @@ class Run:
     @property
     def best_is_highest(self) -> bool:
         """Return True if a higher value of best_metric is better."""
-        return self.settings.best_metric not in LOWER_IS_BETTER
+        return self.settings.best_metric not in self.lower_is_better
 
     def is_out_of_patience(self, reports: list[tuple[int, dict[str, float]]]) -> bool:
         """Return True if training stops after a validation. reports: all (update, report) pairs of the run."""

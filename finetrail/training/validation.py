@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, pad_across_processes
 
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.progress import Bar
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.training import fsdp
 from finetrail.training.run import Run
 from finetrail.transfers import fetch, send

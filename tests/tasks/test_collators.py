@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Data
 from finetrail import tasks
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.masked_lm import encoding as masked_lm
 from finetrail.tasks.retrieval import encoding as retrieval
 

@@ -26,7 +26,7 @@ import pytest
 from ruamel.yaml import YAML
 from toys import TOYS, projects
 
-from finetrail import demo, inference, layout, params, predict, serve, service, tasks
+from finetrail import demo, inference, layout, params, predict, serve, service, tasks, upgrades
 from finetrail.evaluation import splits
 from finetrail.exporting import __main__ as exporting
 from finetrail.stage import read_json as read
@@ -72,6 +72,17 @@ def test_the_headline_has_an_interval_and_baselines(task: str) -> None:
         assert scores[f"{name}_low"] <= scores[name] <= scores[f"{name}_high"]
         assert metrics["baselines"][split]
     assert metrics["export"]["onnx_fp32"]["disagreements"] == 0
+
+
+def test_the_record_says_which_scores_are_better_when_they_are_lower(task: str) -> None:
+    record = read(layout.RECORD)
+    errors = {"masked_lm": ["loss", "perplexity"], "text_classification": ["ece"]}
+    errors["text_generation"] = ["bits_per_byte", "loss", "perplexity", "repetition_4"]
+
+    assert record["lower_is_better"] == read(layout.EVALUATION_METRICS)["lower_is_better"]
+    assert record["lower_is_better"] == [name for name in errors.get(task, []) if name in record["test"]]
+    # A record of an earlier version does not say it, and is read as if it did.
+    assert upgrades.record({key: value for key, value in record.items() if key != "lower_is_better"}) == record
 
 
 def test_every_score_has_an_interval(task: str) -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.stage import read_json, write_json
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.masked_lm import encoding, serving
 from finetrail.tasks.masked_lm.settings import Tokenize
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL, Masking, mask, masking
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 
 MASK = 4
 ORDINARY = np.arange(10, 110)

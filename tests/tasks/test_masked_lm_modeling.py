@@ -18,8 +18,8 @@ from transformers import (
 
 from finetrail.encoding.masking import FIRST, SPECIAL
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.masked_lm import modeling
+from finetrail.labels import IGNORE_INDEX
+from finetrail.tasks.masked_lm import loading, modeling, scoring, validation
 from finetrail.tasks.masked_lm.encoding import FEATURES
 from finetrail.tasks.masked_lm.settings import Train
 from tests.conftest import NO_FEATURES, toy_settings
@@ -51,9 +51,9 @@ def batch(vocabulary: int = 100, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def test_a_new_head_is_tied_and_the_same_each_time(headless: Path) -> None:
     torch.manual_seed(1)
-    first = modeling.load_model(headless)
+    first = loading.load_model(headless)
     torch.manual_seed(2)
-    second = modeling.load_model(headless)
+    second = loading.load_model(headless)
 
     assert first.get_output_embeddings().weight is first.get_input_embeddings().weight
     for name, parameter in first.state_dict().items():
@@ -71,7 +71,7 @@ def test_a_new_head_stays_when_it_is_saved(headless: Path, tmp_path: Path) -> No
         model.get_input_embeddings().weight[7] += 1
         model.cls.predictions.bias[7] = 3
     model.save_pretrained(tmp_path)
-    loaded = modeling.load_model(tmp_path)
+    loaded = loading.load_model(tmp_path)
     inputs = {name: value for name, value in batch().items() if name != "labels"}
 
     assert modeling.notes(tmp_path) == []
@@ -84,10 +84,10 @@ def test_a_new_head_is_tied_even_where_the_configuration_is_not(headless: Path, 
     config = BertConfig.from_pretrained(headless)
     config.tie_word_embeddings = False
     config.save_pretrained(tmp_path)
-    model = modeling.load_model(tmp_path)
+    model = loading.load_model(tmp_path)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     model.save_pretrained(tmp_path / "saved")
-    assert modeling.load_model(tmp_path / "saved").config.tie_word_embeddings
+    assert loading.load_model(tmp_path / "saved").config.tie_word_embeddings
 
 
 def test_a_head_that_is_there_is_kept_and_nothing_is_noted(tiny_checkpoint: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_head_that_is_there_is_kept_and_nothing_is_noted(tiny_checkpoint: Path
 def test_a_new_head_is_told(headless: Path) -> None:
     (note,) = modeling.notes(headless)
     assert "no masked-LM head" in note and "tied to its word embeddings" in note
-    assert modeling.base_is_baseline(headless)
+    assert scoring.base_is_baseline(headless)
 
 
 def test_a_model_that_fills_no_masks_is_refused(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_model_that_fills_no_masks_is_refused(tmp_path: Path) -> None:
 
     GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="gpt2 has no MaskedLM in transformers"):
-        modeling.load_model(tmp_path)
+        loading.load_model(tmp_path)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_training_masks_depend_on_the_features_draw_alone(tiny_wordpiece: Path) 
 
 
 def test_perplexity_is_that_of_all_tokens_by_a_hand_loop(tiny_checkpoint: Path) -> None:
-    model = modeling.load_model(tiny_checkpoint)
+    model = loading.load_model(tiny_checkpoint)
     losses, right, reduced = [], [], []
     for seed, rows in ((0, 4), (1, 4), (2, 1)):  # the last batch is a short one
         inputs = {name: value[:rows] for name, value in batch(len(model.get_input_embeddings().weight), seed).items()}
@@ -170,7 +170,7 @@ def test_perplexity_is_that_of_all_tokens_by_a_hand_loop(tiny_checkpoint: Path) 
                     losses.append(float(torch.nn.functional.cross_entropy(logits[None], torch.tensor([label]))))
                     right.append(int(logits.argmax()) == label)
 
-    found = modeling.validate(np.concatenate(reduced), pa.table({}), None)
+    found = validation.validate(np.concatenate(reduced), pa.table({}), None)
 
     assert found == pytest.approx({"perplexity": math.exp(np.mean(losses)), "accuracy": np.mean(right)}, rel=1e-5)
     assert reduced[0].shape == (4, 3)

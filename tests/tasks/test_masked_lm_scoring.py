@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 from finetrail.errors import UserError
 from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.masked_lm import card, encoding, modeling, scoring, serving
+from finetrail.labels import IGNORE_INDEX
+from finetrail.tasks.masked_lm import card, encoding, loading, scoring, serving
 from finetrail.tasks.masked_lm.settings import Evaluate, Tokenize
 
 HOW = Tokenize(
@@ -40,7 +40,7 @@ def tokenizer(tiny_wordpiece: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> PreTrainedModel:
-    return modeling.load_model(tiny_checkpoint)
+    return loading.load_model(tiny_checkpoint)
 
 
 def encoded(tokenizer: Any, name: str, examples: pa.Table) -> Encoded:

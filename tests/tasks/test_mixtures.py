@@ -111,9 +111,9 @@ def test_each_part_is_read_and_encoded_as_it_is_alone(mixed: str, alone: Any) ->
 
 def test_each_part_has_the_scores_that_it_has_alone(mixed: str, alone: Any) -> None:
     metrics, recipe, target = read(layout.EVALUATION_METRICS), load_recipe(mixed, "toy"), read(layout.TARGET)
-    modeling, scoring = (tasks.module(mixed, part) for part in ("modeling", "scoring"))
+    loading, scoring = (tasks.module(mixed, part) for part in ("loading", "scoring"))
     tokenizer = AutoTokenizer.from_pretrained(layout.TRAINED)
-    forward = evaluation.torch_forward(modeling.load_model(layout.TRAINED))
+    forward = evaluation.torch_forward(loading.load_model(layout.TRAINED))
     assert list(metrics["parts"]) == list(PARTS)
     for name in PARTS:
         tables = alone(name)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering, Be
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
-from finetrail.tasks.question_answering import card, encoding, metrics, modeling, scoring, serving
+from finetrail.tasks.question_answering import card, encoding, loading, modeling, scoring, serving, validation
 from finetrail.tasks.question_answering.settings import Evaluate, Tokenize, Train
 
 TARGET = {"unanswerable": False}
@@ -38,8 +38,8 @@ def test_a_base_model_keeps_its_encoder_and_gets_a_seeded_head(tiny_checkpoint: 
 
     assert isinstance(one, BertForQuestionAnswering) and one.qa_outputs.out_features == 2
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-    assert one.dtype == torch.float32 and not modeling.base_is_baseline(tiny_checkpoint)
-    assert modeling.PIPELINE_TAG == "question-answering"
+    assert one.dtype == torch.float32 and not scoring.base_is_baseline(tiny_checkpoint)
+    assert card.PIPELINE_TAG == "question-answering"
 
 
 def test_a_classifier_base_gets_a_new_head_a_qa_base_keeps_its(tiny_wordpiece: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_classifier_base_gets_a_new_head_a_qa_base_keeps_its(tiny_wordpiece: P
     kept = build(tmp_path / "answering")
     assert torch.equal(kept.qa_outputs.weight, answering.qa_outputs.weight)
     kept.save_pretrained(tmp_path / "trained")
-    loaded = modeling.load_model(tmp_path / "trained")
+    loaded = loading.load_model(tmp_path / "trained")
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), kept.state_dict().values(), strict=True))
 
 
@@ -129,7 +129,7 @@ def test_toy_questions_are_learned_and_answered_as_in_test(tiny_checkpoint: Path
     with torch.inference_mode():
         outputs = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
     reduced = modeling.reduce(tuple(outputs.values()), None)
-    validated = modeling.validate((reduced[0].numpy(), reduced[1].numpy()), features, target)
+    validated = validation.validate((reduced[0].numpy(), reduced[1].numpy()), features, target)
     forward = inference.torch_forward(model)
     stored = scoring.predict(Encoded(TOY, features), {}, target, forward, tokenizer, settings)
 
@@ -177,7 +177,7 @@ def test_span_accuracy_is_of_the_best_window_per_example(unanswerable: bool, dra
         }
     )
 
-    found = metrics.span_accuracy(start, end, features, unanswerable)
+    found = validation.span_accuracy(start, end, features, unanswerable)
 
     right = []
     for example in {example for example, *_ in drawn}:
@@ -202,8 +202,8 @@ def test_padding_and_tokens_before_the_context_are_no_answers() -> None:
     )
     start = np.array([[9, 9, 1, 0, 9, 9]], dtype=np.float32)
 
-    assert metrics.span_accuracy(start, start[:, [0, 1, 3, 2, 4, 5]], features, False) == 1.0
-    assert metrics.span_accuracy(start, start[:, [0, 1, 3, 2, 4, 5]], features, True) == 0.0  # 18 for no answer
+    assert validation.span_accuracy(start, start[:, [0, 1, 3, 2, 4, 5]], features, False) == 1.0
+    assert validation.span_accuracy(start, start[:, [0, 1, 3, 2, 4, 5]], features, True) == 0.0  # 18 for no answer
 
 
 # --- people ---------------------------------------------------------------------------------------------------------

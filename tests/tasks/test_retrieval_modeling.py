@@ -22,7 +22,7 @@ from finetrail.evaluation.inference import torch_forward
 from finetrail.evaluation.splits import Encoded
 from finetrail.patches.speedups import speed_up
 from finetrail.schema import Bootstrap, Lora
-from finetrail.tasks.retrieval import encoding, metrics, modeling, scoring
+from finetrail.tasks.retrieval import encoding, loading, modeling, scoring, validation
 from finetrail.tasks.retrieval.corpus import DOCUMENTS
 from finetrail.tasks.retrieval.settings import Evaluate, Train
 from finetrail.training import adapters, memory
@@ -169,7 +169,7 @@ def test_other_libraries_load_it_and_embed_alike(base: Path, tokenizer: Any, tmp
 
     for table, expected in ((documents, loaded.encode_document(TEXTS)), (asked, loaded.encode_query(TEXTS))):
         encoded = Encoded(table, encoder.encode(table, np.arange(len(TEXTS))))
-        forward = torch_forward(modeling.load_model(folder))
+        forward = torch_forward(loading.load_model(folder))
         found = scoring.predict(encoded, {}, target, forward, tokenizer, EVALUATE)
         np.testing.assert_allclose(found["predictions"].to_pylist(), expected, atol=1e-5)
     with torch.inference_mode():
@@ -189,10 +189,10 @@ def test_the_folder_is_that_of_the_encoder(base: Path, tokenizer: Any, tmp_path:
 
     weights, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["BertModel"]
-    encoder, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
-    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    encoder, found = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.state_dict().items())
-    assert list(modeling.load_model(folder)(torch.ones(1, 4, dtype=torch.int64)).keys()) == ["last_hidden_state"]
+    assert list(loading.load_model(folder)(torch.ones(1, 4, dtype=torch.int64)).keys()) == ["last_hidden_state"]
 
 
 def test_the_trainers_best_checkpoint_comes_back(base: Path, tokenizer: Any, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_trainers_best_checkpoint_comes_back(base: Path, tokenizer: Any, tmp
         lambda rows: modeling.build_collator(tokenizer, TRAIN)(pa.Table.from_pylist(rows)),
         dataset,
         dataset,
-        compute_metrics=lambda found: {"order": len(kept), **metrics.validate(found.predictions, features, target)},
+        compute_metrics=lambda found: {"order": len(kept), **validation.validate(found.predictions, features, target)},
         preprocess_logits_for_metrics=modeling.reduce,
     )
     trainer.train()
@@ -276,7 +276,7 @@ def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
 
 
 def test_any_encoder_is_its_own_baseline(base: Path) -> None:
-    assert modeling.base_is_baseline(base)
+    assert scoring.base_is_baseline(base)
 
 
 def test_validation_ranks_the_documents_of_all_queries(tokenizer: Any) -> None:
@@ -291,15 +291,15 @@ def test_validation_ranks_the_documents_of_all_queries(tokenizer: Any) -> None:
     asked = np.array([[0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.9, 0.8, 0.7], [1, 1, 1]], dtype=np.float16)
 
     # b first; c third behind a and b; c as near as the others, so third too.
-    assert metrics.validate((asked, documents), features, {}) == {"mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
+    assert validation.validate((asked, documents), features, {}) == {"mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
     # The same query twice is one, to which both documents are right.
     twice = features_of(
         tokenizer, queries(("oslo", [document("a", "anna")], []), ("oslo", [document("c", "oslo")], []))
     )
     near_c = np.array([[0, 0, 1], [0, 0, 1]], dtype=np.float16)
-    assert metrics.validate((near_c, documents[[0, 2]]), twice, {}) == {"mrr@10": 1.0}
+    assert validation.validate((near_c, documents[[0, 2]]), twice, {}) == {"mrr@10": 1.0}
     order = [2, 3, 1, 0]  # as training sorts them by length
-    assert metrics.validate((asked[order], documents[order]), features.take(order), {}) == {
+    assert validation.validate((asked[order], documents[order]), features.take(order), {}) == {
         "mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     }
 
@@ -316,9 +316,9 @@ def test_validation_drops_a_querys_own_document_as_search_does() -> None:
     )
     asked, documents = np.array([[1.0, 0], [1, 0.5]]), np.array([[1.0, 0], [0, 1]])
 
-    assert metrics.validate((asked, documents), features, {}) == {"mrr@10": 1.0}
+    assert validation.validate((asked, documents), features, {}) == {"mrr@10": 1.0}
     unshared = features.set_column(3, "relevant", pa.array([[7], [8]], pa.list_(pa.int64())))
-    assert metrics.validate((asked, documents), unshared, {}) == {"mrr@10": 0.75}
+    assert validation.validate((asked, documents), unshared, {}) == {"mrr@10": 0.75}
 
 
 # --- shorter vectors ------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_sentence_transformers_truncates_dimensions_as_scored(base: Path, tokeni
     collection = pa.Table.from_pylist([document(text, text) for text in TEXTS], DOCUMENTS)
     asked = pairs(*((" ".join(text.split()[:2]), text, []) for text in TEXTS))
     encoded = [Encoded(table, encoder.encode(table, np.arange(len(table)))) for table in (asked, collection)]
-    forward = torch_forward(modeling.load_model(folder))
+    forward = torch_forward(loading.load_model(folder))
 
     found = scoring.predict(encoded[0], {"documents": encoded[1]}, target, forward, tokenizer, EVALUATE)
 

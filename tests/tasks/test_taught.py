@@ -119,7 +119,7 @@ def test_the_logits_are_the_teachers_for_each_feature(task: str, taught: Callabl
     features = pa.ipc.open_stream(layout.features_file("train").read_bytes()).read_all()
     said = pa.ipc.open_stream(layout.TAUGHT_LOGITS.read_bytes()).read_all()[distillation.TAUGHT].to_pylist()
     assert len(said) == len(features)
-    teacher = tasks.module(task, "modeling").load_model(Path("teacher")).eval()
+    teacher = tasks.module(task, "loading").load_model(Path("teacher")).eval()
     for feature, found in zip(features.to_pylist(), said, strict=True):
         names = [name for name in ("input_ids", "token_type_ids") if name in feature]
         with torch.no_grad():

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from finetrail import stage
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.text_classification import encoding
 from finetrail.tasks.text_classification.settings import Tokenize
 

@@ -21,7 +21,7 @@ from finetrail.errors import UserError
 from finetrail.evaluation import splits
 from finetrail.params import load_recipe
 from finetrail.stage import read_json as read
-from finetrail.tasks.text_classification import encoding, modeling, scoring
+from finetrail.tasks.text_classification import encoding, loading, modeling, scoring
 from finetrail.tasks.text_classification.settings import Train, heads_of
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train
 
@@ -127,7 +127,7 @@ def test_the_loss_is_that_of_each_head_and_moves_no_other() -> None:
 @pytest.mark.parametrize("part", LABELS)
 def test_each_head_is_exported_as_a_plain_classifier(part: str) -> None:
     folder = layout.EXPORTED / "parts" / part
-    model, whole = modeling.load_model(folder), modeling.load_model(layout.TRAINED)
+    model, whole = loading.load_model(folder), loading.load_model(layout.TRAINED)
     assert list(model.config.id2label.values()) == LABELS[part]
     outputs = heads_of(read(layout.TARGET))[part]
     assert torch.equal(model.classifier.weight, whole.classifier.weight[outputs])
@@ -179,7 +179,7 @@ def test_a_head_goes_on_where_the_multi_task_training_ended() -> None:
     folder, target = layout.EXPORTED / "parts/topic", {"problem": "single_label", "label_names": LABELS["topic"]}
     settings = load_recipe("text_classification", "toy").train
     model = modeling.build_model(folder, target, settings, NO_FEATURES)
-    kept = modeling.load_model(folder).state_dict()
+    kept = loading.load_model(folder).state_dict()
     assert all(torch.equal(weight, kept[name]) for name, weight in model.state_dict().items() if name in kept)
 
 

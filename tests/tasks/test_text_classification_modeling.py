@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
 from finetrail.errors import UserError
-from finetrail.tasks.text_classification import modeling
+from finetrail.tasks.text_classification import loading, modeling, scoring
 from finetrail.tasks.text_classification.settings import Train
 
 SETTINGS = Train(**toy_settings(**PLAIN_LOSS))
@@ -70,7 +70,7 @@ def test_names_and_problem_are_saved_with_the_model(
     trained = build(weights, target)
     modeling.finish(trained)
     trained.save_pretrained(tmp_path)
-    model = modeling.load_model(tmp_path).eval()
+    model = loading.load_model(tmp_path).eval()
     assert model.config.id2label == names
     assert model.config.problem_type == modeling.PROBLEM_TYPES[target["problem"]]
     assert torch.allclose(model(**BATCH).logits, build(weights, target)(**BATCH).logits, atol=1e-6)
@@ -153,6 +153,6 @@ def test_batches_are_padded_to_their_longest(tiny_wordpiece: Path, labels: list[
 
 
 def test_the_base_is_no_baseline_and_logits_are_kept_in_fp32(weights: Path) -> None:
-    assert not modeling.base_is_baseline(weights)
+    assert not scoring.base_is_baseline(weights)
     kept = modeling.reduce(torch.ones(2, 3, dtype=torch.bfloat16), None)
     assert kept.dtype == torch.float32 and np.array_equal(kept.numpy(), np.ones((2, 3)))

@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, pipe
 from finetrail import inference, layout
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.schema import NewSource
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import concerns, corpus, encoding, serving
 from finetrail.tasks.text_generation.settings import Tokenize, check
 from stages import download_corpus, download_model, evaluate, export, report, tokenize, train

@@ -21,9 +21,9 @@ from transformers import AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 from finetrail import schema
 from finetrail.corpus.readers import Record
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model.base import copy_verified
 from finetrail.sources import fetch, pin_hint
-from finetrail.tasks import IGNORE_INDEX
 from finetrail.tasks.text_generation import concerns, corpus, encoding
 from finetrail.tasks.text_generation.settings import Corpus, Evaluate, Samples, Tokenize, check
 

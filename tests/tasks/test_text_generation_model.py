@@ -15,10 +15,10 @@ from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.evaluation import generation, inference
 from finetrail.exporting.onnx import export_onnx
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model.base import copy_verified
 from finetrail.sources import fetch
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation import card, modeling
+from finetrail.tasks.text_generation import card, loading, modeling, scoring, validation
 
 X = IGNORE_INDEX
 TARGET = {"block_size": 16, "template": None, "chat": False}
@@ -64,13 +64,13 @@ def test_a_new_model_is_drawn_from_the_seed_and_is_no_baseline(new_model: Path) 
     assert not torch.equal(first["transformer.wte.weight"], other["transformer.wte.weight"])
     assert first["transformer.wte.weight"].shape == (300, 16)
     assert {tensor.dtype for tensor in first.values()} == {torch.float32}
-    assert not modeling.base_is_baseline(new_model)
+    assert not scoring.base_is_baseline(new_model)
 
 
 def test_a_base_model_keeps_its_weights_and_is_a_baseline(checkpoint: Path) -> None:
-    assert modeling.base_is_baseline(checkpoint)
+    assert scoring.base_is_baseline(checkpoint)
     expected = seeded_gpt2().state_dict()
-    for model in (build(checkpoint), modeling.load_model(checkpoint)):
+    for model in (build(checkpoint), loading.load_model(checkpoint)):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
@@ -81,7 +81,7 @@ def test_weights_without_the_heads_prefix_are_those_of_the_model(tmp_path: Path)
 
 def test_half_precision_checkpoints_train_in_single_precision(tmp_path: Path) -> None:
     seeded_gpt2().half().save_pretrained(tmp_path)
-    for model in (build(tmp_path), modeling.load_model(tmp_path)):
+    for model in (build(tmp_path), loading.load_model(tmp_path)):
         assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
 
 
@@ -100,7 +100,7 @@ def test_an_architecture_without_a_language_model_is_refused(tmp_path: Path) -> 
 
 def test_a_trained_model_gives_logits_alone(checkpoint: Path) -> None:
     with torch.no_grad():
-        assert list(modeling.load_model(checkpoint)(input_ids=torch.tensor([[1, 2]])).keys()) == ["logits"]
+        assert list(loading.load_model(checkpoint)(input_ids=torch.tensor([[1, 2]])).keys()) == ["logits"]
 
 
 def test_an_exported_model_continues_with_memory(checkpoint: Path, tmp_path: Path) -> None:
@@ -159,13 +159,13 @@ def table() -> pa.Table:
 
 def test_validation_perplexity_is_over_tokens_not_batches() -> None:
     model = seeded_gpt2()
-    whole = modeling.validate(reduced(model, FEATURES), table(), TARGET)
+    whole = validation.validate(reduced(model, FEATURES), table(), TARGET)
     assert whole["perplexity"] == pytest.approx(perplexity_one_by_one(model), rel=1e-5)
 
     # As the Trainer joins batches of unequal length: filled up with -100.
     first, second = reduced(model, FEATURES[:1]), reduced(model, FEATURES[1:])
     second = np.pad(second, ((0, 0), (0, first.shape[1] - second.shape[1])), constant_values=-100)
-    parts = modeling.validate(np.concatenate([first, second]), table(), TARGET)
+    parts = validation.validate(np.concatenate([first, second]), table(), TARGET)
     assert parts["perplexity"] == pytest.approx(whole["perplexity"], rel=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_half_precision_logits_are_reduced_in_single_precision() -> None:
 
 
 def test_the_onnx_model_agrees_with_torch_and_continues_alike(checkpoint: Path, tmp_path: Path) -> None:
-    model = modeling.load_model(checkpoint)
+    model = loading.load_model(checkpoint)
     export_onnx(model, tmp_path / "model.onnx", ["input_ids", "attention_mask"])
     torch_forward, forward = inference.torch_forward(model), inference.onnx_forward(tmp_path / "model.onnx")
     draw = np.random.default_rng(0)
@@ -201,6 +201,6 @@ def test_the_onnx_model_agrees_with_torch_and_continues_alike(checkpoint: Path, 
 
 
 def test_the_card_runs_the_pipeline_of_its_tag() -> None:
-    assert modeling.PIPELINE_TAG in card.usage("me/model", TARGET) and "me/model" in card.usage("me/model", TARGET)
+    assert card.PIPELINE_TAG in card.usage("me/model", TARGET) and "me/model" in card.usage("me/model", TARGET)
     compile(card.usage("me/model", TARGET), "card", "exec")
     assert (card.LIBRARY, card.labels(TARGET)) == ("transformers", [])

@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM
 
 from finetrail import params, schema
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.text_generation import encoding, modeling
 
 ROOT = Path(__file__).parents[2]

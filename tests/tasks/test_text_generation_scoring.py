@@ -16,8 +16,8 @@ from finetrail import schema
 from finetrail.errors import UserError
 from finetrail.evaluation import inference
 from finetrail.evaluation.splits import Encoded
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation import corpus, encoding, scoring, serving
+from finetrail.labels import IGNORE_INDEX
+from finetrail.tasks.text_generation import corpus, encoding, metrics, scoring, serving
 from finetrail.tasks.text_generation.settings import Evaluate, Samples, Tokenize
 
 SENTENCES = [
@@ -180,16 +180,16 @@ def test_the_headline_is_perplexity() -> None:
 
 def test_distinct_counts_different_n_grams_of_all_texts_together() -> None:
     texts = [[1, 2, 1, 2], [1, 2, 3]]
-    assert scoring.distinct(texts, 1) == 3 / 7
-    assert scoring.distinct(texts, 2) == 3 / 5  # 12 21 12, 12 23
-    assert scoring.distinct([[1]], 2) == 0
+    assert metrics.distinct(texts, 1) == 3 / 7
+    assert metrics.distinct(texts, 2) == 3 / 5  # 12 21 12, 12 23
+    assert metrics.distinct([[1]], 2) == 0
 
 
 def test_repetition_is_the_share_of_4_grams_seen_before() -> None:
-    assert scoring.repetition([[1, 2, 3, 4, 5]]) == 0
-    assert scoring.repetition([[7] * 10]) == 1 - 1 / 7
+    assert metrics.repetition([[1, 2, 3, 4, 5]]) == 0
+    assert metrics.repetition([[7] * 10]) == 1 - 1 / 7
     # 1212 2121 1212, and a text that is too short to repeat.
-    assert scoring.repetition([[1, 2, 1, 2, 1, 2], [1, 2]]) == pytest.approx((1 / 3 + 0) / 2)
+    assert metrics.repetition([[1, 2, 1, 2, 1, 2], [1, 2]]) == pytest.approx((1 / 3 + 0) / 2)
 
 
 def test_documents_are_continued_from_their_beginning(tokenizer: Any, model: Any) -> None:
@@ -207,9 +207,9 @@ def test_documents_are_continued_from_their_beginning(tokenizer: Any, model: Any
     scores = scoring.score(predicted, target, settings())
     assert set(OF_SAMPLES) < scores.keys()
     new, true = ([row[name] for row in samples] for name in ("continuation_ids", "reference_continuation_ids"))
-    assert scores["distinct_2"] == scoring.distinct(new, 2)
-    assert scores["reference_distinct_1"] == scoring.distinct(true, 1)
-    assert scores["reference_repetition_4"] == scoring.repetition(true)
+    assert scores["distinct_2"] == metrics.distinct(new, 2)
+    assert scores["reference_distinct_1"] == metrics.distinct(true, 1)
+    assert scores["reference_repetition_4"] == metrics.repetition(true)
 
 
 def test_the_table_of_samples_is_for_reading(tokenizer: Any, model: Any) -> None:

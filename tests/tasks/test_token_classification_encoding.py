@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, RobertaConfig
 
 from finetrail.encoding.tokenizer import load_tokenizer, model_positions
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.token_classification import encoding
 from finetrail.tasks.token_classification.settings import NO_SCHEME, Tokenize
 

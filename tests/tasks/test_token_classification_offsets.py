@@ -227,7 +227,7 @@ def test_label_studio_gets_a_score_to_sort_by(
     [
         (
             ["--format", "brat"],
-            r"^--format brat: token_classification has no such; expected jsonl or csv or tsv or doccano or label_",
+            r"^--format brat: token_classification does not have this format; expected jsonl or csv or tsv or doccano",
         ),
         (["--format", "doccano"], r"^input '0': tokens, whose characters no tool could count; expected a text$"),
     ],

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from finetrail.encoding.tokenizer import load_tokenizer
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.splits import Encoded
-from finetrail.tasks.token_classification import encoding, metrics, scoring, serving
+from finetrail.tasks.token_classification import encoding, metrics, scoring, serving, validation
 from finetrail.tasks.token_classification.settings import Evaluate, Tokenize
 
 IOB2 = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-geo-loc", "I-geo-loc"]
@@ -384,7 +384,7 @@ def test_validation_scores_words_in_any_feature_order(tiny_wordpiece: Path) -> N
     for row, feature in enumerate(shuffled["input_ids"].to_pylist()):
         batch = np.array([feature])
         ids[row, : len(feature)] = whole(batch)[0].argmax(-1)
-    assert metrics.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES, evaluate())
+    assert validation.validate(ids, shuffled, NAMES) == scoring.score(predicted, NAMES, evaluate())
 
 
 def test_validation_counts_an_unseen_label_as_an_error(tiny_wordpiece: Path) -> None:
@@ -392,8 +392,8 @@ def test_validation_counts_an_unseen_label_as_an_error(tiny_wordpiece: Path) -> 
     features = encoder(tiny_wordpiece).encode(table([["Oslo", "Oslo"]], [["LOC", "O"]]), np.array([0]))
     ids = np.zeros((1, 8), dtype=int)
 
-    assert metrics.validate(ids, features, target)["accuracy"] == 0.5
-    assert metrics.validate(ids, features, NAMES)["accuracy"] == 1.0
+    assert validation.validate(ids, features, target)["accuracy"] == 0.5
+    assert validation.validate(ids, features, NAMES)["accuracy"] == 1.0
 
 
 def test_validation_takes_a_label_that_train_lacks_for_o(tiny_wordpiece: Path) -> None:
@@ -403,7 +403,7 @@ def test_validation_takes_a_label_that_train_lacks_for_o(tiny_wordpiece: Path) -
     ids[0, 1:] = NAMES.index("B-LOC")
     expected = metrics.compute([["O", "B-LOC"]], [["B-LOC", "B-LOC"]], NAMES)
     assert features["positions"].to_pylist() == [[1, 2]]
-    assert metrics.validate(ids, features, NAMES) == expected
+    assert validation.validate(ids, features, NAMES) == expected
 
 
 # --- tables, errors, baselines ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
+PIPELINE_TAG = "fill-mask"
 LIBRARY = "transformers"
 
 

@@ -21,7 +21,7 @@ from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.masking import FIRST, LATER, SPECIAL, mask, masking
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.masked_lm.settings import Tokenize
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""Turns sums of losses at masked tokens into perplexity and accuracy; imported by training too."""
-
-from typing import Any
+"""Turns sums of losses at masked tokens into perplexity, loss and accuracy; training never imports it."""
 
 import numpy as np
-import pyarrow as pa
+
+LOWER_IS_BETTER = ("perplexity", "loss")
 
 
 def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -13,9 +12,3 @@ def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """
     loss, accuracy = sums[..., 0] / sums[..., 2], sums[..., 1] / sums[..., 2]
     return {"perplexity": np.exp(loss), "loss": loss, "accuracy": accuracy}
-
-
-def validate(reduced: np.ndarray, features: pa.Table, target: None) -> dict[str, float]:
-    """Score what training keeps of each block: [blocks, 3], sums as in scores()."""
-    result: dict[str, Any] = scores(reduced.sum(0, dtype=np.float64))
-    return {name: float(result[name]) for name in ("perplexity", "accuracy")}

@@ -13,16 +13,14 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModelForMaskedLM, PreT
 
 from finetrail.encoding import padding
 from finetrail.encoding.masking import mask, masking
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation
-from finetrail.model.loading import checked
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.masked_lm.metrics import validate as validate
+from finetrail.model.lm_head import with_lm_head
 from finetrail.tasks.masked_lm.settings import Train
 
 # Optional in tasks/contract.py, and not used here.
-finish = models = None
+finish = None
 
-PIPELINE_TAG = "fill-mask"
 COLUMNS = ("input_ids", "pieces", "labels", "row_seed")
 SEPARABLE = True
 
@@ -32,43 +30,13 @@ NEW_HEAD = (
 )
 
 
-def base_is_baseline(base_model: Path) -> bool:
-    """Return True: evaluation compares with the model before adaptation."""
-    return True
-
-
 def notes(base_model: Path) -> list[str]:
-    return [NEW_HEAD] if _load(base_model)[1] else []
+    return [NEW_HEAD] if with_lm_head(base_model)[1] else []
 
 
 def build_model(base_model: Path, target: None, settings: Train, train: Dataset) -> PreTrainedModel:
     """Load a base model with its masked-LM head, or with a new one. UserError if weights of the encoder are missing."""
-    return _load(base_model)[0]
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a model; a head that the checkpoint lacks is initialized the same each time."""
-    return _load(folder)[0]
-
-
-def _load(folder: Path) -> tuple[PreTrainedModel, set[str]]:
-    model, missing = checked(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING)
-    if missing:
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in missing:
-                    _reset(name, parameter)
-    return model, missing
-
-
-def _reset(name: str, parameter: torch.Tensor) -> None:
-    """Initialize a new head as the identity: identity matrices and neutral norms."""
-    if parameter.ndim > 1:
-        torch.nn.init.eye_(parameter)
-    else:
-        torch.nn.init.constant_(parameter, float(name.endswith("weight")))
+    return with_lm_head(base_model)[0]
 
 
 def load_teacher(folder: Path, target: None) -> PreTrainedModel:
@@ -111,7 +79,7 @@ TEACHING = distillation.Teaching(load_teacher, divergence, asking=asking)
 def build_collator(
     tokenizer: PreTrainedTokenizerBase, settings: Train
 ) -> Callable[[pa.Table], dict[str, torch.Tensor]]:
-    """Return the function that pads features, and draws masks with the seed `draw` if labels are null."""
+    """Return the function that pads features, and draws masks with the seed `row_seed` if labels are null."""
     how = masking(tokenizer, settings)
 
     def collate(features: pa.Table) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Turns blocks and a model's outputs into predictions for the masks, and these into scores, tables and baselines."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.masked_lm import metrics
 from finetrail.tasks.masked_lm.settings import Evaluate
 
@@ -130,6 +131,11 @@ def worst_errors(predictions: pa.Table, most: int, target: None, settings: Evalu
     rows = pc.list_parent_indices(predictions["predictions"].combine_chunks()).to_numpy()
     firsts = predictions["predictions"].combine_chunks().offsets.to_numpy()
     return [_in_context(predictions.slice(rows[i], 1).to_pylist()[0], i - firsts[rows[i]]) for i in order]
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return True: the base model fills masks before it is adapted, and both are compared."""
+    return True
 
 
 def baselines(

@@ -5,6 +5,7 @@ from finetrail.tasks.question_answering.settings import Target
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
+PIPELINE_TAG = "question-answering"
 LIBRARY = "transformers"
 
 

@@ -19,23 +19,16 @@ from transformers import (
 
 from finetrail.encoding import padding
 from finetrail.model import distillation, loading
-from finetrail.tasks.question_answering.metrics import span_accuracy
 from finetrail.tasks.question_answering.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
-finish = models = None
+finish = None
 
-PIPELINE_TAG = "question-answering"
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 SEPARABLE = True
 
 # The logit of what is no choice. Not infinity: probability times logarithm would be no number.
 NEVER = -1e9
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Return False: a new head points anywhere."""
-    return False
 
 
 def notes(base_model: Path) -> list[str]:
@@ -65,10 +58,6 @@ def _without_padding(model: torch.nn.Module, _: Any, inputs: dict[str, Any], out
         ]
         outputs["loss"] = (losses[0] + losses[1]) / 2
     return outputs
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    return AutoModelForQuestionAnswering.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: Target) -> PreTrainedModel:
@@ -119,8 +108,3 @@ def num_items(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def reduce(logits: tuple[torch.Tensor, ...], labels: Any) -> tuple[torch.Tensor, ...]:
     """Return the logits of start and end: only the features tell where the context is."""
     return logits[:2]
-
-
-def validate(reduced: tuple[np.ndarray, np.ndarray], features: pa.Table, target: Target) -> dict[str, float]:
-    """Score the logits of all features, for choosing a checkpoint."""
-    return {"span_accuracy": span_accuracy(*reduced, features, target["unanswerable"])}

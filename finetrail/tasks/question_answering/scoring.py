@@ -1,13 +1,8 @@
-"""Turns features and a model's outputs into answers, and those into scores, tables and baselines.
-
-exact_match and f1 equal those of the official scripts: SQuAD's evaluate-v1.1.py (Rajpurkar et al. 2016) and
-evaluate-v2.0.py (Rajpurkar et al. 2018), KorQuAD's evaluate-v1.0.py (Lim et al. 2019); theirs are percentages.
-"""
+"""Turns features and a model's outputs into answers, and those into scores, tables and baselines."""
 
 import re
-import string
-from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +12,8 @@ from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
+from finetrail.tasks.question_answering import metrics
+from finetrail.tasks.question_answering.metrics import normalized, question_scores
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Evaluate, Target
 
 if TYPE_CHECKING:
@@ -40,10 +37,6 @@ ANSWER = {
 }
 
 NOTHING = {"text": "", "start": None, "confidence": 0.0}  # an answer that is not among the n best
-
-PUNCTUATION = str.maketrans("", "", string.punctuation)
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-KORQUAD_BLANKS = str.maketrans(dict.fromkeys("'\"《》<>〈〉()‘’", " "))
 
 # A question counts for the first that it contains. Korean ones may be followed by a particle in the same word.
 ENGLISH_WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
@@ -250,14 +243,7 @@ def units(predictions: pa.Table) -> pa.Table:
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    references = units["references"].to_pylist()
-    exact, f1 = _exact_and_f1(units, settings).T
-    has_answer = np.array([bool(of_one) for of_one in references])
-    everything = np.ones_like(has_answer)
-    columns = {"f1": (f1, everything), "exact_match": (exact, everything)}
-    if not has_answer.all():
-        columns |= {"has_answer_f1": (f1, has_answer), "has_answer_exact_match": (exact, has_answer)}
-        columns |= {"no_answer_accuracy": (exact, ~has_answer)}
+    columns = metrics.per_question(units["predictions"].to_pylist(), units["references"].to_pylist(), settings.script)
 
     def to_scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         # A resampled split may lack one of the two kinds of questions.
@@ -278,7 +264,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
             "reference": " / ".join(dict.fromkeys(row["references"])) or NO_ANSWER,
             "prediction": row["predictions"] or NO_ANSWER,
         }
-        for row, (_, f1) in zip(units.to_pylist(), _exact_and_f1(units, settings), strict=True)
+        for row, (_, f1) in zip(units.to_pylist(), _scored(units, settings), strict=True)
     ]
 
 
@@ -297,41 +283,10 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     ]
 
 
-def _exact_and_f1(units: pa.Table, settings: Evaluate) -> np.ndarray:
-    """Return exact match and F1 of each question: float64 [questions, 2]."""
-    pairs = zip(units["predictions"].to_pylist(), units["references"].to_pylist(), strict=True)
-    return np.array([question_scores(*pair, settings.script) for pair in pairs])
-
-
-def normalized(text: str, script: str) -> str:
-    """Return what the official script compares: lower case, without punctuation, (English) articles, double blanks."""
-    if script == "korquad":
-        text = text.translate(KORQUAD_BLANKS)
-    text = text.lower().translate(PUNCTUATION)
-    if script != "korquad":
-        text = ARTICLES.sub(" ", text)
-    return " ".join(text.split())
-
-
-def question_scores(prediction: str, references: list[str], script: str) -> tuple[float, float]:
-    """Return exact match and F1 of one prediction, the maximum over the references, as in the official scripts.
-
-    A question without references is correct without an answer. This is SQuAD 2.0's rule; the other scripts have none.
-    """
-    predicted = normalized(prediction, script)
-    expected = [normalized(reference, script) for reference in references]
-    if script == "squad2":
-        expected = [reference for reference in expected if reference]
-    if not expected:
-        return float(not predicted), float(not predicted)
-    return float(predicted in expected), max(_f1(predicted, reference, script) for reference in expected)
-
-
-def _f1(predicted: str, expected: str, script: str) -> float:
-    """Return the F1 of two normalized texts over words, or over characters for KorQuAD."""
-    a, b = (list(text.replace(" ", "")) if script == "korquad" else text.split() for text in (predicted, expected))
-    same = (Counter(a) & Counter(b)).total()
-    return 2 * same / (len(a) + len(b)) if same else 0.0
+def _scored(questions: pa.Table, settings: Evaluate) -> list[tuple[float, float]]:
+    """Return exact match and F1 of each question."""
+    pairs = zip(questions["predictions"].to_pylist(), questions["references"].to_pylist(), strict=True)
+    return [question_scores(*pair, settings.script) for pair in pairs]
 
 
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
@@ -410,8 +365,7 @@ def _null_thresholds(rows: list[dict[str, Any]], script: str) -> list[dict[str, 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
     """Return the questions without an exact match, the most confident first, with the context of the answer."""
-    pairs = zip(predictions["predictions"].to_pylist(), predictions["references"].to_pylist(), strict=True)
-    scores = [question_scores(*pair, settings.script) for pair in pairs]
+    scores = _scored(predictions, settings)
     confidences = predictions["confidences"].to_pylist()
     wrong = sorted((-confidences[index], index) for index, (exact, _) in enumerate(scores) if not exact)[:most]
     rows = predictions.take([index for _, index in wrong]).to_pylist() if wrong else []
@@ -436,6 +390,11 @@ def _in_context(row: dict[str, Any], f1: float) -> dict[str, Any]:
         "confidence": round(row["confidences"], 4),
         "f1": round(f1, 4),
     }
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return False: before training, the head is new and points anywhere."""
+    return False
 
 
 def baselines(

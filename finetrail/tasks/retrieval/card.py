@@ -5,6 +5,7 @@ from finetrail.tasks.retrieval.settings import Target
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
+PIPELINE_TAG = "sentence-similarity"
 LIBRARY = "sentence-transformers"
 
 

@@ -18,13 +18,11 @@ from transformers.utils import ModelOutput
 from finetrail.encoding import padding
 from finetrail.errors import UserError
 from finetrail.model.loading import checked
-from finetrail.tasks.retrieval.metrics import validate as validate
 from finetrail.tasks.retrieval.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
-TEACHING = finish = models = None
+TEACHING = finish = None
 
-PIPELINE_TAG = "sentence-similarity"
 COLUMNS = ("input_ids", "document_input_ids", "documents", "relevant")
 # Each query is compared with the documents of the whole batch, so a part of it has another loss. If memory is short,
 # the model encodes the texts of a batch in parts (BiEncoder.embed_in_parts).
@@ -188,11 +186,6 @@ def in_batch_loss(
     return functional.cross_entropy(similarity.masked_fill(excluded & others, -torch.inf), own)
 
 
-def base_is_baseline(base_model: Path) -> bool:
-    """Return True: the vectors of any encoder can be compared."""
-    return True
-
-
 def notes(base_model: Path) -> list[str]:
     return []
 
@@ -229,14 +222,6 @@ def declare_dimensions(config: Any, dimensions: list[int] | None, base_model: Pa
         vars(config).pop("matryoshka_dimensions", None)
     else:
         config.matryoshka_dimensions = [*dimensions, config.hidden_size]
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained encoder; scoring pools its last_hidden_state."""
-    encoder = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # its output is not used, and ONNX would compute it
-    return encoder
 
 
 def build_collator(

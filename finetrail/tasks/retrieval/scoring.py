@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +15,10 @@ from finetrail.encoding.ranking import Bm25, texts_of, top
 from finetrail.errors import UserError
 from finetrail.evaluation import inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
-from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded, per_query
+from finetrail.evaluation.ranking import CUTOFF, DEPTH, graded
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
+from finetrail.tasks.retrieval.metrics import OF_DIMENSIONS, per_query
 from finetrail.tasks.retrieval.settings import RELEVANT_LABEL, Evaluate, Target
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ beside = settle = counted = alone = None
 
 SHOWN = 10  # documents per ranking that predictions keep with similarity and text
 EXCERPT = 300  # characters
-OF_DIMENSIONS = "ranked_"  # + N: the column of what the first N dimensions find
 QUERY_WORDS = ((1, 4), (5, 8), (9, 16), (17, None))
 RELEVANT = ((1, 1), (2, 3), (4, 9), (10, None))
 
@@ -112,7 +113,7 @@ def headline(target: Target, settings: Evaluate) -> str:
 
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return means over the queries, each in [0, 1]; ndcg@10_N uses the first N dimensions only."""
-    return {name: float(values.mean()) for name, values in _per_query(units(predictions)).items()}
+    return {name: float(values.mean()) for name, values in per_query(units(predictions)).items()}
 
 
 def units(predictions: pa.Table) -> pa.Table:
@@ -130,7 +131,7 @@ def units(predictions: pa.Table) -> pa.Table:
 
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
-    values = _per_query(units)
+    values = per_query(units)
     return lambda weights: {name: weights @ of_queries / weights.sum(-1) for name, of_queries in values.items()}
 
 
@@ -143,7 +144,7 @@ def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outco
             "reference": _excerpt(row["relevant"]),
             "prediction": _excerpt(row["found"][0]) if row["found"] else "",
         }
-        for row, ndcg in zip(units.to_pylist(), _per_query(units)["ndcg@10"], strict=True)
+        for row, ndcg in zip(units.to_pylist(), per_query(units)["ndcg@10"], strict=True)
     ]
 
 
@@ -163,7 +164,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return ndcg@10 by the words of a query, and by the number of its relevant documents."""
     predictions = units(predictions)
-    ndcg = _per_query(predictions)["ndcg@10"]
+    ndcg = per_query(predictions)["ndcg@10"]
     words = np.array([len(query.split()) for query in predictions["query"].to_pylist()])
     relevant = np.array([len(grades) for grades in predictions["references"].to_pylist()])
     return {
@@ -192,6 +193,11 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
         }
         for *_, rank, row in errors[:most]
     ]
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return True: the vectors of any encoder can be compared."""
+    return True
 
 
 def baselines(
@@ -422,16 +428,6 @@ def _most_relevant(judged: list[dict[str, Any]] | None) -> dict[str, str] | None
         return None
     best = max(judged, key=lambda document: document["relevance"])
     return {name: best[name] for name in ("title", "text")}
-
-
-def _per_query(predictions: pa.Table) -> dict[str, np.ndarray]:
-    grades = [graded(judged) for judged in predictions["references"].to_pylist()]
-    scores = per_query(predictions["ranked"].to_pylist(), grades)
-    for name in predictions.column_names:
-        if name.startswith(OF_DIMENSIONS):
-            of_beginning = per_query(predictions[name].to_pylist(), grades)["ndcg@10"]
-            scores[f"ndcg@10_{name.removeprefix(OF_DIMENSIONS)}"] = of_beginning
-    return scores
 
 
 def _by_range(

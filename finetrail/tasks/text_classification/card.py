@@ -4,6 +4,7 @@ import json
 
 from finetrail.tasks.text_classification.settings import Target, heads_of
 
+PIPELINE_TAG = "text-classification"
 LIBRARY = "transformers"
 
 TEXT, PAIR = '"One text."', '{"text": "One text.", "text_pair": "Another."}'

@@ -1,6 +1,5 @@
 """Turns a base model's folder into a model that labels or scores texts, and features into its batches."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,8 @@ from transformers import (
 from finetrail.encoding import padding
 from finetrail.model import distillation, losses, standardization
 from finetrail.model.loading import with_new_head
-from finetrail.tasks.text_classification.metrics import validate as validate
 from finetrail.tasks.text_classification.settings import TARGETS, Target, Train, heads_of
 
-PIPELINE_TAG = "text-classification"
 COLUMNS = ("input_ids", "token_type_ids", "labels", distillation.TAUGHT)
 SEPARABLE = True
 
@@ -32,11 +29,6 @@ PROBLEM_TYPES = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Return False: its head is new."""
-    return False
 
 
 def notes(base_model: Path) -> list[str]:
@@ -73,27 +65,6 @@ def finish(model: PreTrainedModel) -> None:
     """Fold the standardization into the head, so that the plain model gives scores in their own unit."""
     if model.config.problem_type == PROBLEM_TYPES["regression"]:
         standardization.fold(model)
-
-
-def models(model: PreTrainedModel, target: Target) -> dict[str, tuple[PreTrainedModel, dict[str, Any]]]:
-    """Return a plain model and its target per head; none if the model has a single head."""
-    found = {}
-    for name, outputs in heads_of(target).items():
-        names = [target["label_names"][output].partition("/")[2] for output in outputs]
-        config = copy.deepcopy(model.config)
-        config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
-        own = type(model)(config)
-        wanted, weights = own.state_dict(), model.state_dict()
-        # Weights of other shapes have a row per label.
-        cut = {name: weight[outputs] for name, weight in weights.items() if weight.shape != wanted[name].shape}
-        own.load_state_dict(weights | cut)
-        of_one = {key: value for key, value in target.items() if key != "heads"} | {"label_names": names}
-        found[name] = own, of_one
-    return found
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: Target) -> PreTrainedModel:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.special import expit, softmax
 
 from finetrail import layout
 from finetrail.errors import UserError
-from finetrail.evaluation import inference, ranking, slicing
+from finetrail.evaluation import inference, label_scores, ranking, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.errors import chosen
 from finetrail.evaluation.ratios import ratio
@@ -66,7 +67,7 @@ def predict(
         some = examples.slice(start, step)
         first, end = np.searchsorted(text, [start, start + step])  # features of a text are adjacent
         logits = _logits(features.slice(first, end - first), target, forward, tokenizer, settings)
-        pooled = metrics.pool(logits, text[first:end] - start, len(some), settings.pool)
+        pooled = label_scores.pool(logits, text[first:end] - start, len(some), settings.pool)
         pooled = np.where(own_outputs(some, target), pooled, -np.inf)
         for name, values in decide(pooled, target, settings).items():
             columns.setdefault(name, []).append(values)
@@ -149,7 +150,7 @@ def labelled(probabilities: np.ndarray, target: Target, settings: Evaluate) -> d
     decisions = probabilities >= settings.threshold
     confidences = [row[chosen].tolist() for row, chosen in zip(probabilities, decisions, strict=True)]
     return {
-        "predictions": pa.array(metrics.chosen(decisions, names), pa.list_(pa.string())),
+        "predictions": pa.array(label_scores.chosen(decisions, names), pa.list_(pa.string())),
         "confidences": pa.array(confidences, pa.list_(pa.float32())),
     } | columns
 
@@ -192,7 +193,7 @@ def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str
     if "predictions" not in predictions.column_names:
         return rankings
     references, predicted = _lists(predictions)
-    scores = rankings | metrics.compute(references, predicted, target["problem"])
+    scores = rankings | label_scores.compute(target["problem"], references, predicted)
     if settings.positive_label is not None:
         if settings.positive_label not in target["label_names"]:
             raise UserError(
@@ -564,6 +565,11 @@ def _shown(value: Any) -> Any:
 
 
 # --- baselines ----------------------------------------------------------------------------------------------------
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return False: before training, the head is new."""
+    return False
 
 
 def baselines(

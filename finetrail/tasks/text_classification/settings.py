@@ -23,7 +23,7 @@ TARGETS: dict[Problem, str] = {"single_label": "label", "multi_label": "labels",
 
 LabelMap = Annotated[
     Literal["strip"] | Annotated[dict[str, str], Field(min_length=1)] | None,
-    schema.told(
+    schema.one_message(
         "expected strip, null, or for each value in the files the name of its label; quote values that YAML reads as a "
         "number or a boolean, such as '0': negative"
     ),

@@ -7,6 +7,7 @@ from finetrail.tasks.text_generation.settings import PLACE, Target
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
+PIPELINE_TAG = "text-generation"
 LIBRARY = "transformers"
 
 

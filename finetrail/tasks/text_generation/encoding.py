@@ -27,7 +27,7 @@ from finetrail.encoding.tokenizer import (
     require_folder,
 )
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokenize
 
 # Optional in tasks/contract.py, and not used here.

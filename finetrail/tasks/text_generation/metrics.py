@@ -1,19 +1,59 @@
-"""Turns losses of single tokens into perplexity; imported by training too."""
+"""Turns losses of tokens, and generated tokens, into scores; training never imports it."""
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.settings import Target
+REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
+
+LOWER_IS_BETTER = ("perplexity", "loss", "bits_per_byte", f"repetition_{REPEATED}")
 
 
-def validate(losses: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
-    """Return the perplexity of all tokens with a label; losses [features, padded length] are 0 at the others.
+def scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Turn sums [..., 4] of tokens, their losses, correct tokens and bytes into scores [...]."""
+    tokens, losses, right, size = np.moveaxis(sums, -1, 0)
+    loss = losses / tokens
+    return {
+        "perplexity": np.exp(loss),
+        "loss": loss,
+        "bits_per_byte": losses / np.log(2) / np.maximum(size, 1),
+        "accuracy": right / tokens,
+    }
 
-    The mean over tokens, and not the mean over batches of their means, which the Trainer gives as the loss.
+
+def of_samples(predictions: pa.Table) -> dict[str, float]:
+    """Return diversity and repetition of the continuations, and of the reference texts."""
+    if "continuation_ids" not in predictions.column_names:
+        return {}
+    found = {
+        "": predictions["continuation_ids"].drop_null().to_pylist(),
+        "reference_": predictions["reference_continuation_ids"].drop_null().to_pylist(),
+    }
+    return {
+        f"{prefix}{name}": value
+        for prefix, texts in found.items()
+        if texts
+        for name, value in {
+            "distinct_1": distinct(texts, 1),
+            "distinct_2": distinct(texts, 2),
+            f"repetition_{REPEATED}": repetition(texts),
+        }.items()
+    }
+
+
+def distinct(texts: list[list[int]], size: int) -> float:
+    """Return different n-grams as a share of all n-grams, over all texts together (Li et al. 2016)."""
+    grams = [gram for text in texts for gram in _grams(text, size)]
+    return len(set(grams)) / max(len(grams), 1)
+
+
+def repetition(texts: list[list[int]]) -> float:
+    """Return the share of a text's 4-grams that occurred in it before, the mean over texts (Welleck et al. 2020).
+
+    A text of fewer than 4 tokens has a share of 0.
     """
-    labels = pc.list_flatten(features["labels"]).to_numpy()
-    lengths = pc.list_value_length(features["labels"]).to_numpy()
-    own = np.arange(losses.shape[1]) < lengths[:, None]  # the Trainer fills up with another number
-    return {"perplexity": float(np.exp(losses[own].sum(dtype=np.float64) / (labels != IGNORE_INDEX).sum()))}
+    shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
+    return sum(shares) / len(shares)
+
+
+def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
+    return list(zip(*(text[start:] for start in range(size)), strict=False))

@@ -15,24 +15,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from finetrail import layout
 from finetrail.encoding import padding
 from finetrail.errors import UserError
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model.loading import checked
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.text_generation.metrics import validate as validate
 from finetrail.tasks.text_generation.settings import Target, Train
 
 # Optional in tasks/contract.py, and not used here.
-TEACHING = finish = models = None
+TEACHING = finish = None
 
-PIPELINE_TAG = "text-generation"
 COLUMNS = ("input_ids", "labels")
 SEPARABLE = True
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Return True if the base model has weights, so that it continues text before training."""
-    return any(base_model.glob("*.safetensors"))
 
 
 def notes(base_model: Path) -> list[str]:
@@ -44,7 +38,7 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
 
     UserError if the architecture is no causal language model, or weights are missing.
     """
-    if base_is_baseline(base_model):
+    if layout.has_weights(base_model):
         model, _ = checked(base_model, AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING)
     else:
         config = AutoConfig.from_pretrained(base_model)
@@ -53,13 +47,6 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if not is_causal(model):
         raise UserError(f"{base_model}: {model.config.model_type} attends to the tokens to predict; expected a decoder")
-    return model
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    """Load a trained or a base model that returns logits only."""
-    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    model.config.use_cache = False
     return model
 
 

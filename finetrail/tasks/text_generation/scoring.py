@@ -4,20 +4,23 @@ A row of the predictions is a block (or a completion), with its tokens; or a sam
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetrail import layout
 from finetrail.encoding import ragged
 from finetrail.evaluation import generation, inference, slicing
 from finetrail.evaluation.bootstrap import Statistic
 from finetrail.evaluation.inference import Forward
 from finetrail.evaluation.slicing import Slicing
 from finetrail.evaluation.splits import Encoded, slice_columns
+from finetrail.labels import IGNORE_INDEX
 from finetrail.progress import Bar
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.tasks.text_generation import metrics
 from finetrail.tasks.text_generation.settings import PLACE, Evaluate, Samples, Target
 
 if TYPE_CHECKING:
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 beside = candidates = settle = counted = alone = None
 
 CONTEXT_TOKENS = 12  # on each side of an error
-REPEATED = 4  # tokens of a repetition (seq-rep-4 of Welleck et al. 2020)
 
 PREDICTIONS = pa.schema(
     [
@@ -181,7 +183,7 @@ def headline(target: Target, settings: Evaluate) -> str:
 def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str, float]:
     """Return the scores; those of continuations only if there are some."""
     sums = _sums(units(predictions)).sum(0)
-    return {name: float(value) for name, value in _scores(sums).items()} | _sample_scores(predictions)
+    return {name: float(value) for name, value in metrics.scores(sums).items()} | metrics.of_samples(predictions)
 
 
 def units(predictions: pa.Table) -> pa.Table:
@@ -191,7 +193,7 @@ def units(predictions: pa.Table) -> pa.Table:
 
 def statistics(units: pa.Table, target: Target, settings: Evaluate) -> Statistic:
     sums = _sums(units)
-    return lambda weights: _scores(weights @ sums)
+    return lambda weights: metrics.scores(weights @ sums)
 
 
 def outcomes(units: pa.Table, target: Target, settings: Evaluate) -> "list[Outcome]":
@@ -239,57 +241,6 @@ def _sums(blocks: pa.Table) -> np.ndarray:
     return np.stack([*columns, blocks["bytes"].to_numpy()], axis=1).astype(np.float64)
 
 
-def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Turn sums [..., 4] into scores [...]."""
-    tokens, losses, right, size = np.moveaxis(sums, -1, 0)
-    loss = losses / tokens
-    return {
-        "perplexity": np.exp(loss),
-        "loss": loss,
-        "bits_per_byte": losses / np.log(2) / np.maximum(size, 1),
-        "accuracy": right / tokens,
-    }
-
-
-def _sample_scores(predictions: pa.Table) -> dict[str, float]:
-    """Return diversity and repetition of the continuations and of the true ones."""
-    if "continuation_ids" not in predictions.column_names:
-        return {}
-    found = {
-        "": predictions["continuation_ids"].drop_null().to_pylist(),
-        "reference_": predictions["reference_continuation_ids"].drop_null().to_pylist(),
-    }
-    return {
-        f"{prefix}{name}": value
-        for prefix, texts in found.items()
-        if texts
-        for name, value in {
-            "distinct_1": distinct(texts, 1),
-            "distinct_2": distinct(texts, 2),
-            f"repetition_{REPEATED}": repetition(texts),
-        }.items()
-    }
-
-
-def distinct(texts: list[list[int]], size: int) -> float:
-    """Return the share of distinct n-grams in the n-grams of all texts together (Li et al. 2016)."""
-    grams = [gram for text in texts for gram in _grams(text, size)]
-    return len(set(grams)) / max(len(grams), 1)
-
-
-def repetition(texts: list[list[int]]) -> float:
-    """Return the share of 4-grams that occur earlier in their text, as the mean over texts (Welleck et al. 2020).
-
-    It is 0 for a text of fewer than 4 tokens.
-    """
-    shares = [1 - len(set(grams)) / len(grams) if (grams := _grams(text, REPEATED)) else 0.0 for text in texts]
-    return sum(shares) / len(shares)
-
-
-def _grams(text: list[int], size: int) -> list[tuple[int, ...]]:
-    return list(zip(*(text[start:] for start in range(size)), strict=False))
-
-
 def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[str, list[Row]]":
     """Return the continuations."""
     samples = predictions.filter(pc.is_valid(predictions["continuation"]))
@@ -322,6 +273,11 @@ def _in_context(row: dict[str, Any], position: int) -> dict[str, Any]:
         "confidence": round(float(row["confidences"][position]), 4),
         "loss": round(float(row["losses"][position]), 4),
     }
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return True if the base model has weights: it then continues text before training, too."""
+    return layout.has_weights(base_model)
 
 
 def baselines(

@@ -5,6 +5,7 @@ from finetrail.tasks.token_classification.settings import Target, label_names
 # Optional in tasks/contract.py, and not used here.
 folders = None
 
+PIPELINE_TAG = "token-classification"
 LIBRARY = "transformers"
 
 

@@ -20,7 +20,7 @@ from finetrail.encoding.engines import Batch, Features, OrderedMap
 from finetrail.encoding.labels import sort_key
 from finetrail.encoding.windows import Windows
 from finetrail.errors import UserError
-from finetrail.tasks import IGNORE_INDEX
+from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.token_classification.settings import (
     NO_SCHEME,
     Target,

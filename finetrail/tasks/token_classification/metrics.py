@@ -1,6 +1,7 @@
-"""Turns word-level references and predictions into counts a sentence, and counts into scores; imported by training too.
+"""Turns word-level references and predictions into counts per sentence, and counts into scores.
 
-IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (parts of speech) word by word.
+Training never imports it. IOB2 tags are scored as entities, as conlleval does; labels of the scheme none (parts of
+speech) are scored word by word.
 """
 
 from array import array
@@ -9,44 +10,38 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from finetrail import layout
+from finetrail.evaluation import label_scores
 from finetrail.evaluation.ratios import ratio
-from finetrail.tasks.token_classification.settings import Target, label_names
+from finetrail.tasks.token_classification.settings import Target
 from finetrail.tasks.token_classification.settings import has_entities as has_entities
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+LOWER_IS_BETTER: tuple[str, ...] = ()
+
 Labels = Sequence[Sequence[str]]  # sentences of labels
-UNSEEN = ""  # for a label that train lacks: none of train's, which are never empty
 
 
 def compute(references: Labels, predictions: Labels, target: Target) -> dict[str, float]:
     """Return the scores of one split, each in [0, 1]."""
-    from finetrail.evaluation import label_metrics as local  # seconds to import: not for who only predicts
-
-    kind = local.EntityMetric if has_entities(target) else local.TokenMetric
-    # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.
-    metric = kind(keep_in_memory=True, cache_dir=str(layout.SCRATCH / "metrics"))
-    scores = metric.compute(predictions=list(predictions), references=list(references))
-    return dict(scores or {})
+    return label_scores.compute("entities" if has_entities(target) else "tokens", references, predictions)
 
 
 def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
-    """Return what is scored: entity types, or labels, that stand in the references or the predictions; sorted."""
+    """Return what is scored: entity types, or labels, that occur in the references or the predictions; sorted."""
     labels = {label for sentences in (references, predictions) for sentence in sentences for label in sentence}
     return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 
 
 def count(references: Labels, predictions: Labels, target: Target) -> "csr_array":
-    """Return what each sentence adds to the scores: sparse int64 [sentences, 3 * units + 2].
+    """Return the counts of each sentence: sparse int64 [sentences, 3 * units + 2].
 
     For each unit of units(): right, predicted, expected; then words right and words in all. Scores of any set of
     sentences come from the sum of their rows.
     """
-    from scipy.sparse import csr_array  # not for who only predicts
+    from scipy.sparse import csr_array  # prediction alone does not need it
 
     names = units(references, predictions, target)
     column = {name: 3 * index for index, name in enumerate(names)}
@@ -90,24 +85,6 @@ def per_unit(sums: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
         for name, p, r, f, support in zip(names, *columns, expected, strict=True)
     ]
-
-
-def validate(predicted_ids: np.ndarray, features: pa.Table, target: Target) -> dict[str, float]:
-    """Score argmax ids [features, padded length] at the words that the features hold; for choosing a checkpoint.
-
-    A word of an entity that train lacks counts as O here; evaluate scores it as the error that it is.
-    """
-    labels = features["labels"].to_pylist()
-    sentences: dict[int, list[tuple[int, int, int]]] = {}
-    rows = zip(*(features[name].to_pylist() for name in ("example", "words", "positions")), strict=True)
-    for index, (example, words, positions) in enumerate(rows):
-        sentence = sentences.setdefault(example, [])
-        sentence += [(w, labels[index][p], int(predicted_ids[index, p])) for w, p in zip(words, positions, strict=True)]
-    names = [*label_names(target), "O" if has_entities(target) else UNSEEN]
-    ordered = [sorted(sentence) for sentence in sentences.values()]
-    references = [[names[max(label, -1)] for _, label, _ in sentence] for sentence in ordered]
-    predictions = [[names[label] for _, _, label in sentence] for sentence in ordered]
-    return compute(references, predictions, target)
 
 
 def _chunks(labels: Sequence[str], entities: bool) -> set[tuple[Any, ...]]:

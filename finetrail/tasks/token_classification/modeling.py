@@ -16,23 +16,16 @@ from transformers import (
 )
 
 from finetrail.encoding import padding
+from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation, losses
 from finetrail.model.loading import with_new_head
-from finetrail.tasks import IGNORE_INDEX
-from finetrail.tasks.token_classification.metrics import validate as validate
 from finetrail.tasks.token_classification.settings import Target, Train, label_names
 
 # Optional in tasks/contract.py, and not used here.
-finish = models = None
+finish = None
 
-PIPELINE_TAG = "token-classification"
 COLUMNS = ("input_ids", "labels", distillation.TAUGHT)
 SEPARABLE = True
-
-
-def base_is_baseline(base_model: Path) -> bool:
-    """Return False: its head is new."""
-    return False
 
 
 def notes(base_model: Path) -> list[str]:
@@ -49,10 +42,6 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
     model, _ = with_new_head(base_model, AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, names)
     losses.adjust(model, names, settings, train)
     return model
-
-
-def load_model(folder: Path) -> PreTrainedModel:
-    return AutoModelForTokenClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
 
 
 def load_teacher(folder: Path, target: Target) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import accumulate, chain, compress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,6 +219,11 @@ def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Eva
     errors = predictions.take(pa.array(rows[taken])).to_pylist()
     positions = found["position"].take(pa.array(taken)).to_pylist()
     return [_in_context(row, position, entities) for row, position in zip(errors, positions, strict=True)]
+
+
+def base_is_baseline(base_model: Path) -> bool:
+    """Return False: before training, the head is new."""
+    return False
 
 
 def baselines(
