@@ -74,7 +74,7 @@ def test_the_headline_has_an_interval_and_baselines(task: str) -> None:
     assert metrics["export"]["onnx_fp32"]["disagreements"] == 0
 
 
-def test_the_record_says_which_scores_are_better_when_they_are_lower(task: str) -> None:
+def test_the_record_says_which_scores_are_better_when_lower(task: str) -> None:
     record = read(layout.RECORD)
     errors = {"masked_lm": ["loss", "perplexity"], "text_classification": ["ece"]}
     errors["text_generation"] = ["bits_per_byte", "loss", "perplexity", "repetition_4"]
