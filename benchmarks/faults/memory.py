@@ -20,7 +20,11 @@ def run(toy: Toy, log: Path) -> Iterator[Outcome]:
             toy.clear(stage)
             first = forked.run(stage, toy.project, log, partial(limit, mib))
             again = forked.run(stage, toy.project, log) if first.code else None
-            yield judge("no memory", toy.task, stage, first, again, toy.is_as_it_was(stage))
+            same = toy.is_as_it_was(stage)
+            yield judge("no memory", toy.task, stage, first, again, same)
+            if not same:  # for the stages after it
+                toy.clear(stage)
+                forked.run(stage, toy.project, log)
 
 
 def limit(mib: int) -> None:
