@@ -237,6 +237,8 @@ def test_a_layer_that_is_not_there_is_told_with_those_that_are(build: Build, tas
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"unfreeze_layers": 1}])
 def test_what_says_how_layers_train_does_not_go_with_frozen_ones(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="lora freezes the layers, .* expected layer_decay 1.0 and no unfreeze"):
+    with pytest.raises(
+        ValidationError, match="lora freezes the layers that .* expected layer_decay 1.0 and no unfreeze"
+    ):
         Train(**toy_settings(lora=LORA.model_dump(), **changes))
     assert Train(**toy_settings(lora=LORA.model_dump())).lora == LORA

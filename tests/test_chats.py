@@ -137,7 +137,7 @@ def test_thoughts_that_vanish_between_turns_are_refused() -> None:
         {"role": "user", "content": "c?"},
         {"role": "assistant", "content": "d"},
     ]
-    with pytest.raises(chats.Refused, match=r"before messages\[3\] in another way when it asks for that answer"):
+    with pytest.raises(chats.Refused, match=r"before messages\[3\] differently when it asks for that answer"):
         learned(made("qwen3"), messages)
     assert learned(made("qwen3"), messages[:4])[1][-1].endswith("It is b<|im_end|>")
 

@@ -87,7 +87,10 @@ def test_an_impossible_question_has_no_answers(tmp_path):
             articles(question(answers=[{"text": "Ada", "answer_start": True}])),
             "a.json: data[0].paragraphs[0].qas[0].answers[0]: answer_start is True; expected a whole number",
         ),
-        (articles(question(), question()), "a.json: data[0].paragraphs[0].qas[1]: the id 'q1' stands here a second"),
+        (
+            articles(question(), question()),
+            "a.json: data[0].paragraphs[0].qas[1]: the id 'q1' occurs a second time here",
+        ),
         (articles(question(question="\ud83d")), "a.json: data[0].paragraphs[0].qas[0]: a lone surrogate"),
     ],
 )

@@ -43,6 +43,7 @@ def settings(execution: str = "auto", **changes: Any) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "lora": None,
         "execution": execution,
+        "speedups": True,
     } | changes  # fmt: skip
 
 

@@ -442,7 +442,7 @@ CASES = [
     Case(
         "json: objects one a line",
         *json_array(lines(*rows())),
-        says="a.json:2: not JSON: more text after the end of the value, column 1; expected one value, or reader.format: jsonl for an objec",
+        says="a.json:2: not JSON: more text after the end of the value, column 1; expected one value, or reader.format: jsonl for one object per line",
     ),
     Case("json: an array of arrays", *json_array(b"[[1], [2]]"), says="a.json, item 0: [1]; expected an object"),
     Case(

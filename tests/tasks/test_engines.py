@@ -116,8 +116,8 @@ def test_patience_survives_a_kill(
     tokenized: Callable[[str], Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenized("text_classification")
-    modeling = tasks.module("text_classification", "modeling")
-    monkeypatch.setattr(modeling, "validate", lambda *_: {"accuracy": 0.5})
+    scores = tasks.module("text_classification", "validation")
+    monkeypatch.setattr(scores, "validate", lambda *_: {"accuracy": 0.5})
     changes = {"engine": engine, "epochs": 9.0, "patience": 2}
     undisturbed = trained("text_classification", **changes)
     record = json.loads(undisturbed["data/trained/training.json"])

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
 import torch
+from conftest import whole
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -346,7 +347,7 @@ def test_a_reranker_that_was_trained_before_keeps_its_head(tiny_checkpoint: Path
     assert model.config.id2label == {0: "LABEL_0"}  # as cross-encoders of the Hub have it
     model.save_pretrained(tmp_path)
     recipe = Path(__file__).parents[2] / "recipes/text_classification/bbc-headlines-reranker.yaml"
-    section = Train.model_validate(YAML(typ="safe").load(recipe)["train"])
+    section = Train.model_validate(YAML(typ="safe").load(whole(recipe))["train"])
 
     kept, drawn = (
         modeling.build_model(tmp_path, TARGET | {"label_names": [label]}, section, Dataset.from_dict({}))

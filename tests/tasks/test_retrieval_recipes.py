@@ -110,7 +110,8 @@ def test_bbc_headlines_find_their_articles(enter: Enter) -> None:
 
 def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
     short, plain = (
-        params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-short", "bbc-headlines")
+        params.read_recipe(ROOT / f"recipes/retrieval/{name}.yaml").values
+        for name in ("bbc-headlines-short", "bbc-headlines")
     )
 
     assert short["tokenize"].pop("dimensions") == [32, 64, 128] and plain["tokenize"].pop("dimensions") is None
@@ -119,7 +120,8 @@ def test_short_vectors_are_all_that_sets_a_recipe_apart() -> None:
 
 def test_negatives_of_an_earlier_run_are_all_that_differs() -> None:
     mined, plain = (
-        params.read_yaml(ROOT / f"recipes/retrieval/{name}.yaml") for name in ("bbc-headlines-mined", "bbc-headlines")
+        params.read_recipe(ROOT / f"recipes/retrieval/{name}.yaml").values
+        for name in ("bbc-headlines-mined", "bbc-headlines")
     )
 
     source = {"kind": "dvc", "repo": None, "rev": "first-stage", "path": "data/candidates/train.parquet"}

@@ -224,7 +224,7 @@ def test_a_head_of_one_label_is_refused() -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("train", "label_smoothing", 0.1, r"other\.yaml: train\.label_smoothing: a label of one head has no"),
+        ("train", "label_smoothing", 0.1, r"other\.yaml: train\.label_smoothing: it is not supported with"),
         ("evaluate", "positive_label", "other", r"other\.yaml: evaluate\.positive_label: the heads have"),
         (
             "train",
