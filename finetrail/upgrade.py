@@ -112,8 +112,23 @@ def upgraded_recipe(raw: Any, path: Path, defaults: dict[str, Any]) -> tuple[dic
     A key of a section that the defaults have is added to the defaults, and not to each recipe.
     """
     new, changes = renamed(raw, path)
-    own = [place for place in lacking(new, path, defaults) if not (len(place) == 2 and place[0] in defaults)]
-    return new, changes + upgrades.add(new, own)
+    shared = {section for section, keys in defaults.items() if isinstance(keys, dict)}
+    own = [place for place in lacking(new, path, defaults) if not (len(place) == 2 and place[0] in shared)]
+    return new, changes + upgrades.add(new, [*own, *kept(new, path, defaults)])
+
+
+def kept(recipe: dict[str, Any], path: Path, defaults: dict[str, Any]) -> Iterator[upgrades.Path]:
+    """Yield the places of keys whose defaults differ from what the recipe did before there were any.
+
+    A section is of an earlier version if it lacks nothing but keys that later versions brought. A recipe that leaves
+    other keys to the defaults too was written for them.
+    """
+    places = [place for place in lacking(recipe, path, {}) if len(place) == 2]
+    for section, keys in defaults.items():
+        missing = [place for place in places if place[0] == section]
+        before = {place: upgrades.ADDED[key] for place in missing if (key := upgrades.dotted(place)) in upgrades.ADDED}
+        if isinstance(keys, dict) and len(before) == len(missing):
+            yield from (place for place in missing if place[1] in keys and before[place] != keys[place[1]])
 
 
 def upgraded_defaults(raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[Change]]:

@@ -102,7 +102,14 @@ VERSIONS = (
     Version(10, "a switch for speedups", {"train.speedups": True}),
 )
 VERSION = VERSIONS[-1].number
+OF_SOME_TASKS = ("train.label_smoothing", "train.class_weights", "train.micro_batch")
 ADDED = {key: value for version in VERSIONS for key, value in version.added.items()}
+# Of the train section, without keys inside its keys and those of some tasks.
+TRAINING = {
+    key.removeprefix("train."): value
+    for key, value in ADDED.items()
+    if key.count(".") == 1 and key.startswith("train.") and key not in OF_SOME_TASKS
+}
 RENAMED = [renamed for version in VERSIONS for renamed in version.renamed]
 # task -> what the target of a run or an exported folder of an earlier version lacks.
 TARGETS: Mapping[str, Mapping[str, Any]] = {"retrieval": {"dimensions": None}, "text_generation": {"chat": False}}
@@ -152,9 +159,19 @@ def target(task: str, found: Any) -> Any:
 
 
 def record(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a record.json with the directions of its metrics, which earlier versions do not write."""
-    names = {name for split in ("validation", "test") for name in found.get(split, {})}
-    return {"lower_is_better": [name for name in LOWER_IS_BETTER if name in names], **found}
+    """Return the content of a record.json, or of the metrics of evaluation, with what earlier versions do not write.
+
+    These are the directions of its metrics, and settings of training that later versions brought. ValueError for what
+    is neither of these files.
+    """
+    splits = [found.get(split, {}) for split in ("validation", "test")] if isinstance(found, Mapping) else [None]
+    if not all(isinstance(split, Mapping) for split in splits):
+        raise ValueError("expected an object whose splits are objects")
+    names = {name for split in splits for name in split}
+    new = {"lower_is_better": [name for name in LOWER_IS_BETTER if name in names], **found}
+    if isinstance(training := new.get("train"), Mapping):
+        new["train"] = {key: value for key, value in TRAINING.items() if key not in training} | dict(training)
+    return new
 
 
 def knows(places: Iterable[Path]) -> bool:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -286,7 +287,34 @@ def test_the_defaults_get_a_new_key_and_not_each_recipe(
         in told
     )
     assert "label_smoothing" not in project.read_text()
-    assert params.load_recipe("token_classification", "mine").train.lora.quantize is None
+    assert params.load_recipe("token_classification", "mine").train.lora is None  # as before there were adapters
+
+
+def test_an_old_recipe_does_what_it_did_beside_other_defaults(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch)
+    train = params.load_recipe("token_classification", "mine").train
+    assert (train.execution, train.checkpoint_every) == ("eager", None)
+    assert params.read_yaml(project.with_name("defaults.yaml"))["train"]["execution"] == "auto"
+    short = project.with_name("short.yaml")
+    shutil.copy(ROOT / "recipes/token_classification/wnut16.yaml", short)
+    assert not upgrade.planned(short).changes and params.load_recipe("token_classification", "short")
+
+
+def test_a_recipe_gets_what_an_empty_section_of_defaults_lacks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = project.with_name("defaults.yaml")
+    beside.write_text(re.sub(r"(?ms)^train:\n.*?^evaluate:", "train:\n\nevaluate:", beside.read_text()))
+    run(monkeypatch)
+    assert params.load_recipe("token_classification", "mine").train.speedups is True
+
+
+def test_a_record_of_an_earlier_version_has_directions_and_settings() -> None:
+    old = {"task": "x", "train": {"lr": 1.0}, "test": {"perplexity": 3.0, "accuracy": 1.0}}
+    new = upgrades.record(old)
+    assert new["lower_is_better"] == ["perplexity"] and new["train"]["speedups"] is True and new["train"]["lr"] == 1.0
+    assert old["train"] == {"lr": 1.0} and upgrades.record(new) == new
+    for foreign in ({"test": 0.5}, [1], "text", None):
+        with pytest.raises(ValueError, match="expected an object"):
+            upgrades.record(foreign)  # type: ignore[arg-type]
 
 
 def test_a_link_stays_one(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

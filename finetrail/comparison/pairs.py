@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError, create_model
-from ruamel.yaml import YAML
 
 from finetrail import layout, params, schema, tasks, upgrades
 from finetrail.comparison.runs import Files, Run, System, opened
@@ -146,10 +145,7 @@ def _settings(files: Files, task: str, recipe: Path) -> schema.Evaluate:
     settings = tasks.module(task, "settings")
     model: Any = create_model("Settings", evaluate=(settings.Evaluate, ...))
     defaults = layout.defaults_file(task)
-    there = defaults in files.below(defaults.parent)  # recipes of earlier runs are complete by themselves
-    yaml = YAML(typ="safe", pure=True)
-    shared = yaml.load(files.bytes(defaults)) if there else {}
-    found = params.composed(yaml.load(files.bytes(recipe)), recipe, shared, defaults).values
+    found = params.composed(files.yaml(recipe), recipe, files.yaml(defaults), defaults).values
     section, _ = upgrades.upgraded({"evaluate": found["evaluate"]}, model)
     try:
         return model.model_validate(section).evaluate

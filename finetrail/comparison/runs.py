@@ -126,6 +126,12 @@ class Files:
         """Return the value of a JSON file."""
         return json.loads(self.bytes(path))
 
+    def yaml(self, path: Path) -> Any:
+        """Return the content of a YAML file; {} for defaults that an earlier run lacks, for its recipe is complete."""
+        if path.stem == layout.DEFAULTS and path not in self.below(path.parent):
+            return {}
+        return YAML(typ="safe", pure=True).load(self.bytes(path))
+
     def below(self, folder: Path) -> list[Path]:
         """Return the files of a folder, sorted."""
         try:

@@ -7,14 +7,14 @@ import json
 import subprocess
 from typing import Any
 
-from finetrail import layout, stage
+from finetrail import layout, stage, upgrades
 from finetrail.reporting import summary
 from finetrail.reporting.committed import difference
 
 
 def main() -> None:
     """Log the lines."""
-    stage.log(f"\nResult:  {summary.sentence(stage.read_json(layout.EVALUATION_METRICS))}")
+    stage.log(f"\nResult:  {summary.sentence(upgrades.record(stage.read_json(layout.EVALUATION_METRICS)))}")
     committed = read_committed()
     compared = difference(committed, stage.read_json(layout.RECORD)) if committed else None
     if compared:

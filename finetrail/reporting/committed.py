@@ -23,7 +23,7 @@ def difference(committed: Record, now: Record) -> str | None:
     """
     try:
         return _difference(committed, now)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
 
 

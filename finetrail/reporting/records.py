@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from finetrail import layout, tasks
+from finetrail import layout, tasks, upgrades
 from finetrail.reporting.summary import Results, Row, Series
 from finetrail.stage import read_json
 
@@ -27,7 +27,7 @@ def read_results(task: str) -> Results:
         counts=counts,
         training=read_json(layout.TRAINING_RECORD),
         history=read_history(layout.CURVES),
-        evaluation=read_json(layout.EVALUATION_METRICS),
+        evaluation=upgrades.record(read_json(layout.EVALUATION_METRICS)),
         tables={path.stem: read_rows(path, ",") for path in sorted(layout.EVALUATION.glob("*.csv"))},
         # A task whose errors cannot be listed (a language model's) writes none.
         errors=read_json(layout.EVALUATION_ERRORS) if layout.EVALUATION_ERRORS.is_file() else [],

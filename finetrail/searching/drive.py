@@ -4,8 +4,6 @@ import re
 import threading
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from finetrail import layout, stage
 from finetrail.comparison import runs
 from finetrail.errors import UserError
@@ -79,8 +77,7 @@ class Search:
         run = runs.system(self.root, revision).runs[0]
         with self._reading, runs.opened(self.root, run) as files:
             curve = processes.parsed(files.bytes(layout.TRAIN_HISTORY / processes.CURVE.format(metric)).decode())
-            yaml = YAML(typ="safe", pure=True)
-            contents = self.space.contents(lambda path: yaml.load(files.bytes(path)))
+            contents = self.space.contents(files.yaml)
         names = (*self.space.changes({}), *self.space.fields)
         return Found(
             value=processes.reached(curve, run.record["train"]["best_update"], revision),
@@ -91,7 +88,8 @@ class Search:
 
     def _begin(self) -> None:
         own = space.check(self.space, self.path)
-        places.check_tracked(self.root, self.space.files[1])
+        for file in (self.space.files[1], layout.defaults_file(self.space.task)):
+            places.check_tracked(self.root, file)
         begun = Begun.of(self.space, space.metric(self.space), own)
         there = {number: self._there(name, number, begun) for number, name in self.experiments().items()}
         places.note(self.root, self.folder)
