@@ -31,7 +31,7 @@ def main() -> None:
     content = in_order(params.read_recipe(layout.recipe_file(task, name)), recipe)
     if chosen is None:
         params.validate()
-        content = overridden(content, declared)
+        content = with_overrides(content, declared)
     with stage.printing():
         print(text(content), end="")
 
@@ -46,7 +46,7 @@ def in_order(content: params.Content, recipe: Any) -> params.Content:
     return content._replace(values=values)
 
 
-def overridden(content: params.Content, declared: Any) -> params.Content:
+def with_overrides(content: params.Content, declared: Any) -> params.Content:
     """Return the settings with the overrides that params.yaml sets."""
     values, elsewhere = deepcopy(content.values), dict(content.elsewhere)
     for name, (section, key) in params.OVERRIDES.items():

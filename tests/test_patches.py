@@ -1,6 +1,6 @@
 """What replaces or reaches into a library: documented, guarded by lists of what is known, and checked on an upgrade.
 
-test_speed.py, test_masks.py, test_packing.py and test_products.py compare each patched computation with the library's.
+test_speedups.py, test_attention_masks.py, test_packing.py and test_products.py compare each patched computation with the library's.
 """
 
 import ast
@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import fsdp_utils
 from conftest import toy_settings
 from datasets import Dataset
-from test_speed import batch, gradients, made, same
+from test_speedups import batch, gradients, made, same
 from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
@@ -85,7 +85,13 @@ def test_without_that_operator_training_has_padding(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert packing.applies(model, "bf16")
-    monkeypatch.setattr(flash_attention, "arguments", lambda: [*flash_attention.ARGUMENTS[:-1], "window"])
+    monkeypatch.setattr(
+        flash_attention, "arguments", lambda: dict.fromkeys([*flash_attention.ARGUMENTS[:-1], "window"], True)
+    )
+    assert not packing.applies(model, "bf16")
+    monkeypatch.setattr(
+        flash_attention, "arguments", lambda: dict.fromkeys([*flash_attention.ARGUMENTS, "more"], False)
+    )
     assert not packing.applies(model, "bf16")
 
 

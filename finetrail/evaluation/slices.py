@@ -35,7 +35,7 @@ class Units(NamedTuple):
 
 
 def of_task(scoring: "Scoring", metric: str, lower_is_better: bool, target: object, settings: Evaluate) -> Units:
-    """Return how slices of a task are scored by one of its metrics; all units count if scoring.py has no counted()."""
+    """Return how slices of a task are scored by one of its metrics; all units count if scoring.counted is None."""
     return Units(
         lambda table: scoring.statistics(table, target, settings),
         lambda table: scoring.counted(table, target) if scoring.counted else np.ones(len(table), bool),

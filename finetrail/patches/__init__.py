@@ -8,7 +8,8 @@ Speedups, off with `train.speedups: false` (`speedups` applies them):
 - `attention`: attention with dropout on a CPU
 - `dropout`: dropout on a CPU
 - `first_token`: the last layer of classifiers that read the first token
-- `labelled_tokens`: the last layer, or the head, for the tokens that have labels
+- `labelled_tokens`: the last layer, or the head, for the tokens that have labels. A teacher's head
+  (tasks/masked_lm/modeling.py) computes these alone whatever the switch says
 - `memory`: what glibc and oneDNN keep of the memory that tensors free
 - `flash_attention`: padding-free attention on a GPU (`training/packing.py`)
 - `attention_masks`: masks on a GPU; evaluation uses it whatever the switch says, as its outputs are the same
@@ -18,7 +19,9 @@ Needed for correct results or equal bytes, always on:
 - `fsdp_tied_bias`: a bias with two names, which FSDP 2 refuses
 - `products`: float32 products with the same bytes on every CPU (`numerics: portable`)
 
-Elsewhere private names are only read or called, and nothing is replaced:
+Elsewhere libraries are extended by their public means. training/packing.py registers an attention function and hooks,
+training/fsdp.py sets the plugin's precision, training/trainer.py overrides public methods, and the models of
+tasks/*/modeling.py may have a loss of their own. Private names are only read or called:
 
 - training/trainer.py: `Trainer._load_best_model`
 - training/packing.py: `_attn_implementation` of a configuration

@@ -3,7 +3,8 @@
 Library: torch 2.11 to 2.13, the private operator aten::_flash_attention_forward
 Reason: torch.nn.attention.varlen calls the same operator, but has no dropout.
 Upstream: none known
-Guard: the operator has exactly the arguments in ARGUMENTS; `training/packing.py` else trains with padding.
+Guard: the arguments of the operator begin with ARGUMENTS, and further ones have defaults; `training/packing.py` else
+    trains with padding.
 """
 
 import torch
@@ -14,15 +15,17 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def arguments() -> list[str]:
-    """Return the names of the operator's arguments in this version of torch; none without the operator."""
+def arguments() -> dict[str, bool]:
+    """Return the operator's arguments in this version of torch -> whether each has a default; {} without it."""
     operator = getattr(torch.ops.aten, "_flash_attention_forward", None)
-    return [] if operator is None else [argument.name for argument in operator.default._schema.arguments]
+    found = [] if operator is None else operator.default._schema.arguments
+    return {argument.name: argument.has_default_value() for argument in found}
 
 
 def is_known() -> bool:
     """Return True if this version of torch has the operator as it is called here."""
-    return tuple(arguments()[: len(ARGUMENTS)]) == ARGUMENTS
+    known, further = tuple(arguments())[: len(ARGUMENTS)], tuple(arguments().values())[len(ARGUMENTS) :]
+    return known == ARGUMENTS and all(further)
 
 
 def attend(

@@ -18,7 +18,7 @@ from finetrail.patches.first_token import compute_first_token_only
 def speed_up(model: PreTrainedModel, compiles: bool) -> None:
     """Make training with padding faster.
 
-    On an accelerator only masks change: of attention, and in models that fill masks.
+    On an accelerator only attention masks change, and the head of models that fill masks.
     compiles: torch.compile follows.
     """
     if fills_masks(model) and labelled_tokens.knows(model):

@@ -389,7 +389,7 @@ class Scoring(Protocol[Target_contra, Evaluate_contra]):
 
     @property
     def alone(self) -> Callable[[pa.Table, str, Target_contra], pa.Table] | None:
-        """The function from examples or predictions of one part, as its own model has them; with Modeling.models."""
+        """The function from examples or predictions of one part, as its own model has them; with Loading.models."""
 
 
 class Serving(Protocol[Target_contra]):

@@ -16,6 +16,7 @@ from finetrail.encoding.masking import mask, masking
 from finetrail.labels import IGNORE_INDEX
 from finetrail.model import distillation
 from finetrail.model.lm_head import with_lm_head
+from finetrail.patches import labelled_tokens
 from finetrail.tasks.masked_lm.settings import Train
 
 # Optional in tasks/contract.py, and not used here.
@@ -59,15 +60,19 @@ def asking(teacher: PreTrainedModel, precision: str) -> Callable[[dict[str, Any]
     def keep_labelled(base: Any, _: Any, output: Any) -> None:
         output.last_hidden_state = output.last_hidden_state[known.pop()][None]  # the head of all costs as much again
 
-    teacher.base_model.register_forward_hook(keep_labelled)
+    keeps = labelled_tokens.knows(teacher)
+    if keeps:
+        teacher.base_model.register_forward_hook(keep_labelled)
 
     def ask(inputs: dict[str, Any]) -> torch.Tensor:
-        known.append(inputs["labels"] != IGNORE_INDEX)
+        labelled = inputs["labels"] != IGNORE_INDEX
+        if keeps:
+            known.append(labelled)
         texts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         device = texts["input_ids"].device
         with torch.no_grad(), torch.autocast(device.type, half, enabled=half is not None):
             logits = teacher.to(device)(**texts)["logits"]
-        return logits[0]
+        return logits[0] if keeps else logits[labelled]
 
     return ask
 
