@@ -290,7 +290,7 @@ def test_the_defaults_get_a_new_key_and_not_each_recipe(
     assert params.load_recipe("token_classification", "mine").train.lora is None  # as before there were adapters
 
 
-def test_an_old_recipe_does_what_it_did_beside_other_defaults(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_recipe_keeps_what_it_did_before_defaults(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(monkeypatch)
     train = params.load_recipe("token_classification", "mine").train
     assert (train.execution, train.checkpoint_every) == ("eager", None)
