@@ -307,7 +307,7 @@ def test_a_recipe_gets_what_an_empty_section_of_defaults_lacks(project: Path, mo
     assert params.load_recipe("token_classification", "mine").train.speedups is True
 
 
-def test_a_record_of_an_earlier_version_has_directions_and_settings() -> None:
+def test_an_earlier_record_gets_directions_and_settings() -> None:
     old = {"task": "x", "train": {"lr": 1.0}, "test": {"perplexity": 3.0, "accuracy": 1.0}}
     new = upgrades.record(old)
     assert new["lower_is_better"] == ["perplexity"] and new["train"]["speedups"] is True and new["train"]["lr"] == 1.0
