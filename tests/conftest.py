@@ -37,6 +37,7 @@ from transformers import (  # noqa: E402
 
 from finetrail import stage  # noqa: E402
 from finetrail.model.base import limits  # noqa: E402
+from finetrail.schema import Train  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 # Real corpora, which are not part of the project.
@@ -425,32 +426,12 @@ NO_FEATURES = Dataset.from_dict({})
 
 
 def toy_settings(**changes: Any) -> dict[str, Any]:
-    """The section `train` of the toy recipe."""
-    return {
-        "engine": "trainer",
-        "lr": 0.01,
-        "epochs": 2.0,
-        "batch_size": 8,
-        "gradient_accumulation": 1,
-        "weight_decay": 0.01,
-        "warmup": 0.1,
-        "schedule": "linear",
-        "max_grad_norm": 1.0,
-        "precision": "fp32",
-        "optimizer": "adamw_torch",
-        "batching": "length",
-        "eval_batch_size": 8,
-        "best_metric": "f1",
-        "patience": None,
-        "log_steps": 1,
-        "layer_decay": 1.0,
-        "unfreeze_layers": None,
-        "checkpoint_every": None,
-        "gradient_checkpointing": False,
-        "execution": "auto",
-        "speedups": True,
-        "lora": None,
-    } | changes
+    """The section `train` of a small run, with the defaults of token classification but for the keys of its own."""
+    defaults = YAML(typ="safe").load(ROOT / "recipes/token_classification/defaults.yaml")["train"]
+    shared = {key: value for key, value in defaults.items() if key in Train.model_fields}
+    own = {"lr": 0.01, "epochs": 2.0, "batch_size": 8, "eval_batch_size": 8, "best_metric": "f1", "log_steps": 1,
+           "precision": "fp32", "optimizer": "adamw_torch", "checkpoint_every": None}  # fmt: skip
+    return shared | own | changes
 
 
 @pytest.fixture(scope="session")

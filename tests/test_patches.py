@@ -1,7 +1,7 @@
 """What replaces or reaches into a library: documented, guarded by lists of what is known, and checked on an upgrade.
 
-test_speedups.py, test_attention_masks.py, test_packing.py and test_products.py compare each patched computation with the
-library's.
+test_speedups.py, test_attention_masks.py, test_packing.py and test_products.py compare each patched computation with
+the library's.
 """
 
 import ast
