@@ -131,7 +131,7 @@ def component(gradio: ModuleType, view: View, name: str) -> Any:
 
 
 def installed() -> ModuleType:
-    """Import Gradio without its reports to its makers; UserError where it is not installed."""
+    """Import Gradio without its reports to its makers; UserError if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # also read when it is imported
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:

@@ -108,9 +108,8 @@ def read_settings(folder: Path) -> Exported:
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
     _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
-    if isinstance(
-        found["tokenize"], dict
-    ):  # the folder does not say what encoded the corpus; here this process encodes
+    # The folder does not say which engine encoded the corpus; here this process encodes.
+    if isinstance(found["tokenize"], dict):
         found["tokenize"] |= schema.Tokenize.IN_PROCESS
     model: Any = create_model("Settings", tokenize=(settings.Tokenize, ...), evaluate=(settings.Evaluate, ...))
     sections, _ = upgrades.upgraded({key: found[key] for key in model.model_fields}, model)

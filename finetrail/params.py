@@ -85,7 +85,7 @@ def validate() -> None:
 
 
 def validate_with(target: object) -> None:
-    """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
+    """Raise UserError if a setting of a later stage does not fit what the corpus says is to be predicted.
 
     Train calls it, because the later stage would report this only after training. No output depends on it.
     """
@@ -284,14 +284,14 @@ def _mapping(path: Path) -> dict[str, Any]:
 # What ruamel.yaml (0.19) says -> what to look for, in words for whoever wrote the file.
 YAML_PROBLEMS = {
     r"character '\\t'": "a tab; expected blanks to indent with",
-    r'duplicate key "(.*?)"': r"the key \1 stands there a second time; expected it once",
-    r"mapping values are not allowed": "a second colon, or another indentation than above; expected one key a line, "
-    "and a text with a colon in quotes",
+    r'duplicate key "(.*?)"': r"the key \1 occurs twice; expected it once",
+    r"mapping values are not allowed": "a second colon, or indentation that differs from the line above; expected one "
+    "key per line, and a text with a colon in quotes",
     r"could not find expected ':'": "a line without a colon; expected `key: value`, a text of several lines in quotes",
-    r"expected <block end>": "another indentation than above, or text behind a quote; expected keys of one section "
-    "below each other",
-    r"expected ',' or": "neither a comma nor the end of the brackets where one must stand",
-    r"unexpected end of stream|unexpected document separator": "a quote that nothing closes",
+    r"expected <block end>": "indentation that differs from the line above, or text after a closing quote; expected "
+    "the keys of a section aligned",
+    r"expected ',' or": "a missing comma or closing bracket",
+    r"unexpected end of stream|unexpected document separator": "a quote that is not closed",
     r"cannot start any token|undefined alias|alphabetic or numeric|constructor for the tag|expected ' '|expected URI": (
         "a text that begins with a sign of YAML's own, such as @ * & ! % or `; expected it in quotes"
     ),
@@ -300,7 +300,7 @@ YAML_PROBLEMS = {
 }
 
 
-NO_MEANING = "something that YAML has no meaning for there"
+NO_MEANING = "something that is not valid YAML at this place"
 
 
 def _yaml_problem(error: YAMLError) -> str:
@@ -457,7 +457,7 @@ def checked_content(model: type[BaseModel], content: Content, check: Check) -> A
         by_file: dict[Path, list[str]] = {}
         for path, problem in problems:
             by_file.setdefault(path, []).append(problem)
-        raise UserError("; ".join(f"{path}: {'; '.join(told)}" for path, told in by_file.items()) + hint)
+        raise UserError("; ".join(f"{path}: {'; '.join(found)}" for path, found in by_file.items()) + hint)
     return validated
 
 
@@ -494,7 +494,7 @@ def _describe(problem: Any, content: Content) -> str:
     if problem["type"] == "union_tag_not_found":
         return f"{key}: {problem['ctx']['discriminator']} is missing; expected the key that says which form it has"
     if problem["type"] == "invalid_key":
-        return f"{key}{'.' if key else ''}{problem['loc'][-1]!r}: a key that is no text; expected names as keys"
+        return f"{key}{'.' if key else ''}{problem['loc'][-1]!r}: a key that is not a string; expected names as keys"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message

@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
 
 
 def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], Iterable[str]]:
-    """Return what turns answers into lines; UserError where the folder's task has no such format."""
+    """Return what turns answers into lines; UserError if the folder's task has no such format."""
     task = inference.read_settings(options.folder).task
     formats = {JSON_LINES: json_lines} | delimited.FORMATS | dict(tasks.module(task, "serving").FORMATS or {})
     ending = kind_of(options.output)

@@ -77,7 +77,7 @@ def run(functions: dict[str, Any], limits: dict[str, int], about: dict[str, str]
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; UserError where it cannot."""
+    """Return a socket that listens; UserError if it cannot."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         made = socket.create_server((host, port), family=family)

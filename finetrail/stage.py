@@ -174,7 +174,7 @@ def run_alone() -> None:
         number = process.read_text() if process.exists() else "(its number is unknown)"
         raise UserError(
             f"process {number} still runs a stage in this folder, though its dvc may have been killed; "
-            "expected none: end it (training goes on from its last checkpoint), then run again"
+            "expected none: end it (training resumes from its last checkpoint), then run again"
         ) from None
     process.write_text(str(os.getpid()))
 

@@ -383,7 +383,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     card = ModelCard.load(hub.folder("model", name) / "README.md")
     assert provenance["license"] == card.data.license
     assert not [request for request in hub.requests if "pytorch_model.bin" in request]
-    # UserError where max_length is above the model's positions.
+    # UserError if max_length is above the model's positions.
     tokenizer = load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
     assert tokenizer.tokenize("Oslo") == ["Oslo"] and tokenizer.tokenize("oslo") == ["oslo"]
     train_settings = Train(**toy_settings(**PLAIN_LOSS))

@@ -339,7 +339,7 @@ def test_page_sections_are_ordered_balanced_and_have_unique_ids(html: str) -> No
         "Corpus",
         "Export",
         "Settings and provenance",
-        "Reproduce, and go on",
+        "Reproduce and continue",
     ]
     assert len(parsed.ids) == len(set(parsed.ids))
     links = [value[1:] for tag, name, value in parsed.attributes if tag == "a" and name == "href" and value]
@@ -439,7 +439,7 @@ def test_page_says_so_where_the_checks_found_nothing() -> None:
     results = make_results()
     results.concerns.clear()
     html = render(results)
-    assert "The checks found nothing" in html and 'class="warnings"' not in html
+    assert "The checks found no concerns." in html and 'class="warnings"' not in html
 
 
 def test_page_shows_provenance_settings_and_export(html: str) -> None:
@@ -665,7 +665,7 @@ def test_a_cell_knows_its_errors_whatever_prefix_a_label_has() -> None:
     (_, total, [right, wrong]), (_, _, [missed, _]) = table.rows
     assert (total, right.counted, right.is_right, right.listed) == (100, 90, True, 0)
     assert (wrong.key, wrong.share, wrong.is_right, wrong.listed) == ("0-1", 0.1, False, 1)
-    assert missed.told == "person predicted as O: 3 of 4" and missed.listed == 2
+    assert missed.title == "person predicted as O: 3 of 4" and missed.listed == 2
 
 
 def test_entities_are_shown_in_context_expected_and_predicted() -> None:

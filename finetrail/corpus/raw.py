@@ -157,7 +157,7 @@ def with_more(example: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def as_id(given: Any, where: str) -> str:
-    """Return an id as a string; UserError where it is neither a string nor a whole number."""
+    """Return an id as a string; UserError if it is neither a string nor a whole number."""
     if not isinstance(given, str | int) or isinstance(given, bool):
         raise UserError(f"{where}: the id is {given!r:.60}; expected a string or a whole number")
     if given == "":

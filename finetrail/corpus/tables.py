@@ -190,7 +190,7 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
 
 
 def _require_column(columns: pa.Schema, path: str, name: str) -> None:
-    """Raise UserError where a schema has neither this column nor, in its structs, this path."""
+    """Raise UserError if a schema has neither this column nor, in its structs, this path."""
     if columns.names.count(path) > 1:
         raise UserError(f"{name}: {columns.names.count(path)} columns {path!r}; expected each name once")
     if path in columns.names:
@@ -233,7 +233,7 @@ def _as_python(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
 def _class_names(metadata: dict[bytes, bytes], wanted: list[str], name: str) -> dict[str, list[str]]:
     """Return the names of the ClassLabels, and lists of them, that `datasets` describes in a file's schema.
 
-    A description of another form than that of `datasets` says nothing. UserError where a ClassLabel has no names.
+    A description of another form than that of `datasets` says nothing. UserError if a ClassLabel has no names.
     """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]

@@ -35,9 +35,8 @@ class OrderedMap(Protocol):
 # patterns backtrack takes hours, inside Rust, where no exception reaches it.
 SECONDS, BYTES_A_SECOND = 60.0, 50_000
 UNTIMED = "untimed"
-PANIC = (
-    "PanicException"  # of Rust, a class that no module exports. Errors of tokenizers are plain instances of Exception
-)
+# A panic in Rust; no module exports this class. Other errors of tokenizers are plain instances of Exception.
+PANIC = "PanicException"
 
 # Batches in flight per process, which bounds memory.
 WAITING = 2

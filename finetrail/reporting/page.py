@@ -34,7 +34,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
     environment = rendering.environment(Path(__file__).parent)
     environment.filters["highlighted"] = views.highlighted
     best = results.training.get("best_update")
-    charts, single = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
+    charts, sentences = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)
     shares = views.shares(results.checks)
     rendered = environment.get_template("page.html.j2").render(
@@ -52,7 +52,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         charts=charts,
-        told=single,
+        sentences=sentences,
         history=views.history_rows(results.history),
         tables=tables,
         errors=list(zip(results.errors, cells, strict=True)),

@@ -16,7 +16,7 @@ FLAGS = {"True": True, "False": False}
 
 
 def read_results(task: str) -> Results:
-    """Read what all earlier stages recorded; UserError where a record is missing."""
+    """Read what all earlier stages recorded; UserError if a record is missing."""
     checks, counts = read_json(layout.CORPUS_CHECKS), read_json(layout.TOKENIZED_COUNTS)
     concerns = tasks.module(task, "concerns")
     return Results(

@@ -461,4 +461,4 @@ class Demo(Protocol[Target_contra]):
         """Return the parts of an answer to show."""
 
     def shown(self, given: dict[str, str], answer: dict[str, Any], target: Target_contra) -> list[Any]:
-        """Return a value per view, as views.Kind describes it. UserError where the folder is too old to tell."""
+        """Return a value per view, as views.Kind describes it. UserError if the folder is too old to tell."""

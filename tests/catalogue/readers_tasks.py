@@ -128,13 +128,13 @@ CASES = [
         "conll: nothing",
         *conll(b""),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "conll: blank lines alone",
         *conll(b"\n\n\n"),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "conll: one column",
@@ -455,7 +455,7 @@ CASES = [
         "label studio: an empty file",
         *of("a.json", b"[]", STUDIO),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "label studio: two annotations of one task",
@@ -471,7 +471,7 @@ CASES = [
         "prodigy: nothing accepted",
         *of("a.jsonl", lines({"text": "Ada", "answer": "reject", "spans": []}), PRODIGY),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 1 in train's file",
+        says="splits.validation: too few examples (1) in train's file to give this split any",
     ),
     Case(
         "brat: no .ann beside the .txt",
@@ -509,7 +509,7 @@ CASES = [
         "squad: no questions",
         *questions(paragraphs=0),
         task=ASKING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "squad: an answer elsewhere",
@@ -727,7 +727,7 @@ CASES = [
         "beir: judgements alone",
         *beir("query-id\tcorpus-id\tscore\n"),
         task=FINDING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "beir: nothing relevant",

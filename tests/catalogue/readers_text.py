@@ -89,17 +89,17 @@ CASES = [
     Case(
         "csv: a header alone",
         *csv(b"text,label\n"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "csv: one example",
         *csv(b"text,label\na,x\n"),
-        says="splits.validation: no example is left for it of the 1 in train's file",
+        says="splits.validation: too few examples (1) in train's file to give this split any",
     ),
     Case(
         "csv: two examples",
         *csv(b"text,label\na,x\nb,y\n"),
-        says="splits.validation: no example is left for it of the 2 in train's file",
+        says="splits.validation: too few examples (2) in train's file to give this split any",
     ),
     Case(
         "csv: one class",
@@ -138,7 +138,7 @@ CASES = [
         says="a.csv:22: 1 fields; expected 2 as in the header, or reader.quoting: none if quotes are text",
     ),
     Case(
-        "csv: a quote that nothing closes",
+        "csv: a quote that is not closed",
         *csv(GOOD + b'"b,x\n'),
         says="a.csv:22: not CSV: a field in quotes never ends; expected its quote before the delimiter, quotes in it doubled; or reade",
     ),
@@ -208,7 +208,7 @@ CASES = [
     Case(
         "csv: 100,000 columns",
         *csv(b"text,label" + b",c" * 100_000 + b"\n"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "csv: lone carriage returns",
@@ -437,7 +437,7 @@ CASES = [
     Case(
         "json: an empty array",
         *json_array(b"[]"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "json: objects one a line",
@@ -494,7 +494,7 @@ CASES = [
     Case(
         "parquet: no rows",
         *table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "parquet: no such column",
@@ -573,12 +573,12 @@ CASES = [
     Case(
         "text: an empty file",
         *of("a.txt", b"", TEXT),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "text: blank lines alone",
         *of("a.txt", b"\n \n\t\n", TEXT),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "text: bytes that are no text",

@@ -419,17 +419,17 @@ CASES += [
     file(
         "an open quote",
         b"corpus: 'x\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: a quote that nothing closes",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: a quote that is not closed",
     ),
     file(
         "an open bracket",
         b"corpus: [x\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: neither a comma nor the end of the brackets where one must stand",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: a missing comma or closing bracket",
     ),
     file(
         "a key twice",
         b"corpus: 1\ncorpus: 2\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: the key corpus stands there a second time; expected it once",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: the key corpus occurs twice; expected it once",
     ),
     file(
         "nested 10,000 deep",
@@ -501,7 +501,7 @@ CASES += [
     file(
         "two documents",
         b"a: 1\n---\na: 2\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: something that YAML has no meaning for there",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: something that is not valid YAML at this place",
     ),
     file(
         "a directive that is none",
@@ -552,27 +552,27 @@ CASES += [
     file(
         "an empty number",
         b"corpus: !!int ''\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "an empty number with a point",
         b"corpus: !!float ''\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "a truth that is none",
         b"corpus: !!bool x\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "a character beyond Unicode",
         b'corpus: "\\UFFFFFFFF"\n',
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "a list as a key",
         b"[[]]: 1\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "braces 2,000 deep",

@@ -25,7 +25,7 @@ def is_here(host: object) -> bool:
 
 
 def refuse(event: str, arguments: tuple[object, ...]) -> None:
-    """Raise OSError where a socket is about to reach another host, or its name is to be looked up."""
+    """Raise OSError if a socket is about to reach another host, or its name is to be looked up."""
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
     elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):

@@ -46,7 +46,7 @@ TEXTS_A_CALL = 256
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer; UserError where it has no mask token."""
+    """Load the base model's tokenizer; UserError if it has no mask token."""
     tokenizer = tokenizers.load_tokenizer(folder, settings.block_size)
     if tokenizer.mask_token is None:
         raise UserError(f"{folder}: the tokenizer has no mask token; expected that of a masked language model")
@@ -226,7 +226,7 @@ class Encoder:
         """Turn people's questions into FEATURES, one block or more each; their labels are the mask token.
 
         A text asks at its mask tokens; input_ids, which are a whole block, at `positions`, or at their mask tokens.
-        UserError where there is nothing to predict or what is given is no block.
+        UserError if there is nothing to predict or what is given is no block.
         """
         blocks = []
         for row, question in zip(rows, examples.to_pylist(), strict=True):

@@ -273,8 +273,8 @@ def _joined(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return sizes of the features, and flat their ids and token types, from runs of questions' and contexts' ids."""
     special, before, inside = len(frame.ids), frame.before, frame.before + frame.between
-    behind = special + len(questions)
-    starts = np.broadcast_arrays(0, special + question_start, before, behind + window_start, inside)
+    context = special + len(questions)
+    starts = np.broadcast_arrays(0, special + question_start, before, context + window_start, inside)
     lengths = np.broadcast_arrays(before, question_size, frame.between, window_size, special - inside)
     runs = np.stack(starts, axis=1).ravel(), np.stack(lengths, axis=1).ravel()
     ids = np.concatenate([frame.ids, questions, contexts]).astype(np.int64)

@@ -146,7 +146,7 @@ def _query(
 
 
 def _ranked(record: Record, counts: dict[str, Counts]) -> Row:
-    """Return a document's score for a query; UserError where the collection, which is read before, lacks it."""
+    """Return a document's score for a query; UserError if the collection, which is read before, lacks it."""
     own, where = counts[layout.RANKINGS], record.where
     own.known = own.known or set(counts["documents"].ids)
     query, document = (as_id(record.values[column], where) for column in ("query", "document"))

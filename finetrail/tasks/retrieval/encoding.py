@@ -226,7 +226,7 @@ class Miner:
 
 
 def given_ranker(train: pa.Table, documents: pa.Table, rankings: pa.Table) -> Given:
-    """Return the scores of a ranking for train's queries; UserError where it has none for any of them, or above 0.
+    """Return the scores of a ranking for train's queries; UserError if it has none for any of them, or above 0.
 
     Rows of train with the same text are one query, with the ranking of the first row that has one.
     """

@@ -55,9 +55,8 @@ class BiEncoder(PreTrainedModel):
     def __init__(self, encoder: PreTrainedModel, target: Target, scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
-        self.micro_batch_size: int | None = (
-            None  # of a batch in training, so many features are encoded at once; None: all
-        )
+        # Number of features of a training batch that are encoded at once; None: all.
+        self.micro_batch_size: int | None = None
 
     def forward(
         self,

@@ -90,7 +90,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
 
 
 def _spread(scores: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of scores, float64 [texts]; UserError where all are equal in fp32."""
+    """Return mean and standard deviation of scores, float64 [texts]; UserError if all are equal in fp32."""
     if len(np.unique(scores.astype(np.float32))) == 1:
         raise UserError(
             f"train: {scores[0]:g} is the score of all its texts (in 32 bits); expected two or more, so that there is "
