@@ -1,4 +1,4 @@
-"""What is known of the licence of a corpus or a model, in words for the page and the model card."""
+"""Describes the licence of a corpus or a model for the page and the model card."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,6 @@ NEED_NONE = ("new", "parts")
 
 
 def shown(provenance: Mapping[str, Any]) -> str | None:
-    """Return the licence, or that it is unknown; None where none is needed."""
+    """Return the licence, or that it is unknown; None if none is needed."""
     stated: str | None = provenance["license"]
     return stated or (None if provenance["kind"] in NEED_NONE else UNKNOWN)

@@ -30,7 +30,7 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-# What each tracker needs. The package mlflow (3.17) includes its server, and refuses the pyarrow of this project.
+# The package that each tracker needs. The package mlflow (3.17) includes its server, and refuses the project's pyarrow.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
@@ -281,7 +281,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-# What ruamel.yaml (0.19) says -> what to look for, in words for whoever wrote the file.
+# Pattern of a message of ruamel.yaml (0.19) -> the mistake to look for, in words for the author of the file.
 YAML_PROBLEMS = {
     r"character '\\t'": "a tab; expected blanks to indent with",
     r'duplicate key "(.*?)"': r"the key \1 occurs twice; expected it once",

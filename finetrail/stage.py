@@ -1,4 +1,4 @@
-"""What every stage does around its work: errors as one line, outputs moved into place whole, log lines."""
+"""Code around the work of every stage: errors as one line, outputs moved into place whole, log lines."""
 
 import errno
 import gc
@@ -27,15 +27,15 @@ RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13); "iostream" where only the last
-# bytes of a stream do not fit.
+# Messages of a full disk in errors that libraries define: those in Rust, and torch.save (2.13); "iostream" if only the
+# last bytes of a stream do not fit.
 NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ", "iostream error")
-# What outputs() calls before it moves anything into place; stages/__init__.py sets it.
+# Called by outputs() before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
-# What output() has given and not yet moved into place: end() removes it.
+# Paths that output() has returned and not yet moved into place; end() removes them.
 PARTIAL: set[Path] = set()
-# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system; oneDNN;
-# pyarrow and Python, of a thread; the loader, of a library.
+# Messages of missing memory in errors that libraries define: torch on CPU and GPU, C++, onnxruntime, the system;
+# oneDNN; pyarrow and Python for a thread; the dynamic loader for a library.
 NO_MEMORY = (
     *("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM)),
     *("could not create a primitive", "could not create a memory"),

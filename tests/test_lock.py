@@ -165,7 +165,7 @@ def test_pip_finds_the_wheels(tmp_path: Path) -> None:
         lock.write_text("".join(f"{row.name}{row.specifier} {' '.join(hashes[str(row)])}\n" for row in rows))
         return call(
             *(sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--use-pep517"),
-            # Of --python-version pip (26) holds Requires-Python against the Python that runs it.
+            # With --python-version, pip (26) still compares Requires-Python with the Python that runs it.
             *("--python-version", python, "--ignore-requires-python"),
             *("--only-binary=:all:", f"--no-binary={','.join(SOURCE_ONLY)}"),
             *("--target", str(tmp_path / python), "--requirement", str(lock)),

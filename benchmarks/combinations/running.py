@@ -18,7 +18,7 @@ from finetrail import layout
 
 STAGES = ("download_corpus", "download_model", "tokenize", "teach", "train", "evaluate", "export", "report")
 BEFORE_TRAINING = ("check", "download_corpus", "download_model", "tokenize", "teach")
-# Of each stage; what a stage that fails must leave alone.
+# Outputs of each stage, which a stage that fails must not change.
 OUTPUTS = {
     "download_corpus": ("data/corpus",),
     "download_model": ("data/model",),

@@ -1,4 +1,4 @@
-"""What the formats share: reading files as lines of text or JSON, and the raw example that each format yields."""
+"""Code that all formats share: reading files as lines of text or JSON, and the raw example that each format yields."""
 
 import codecs
 import json

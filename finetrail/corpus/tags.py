@@ -5,7 +5,7 @@ from functools import lru_cache
 
 PREFIXES = {"iob1": "BI", "iob2": "BI", "iobes": "BIESLU", "bilou": "BILU", "io": "I"}
 ALL_PREFIXES = "BIESLU"
-# What L- and U- are called in IOBES.
+# The IOBES names of L- and U-.
 BILOU = {"L": "E", "U": "S"}
 # How most files write a label; TYPE-B and B_TYPE are other shapes.
 SHAPE = "B-TYPE"

@@ -10,16 +10,16 @@ import regex
 
 Rule = Literal["unicode", "punctuation", "characters"]
 
-# What cuts raw texts for a model whose corpus was cut by whoever made it.
+# The rule by which raw texts are split into words if the corpus came as words.
 UNKNOWN_RULE: Rule = "unicode"
 
 # Default word boundaries of Unicode (UAX #29): neither 3.5 nor don't is parted, ideographs are words of their own.
 BOUNDARY = regex.compile(r"\b", regex.WORD)
 # regex (2026.11) keeps it with a vowel that follows, where Unicode separates the two: 'Oslo' in quotes.
 QUOTE = regex.compile(r"['\u2019](?=\p{L})")
-# Not all symbols: an emoji may be several of them.
+# Not all symbols, because an emoji may consist of several.
 MARK = regex.compile(r"\p{P}|[$+<=>^`|~]")
-# What people see as one character (an extended grapheme cluster of UAX #29).
+# A character as a reader perceives it (an extended grapheme cluster of UAX #29).
 CHARACTER = regex.compile(r"\X")
 
 

@@ -94,7 +94,7 @@ def terms(text: str, kind: str) -> list[str]:
 def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows, scores) of the k highest of [m] scores, the highest first, equal ones in order."""
     k = min(k, len(scores))
-    # Not argpartition alone: of equal scores at the border it takes any.
+    # argpartition alone does not suffice: it chooses arbitrarily among equal scores at the border.
     candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
     return rows, scores[rows]

@@ -1,4 +1,4 @@
-"""What all sections of the schema share: strict validation, patterns, and sections with optional groups of keys."""
+"""Code that all sections of the schema share: strict validation, patterns, and sections with optional key groups."""
 
 from typing import Annotated, Any
 

@@ -62,7 +62,7 @@ def _write_splits(source: schema.HubSource, commit: str, sizes: dict[str, int], 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     remove(folder)
-    # Where the Hub fails midway, datasets (5.2) takes what it cached last, of any commit: this cache starts empty.
+    # If the Hub fails midway, datasets (5.2) uses its newest cache of any commit; therefore this cache starts empty.
     cache = folder / "cache"
     try:
         builder = datasets.load_dataset_builder(source.repo, source.config, revision=commit, cache_dir=str(cache))

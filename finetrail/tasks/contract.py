@@ -1,4 +1,4 @@
-"""What the pipeline calls of each task: a Protocol for each of its modules. Imported for typing only.
+"""The functions of a task that the pipeline calls: a Protocol for each module. Imported for typing only.
 
 `tasks.module(task, "scoring")` has the type Scoring. conformance.py holds the modules of every task to these protocols,
 so mypy reports a member that a task lacks, or that has other parameters. A member that may be None is optional, and a
@@ -205,7 +205,7 @@ class Modeling(Protocol[Target_contra, Train_contra]):
 
     @property
     def TEACHING(self) -> Teaching | None:
-        """How a model learns from a teacher; None where settings have no TaughtTrain."""
+        """How a model learns from a teacher; None if settings have no TaughtTrain."""
 
     def notes(self, base_model: Path) -> list[str]:
         """Return what users should know about the base model, one sentence each."""
@@ -274,7 +274,7 @@ class Metrics(Protocol):
 
 
 class Outcome(TypedDict):
-    """What a run made of one unit: a score, the higher the better, and input, reference and prediction as text."""
+    """The result for one unit: a score, the higher the better, and input, reference and prediction as text."""
 
     score: float
     input: str
@@ -289,7 +289,7 @@ Settle = Callable[
 
 
 class Candidates(Protocol[Target_contra, Evaluate_contra]):
-    """What a model leaves to later runs."""
+    """Results of a model that later runs use."""
 
     def __call__(
         self,
@@ -301,7 +301,7 @@ class Candidates(Protocol[Target_contra, Evaluate_contra]):
         settings: Evaluate_contra,
         to_learn: bool,
     ) -> pa.Table | None:
-        """Return a split's candidates; None where the settings ask for none. to_learn: of train, for a later train."""
+        """Return a split's candidates; None if the settings ask for none. to_learn: of train, for a later train."""
 
 
 class Scoring(Protocol[Target_contra, Evaluate_contra]):
@@ -399,7 +399,7 @@ class Serving(Protocol[Target_contra]):
         """Return an input that every model of this target answers."""
 
     def text_input(self, text: str) -> dict[str, Any]:
-        """Return the input that a text alone stands for."""
+        """Return the input that corresponds to a bare text."""
 
     def examples(self, inputs: list[dict[str, Any]]) -> pa.Table:
         """Return inputs as rows of the corpus, without what is to be predicted.

@@ -140,7 +140,7 @@ def train_loader(
             "num_items": torch.stack([num_items(micro_batch) * counted for micro_batch in collated]),
         }
 
-    # Without a generator of its own, each epoch would take a number from the one that dropout draws from.
+    # Without its own generator, each epoch would draw a number from the generator of dropout.
     own = torch.Generator()
     pinned = torch.cuda.is_available()  # from there it is copied while the device computes
     return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=own, pin_memory=pinned)

@@ -46,7 +46,7 @@ HEAD_WIDTHS = range(8, 193, 8)  # wider ones have gradients on some GPUs only
 STEPS, STEPS_OF_FEW = 16, 4
 LENGTHS = 64
 
-# What the head reads of the base model's states.
+# The part of the base model's hidden states that the head reads.
 FIRST, LABELLED, NEXT, ALL = "first", "labelled", "next", "all"
 
 Batch = dict[str, Any]

@@ -127,7 +127,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Tokenize texts (column text), without special tokens: TEXTS.
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         texts = examples["text"].to_pylist()
         starts = range(0, max(len(texts), 1), TEXTS_A_CALL)

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
 
-# Of a table at a time: whole web pages as contexts then still fit into memory.
+# Examples of a table that are encoded at once, few enough that whole web pages as contexts fit into memory.
 EXAMPLES_A_CALL = 512
-# Of each character of the first two planes: white space, or what continues the character before it, such as an accent
-# of its own or the later parts of a Hangul syllable that is not composed. Beyond: the selectors of Han variants.
+# KINDS has an entry for each character of the first two planes: white space, or a character that continues the one
+# before it, such as a combining accent or the later parts of a decomposed Hangul syllable. SELECTORS, which select
+# variants of Han characters, are beyond these planes.
 BLANK, CONTINUES = 1, 2
 SELECTORS = 0xE0100, 0xE01EF
 KINDS = np.array(
@@ -111,7 +112,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples (question, context, answers: null where they are not known) into features_schema().
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         return self._encode(examples, rows)[0]
 

@@ -22,7 +22,7 @@ records = None
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
 RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])
-# With texts beside ids, so that a row is all that its encoding needs.
+# Rows have texts in addition to ids, so that a row can be encoded alone.
 QUERIES = pa.schema(
     [
         ("id", pa.string()),

@@ -115,7 +115,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn queries into PAIRS, documents into TEXTS; a query without relevant documents has empty lists there.
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         return self.part((rows, examples))[0]
 
@@ -171,7 +171,7 @@ class Encoder:
         return features, counts | mined.counts | _counts([queries, documents])
 
     def _documents(self, examples: pa.Table) -> Texts:
-        # As BEIR joins them: a title is the beginning of its text.
+        # As in BEIR, a title is put before its text.
         joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(examples["title"], examples["text"], " "))
         return self._texts(joined, self.settings.document_prefix, self.settings.max_length)
 

@@ -180,7 +180,7 @@ def in_batch_loss(
     negatives of a query; own: the index of its document. MultipleNegativesRankingLoss where nothing is excluded.
     """
     similarity = queries @ documents.T * scale
-    # To set the own document's element would copy a number to the device, and wait for it.
+    # Setting the element of the own document would copy a number to the device and wait for the copy.
     others = torch.arange(excluded.shape[1], device=own.device) != own[:, None]
     return functional.cross_entropy(similarity.masked_fill(excluded & others, -torch.inf), own)
 

@@ -396,7 +396,7 @@ def _texts(documents: pa.Table, rows: np.ndarray) -> pa.Table:
     distinct, place = np.unique(rows, return_inverse=True)
     wanted = np.zeros(len(documents), dtype=bool)
     wanted[distinct] = True
-    # Not take() of the whole, which would need all of it in one chunk.
+    # Not take() on the whole column, which would need it in one chunk.
     return documents.select(["title", "text"]).filter(pa.array(wanted)).cast(LARGE_TEXTS).take(place)
 
 

@@ -340,7 +340,7 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
         return np.stack([np.bincount(column, row, minlength=len(names)) for row in weights])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        # Not the whole confusion matrix, which has a number for each pair of labels.
+        # The whole confusion matrix is not computed, because it has a number for each pair of labels.
         expected, found = (counts(column, weights) for column in columns)
         right = counts(columns[0][is_right], weights[:, is_right])
         total, all_right = expected.sum(-1), right.sum(-1)

@@ -1,4 +1,4 @@
-"""What a model card says about a model that continues text."""
+"""The text of the model card of a model that continues text."""
 
 import json
 

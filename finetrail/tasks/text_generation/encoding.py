@@ -36,9 +36,9 @@ TOGETHER = needed = None
 # Share of a block that is left to the prompt if the completion is too long.
 LEAST_PROMPT = 4  # a quarter
 
-# What encode() makes of a text: all its tokens. Labels are the tokens themselves; the model shifts them.
+# Result of encode(): all tokens of a text. Labels are the tokens themselves; the model shifts them.
 TOKENS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-# example: row in data/corpus of the text that the first token is of. bytes: UTF-8 that the labels stand for.
+# example: row in data/corpus of the first token's text. bytes: number of UTF-8 bytes of the labels' text.
 FEATURES = TOKENS.append(pa.field("bytes", pa.int32()))
 
 
@@ -174,7 +174,7 @@ class Encoder:
         return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
 
     def _cut(self, texts: pa.Table, keep: bool) -> Features:
-        """Cut documents into blocks, and shorten what is too long beside: prompts, then completions.
+        """Cut documents into blocks, and shorten other texts that are too long: first prompts, then completions.
 
         A prompt loses its beginning, down to a quarter of a block; then the completion loses its end. Of a conversation
         the assistant's last turn is the completion, and all before it the prompt.

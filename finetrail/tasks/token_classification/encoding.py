@@ -60,7 +60,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
-    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is none.
+    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is "none".
     UserError if there is only one label.
     """
     found: set[str] = set()
@@ -122,7 +122,7 @@ class Encoder:
     def encode(self, sentences: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn sentences (columns tokens, labels: lists of strings) into FEATURES; without labels, they are ignored.
 
-        rows: int [len(sentences)], what the column `example` says of each.
+        rows: int [len(sentences)], values of the column `example`.
         """
         if len(self.subwords.starts) > MAX_CACHED_WORDS:
             self.subwords.clear()
