@@ -191,7 +191,7 @@ class Policy:
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m finetrail.demo", description="A page to try an exported model.")
-    parser.add_argument("folder", type=Path, nargs="?", default=layout.EXPORTED, help="what the export stage wrote")
+    parser.add_argument("folder", type=Path, nargs="?", default=layout.EXPORTED, help="output of the export stage")
     parser.add_argument("--port", type=int, help="without it: the first that is free from 7860 on")
     parser.add_argument("--documents", type=Path, help="for retrieval: what to search; JSON Lines, .csv or .tsv")
     return parser.parse_args()

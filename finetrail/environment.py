@@ -41,7 +41,7 @@ def check(numerics: str, recipe: Path) -> None:
 
 
 def set_environment(numerics: str, threads: int | None) -> None:
-    """Set what a stage computes with; call it before torch and numpy are imported.
+    """Set the numerics and threads of a stage; call it before torch and numpy are imported.
 
     numerics: "fast" or "portable", as in a recipe. threads: as in params.yaml; None keeps the machine's.
     """

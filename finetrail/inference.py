@@ -204,7 +204,7 @@ def _shared(
     documents: Sequence[dict[str, Any]] | None,
     places: Sequence[str] | None,
 ) -> dict[str, Encoded]:
-    """Encode what all inputs share: the documents that retrieval searches (serving.documents)."""
+    """Encode the data that all inputs share: the documents that retrieval searches (serving.documents)."""
     if documents is None:
         return {}
     tables = [table for table in encoder.tables if table not in layout.SPLITS]

@@ -44,7 +44,7 @@ EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
-# metrics/: what people look at. Only RECORD and METRICS are in Git.
+# metrics/: results for people. Only RECORD and METRICS are in Git.
 TRAIN_HISTORY = Path("metrics/train")
 CURVES = TRAIN_HISTORY / "plots/metrics"
 EVALUATION = Path("metrics/evaluation")
@@ -72,7 +72,7 @@ SCRATCH = Path(".scratch")
 
 
 def table_file(folder: Path, table: str) -> Path:
-    """Return the Parquet file of one table of data/corpus: a split, or what the splits share (documents)."""
+    """Return the Parquet file of one table of data/corpus: a split, or a table that the splits share (documents)."""
     return folder / f"{table}.parquet"
 
 

@@ -35,7 +35,7 @@ TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "m
 
 
 class StageParams:
-    """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
+    """The settings that dvc.yaml declares for one stage, as attributes; all stages' file names have task and recipe."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
         self._name = name
@@ -85,7 +85,7 @@ def validate() -> None:
 
 
 def validate_with(target: object) -> None:
-    """Raise UserError if a setting of a later stage does not fit what the corpus says is to be predicted.
+    """Raise UserError if a setting of a later stage does not fit the target that the corpus determines.
 
     Train calls it, because the later stage would report this only after training. No output depends on it.
     """
@@ -141,9 +141,9 @@ class Content(NamedTuple):
 
 
 def composed(raw: Any, path: Path, defaults: dict[str, Any], defaults_path: Path) -> Content:
-    """Return a recipe's content with the defaults for what it does not give.
+    """Return a recipe's content, completed by the defaults.
 
-    A key in a section of the recipe replaces the whole value of the defaults, also where that is a section itself, such
+    A key in a section of the recipe replaces the whole value of the defaults, even if the value is a section, such
     as evaluate.bootstrap. An empty section takes everything from the defaults.
     """
     if not isinstance(raw, dict):
@@ -414,7 +414,7 @@ def _by_part(recipe: Any) -> dict[str | None, Any]:
 
 
 def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
-    """Yield what a check yields until it reads an invalid section; a ValueError is its last problem."""
+    """Yield the problems that a check finds before it reads an invalid section; a ValueError is its last problem."""
     try:
         yield from check(recipe)
     except _InvalidSection:
@@ -503,7 +503,7 @@ def _describe(problem: Any, content: Content) -> str:
 
 
 def _missing(place: upgrades.Path, content: Content) -> str:
-    """Return what is said of a key that is missing: also that the defaults may have it, if it is one that they may."""
+    """Return the message for a missing key; it names the defaults if they may have the key."""
     if content.defaults and place[0] in DEFAULTED and len(place) == 1:
         return "required key is missing (without a value it takes the defaults)"
     null = "write it without a value for null"
@@ -520,7 +520,7 @@ def _shown(value: Any) -> str:
 def check() -> None:
     """Validate params.yaml with its recipe, and warn of each other recipe that is not valid.
 
-    UserError if the first two are not valid: what a run does not read, such as somebody's draft, does not stop it.
+    UserError if the first two are not valid. An invalid file that a run does not read, such as a draft, is no error.
     """
     broken = {}
     paths = layout.recipe_files()
@@ -535,9 +535,9 @@ def check() -> None:
         chosen = layout.recipe_file(params.task, params.recipe)
         validate()
     finally:
-        told = broken.get(chosen) if chosen else None
+        reported = broken.get(chosen) if chosen else None
         for problems in dict.fromkeys(broken.values()):  # once each: all recipes of a task share a wrong default
-            if problems != told:
+            if problems != reported:
                 stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")

@@ -102,7 +102,7 @@ def arguments() -> argparse.Namespace:
         description="Answer POST /predict: an input as a line of finetrail.predict's --input, or a list of them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
+    parser.add_argument("folder", type=Path, help="output of the export stage: data/exported, or a copy of it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
     parser.add_argument("--port", type=port, default=8000, help="0: any free port")
     parser.add_argument(

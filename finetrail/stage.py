@@ -45,7 +45,7 @@ LESS_MEMORY = (
     "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
     "evaluate.batch_size or tokenize.num_proc; then run it again"
 )
-SHOWN = 100  # characters of what a library says
+SHOWN = 100  # characters of a library's message
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -71,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _of_the_machine(error: Exception) -> str | None:
-    """Return the line for what the machine lacks: room, memory, or the right to write; None for any other error."""
+    """Return the line for a missing resource: disk space, memory, or write permission; None for any other error."""
     if is_full(error):
         return f"no space left on a disk; {RESTORE}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
@@ -95,7 +95,7 @@ def one_line(error: UserError) -> str:
 
 
 def damaged() -> str | None:
-    """Return what is wrong with the first file of earlier stages that cannot be read to its end; None if all can be.
+    """Return the problem of the first file of earlier stages that cannot be read to its end; None if all can be.
 
     It is called when a stage fails for no known reason: DVC compares no bytes before it runs a stage, and a file may be
     truncated or overwritten in the cache that it is linked to.
@@ -153,7 +153,7 @@ def silence_transformers() -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """End without an error if the reader of what is printed inside closes the pipe, as head does."""
+    """End without an error if the reader of the output closes the pipe, as head does."""
     try:
         yield
         sys.stdout.flush()
@@ -231,7 +231,7 @@ def end(message: str) -> NoReturn:
 def outputs(*paths: Path) -> Iterator[list[Path]]:
     """Give a path to write to for each output of a stage, as output() does; move all of them, or none.
 
-    UserError, and none is moved, if what the stage depends on has changed since it began.
+    UserError, and none is moved, if a dependency of the stage has changed since it began.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(output(path)) for path in paths]

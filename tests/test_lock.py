@@ -40,7 +40,7 @@ def wanted() -> list[Requirement]:
 
 
 def entries(lock: str) -> dict[str, list[str]]:
-    """Return what stands behind each requirement of a lock file: its hashes."""
+    """Return the hashes of each requirement of a lock file."""
     lines = (ROOT / lock).read_text().replace(" \\\n    ", " ").splitlines()
     found = (line.split(" --hash=") for line in lines if not line.startswith("#"))
     return {need: [f"--hash={value}" for value in hashes] for need, *hashes in found}

@@ -1,4 +1,4 @@
-"""params.yaml and recipes: every mistake is told in one line, and a stage reads only what dvc.yaml declares."""
+"""params.yaml and recipes: every mistake is reported in one line, and a stage reads only what dvc.yaml declares."""
 
 import json
 import re
@@ -531,7 +531,7 @@ def test_a_mistake_in_a_mixture_is_told_with_its_key(folder: Path, old: str, new
 
 
 def mixed(task: str, name: str, **changes: str) -> None:
-    """Make a recipe one of two parts, the same corpus twice; changes: text in the second part -> what stands there."""
+    """Make a recipe one of two parts, the same corpus twice; changes: text in the second part -> its replacement."""
     path = params.layout.recipe_file(task, name)
     text = path.read_text()
     start, end = text.index("corpus:\n") + len("corpus:\n"), text.index("\nmodel:\n")

@@ -364,7 +364,7 @@ def test_page_names_every_figure_and_table_for_screen_readers(html: str) -> None
     assert html.count("<figure") == 3
     assert len(re.findall(r'<figure[^>]* role="img" aria-label="[^"]+"', html)) == 3
     bars = re.findall(r'<svg class="bar[^>]*>', html)
-    assert bars and all('aria-hidden="true"' in bar for bar in bars)  # their numbers stand beside them
+    assert bars and all('aria-hidden="true"' in bar for bar in bars)  # their numbers are beside them
     assert html.count("<table") == html.count("<caption")
     assert '<html lang="en">' in html
 
@@ -490,9 +490,9 @@ def _without_best(results: Results) -> None:
         (_without_intervals, "interval<br>"),
         (_without_labels, "Share of each label"),
         (_without_best, "on validation."),
-        (lambda results: results.tables.clear(), "what was predicted"),
+        (lambda results: results.tables.clear(), "and prediction →"),
         (lambda results: results.errors.clear(), "Worst errors"),
-        (lambda results: results.history.clear(), "By update"),
+        (lambda results: results.history.clear(), "Values by update"),
         (lambda results: results.export.clear(), "parity of the exported"),
     ],
 )
@@ -740,7 +740,7 @@ def test_slices_have_their_intervals_and_the_worse_ones_a_flag(tmp_path: Path) -
     assert results.tables["slices"] == SLICES
     html = render(results)
     Page(html)
-    assert "1 is worse than the rest, and not by chance alone" in html
+    assert "1 is worse than the rest, and the difference is significant" in html
     assert html.count('data-name="verdict">worse<') == 1 and "&lt;long&gt;" in html
     assert "0.100 to 0.300" in html and 'class="bar worse"' in html
 

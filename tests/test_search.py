@@ -427,7 +427,7 @@ def test_two_never_have_one_place_and_a_child_keeps_it(tmp_path: Path) -> None:
     with places.taken(tmp_path, [5]) as first, places.taken(tmp_path, [5]) as second:
         assert (first.number, second.number) == (5, 0)
         child = subprocess.Popen(["sleep", "60"], pass_fds=[first.lock])
-    with places.taken(tmp_path, [5]) as third:  # the search was killed, and its trial goes on
+    with places.taken(tmp_path, [5]) as third:  # the search was killed, and its trial still runs
         assert third.number == 0
     child.kill()
     child.wait()
@@ -604,7 +604,7 @@ def test_a_first_trials_failure_ends_the_search_later_ones_warn(
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that nobody has waited for does not."""
+    """Return True if a process runs; False for a zombie."""
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

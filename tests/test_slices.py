@@ -1,4 +1,4 @@
-"""Scores of slices against naive ones, and what is called worse: a planted fault, and nothing where there is none."""
+"""Scores of slices compared with naive ones; a planted fault is called worse, and nothing else is."""
 
 from typing import Any
 

@@ -210,7 +210,7 @@ def test_a_value_that_stands_once_stays_in_train():
 
 
 def test_neither_order_nor_repetitions_of_a_list_make_a_stratum():
-    # As they stand, the first ten would be ten strata, and each would stay in train.
+    # If order or repetitions counted, the first ten would be ten strata, and each would stay in train.
     given = [list(order) for order in islice(permutations("abcd"), 9)] + [list("abcda")] + [["e"]] * 10
     for seed in range(5):
         found = assembled(carving("label", validation=0.2, test=0.2, seed=seed), {"tr": labelled(given)})

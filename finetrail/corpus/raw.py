@@ -222,7 +222,7 @@ def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                # error.object ends where the file was read to, and begins with what the chunk before left over.
+                # error.object begins with the rest of the previous chunk, and ends where reading stopped.
                 offset = file.tell() - len(error.object) + error.start
                 raise UserError(
                     f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {hint}"

@@ -18,7 +18,7 @@ SETTINGS = {"seed", "stratify", "group"}
 
 
 def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterator[tuple[str, Record]]:
-    """Yield (split, record), each split in the order of its files; `read` opens what a split of the recipe names.
+    """Yield (split, record), each split in the order of its files; `read` opens the files of a split.
 
     A task's own splits may name more than train, validation and test, such as documents, or nothing (null). Train's
     file is read twice where another split is carved out of it: once for the number of its records, and the strata or
@@ -126,7 +126,7 @@ def _rounded(quotas: NDArray[np.floating], most: NDArray[np.int64], total: int) 
 
 
 def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray[np.int64] | None]:
-    """Return the number of records and, where there is a column, the number of each one's value in sorted order."""
+    """Return the number of records and, if a column is given, the rank of each one's value in sorted order."""
     if column is None:
         return sum(1 for _ in records), None
     known: dict[str, int] = {}

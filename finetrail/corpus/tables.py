@@ -118,7 +118,7 @@ def _named_in(header: list[str], rows: Iterator[Any], reader: CsvReader, where: 
 
 
 def _looks_like_data(first: list[str], second: list[str]) -> bool:
-    """Return True if a first row has what no header has: a number, a long text, or a value of the next row."""
+    """Return True if a first row has a value that no header has: a number, a long text, or a value of the next row."""
     return any(
         len(field) > LONGEST_NAME or NUMBER.fullmatch(field.strip()) or field == below
         for field, below in zip_longest(first, second[: len(first)])
@@ -257,7 +257,7 @@ def _checked_names(names: Any, where: str) -> list[str]:
 
 
 def _described(features: Any, path: str) -> Any:
-    """Return what the features say of a path; an empty description where they say nothing."""
+    """Return the description of a path in the features; an empty one if they have none."""
     for key in path.split("."):
         features = features.get(key, {}) if isinstance(features, dict) else {}
     return features

@@ -110,7 +110,7 @@ def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
 
 
 def _said(comment: str) -> dict[str, str]:
-    """Return what a comment says as NAME = VALUE; nothing where it says something else.
+    """Return the name and value of a comment NAME = VALUE; an empty dict for other comments.
 
     The name is the word before the sign: `genre = news`, GUM's `meta::genre = news`, MultiCoNER's `id 7f2 domain=en`.
     Of `newdoc id = a`, it is newdoc.

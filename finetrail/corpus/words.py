@@ -28,7 +28,7 @@ FLAGS, MOST_FLAGS = regex.compile("[\U0001f1e6-\U0001f1ff]{256,}"), 128
 
 
 def characters(text: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of what people see as one character (CHARACTER)."""
+    """Yield (start, end) of each perceived character (CHARACTER)."""
     return (
         (first + match.start(), first + match.end())
         for first, part in _parts(text)
@@ -50,7 +50,7 @@ def cut(text: str, rule: Rule) -> list[tuple[int, int]]:
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (start, part) of a text that is parted between flags where there are very many in a row."""
+    """Yield (start, part) of a text that is split between flags if very many follow each other."""
     start = 0
     for run in FLAGS.finditer(text):
         for border in range(run.start() + MOST_FLAGS, run.end(), MOST_FLAGS):

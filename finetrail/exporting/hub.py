@@ -11,7 +11,7 @@ from finetrail.progress import working
 def push(folder: Path, repo: str, private: bool) -> str:
     """Upload a folder, creating the repository (private or not) if it is missing; return the commit's URL.
 
-    A push of what is already there makes no new commit. UserError if the Hub refuses or cannot be reached.
+    A push of unchanged files makes no new commit. UserError if the Hub refuses or cannot be reached.
     """
     huggingface_hub.logging.set_verbosity_error()
     with reported_as(f"push to {repo}"), working(f"push to {repo}", has_bar=True):

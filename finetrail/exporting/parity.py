@@ -51,7 +51,7 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
 def continued(expected: Read, found: Read, prompts: Mapping[str, list[int]], tokens: int) -> Compared:
     """Continue prompts (by example) by so many tokens that `expected` finds likeliest, and compare with `found`.
 
-    Each reads every token once, and has the rest from what it keeps. Two tokens tie if they have the same logit.
+    Each reads every token once, and takes earlier tokens from its cache. Two tokens tie if they have the same logit.
     """
     differ: list[tuple[str, bool]] = []
     for example, prompt in prompts.items():

@@ -80,7 +80,7 @@ def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def concerns(results: Results) -> list[str]:
-    """List what a reader should know before trusting the scores, one sentence each."""
+    """List the concerns that a reader should know before trusting the scores, one sentence each."""
     found = []
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")

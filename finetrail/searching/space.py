@@ -129,7 +129,7 @@ class HyperbandPruning(Settings):
 
 
 class Space(Settings):
-    """searches/NAME.yaml: what a search tries. Its experiments are called NAME-0000, NAME-0001 and so on."""
+    """searches/NAME.yaml: the values that a search tries. Its experiments are named NAME-0000, NAME-0001 and so on."""
 
     task: schema.Name = Field(description="as in params.yaml")
     recipe: schema.Name = Field(description="as in params.yaml; it gives the settings of the first trial, and of all "

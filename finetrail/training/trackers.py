@@ -1,4 +1,4 @@
-"""Sends what an engine reports to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
+"""Sends the metrics of an engine to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
 
 Their files are not outputs of a stage, because they contain times and names of machines.
 """
@@ -138,7 +138,7 @@ def set_defaults(folder: Path) -> dict[str, str]:
 
 
 def close(tracker: str) -> None:
-    """Close what a callback leaves open until the process ends, because another training may follow."""
+    """Close files that a callback leaves open until the process ends, because another training may follow."""
     if tracker == "wandb":
         import_module("wandb").finish()
 

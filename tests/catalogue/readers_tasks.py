@@ -446,7 +446,7 @@ CASES = [
         says="a.json, item 0: no key 'text'; the keys there are 'body'; reader.text names the one that holds the text",
     ),
     Case(
-        "label studio: annotations that are none",
+        "label studio: invalid annotations",
         *of("a.json", b'[{"id": 1, "data": {"text": "Ada"}, "annotations": 7}]', STUDIO),
         task=TAGGING,
         says="a.json, item 0: annotations is 7; expected a list",
@@ -480,7 +480,7 @@ CASES = [
         says="a.txt: there is no a.ann; expected it beside, empty if there are no spans",
     ),
     Case(
-        "brat: a line that is none",
+        "brat: an invalid line",
         {"a.txt": b"Ada", "a.ann": b"T1 PER 0 3 Ada\n"},
         BRATS,
         task=TAGGING,
@@ -743,7 +743,7 @@ CASES = [
         says="a.jsonl:21: example '20': [] is no conversation; expected a list of messages with role and content; or corpus.bad_conver",
     ),
     Case(
-        "chat: a role that is none",
+        "chat: an unknown role",
         *chat([{"role": "robot", "content": "x"}]),
         task=WRITING,
         says="a.jsonl:21: example '20': messages[0] has the role 'robot'; expected one of system, user, human, assistant, gpt, tool; o",

@@ -30,7 +30,7 @@ def csv(content: Content, **changes: object) -> tuple[dict[str, Content], Change
 
 
 def rows(*given: object) -> list[object]:
-    """Objects, with enough good ones behind them."""
+    """Objects, followed by enough valid ones."""
     return [*given, *({"text": f"a text number {n}", "label": "xy"[n % 2]} for n in range(20))]
 
 
@@ -143,7 +143,7 @@ CASES = [
         says="a.csv:22: not CSV: a field in quotes never ends; expected its quote before the delimiter, quotes in it doubled; or reade",
     ),
     Case(
-        "csv: text behind a closing quote",
+        "csv: text after a closing quote",
         *csv(GOOD + b'"b"c,x\n'),
         says="a.csv:22: not CSV: a field in quotes does not end where it should, in line 22; expected its quote before the delimiter, ",
     ),
@@ -165,7 +165,7 @@ CASES = [
         says="a.csv: the byte 0xe9 at offset 384 is not utf-8; expected text in that encoding; a recipe may name another as reader.enc",
     ),
     Case(
-        "csv: an encoding that is none",
+        "csv: an unknown encoding",
         *csv(GOOD, corpus__reader=CSV | {"encoding": "utf-9"}),
         says="reader.encoding: Python knows no encoding 'utf-9'; expected such as utf-8",
     ),
@@ -606,7 +606,7 @@ CASES = [
         says="a.parquet: a value that Python cannot hold (",
     ),
     Case(
-        "parquet: a time zone that is none",
+        "parquet: an unknown time zone",
         *table({"text": pa.array([1] * 20, pa.timestamp("us", tz="Mars/Base")), "label": TWENTY["label"]}),
         says="a.parquet: a value that Python cannot hold ('Mars/Base'); expected texts, numbers and lists of them",
     ),

@@ -12,7 +12,7 @@ HERE = ("", "localhost", "localhost.localdomain", "ip6-localhost")
 
 
 def is_here(host: object) -> bool:
-    """Tell whether a host, a name or an address, is this machine; what is no host (None, numbers) is."""
+    """Return True if a host (a name or an address) is this machine, or if the value is no host (None, numbers)."""
     if isinstance(host, bytes):
         host = host.decode("latin-1")
     if not isinstance(host, str) or host in HERE:

@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> None:
-    """Return what the model has to know of the corpus: nothing."""
+    """Return the target: None, because the model needs nothing from the corpus."""
 
 
 class Tokens(NamedTuple):
@@ -226,7 +226,7 @@ class Encoder:
         """Turn people's questions into FEATURES, one block or more each; their labels are the mask token.
 
         A text asks at its mask tokens; input_ids, which are a whole block, at `positions`, or at their mask tokens.
-        UserError if there is nothing to predict or what is given is no block.
+        UserError if there is nothing to predict, or if the input is not a block.
         """
         blocks = []
         for row, question in zip(rows, examples.to_pylist(), strict=True):

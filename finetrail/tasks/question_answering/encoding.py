@@ -97,7 +97,7 @@ class Encoder:
         self.tables = dict.fromkeys(layout.SPLITS, features_schema("token_type_ids" in tokenizer.model_input_names))
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
-        """Return the features of some examples at a time, and what was counted on the way."""
+        """Yield the features of some examples at a time, and their counts."""
         return chain.from_iterable(ordered_map(self.part, batches))
 
     def part(self, batch: Batch) -> list[Features]:

@@ -105,7 +105,7 @@ def summary(counts: Counts, settings: Corpus) -> str:
 def _pair(
     split: str, record: Record, where: str, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, Row]]:
-    """Yield what one row of a file of pairs gives: a query if the row is a pair, and its documents."""
+    """Yield the records of one row of a file of pairs: a query if the row is a pair, and its documents."""
     query, text = (string(record.values[column], column, where) for column in ("query", "document"))
     given = record.values.get("negatives")
     given = [given] if isinstance(given, str) else given if given is not None else []

@@ -39,7 +39,7 @@ PAIRS = pa.schema(
 
 
 class Texts(NamedTuple):
-    """Concatenated tokens of texts, and what was truncated."""
+    """Concatenated tokens of texts, and the truncated counts."""
 
     ids: np.ndarray
     sizes: np.ndarray
@@ -176,7 +176,7 @@ class Encoder:
         return self._texts(joined, self.settings.document_prefix, self.settings.max_length)
 
     def _texts(self, texts: pa.ChunkedArray, prefix: str, most: int) -> Texts:
-        """Tokenize distinct texts once, cut what is beyond `most` tokens, and put the special tokens around."""
+        """Tokenize distinct texts once, truncate them to `most` tokens, and add the special tokens around."""
         distinct = texts.combine_chunks().dictionary_encode()
         encodings = self.backend.encode_batch_fast(
             [prefix + text for text in distinct.dictionary.to_pylist()], add_special_tokens=False

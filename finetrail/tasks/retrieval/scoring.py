@@ -372,7 +372,7 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
 
 
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
-    """Return what was found for each query, without the excluded documents."""
+    """Return the documents found for each query, without the excluded ones."""
     ids = documents["id"].to_numpy()
     found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]

@@ -88,7 +88,7 @@ class Encoder:
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Yield the features of each batch of (rows, examples) with their counts.
 
-        Joined documents leave to the next batch what does not fill a block, so that batches do not show.
+        Tokens of joined documents that do not fill a block go to the next batch, so blocks do not depend on batches.
         """
         rest = TOKENS.empty_table()
         for texts, are_documents, examples in ordered_map(self.part, batches):
@@ -218,7 +218,7 @@ class Encoder:
 
 
 def conversations(examples: pa.Table, prompts_are_turns: bool) -> list[list[chats.Message]]:
-    """Return the messages of each example, with those that a prompt and its completion are; [] where it is a text."""
+    """Return the messages of each example; a prompt and its completion become messages, and a text gives []."""
     count = len(examples)
     given = examples["messages"].to_pylist() if "messages" in examples.column_names else [None] * count
     if not prompts_are_turns or "prompt" not in examples.column_names:

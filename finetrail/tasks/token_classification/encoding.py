@@ -76,8 +76,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
     by_kind = sort_key(_kind(label) for label in found if label != "O")
     names = sorted(found, key=lambda label: (True, by_kind(_kind(label)), label) if label != "O" else (False,))
-    told = (NO_SCHEME if without_scheme and has_entities(names) else {}) | words
-    return {"label_names": names, **told} if told else names
+    rules = (NO_SCHEME if without_scheme and has_entities(names) else {}) | words
+    return {"label_names": names, **rules} if rules else names
 
 
 def _kind(label: str) -> str:
