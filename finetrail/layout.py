@@ -25,7 +25,7 @@ MODEL = Path("data/model")
 MODEL_PROVENANCE = MODEL / "provenance.json"
 WEIGHTS = MODEL / "weights"
 BASE_TOKENIZER = MODEL / "tokenizer"
-# Only where the recipe names a teacher.
+# Only if the recipe names a teacher.
 TEACHER = MODEL / "teacher"
 TOKENIZED = Path("data/tokenized")
 TARGET = TOKENIZED / "target.json"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
-# Weights that train draws need no licence; those of a mixture are its parts' own, where they are not all one.
+# Weights that train draws need no licence; those of a mixture are listed by part if they differ.
 NEED_NONE = ("new", "parts")
 
 

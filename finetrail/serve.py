@@ -84,7 +84,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise UserError(f"--host {host} --port {port}: {reason}; expected a free port, or --port 0") from None
-    # asyncio sets TCP_NODELAY only where the protocol is named. Without it an answer waits 40 ms for a delayed ACK.
+    # asyncio sets TCP_NODELAY only if the protocol is named. Without it an answer waits 40 ms for a delayed ACK.
     return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
 
 

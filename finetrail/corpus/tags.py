@@ -68,7 +68,7 @@ def _parts(label: str, scheme: str, shape: str) -> tuple[str, str]:
 
 
 def _split(label: str, shape: str) -> tuple[str, str]:
-    """Return prefix and type; "" for both where the separator of the shape is not in the label."""
+    """Return prefix and type; "" for both if the label lacks the separator of the shape."""
     if shape.startswith("B"):
         prefix, found, chunk_type = label.partition(shape[1 : -len("TYPE")])
     else:

@@ -31,7 +31,7 @@ class Bm25:
             self.index.index(tokenized, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
-        """Return the score of each document for a query: float32 [documents], 0 where they share no term."""
+        """Return the score of each document for a query: float32 [documents], 0 if they share no term."""
         words = terms(query, self.kind) if self.index else []
         # bm25s 0.3 refuses a query without terms.
         scores: np.ndarray = self.index.get_scores(words) if words else np.zeros(self.size, dtype=np.float32)

@@ -293,7 +293,7 @@ def _tick(value: float, _: int | None = None) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return where a bar's axis begins and ends: at 0 and 1 for scores, else at the next 1, 2 or 5 of a decimal place.
+    """Return the limits of a bar's axis: 0 and 1 for scores, else the next 1, 2 or 5 of a decimal place.
 
     So runs with similar scores have the same axis, and their figures can be compared side by side.
     """

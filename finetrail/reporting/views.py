@@ -156,7 +156,7 @@ def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
 
 
 def reliability_spec(rows: Sequence[Row]) -> str:
-    """Return the accuracy of each confidence, beside the line where the two are the same."""
+    """Return the accuracy of each confidence, with the line on which the two are equal."""
     bins = sorted((row for row in rows if row["count"]), key=lambda row: row["confidence"])
     columns = [[row[name] for row in bins] for name in ("confidence", "accuracy", "count")]
     series = [

@@ -292,7 +292,7 @@ def _copied(space: Space) -> Iterator[Callable[[str, dict[str, Scalar]], None]]:
             file, keys = space.location(field)
             section = contents[file]
             if file == recipe:
-                section[keys[0]] = section[keys[0]] or {}  # empty where all of it is the defaults'
+                section[keys[0]] = section[keys[0]] or {}  # empty if all its values are defaults
             for key in keys[:-1]:
                 section = section.get(key) if isinstance(section, dict) else None
             if not isinstance(section, dict):

@@ -409,7 +409,7 @@ class Serving(Protocol[Target_contra]):
 
     @property
     def examples_for(self) -> Callable[[Target_contra], Callable[[list[dict[str, Any]]], pa.Table]] | None:
-        """The function from a target to what takes the place of examples(), where that depends on the target."""
+        """The function from a target to a replacement of examples(), if examples depend on the target."""
 
     @property
     def documents(self) -> Callable[[list[dict[str, Any]]], pa.Table] | None:
@@ -435,7 +435,7 @@ class Card(Protocol[Target_contra]):
         """The library that loads the exported folder, as the Hub names it."""
 
     def labels(self, target: Target_contra) -> list[str]:
-        """Return the labels that the model gives; [] where it gives none."""
+        """Return the labels that the model predicts; [] if it predicts none."""
 
     def usage(self, model: str, target: Target_contra) -> str:
         """Return Python code that runs the exported model; model: a Hub id or a folder."""

@@ -277,7 +277,7 @@ def _flat(texts: pa.Table) -> tuple[Tokens, np.ndarray]:
 
 
 def beginnings(backend: "Tokenizer", size: int) -> np.ndarray | None:
-    """Return which tokens begin a word, bool [size of the vocabulary]; None where a token does not tell it.
+    """Return which tokens begin a word, bool [size of the vocabulary]; None if tokens do not show it.
 
     WordPiece puts "##" before all but a word's first piece, and BERT's pre-tokenizer, which parts words at punctuation,
     lets no word begin so. Other tokenizers go without a sign at least at punctuation.

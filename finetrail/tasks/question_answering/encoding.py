@@ -59,7 +59,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
 
 
 def features_schema(types: bool) -> pa.Schema:
-    """Return the columns of the features, with token_type_ids where the model takes them."""
+    """Return the columns of the features, with token_type_ids if the model takes them."""
     ids = pa.list_(pa.int32())
     return pa.schema(
         [
@@ -284,7 +284,7 @@ def _joined(
 
 
 def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last token of each example's first answer, -1 where it has none: [examples, 2].
+    """Return first and last token of each example's first answer, -1 if it has none: [examples, 2].
 
     And whether these tokens hold more than the answer, which then cannot be given exactly: a particle after a Korean
     noun, the end of a number. bool [examples].
@@ -296,7 +296,7 @@ def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarr
             start, end = of_row[0]["start"], of_row[0]["start"] + len(of_row[0]["text"])
             starts, ends = contexts.starts[part], contexts.ends[part]
             covering = np.flatnonzero((starts < end) & (ends > start) & (starts < ends))
-            if len(covering):  # none where the tokenizer drops all of its characters
+            if len(covering):  # empty if the tokenizer drops all of its characters
                 spans[row] = covering[0], covering[-1]
                 wider[row] = starts[covering[0]] < start or ends[covering[-1]] > end
     return spans, wider

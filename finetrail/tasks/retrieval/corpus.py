@@ -60,7 +60,7 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 
 
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
-    """Yield (table, row) and count it: a document, or a query with a pair's documents where they are new.
+    """Yield (table, row) and count it: a document, or a query with a pair's documents if they are new.
 
     A query that is empty, or has no relevant document, yields nothing and is also counted. UserError with place and id
     if a text is not a string.

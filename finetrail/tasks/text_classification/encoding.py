@@ -206,7 +206,7 @@ class Encoder:
         return rows, [list(piece) for piece in zip(starts, kept, strict=True)]
 
     def _framed(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, pa.Array]:
-        """Put the special tokens around the texts' ids and, where the model takes them, their types beside them."""
+        """Put the special tokens around the texts' ids, and add token types if the model takes them."""
         one, sizes = self.frames[len(parts)], [sizes for _, sizes in parts]
         ids = _interleaved(one.ids, [ids for ids, _ in parts], sizes)
         columns = {"input_ids": ids}

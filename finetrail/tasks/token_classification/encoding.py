@@ -219,7 +219,7 @@ class SubwordCache:
         return np.fromiter(map(self.known.__getitem__, words), dtype=np.int64, count=len(words))
 
     def _add(self, words: list[str]) -> None:
-        # Many words in one call are one Encoding to unpack, which is where the time goes.
+        # Many words in one call give one Encoding to unpack; unpacking takes most of the time.
         groups = [words[start : start + WORDS_A_CALL] for start in range(0, len(words), WORDS_A_CALL)]
         ids, lengths = [self.ids], [self.lengths]
         encodings = self.backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
