@@ -8,7 +8,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 help:   ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-# DVC keeps its records in Git, and DVCLive wants a commit to stand on.
+# DVC keeps its records in Git, and DVCLive needs a commit.
 .PHONY: committed
 committed:
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { \
@@ -24,7 +24,7 @@ run: committed installed   ## set up, then run the pipeline of params.yaml: a tr
 join: installed   ## after `git pull`: get the results that a teammate pushed; it never trains
 	@python -m finetrail.join
 
-# The paper's two steps; the first is left out where its experiment is there already.
+# The paper's two steps; the first is left out if its experiment exists already.
 paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on its texts, then classify; on a GPU
 	@dvc exp list --all-commits --name-only | grep --quiet --line-regexp imdb-paper-adapted \
 	  || dvc exp run --name imdb-paper-adapted -S task=masked_lm -S recipe=imdb-paper
@@ -33,11 +33,11 @@ paper: committed installed   ## Sun et al. 2019 on IMDb: pre-train further on it
 try: installed   ## a page to try the model in data/exported, with examples from the test split; on this machine alone
 	@python -m finetrail.demo
 
-# Files in their order, and not those with many tests first: the longest ones have few, and would run alone at the end.
+# Test files run in their order, not those with many tests first: the slowest files have few tests and would run last.
 test: installed   ## set up, then run the tests, without those that CI alone runs
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-# Without what takes seconds: stages, processes, exporters, browsers; tests/conftest.py tells it by what a file imports.
+# Without what takes seconds: stages, processes, exporters, browsers; tests/conftest.py recognizes them by the imports of a file.
 test-fast: installed   ## the tests that take milliseconds each: under a minute, for the inner loop
 	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder --fast
 
@@ -53,8 +53,8 @@ results: installed   ## run every recipe that needs no network, and keep its rec
 	@python docs/results.py
 	@python docs/tables.py
 
-# DVC (3.67) shows every dependency and every setting that a stage reads, and cannot be told otherwise by a file. A name with a
-# slash is a dependency, or a setting that two recipes share; another corpus or base model is another recipe, which is a column.
+# DVC (3.67) shows every dependency and every setting that a stage reads, and no configuration file can change that. A name with
+# a slash is a dependency, or a setting that two recipes share; another corpus or base model is another recipe, which is a column.
 table: installed   ## all experiments, their scores and the settings in which they differ; FLAGS go to dvc exp show
 	@dvc exp show --only-changed --keep test --drop '.*/|(corpus|model|evaluate|export)\.' $(FLAGS)
 

@@ -26,7 +26,7 @@ class Words:
         lengths = np.clip(np.random.default_rng(0).poisson(6, VOCABULARY), 1, 20)
         letters = np.random.default_rng(1).choice(LETTERS, lengths.sum(), p=_zipf(len(LETTERS), 0.7))
         ends = np.cumsum(lengths)
-        # Words of the same letters are told apart by a number, as names of things are.
+        # A number distinguishes words of the same letters, as in names of things.
         spelled = ("".join(letters[end - size : end]) for end, size in zip(ends, lengths, strict=True))
         seen: dict[str, int] = {}
         self.known = np.array([_numbered(word, seen) for word in spelled])

@@ -23,7 +23,7 @@ from finetrail.evaluation.significance import Difference, Settings, differences
 SETTINGS = Settings(samples=500, confidence=0.95, seed=0)
 LEVEL = 1 - SETTINGS.confidence
 FAIR_TRIALS, TRIALS = 2000, 400
-# Of an example whose predictions score differently: how often the second system gets the better one.
+# Probability that the second system has the better of two predictions that score differently.
 FAVOURS = (0.6, 0.7, 0.8)
 
 

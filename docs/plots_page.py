@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from dvc_render.vega import VegaRenderer
 
 PAGE = Path(".dvc/plots/page.html")
-# dvc-render puts its own tags for them where {scripts} stands: this page has none.
+# dvc-render replaces {scripts} by its own tags for them; this page has none.
 TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -41,7 +41,7 @@ def fill(value: Any, names: dict[str, str]) -> Any:
 
 
 def dependents(file: str) -> set[str]:
-    """Return the stages with a dep that is this file or a folder above it; ${task} stands for the task's folder."""
+    """Return the stages with a dep that is this file or a folder above it; ${task} is replaced by the task's folder."""
     places = {file, *(parent.as_posix() for parent in Path(file).parents)}
     return {name for name, stage in stages().items() if places & set(stage["deps"])}
 

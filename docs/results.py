@@ -48,7 +48,7 @@ def runnable() -> list[str]:
 
 
 def is_here(source: dict[str, str]) -> bool:
-    """Tell whether a source needs neither network nor an earlier run."""
+    """Return True if a source needs neither network nor an earlier run."""
     if source["kind"] == "file":
         return any(ROOT.glob(source["path"]))
     return source["kind"] in ("package", "new")

@@ -89,7 +89,7 @@ def text(one: dict[str, Any]) -> str:
 def places(root: dict[str, Any], node: dict[str, Any] | None = None, at: str = "") -> Iterator[str]:
     """Yield each key of a JSON schema as "section.key", and each section as "section.".
 
-    One form of several is told by its kind or format: source(url).urls; or, where it has keys more than the first, by
+    The kind or format names one form of several: source(url).urls; or, where it has keys more than the first, by
     its name and those alone: model(Student).layers. Parts of a mixture are corpora.
     """
     first: set[str] = set()

@@ -24,7 +24,7 @@ from finetrail import params, schema, tasks, upgrades  # noqa: E402
 from finetrail.comparison import seeds  # noqa: E402
 from finetrail.searching import space  # noqa: E402
 
-# Copies of record.json: what stands in metrics/ changes with every experiment of whoever works here.
+# Copies of record.json, because the files in metrics/ change with every experiment.
 RESULTS = [path for task in tasks.names() for path in sorted((ROOT / "docs/results" / task).glob("*.json"))]
 DOCUMENTS = ("README.md", "docs/results.md", "docs/performance.md", "docs/recipes.md", "docs/using.md",
              "docs/scale.md", "docs/reruns.md")  # fmt: skip
@@ -139,7 +139,7 @@ def fuzzing() -> str:
 
 
 def opens() -> str:
-    """Return which tool opens the exported folder of which task; what failed stands below."""
+    """Return a table of which tool opens the exported folder of which task, and a list of the failures."""
     record = json.loads((ROOT / "benchmarks/results/opens.json").read_text())
     cells, tools = record["cells"], record["tools"]
     kinds = list(dict.fromkeys(kind for found in cells.values() for kind in found))
@@ -152,7 +152,7 @@ def opens() -> str:
 
 
 def faults() -> str:
-    """Return how often each fault was tried and what came of it; what was wrong stands below."""
+    """Return a table of how often each fault was tried and with which outcome, and a list of the wrong outcomes."""
     record = json.loads((ROOT / "benchmarks/results/faults.json").read_text())
     rows = [f"On {record.pop('machine')}:", "", f"| fault | tasks | tried | {' | '.join(outcomes.CLASSES)} |",
             f"| --- | --- | --- |{' --- |' * len(outcomes.CLASSES)}"]  # fmt: skip
@@ -323,7 +323,7 @@ def default(given: dict[str, Any], key: str, task: str, name: str) -> str:
 
 
 def kind(model: Any, key: str) -> str:
-    """Return the value of the key by which a union is told apart."""
+    """Return the value of the key that discriminates a union."""
     return str(get_args(model.model_fields[key].annotation)[0])
 
 
@@ -381,7 +381,7 @@ def typename(annotation: Any) -> str:
 
 
 def filled(text: str) -> str:
-    """Replace what stands between <!-- NAME --> and <!-- end NAME --> markers."""
+    """Replace the text between the markers <!-- NAME --> and <!-- end NAME -->."""
     makers: dict[str, Callable[[], str]] = {"graph": graph, "results": results, "details": details, "keys": keys}
     makers |= {"chaining": chaining, "reruns": reruns.table}
     measured = (path.stem for path in (ROOT / "benchmarks/results").glob("*.json"))

@@ -19,7 +19,7 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
     )
 
 
-# Of `python -m` with a module of ours, before it is imported: any import of that may be the first that fails.
+# The words of the command `python -m MODULE`. The hook is set before MODULE is imported, whose imports may fail.
 _words = getattr(sys, "orig_argv", ["-m", "finetrail"])  # Python 3.10 and later
 _module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
 if sys.argv[0] == "-m" and _module.partition(".")[0] in ("finetrail", "stages", "benchmarks"):

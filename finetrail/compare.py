@@ -23,7 +23,7 @@ DEFAULTS = Settings(samples=10_000, confidence=0.95, seed=42)
 
 
 def main() -> None:
-    """Compare each system with the first one, and print what was found."""
+    """Compare each system with the first one, and print the result."""
     options = arguments()
     root = Path.cwd()
     first, *others = (runs.system(root, name) for name in (options.first, *options.others))

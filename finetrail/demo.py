@@ -131,7 +131,7 @@ def component(gradio: ModuleType, view: View, name: str) -> Any:
 
 
 def installed() -> ModuleType:
-    """Import Gradio without its reports to its makers; UserError where it is not installed."""
+    """Import Gradio without its reports to its makers; UserError if it is not installed."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # also read when it is imported
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
@@ -191,7 +191,7 @@ class Policy:
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m finetrail.demo", description="A page to try an exported model.")
-    parser.add_argument("folder", type=Path, nargs="?", default=layout.EXPORTED, help="what the export stage wrote")
+    parser.add_argument("folder", type=Path, nargs="?", default=layout.EXPORTED, help="output of the export stage")
     parser.add_argument("--port", type=int, help="without it: the first that is free from 7860 on")
     parser.add_argument("--documents", type=Path, help="for retrieval: what to search; JSON Lines, .csv or .tsv")
     return parser.parse_args()

@@ -28,9 +28,8 @@ def watch(stage_name: str) -> Callable[[], None]:
     """
     paths, settings = params.declared_files(stage_name), params.declared_settings(stage_name)
     noted = {file: (stat_of(file), md5(file)) for file in files(paths)}
-    if (
-        "DVC_STAGE" in os.environ and layout.LOCK.exists()
-    ):  # a stage that is run by hand may read outputs of another run
+    # A stage that is run by hand may read outputs of another run.
+    if "DVC_STAGE" in os.environ and layout.LOCK.exists():
         _check_outputs(paths, {file: digest for file, (_, digest) in noted.items()})
 
     def check() -> None:

@@ -30,7 +30,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def check(numerics: str, recipe: Path) -> None:
-    """Raise UserError where this machine cannot compute with the numerics of a recipe."""
+    """Raise UserError if this machine cannot compute with the numerics of a recipe."""
     info = Path("/proc/cpuinfo")
     has_avx2 = platform.machine() in ("x86_64", "AMD64") and (not info.exists() or " avx2 " in info.read_text())
     if numerics == "portable" and not has_avx2:
@@ -41,7 +41,7 @@ def check(numerics: str, recipe: Path) -> None:
 
 
 def set_environment(numerics: str, threads: int | None) -> None:
-    """Set what a stage computes with; call it before torch and numpy are imported.
+    """Set the numerics and threads of a stage; call it before torch and numpy are imported.
 
     numerics: "fast" or "portable", as in a recipe. threads: as in params.yaml; None keeps the machine's.
     """

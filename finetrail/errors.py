@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """What is wrong, where (file and line, key, example id), and what was expected, in one line."""
+    """A user's mistake, in one line: the place (file and line, key, example id), the problem, and what was expected."""

@@ -20,8 +20,8 @@ TIMEOUT = 60.0
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Raise UserError, with `what` in front, for errors of the Hub's libraries and for timeouts.
+def reported_as(what: str) -> Iterator[None]:
+    """Turn errors of the Hub's libraries, and timeouts, into a UserError that begins with `what`.
 
     The error of a full disk passes unchanged.
     """

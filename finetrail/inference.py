@@ -108,9 +108,8 @@ def read_settings(folder: Path) -> Exported:
         raise UserError(f"{path}: there is no task {found['task']!r}; expected one of {', '.join(tasks.names())}")
     _check_version(found, path)
     settings = tasks.module(found["task"], "settings")
-    if isinstance(
-        found["tokenize"], dict
-    ):  # the folder does not say what encoded the corpus; here this process encodes
+    # The folder does not say which engine encoded the corpus; here this process encodes.
+    if isinstance(found["tokenize"], dict):
         found["tokenize"] |= schema.Tokenize.IN_PROCESS
     model: Any = create_model("Settings", tokenize=(settings.Tokenize, ...), evaluate=(settings.Evaluate, ...))
     sections, _ = upgrades.upgraded({key: found[key] for key in model.model_fields}, model)
@@ -205,7 +204,7 @@ def _shared(
     documents: Sequence[dict[str, Any]] | None,
     places: Sequence[str] | None,
 ) -> dict[str, Encoded]:
-    """Encode what all inputs share: the documents that retrieval searches (serving.documents)."""
+    """Encode the data that all inputs share: the documents that retrieval searches (serving.documents)."""
     if documents is None:
         return {}
     tables = [table for table in encoder.tables if table not in layout.SPLITS]

@@ -9,7 +9,7 @@ from finetrail import layout, mend, remotes, stage
 
 
 def main() -> None:
-    """Repair what a kill or the disk has damaged here, pull, check, and log where the results are."""
+    """Repair damage by a kill or the disk, pull, check, and log where the results are."""
     for line in mend.mend(Path.cwd(), data=True):
         stage.log(f"join: {line}")
     remotes.join(Path.cwd())

@@ -17,7 +17,7 @@ PROBLEMS = {
 
 
 def described(error: JSONDecodeError) -> str:
-    """Return what is wrong and in which column of its line; of a text that ends too early, that it does."""
+    """Return the problem and its column in the line, or that the text ends too early."""
     if error.pos >= len(error.doc.rstrip()):
         return f"it breaks off, column {error.colno}" if error.doc.strip() else "there is nothing in it"
     known = (words for beginning, words in PROBLEMS.items() if error.msg.startswith(beginning))

@@ -1,4 +1,4 @@
-"""The label of positions that no loss and no score counts; a module of its own, because rooms without tasks need it."""
+"""The label of positions that no loss and no score counts; a separate module for packages that know no task."""
 
 # The default ignore_index of torch's cross-entropy.
 IGNORE_INDEX = -100

@@ -6,7 +6,7 @@ PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 RECIPES = Path("recipes")
-# In the folder of each task: the settings that its recipes share. No recipe has this name.
+# Name of the file, in the folder of each task, with the settings that its recipes share. No recipe has this name.
 DEFAULTS = "defaults"
 
 SPLITS = ("train", "validation", "test")
@@ -14,7 +14,7 @@ SPLITS = ("train", "validation", "test")
 RANKINGS = "rankings"
 # The column that a mixture has more, in the corpus, the features and the predictions: which part a row is of.
 PART = "part"
-# What the columns of corpus.slices begin with in the corpus and the predictions, so that none is one of the task's.
+# Prefix of the columns of corpus.slices in the corpus and the predictions; it keeps them apart from the task's columns.
 SLICE = "slice_"
 
 # data/: outputs of the stages, in the DVC cache and not in Git.
@@ -25,7 +25,7 @@ MODEL = Path("data/model")
 MODEL_PROVENANCE = MODEL / "provenance.json"
 WEIGHTS = MODEL / "weights"
 BASE_TOKENIZER = MODEL / "tokenizer"
-# Only where the recipe names a teacher.
+# Only if the recipe names a teacher.
 TEACHER = MODEL / "teacher"
 TOKENIZED = Path("data/tokenized")
 TARGET = TOKENIZED / "target.json"
@@ -44,24 +44,24 @@ EXPORTED = Path("data/exported")
 EXPORT_SETTINGS = EXPORTED / "finetrail.json"
 EXPORTED_ADAPTER = EXPORTED / TRAINED_ADAPTER.name
 
-# metrics/: what people look at. Only RECORD and METRICS are in Git.
+# metrics/: results for people. Only RECORD and METRICS are in Git.
 TRAIN_HISTORY = Path("metrics/train")
 CURVES = TRAIN_HISTORY / "plots/metrics"
 EVALUATION = Path("metrics/evaluation")
 EVALUATION_METRICS = EVALUATION / "metrics.json"
 EVALUATION_ERRORS = EVALUATION / "errors.json"
 EXPORT_METRICS = Path("metrics/export.json")
-# Of the last run on this machine; in neither cache, so that equal runs stay equal.
+# Timings of the last run on this machine; neither Git nor DVC tracks them, so that equal runs stay equal.
 TRAIN_TIMINGS = Path("metrics/train_timings.json")
 EXPORT_TIMINGS = Path("metrics/export_timings.json")
 TIMED_REPORT = Path("metrics/report_with_timings.html")
-# What ran, on what, and all scores. METRICS: the few scores of it that DVC shows.
+# RECORD: settings, data, machine and all scores of a run. METRICS: the few of these scores that DVC shows.
 RECORD = Path("metrics/record.json")
 METRICS = Path("metrics/metrics.json")
 REPORT = Path("metrics/report.html")
 PLOTS = Path("metrics/plots")
 
-# What stages write and later ones read.
+# Outputs of stages that later stages read.
 OUTPUTS = (
     *(CORPUS, MODEL, TOKENIZED, TAUGHT, TRAINED, PREDICTIONS, CANDIDATES, EXPORTED),
     *(TRAIN_HISTORY, EVALUATION, EXPORT_METRICS),
@@ -72,7 +72,7 @@ SCRATCH = Path(".scratch")
 
 
 def table_file(folder: Path, table: str) -> Path:
-    """Return the Parquet file of one table of data/corpus: a split, or what the splits share (documents)."""
+    """Return the Parquet file of one table of data/corpus: a split, or a table that the splits share (documents)."""
     return folder / f"{table}.parquet"
 
 

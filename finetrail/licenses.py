@@ -1,14 +1,14 @@
-"""What is known of the licence of a corpus or a model, in words for the page and the model card."""
+"""Describes the licence of a corpus or a model for the page and the model card."""
 
 from collections.abc import Mapping
 from typing import Any
 
 UNKNOWN = "unknown"
-# Weights that train draws need no licence; those of a mixture are its parts' own, where they are not all one.
+# Weights that train draws need no licence; those of a mixture are listed by part if they differ.
 NEED_NONE = ("new", "parts")
 
 
 def shown(provenance: Mapping[str, Any]) -> str | None:
-    """Return the licence, or that it is unknown; None where none is needed."""
+    """Return the licence, or that it is unknown; None if none is needed."""
     stated: str | None = provenance["license"]
     return stated or (None if provenance["kind"] in NEED_NONE else UNKNOWN)

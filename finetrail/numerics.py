@@ -59,7 +59,7 @@ def _not_portable() -> str | None:
 
 
 def record(numerics: str) -> dict[str, Any]:
-    """Return what a result's bytes may depend on: device, instructions, threads, versions.
+    """Return the properties on which a result's bytes may depend: device, instructions, threads, versions.
 
     With portable numerics they do not depend on the CPU's name or its number of cores.
     """

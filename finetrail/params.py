@@ -30,12 +30,12 @@ OVERRIDES = {
     "limit": ("tokenize", "limit"),
 }
 
-# What each tracker needs. The package mlflow (3.17) includes its server, and refuses the pyarrow of this project.
+# The package that each tracker needs. The package mlflow (3.17) includes its server, and refuses the project's pyarrow.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny alembic sqlalchemy"}
 
 
 class StageParams:
-    """What dvc.yaml declares for one stage, as attributes; `task` and `recipe` are in the file names of every stage."""
+    """The settings that dvc.yaml declares for one stage, as attributes; all stages' file names have task and recipe."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
         self._name = name
@@ -85,7 +85,7 @@ def validate() -> None:
 
 
 def validate_with(target: object) -> None:
-    """Raise UserError where a setting of a later stage does not fit what the corpus says is to be predicted.
+    """Raise UserError if a setting of a later stage does not fit the target that the corpus determines.
 
     Train calls it, because the later stage would report this only after training. No output depends on it.
     """
@@ -141,9 +141,9 @@ class Content(NamedTuple):
 
 
 def composed(raw: Any, path: Path, defaults: dict[str, Any], defaults_path: Path) -> Content:
-    """Return a recipe's content with the defaults for what it does not give.
+    """Return a recipe's content, completed by the defaults.
 
-    A key in a section of the recipe replaces the whole value of the defaults, also where that is a section itself, such
+    A key in a section of the recipe replaces the whole value of the defaults, even if the value is a section, such
     as evaluate.bootstrap. An empty section takes everything from the defaults.
     """
     if not isinstance(raw, dict):
@@ -281,17 +281,17 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-# What ruamel.yaml (0.19) says -> what to look for, in words for whoever wrote the file.
+# Pattern of a message of ruamel.yaml (0.19) -> the mistake to look for, in words for the author of the file.
 YAML_PROBLEMS = {
     r"character '\\t'": "a tab; expected blanks to indent with",
-    r'duplicate key "(.*?)"': r"the key \1 stands there a second time; expected it once",
-    r"mapping values are not allowed": "a second colon, or another indentation than above; expected one key a line, "
-    "and a text with a colon in quotes",
+    r'duplicate key "(.*?)"': r"the key \1 occurs twice; expected it once",
+    r"mapping values are not allowed": "a second colon, or indentation that differs from the line above; expected one "
+    "key per line, and a text with a colon in quotes",
     r"could not find expected ':'": "a line without a colon; expected `key: value`, a text of several lines in quotes",
-    r"expected <block end>": "another indentation than above, or text behind a quote; expected keys of one section "
-    "below each other",
-    r"expected ',' or": "neither a comma nor the end of the brackets where one must stand",
-    r"unexpected end of stream|unexpected document separator": "a quote that nothing closes",
+    r"expected <block end>": "indentation that differs from the line above, or text after a closing quote; expected "
+    "the keys of a section aligned",
+    r"expected ',' or": "a missing comma or closing bracket",
+    r"unexpected end of stream|unexpected document separator": "a quote that is not closed",
     r"cannot start any token|undefined alias|alphabetic or numeric|constructor for the tag|expected ' '|expected URI": (
         "a text that begins with a sign of YAML's own, such as @ * & ! % or `; expected it in quotes"
     ),
@@ -300,7 +300,7 @@ YAML_PROBLEMS = {
 }
 
 
-NO_MEANING = "something that YAML has no meaning for there"
+NO_MEANING = "something that is not valid YAML at this place"
 
 
 def _yaml_problem(error: YAMLError) -> str:
@@ -414,7 +414,7 @@ def _by_part(recipe: Any) -> dict[str | None, Any]:
 
 
 def _problems(check: Callable[[Any], Iterator[str]], recipe: Any) -> Iterator[str]:
-    """Yield what a check yields until it reads an invalid section; a ValueError is its last problem."""
+    """Yield the problems that a check finds before it reads an invalid section; a ValueError is its last problem."""
     try:
         yield from check(recipe)
     except _InvalidSection:
@@ -457,7 +457,7 @@ def checked_content(model: type[BaseModel], content: Content, check: Check) -> A
         by_file: dict[Path, list[str]] = {}
         for path, problem in problems:
             by_file.setdefault(path, []).append(problem)
-        raise UserError("; ".join(f"{path}: {'; '.join(told)}" for path, told in by_file.items()) + hint)
+        raise UserError("; ".join(f"{path}: {'; '.join(found)}" for path, found in by_file.items()) + hint)
     return validated
 
 
@@ -494,7 +494,7 @@ def _describe(problem: Any, content: Content) -> str:
     if problem["type"] == "union_tag_not_found":
         return f"{key}: {problem['ctx']['discriminator']} is missing; expected the key that says which form it has"
     if problem["type"] == "invalid_key":
-        return f"{key}{'.' if key else ''}{problem['loc'][-1]!r}: a key that is no text; expected names as keys"
+        return f"{key}{'.' if key else ''}{problem['loc'][-1]!r}: a key that is not a string; expected names as keys"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -503,7 +503,7 @@ def _describe(problem: Any, content: Content) -> str:
 
 
 def _missing(place: upgrades.Path, content: Content) -> str:
-    """Return what is said of a key that is missing: also that the defaults may have it, if it is one that they may."""
+    """Return the message for a missing key; it names the defaults if they may have the key."""
     if content.defaults and place[0] in DEFAULTED and len(place) == 1:
         return "required key is missing (without a value it takes the defaults)"
     null = "write it without a value for null"
@@ -520,7 +520,7 @@ def _shown(value: Any) -> str:
 def check() -> None:
     """Validate params.yaml with its recipe, and warn of each other recipe that is not valid.
 
-    UserError if the first two are not valid: what a run does not read, such as somebody's draft, does not stop it.
+    UserError if the first two are not valid. An invalid file that a run does not read, such as a draft, is no error.
     """
     broken = {}
     paths = layout.recipe_files()
@@ -535,9 +535,9 @@ def check() -> None:
         chosen = layout.recipe_file(params.task, params.recipe)
         validate()
     finally:
-        told = broken.get(chosen) if chosen else None
+        reported = broken.get(chosen) if chosen else None
         for problems in dict.fromkeys(broken.values()):  # once each: all recipes of a task share a wrong default
-            if problems != told:
+            if problems != reported:
                 stage.log(f"warning: {problems}")
     others = f"{len(paths)} recipes are" if not broken else f"{len(paths) - len(broken)} of {len(paths)} recipes are"
     stage.log(f"params.yaml and {others} valid; it runs {params.task}/{params.recipe}")

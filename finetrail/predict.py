@@ -1,6 +1,6 @@
 """Turns texts, or a file of inputs, into answers by an exported folder: python -m finetrail.predict.
 
-Both are JSON Lines or tables, CSV and TSV; answers also what the task's serving module calls a format, such as
+Both are JSON Lines or tables, CSV and TSV; answers also have the formats of the task's serving module, such as
 annotations for a tool.
 """
 
@@ -62,7 +62,7 @@ def load(
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m finetrail.predict", description="Answer inputs, in their order.")
-    parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
+    parser.add_argument("folder", type=Path, help="output of the export stage: data/exported, or a copy of it")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", action="append", help="one input; may be given more than once")
     given.add_argument(
@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
 
 
 def writer(options: argparse.Namespace) -> Callable[[Iterable[dict[str, Any]]], Iterable[str]]:
-    """Return what turns answers into lines; UserError where the folder's task has no such format."""
+    """Return what turns answers into lines; UserError if the folder's task has no such format."""
     task = inference.read_settings(options.folder).task
     formats = {JSON_LINES: json_lines} | delimited.FORMATS | dict(tasks.module(task, "serving").FORMATS or {})
     ending = kind_of(options.output)

@@ -71,7 +71,7 @@ def working(what: str, has_bar: bool = False) -> Iterator[None]:
 
 
 def line(known: dict[str, Any]) -> str:
-    """Return what a bar would show, from its format_dict: how much is done, how fast, and the time that is left."""
+    """Return the text of a bar, from its format_dict: progress, rate, and remaining time."""
     done, total, elapsed = known["n"], known["total"], known["elapsed"]
     start = f"{known['prefix']}: " if known["prefix"] else ""
     if not done:

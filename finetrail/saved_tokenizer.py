@@ -51,7 +51,7 @@ def is_enough(folder: Path) -> bool:
 
 
 def load(folder: Path, model_input_names: list[str]) -> SavedTokenizer:
-    """Read the tokenizer of a folder, for a model with these inputs; UserError where it does not load."""
+    """Read the tokenizer of a folder, for a model with these inputs; UserError if it does not load."""
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -77,14 +77,14 @@ def run(functions: dict[str, Any], limits: dict[str, int], about: dict[str, str]
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; UserError where it cannot."""
+    """Return a socket that listens; UserError if it cannot."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         made = socket.create_server((host, port), family=family)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
         raise UserError(f"--host {host} --port {port}: {reason}; expected a free port, or --port 0") from None
-    # asyncio sets TCP_NODELAY only where the protocol is named. Without it an answer waits 40 ms for a delayed ACK.
+    # asyncio sets TCP_NODELAY only if the protocol is named. Without it an answer waits 40 ms for a delayed ACK.
     return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
 
 
@@ -102,7 +102,7 @@ def arguments() -> argparse.Namespace:
         description="Answer POST /predict: an input as a line of finetrail.predict's --input, or a list of them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="what the export stage wrote: data/exported, or a copy of it")
+    parser.add_argument("folder", type=Path, help="output of the export stage: data/exported, or a copy of it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
     parser.add_argument("--port", type=port, default=8000, help="0: any free port")
     parser.add_argument(

@@ -231,7 +231,7 @@ async def _body(request: Request, most: int) -> bytes:
     async for part in request.stream():
         found += part
         if len(found) > most:
-            raise HTTPException(413, f"more than {most:,} bytes; expected at most so many a request")
+            raise HTTPException(413, f"the body exceeds {most:,} bytes")
     return bytes(found)
 
 
@@ -239,7 +239,7 @@ def _parsed(body: bytes) -> Any:
     """Parse JSON; HTTPException if it is invalid."""
 
     def refuse(constant: str) -> None:
-        raise HTTPException(400, f"the body is not JSON: {constant} is no number of JSON")
+        raise HTTPException(400, f"the body is not JSON: {constant} is not a JSON number")
 
     try:
         return json.loads(body, parse_constant=refuse)

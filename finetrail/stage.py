@@ -1,4 +1,4 @@
-"""What every stage does around its work: errors as one line, outputs moved into place whole, log lines."""
+"""Code around the work of every stage: errors as one line, outputs moved into place whole, log lines."""
 
 import errno
 import gc
@@ -27,15 +27,15 @@ RUNNING = FileLock(layout.SCRATCH / "running")
 COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 LONGEST_LINE = 1900
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# What libraries say of it in errors of their own: those in Rust, and torch.save (2.13); "iostream" where only the last
-# bytes of a stream do not fit.
+# Messages of a full disk in errors that libraries define: those in Rust, and torch.save (2.13); "iostream" if only the
+# last bytes of a stream do not fit.
 NO_ROOM = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing", ". unexpected pos ", "iostream error")
-# What outputs() calls before it moves anything into place; stages/__init__.py sets it.
+# Called by outputs() before it moves anything into place; stages/__init__.py sets it.
 check_dependencies: Callable[[], None] = lambda: None  # noqa: E731
-# What output() has given and not yet moved into place: end() removes it.
+# Paths that output() has returned and not yet moved into place; end() removes them.
 PARTIAL: set[Path] = set()
-# What libraries say of it in errors of their own: torch of the CPU and of a GPU, C++, onnxruntime, the system; oneDNN;
-# pyarrow and Python, of a thread; the loader, of a library.
+# Messages of missing memory in errors that libraries define: torch on CPU and GPU, C++, onnxruntime, the system;
+# oneDNN; pyarrow and Python for a thread; the dynamic loader for a library.
 NO_MEMORY = (
     *("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", os.strerror(errno.ENOMEM)),
     *("could not create a primitive", "could not create a memory"),
@@ -45,7 +45,7 @@ LESS_MEMORY = (
     "expected more of it, nothing large beside this process, or a smaller train.batch_size, train.eval_batch_size, "
     "evaluate.batch_size or tokenize.num_proc; then run it again"
 )
-SHOWN = 100  # characters of what a library says
+SHOWN = 100  # characters of a library's message
 RESTORE = "free some, then run it again; `dvc checkout` brings this stage's earlier outputs back"
 
 
@@ -71,7 +71,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _of_the_machine(error: Exception) -> str | None:
-    """Return the line for what the machine lacks: room, memory, or the right to write; None for any other error."""
+    """Return the line for a missing resource: disk space, memory, or write permission; None for any other error."""
     if is_full(error):
         return f"no space left on a disk; {RESTORE}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
@@ -95,7 +95,7 @@ def one_line(error: UserError) -> str:
 
 
 def damaged() -> str | None:
-    """Return what is wrong with the first file of earlier stages that cannot be read to its end; None if all can be.
+    """Return the problem of the first file of earlier stages that cannot be read to its end; None if all can be.
 
     It is called when a stage fails for no known reason: DVC compares no bytes before it runs a stage, and a file may be
     truncated or overwritten in the cache that it is linked to.
@@ -153,7 +153,7 @@ def silence_transformers() -> None:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """End without an error if the reader of what is printed inside closes the pipe, as head does."""
+    """End without an error if the reader of the output closes the pipe, as head does."""
     try:
         yield
         sys.stdout.flush()
@@ -174,7 +174,7 @@ def run_alone() -> None:
         number = process.read_text() if process.exists() else "(its number is unknown)"
         raise UserError(
             f"process {number} still runs a stage in this folder, though its dvc may have been killed; "
-            "expected none: end it (training goes on from its last checkpoint), then run again"
+            "expected none: end it (training resumes from its last checkpoint), then run again"
         ) from None
     process.write_text(str(os.getpid()))
 
@@ -231,7 +231,7 @@ def end(message: str) -> NoReturn:
 def outputs(*paths: Path) -> Iterator[list[Path]]:
     """Give a path to write to for each output of a stage, as output() does; move all of them, or none.
 
-    UserError, and none is moved, if what the stage depends on has changed since it began.
+    UserError, and none is moved, if a dependency of the stage has changed since it began.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(output(path)) for path in paths]

@@ -1,4 +1,4 @@
-"""Copies tensors to a device, and from it to arrays, without waiting for what the device computes."""
+"""Copies tensors to a device, and from it to arrays, without waiting for its computations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,9 +8,10 @@ from finetrail import dependencies, environment, params, stage
 
 
 def begin(stage_name: str) -> None:
-    """Do what must be done before a stage imports torch: a mistake in the settings is told in the first second."""
+    """Prepare what must precede torch's import; settings are validated first, so that errors appear within a second."""
     params.validate()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it tells of kernels that it lacks
+    # peft imports it, and it warns of kernels that it lacks.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if stage.is_first_process():
         stage.run_alone()
         stage.check_dependencies = dependencies.watch(stage_name)
@@ -23,5 +24,5 @@ def begin(stage_name: str) -> None:
 if sys.argv[0] == "-m":
     module = next(word.partition("stages.")[2] for word in reversed(sys.orig_argv) if "stages." in word)
     stage.run(lambda: begin(module.replace("download_", "download@")))
-    # Imports make a million objects that stay: to look through them again and again would take a second or two.
+    # Imports create a million objects that are never freed; scanning them repeatedly would take a second or two.
     gc.disable()

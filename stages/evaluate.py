@@ -25,7 +25,7 @@ FINAL_SPLIT = "test"
 BEFORE = "before_training"
 MODELS = ("before training", "trained")
 
-# Of one model: split -> predictions.
+# Split -> predictions of one model.
 Predictions = dict[str, pa.Table]
 
 

@@ -11,7 +11,7 @@ SPECIAL = (
 )  # fmt: skip
 NOT_SPECIAL = ("<think>", "</think>")  # added tokens that Qwen3 does not call special
 
-# SmolLM2's and Qwen2.5's: a system's turn where there is none.
+# As in SmolLM2 and Qwen2.5: a system turn is added if there is none.
 CHATML = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
 You are a helpful assistant<|im_end|>
 ' }}{% endif %}{{'<|im_start|>' + message['role'] + '
@@ -48,7 +48,7 @@ GEMMA = """{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{{ raise_excepti
 ' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model
 '}}{% endif %}"""
 
-# Qwen3's: thoughts before the last question are left out, and an answer behind it without any gets empty ones.
+# As in Qwen3: thoughts before the last question are left out, and an answer after it without thoughts gets empty ones.
 QWEN3 = """{%- set ns = namespace(last=messages|length - 1, multi_step=true) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}

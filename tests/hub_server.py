@@ -85,7 +85,7 @@ class StandInHub:
         return state.hexdigest()
 
     def resolve(self, kind: str, repo: str, revision: str) -> str | None:
-        """Return the commit of a revision, None where there is none."""
+        """Return the commit of a revision, None if there is none."""
         commit = self.commit(kind, repo)
         if revision in self.refs and re.fullmatch("[0-9a-f]{40}", revision):
             return revision

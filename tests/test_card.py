@@ -92,7 +92,7 @@ def test_people_read_three_ways_to_run_the_model() -> None:
 
 def test_a_model_of_several_heads_is_asked_head_by_head() -> None:
     text = model_card(**records(folders=["parts/news", "parts/tweets"]))
-    assert "`python -m finetrail.predict path/to/this/folder/parts/news --input texts.jsonl`, a head's" in text
+    assert "`python -m finetrail.predict path/to/this/folder/parts/news --input texts.jsonl`, one head's" in text
     assert "(parts/news, parts/tweets)\n\n## Labels" in text
 
 
@@ -231,7 +231,7 @@ def test_a_task_without_intervals_has_no_empty_sections() -> None:
     assert "| perplexity | 12.3456 |  |  |\n" in text
     assert "Baselines" not in text
     assert "## Labels" not in text
-    assert "What computed its scores\n\n| | |\n| --- | --- |\n| device | cuda |\n| device_name | H200 |\n" in text
+    assert "Machine of the evaluation\n\n| | |\n| --- | --- |\n| device | cuda |\n| device_name | H200 |\n" in text
 
 
 def test_equal_records_give_equal_cards_without_double_blanks() -> None:

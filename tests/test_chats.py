@@ -43,7 +43,7 @@ def learned(tokens: Any, messages: Messages) -> tuple[str, list[str]]:
             if before == IGNORE_INDEX:
                 runs.append([])
             runs[-1].append(token)
-    assert labels[-1] == ids[-1]  # what is behind the last turn is left out
+    assert labels[-1] == ids[-1]  # text after the last turn is left out
     return tokens.backend_tokenizer.decode(ids, skip_special_tokens=False), [
         tokens.backend_tokenizer.decode(run, skip_special_tokens=False) for run in runs
     ]

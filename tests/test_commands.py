@@ -1,4 +1,4 @@
-"""`python -m finetrail`: its commands, its speed, and what a Python without the packages is told."""
+"""`python -m finetrail`: its commands, its speed, and the message of a Python without the packages."""
 
 import re
 import subprocess

@@ -32,7 +32,7 @@ TOOLS = {
     "bash", "cd", "cp", "curl", "docker", "git", "mkdir", "pip", "pre-commit", "ray", "source", "tar", "tensorboard",
     "uv", "xdg-open", "$EDITOR",
 }  # fmt: skip
-# Names that stand for the reader's own.
+# Placeholders for the reader's own names.
 OWN = {"mine"}
 # What a command of a page writes, or its example adds.
 LATER = {"benchmarks/results/accelerator.json", "finetrail/corpus/fasttext.py", "finetrail/sources/git.py"}
@@ -151,7 +151,7 @@ def wrong_in(words: list[str]) -> str:
         return " ".join({word for word in arguments if "=" not in word} - targets)
     if name == "dvc":
         try:
-            # A variable stands for more options, but for the value of an option.
+            # A variable means further options, unless it is the value of an option.
             kept = [word for before, word in pairwise(words) if word[0] != "$" or before[0] == "-"]
             parsed = parse_args(kept)
         except DvcParserError:
@@ -241,7 +241,7 @@ def test_make_lists_its_targets() -> None:
 
 
 def test_the_corpus_page_lists_every_beginning_for_its_task() -> None:
-    table = (ROOT / "docs/corpora.md").read_text().partition("| task | begin with |")[2].partition("\n\n")[0]
+    table = (ROOT / "docs/corpora.md").read_text().partition("| task | template |")[2].partition("\n\n")[0]
     listed, task = set(), ""
     for row in table.splitlines()[2:]:
         cells = row.split("|")
@@ -260,7 +260,7 @@ def test_the_readme_of_tests_names_each_file_once() -> None:
 
 
 def strings(path: Path) -> Iterator[str]:
-    """Yield the texts of a module, with … for what is put in; texts that stand beside each other are one."""
+    """Yield the strings of a module, with … for inserted values; adjacent strings are joined."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value

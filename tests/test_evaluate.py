@@ -26,7 +26,7 @@ PAD = 9
 SETTINGS = schema.Evaluate(
     batch_size=2, bootstrap=schema.Bootstrap(samples=100, confidence=0.9, seed=0), worst_errors=1
 )
-# Of three examples of each split, the second has no features, as tokenize.limit may have it.
+# Each split has three examples; the second has no features, as may happen with tokenize.limit.
 TABLES = {
     "train": {"id": ["r0", "r1", "r2"], "label": [0, 0, 1]},
     "validation": {"id": ["v0", "v1", "v2"], "label": [0, 1, 1]},
@@ -167,7 +167,7 @@ def test_the_base_model_is_a_baseline_where_the_task_says_so(
         "outcomes.csv",
         "slices.csv",
     ]
-    # Of each example what was said before training, above what is said now.
+    # For each example, the prediction before training comes before the one after it.
     outcomes = (layout.EVALUATION / "outcomes.csv").read_text().splitlines()
     assert outcomes[0] == '"split","model","id","right"'
     said = list(csv.reader(outcomes[1:]))

@@ -69,7 +69,7 @@ def test_a_hub_that_never_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     with (
         silent,
         pytest.raises(UserError, match="push: .*no answer within 0.1 s; expected a Hub that answers"),
-        hub_errors.told("push"),
+        hub_errors.reported_as("push"),
     ):
         api.whoami(token="hf_x")
     huggingface_hub.close_session()

@@ -166,7 +166,7 @@ def test_params_declared_are_those_read(name: str) -> None:
     overrides = {key for key, (section, _) in params.OVERRIDES.items() if section in read}
 
     assert loaded == {name}
-    # task and recipe stand in the file names that every stage depends on; only the report also writes them down.
+    # task and recipe are in the file names that every stage depends on; only the report also writes them down.
     assert set(params.declared_keys(name)) - {"task", "recipe"} == read | overrides
     of_files = {str(file): set(keys) for entry in stages()[name].get("params", ()) if isinstance(entry, dict)
                 for file, keys in entry.items()}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is wrong with JSON is told without the words of Python's json, whatever it is."""
+"""Problems in JSON are described without the words of Python's json."""
 
 import json
 

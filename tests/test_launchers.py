@@ -22,7 +22,7 @@ ACCELERATE = ("-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--
 # Both count updates and end alike: CI tries the other one too.
 ONE_ENGINE = ["accelerate", pytest.param("trainer", marks=pytest.mark.slow)]
 
-# In place of a worker that the system kills, behind the second update.
+# Simulates a worker that the system kills after the second update.
 DYING = """
 import os, runpy, signal
 from finetrail.training.logger import TrainingLogger

@@ -97,5 +97,5 @@ def test_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_an_architecture_whose_layers_differ_is_refused(tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=12)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="^model.layers: gpt2 is none of the architectures .*expected bert, camembert"):
+    with pytest.raises(UserError, match="^model.layers: gpt2 is not an architecture .*expected bert, camembert"):
         keep_layers(tmp_path, [0])

@@ -40,7 +40,7 @@ def wanted() -> list[Requirement]:
 
 
 def entries(lock: str) -> dict[str, list[str]]:
-    """Return what stands behind each requirement of a lock file: its hashes."""
+    """Return the hashes of each requirement of a lock file."""
     lines = (ROOT / lock).read_text().replace(" \\\n    ", " ").splitlines()
     found = (line.split(" --hash=") for line in lines if not line.startswith("#"))
     return {need: [f"--hash={value}" for value in hashes] for need, *hashes in found}
@@ -165,7 +165,7 @@ def test_pip_finds_the_wheels(tmp_path: Path) -> None:
         lock.write_text("".join(f"{row.name}{row.specifier} {' '.join(hashes[str(row)])}\n" for row in rows))
         return call(
             *(sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--use-pep517"),
-            # Of --python-version pip (26) holds Requires-Python against the Python that runs it.
+            # With --python-version, pip (26) still compares Requires-Python with the Python that runs it.
             *("--python-version", python, "--ignore-requires-python"),
             *("--only-binary=:all:", f"--no-binary={','.join(SOURCE_ONLY)}"),
             *("--target", str(tmp_path / python), "--requirement", str(lock)),

@@ -1,4 +1,4 @@
-"""params.yaml and recipes: every mistake is told in one line, and a stage reads only what dvc.yaml declares."""
+"""params.yaml and recipes: every mistake is reported in one line, and a stage reads only what dvc.yaml declares."""
 
 import json
 import re
@@ -87,20 +87,20 @@ def test_an_override_that_contradicts_the_recipe_is_refused(folder: Path) -> Non
         ("sha256: 8573", "sha256: 857", "'; expected a sha256, 64 of 0-9 and a-f"),
         ("hub_repo:", "hub_repo: me", "export.hub_repo: 'me'; expected OWNER/NAME"),
         ("train:\n  engine", "train:\n\tengine", ": not valid YAML: a tab; expected blanks to indent with"),
-        ("license:", "license: MIT: yes", ": not valid YAML: a second colon, or another indentation than above; exp"),
+        ("license:", "license: MIT: yes", ": not valid YAML: a second colon, or indentation that differs from"),
         ("license:", "license: @MIT", "such as @ * & ! % or `; expected it in quotes"),
-        ("license:", "license: [MIT", ": not valid YAML: neither a comma nor the end of the brackets where one must"),
-        ("license:", "license: 'MIT' too", ": not valid YAML: another indentation than above, or text behind a quote"),
+        ("license:", "license: [MIT", ": not valid YAML: a missing comma or closing bracket"),
+        ("license:", "license: 'MIT' too", ": not valid YAML: indentation that differs from the line above, or text"),
         ("license:", "license", ": not valid YAML: a line without a colon; expected `key: value`"),
         ("license:", "license: \x07", ": not valid YAML: a control character"),
-        ("license:", "license: ]", ": not valid YAML: something that YAML has no meaning for there"),
+        ("license:", "license: ]", ": not valid YAML: something that is not valid YAML at this place"),
         ("engine: trainer", "engine: trainers", "train.engine: should be 'trainer' or 'accelerate'"),
         ("engine: local", "engine: spark", "tokenize.engine: should be 'local' or 'ray', got 'spark'"),
         ("10 minutes", "10 hours", "train.checkpoint_every: '10 hours'; expected such as '500 updates' or"),
         (
             "language: en",
             "language: en\n  language: ko",
-            "the key language stands there a second time; expected it once",
+            "the key language occurs twice; expected it once",
         ),
     ],
 )
@@ -151,7 +151,7 @@ def test_adapters_of_some_layers_are_not_kept(folder: Path) -> None:
         for line in ("rank: 2", "alpha: 4.0", "dropout: 0.0", "target_modules:", "keep: true", "quantize:")
     )
     edit(path, "  lora:\n", f"  lora:\n{keys}")
-    with pytest.raises(UserError, match="train.lora.keep: adapters of a model without some of its layers"):
+    with pytest.raises(UserError, match="train.lora.keep: adapters of a model with fewer layers"):
         params.load_recipe("token_classification", path.stem)
 
 
@@ -311,7 +311,7 @@ def test_all_that_a_recipe_shows_is_told_at_once(folder: Path) -> None:
     told = str(error.value).removeprefix(f"{recipe}: ")
     assert told.split("; ") == [
         "tokenize.heads: unknown key",
-        "corpus.splits.stratify: 'label', and no split is a fraction of train's file",
+        "corpus.splits.stratify: 'label', but no split is drawn from train's file, so this has no effect",
         "expected null",
         "model.source: kind new is for text_generation",
         "expected a pretrained model",
@@ -373,7 +373,7 @@ def test_what_carves_goes_with_a_split_that_is_carved(folder: Path, setting: str
     edit(RECIPE, "validation: 0.2", "validation: dev")
     params.load_recipe("token_classification", "wnut16")
     edit(RECIPE, "test: 0.2", "test: test")
-    with pytest.raises(UserError, match=f"corpus.splits.{setting}: 'labels', and no split is a fraction of train's"):
+    with pytest.raises(UserError, match=f"corpus.splits.{setting}: 'labels', but no split is drawn from train's"):
         params.load_recipe("token_classification", "wnut16")
 
 
@@ -531,7 +531,7 @@ def test_a_mistake_in_a_mixture_is_told_with_its_key(folder: Path, old: str, new
 
 
 def mixed(task: str, name: str, **changes: str) -> None:
-    """Make a recipe one of two parts, the same corpus twice; changes: text in the second part -> what stands there."""
+    """Make a recipe one of two parts, the same corpus twice; changes: text in the second part -> its replacement."""
     path = params.layout.recipe_file(task, name)
     text = path.read_text()
     start, end = text.index("corpus:\n") + len("corpus:\n"), text.index("\nmodel:\n")
@@ -580,7 +580,7 @@ def test_a_parts_problem_is_reported_with_its_name_among_others(folder: Path) ->
     told = str(error.value)
     for problem in (
         "export.int8: should be a valid boolean, got 'perhaps'",
-        "; corpus.parts.two.splits.group: 'text', and no split is a fraction",
+        "; corpus.parts.two.splits.group: 'text', but no split is drawn",
         "; train.batching.mix.weights has news, other; expected the parts of corpus, one, two",
         "; corpus.parts.one: train.best_metric: 'rouge' does not go with corpus.tags.scheme 'iob2'",
         "; corpus.parts.two: train.best_metric: 'rouge' does not go with corpus.tags.scheme 'bilou'",

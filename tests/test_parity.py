@@ -153,7 +153,7 @@ def test_tables_of_other_examples_are_a_mistake_of_ours() -> None:
 
 
 def counting(size: int, changed: dict[int, np.ndarray] | None = None) -> Any:
-    """Return a decoder that says the token behind the last one, and keeps how many tokens it has read."""
+    """Return a decoder that predicts the token after the last one, and counts the tokens that it has read."""
 
     def read(tokens: list[int], kept: Any) -> tuple[np.ndarray, Any]:
         seen = (kept or 0) + len(tokens)
@@ -166,7 +166,7 @@ def counting(size: int, changed: dict[int, np.ndarray] | None = None) -> Any:
 def test_continuations_are_compared_token_by_token() -> None:
     prompts = {"a": [1, 2], "b": [4]}
     assert continued(counting(9), counting(9), prompts, 3) == (6, [], 0)
-    # One token is other: what follows goes on behind the expected one, so that it is told once.
+    # One token differs: the following ones continue from the expected token, so that the difference counts once.
     assert continued(counting(9), counting(9, {3: np.eye(9)[1]}), prompts, 3) == (6, ["a", "b"], 0)
     assert continued(counting(9), counting(9, {4: np.eye(9)[1]}), prompts, 3) == (6, ["a"], 0)
 
@@ -174,5 +174,5 @@ def test_continuations_are_compared_token_by_token() -> None:
 @pytest.mark.parametrize(("surer", "found"), [(5e-5, (2, [], 1)), (5e-4, (2, ["a"], 0))])
 def test_a_token_with_the_same_logit_is_a_near_tie(surer: float, found: Any) -> None:
     close = np.eye(9)[4] + np.eye(9)[8] * (1 + surer)
-    # The expected one says 8 behind 3 and goes on with 0, and the other one says 4.
+    # The expected decoder predicts 8 after 3 and continues with 0; the other one predicts 4.
     assert continued(counting(9, {3: close}), counting(9), {"a": [1, 2, 3]}, 2) == found

@@ -21,7 +21,7 @@ def reports(values: list[float], validation: list[float], train: list[float]) ->
 
 
 def stops_after(values: list[float], validation: list[float], train: list[float], patience: int = 2) -> int | None:
-    """Return the epoch after which the run would stop; None where it goes on."""
+    """Return the epoch after which the run would stop; None if it continues."""
     whole = reports(values, validation, train)
     for epoch in range(1, len(values) + 1):
         if is_over(whole[: 3 * epoch], "f1", True, patience):
@@ -41,7 +41,7 @@ def stops_after(values: list[float], validation: list[float], train: list[float]
         ([0.1, 0, 0, 0, 0], FALLS, FALLS, 3),
         ([0, 0.1, 0.1, 0.1, 0.1], FALLS, FALLS, 4),
         ([0.3, 0.3, 0.4, 0.3, 0.2], FALLS, FALLS, 5),
-        # A fall that began anew from above its lowest is none.
+        # A fall that does not reach below the lowest value does not count.
         ([0, 0, 0, 0, 0], [0.5, 0.9, 0.8, 0.7, 0.6], RISES, 3),
         # A score below 0, such as a correlation, is not the start.
         ([-0.1, -0.2, -0.2, -0.2, -0.2], FALLS, FALLS, 3),

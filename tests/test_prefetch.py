@@ -1,4 +1,4 @@
-"""Batches made ahead: in order, a bounded number of them, errors where they are taken, and no thread left behind."""
+"""Batches made ahead: in order, a bounded number of them, errors where they are taken, and no thread is left over."""
 
 import threading
 from collections.abc import Iterator

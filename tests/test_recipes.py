@@ -95,7 +95,7 @@ def columns(sentences: list[list[Word]], *chosen: int) -> str:
 
 
 def write_hub_conll2003(folder: Path) -> None:
-    """Write what stands on refs/convert/parquet: no card, a folder for the configuration and one for each split."""
+    """Write the files of refs/convert/parquet: no card, a folder for the configuration and one for each split."""
     names = {"pos_tags": POS, "chunk_tags": CHUNKS, "ner_tags": ENTITIES}
     labels = {column: List(ClassLabel(names=list(kinds))) for column, kinds in names.items()}
     features = Features({"id": Value("string"), "tokens": List(Value("string"))} | labels)
@@ -170,7 +170,7 @@ def write_hub_klue(folder: Path) -> None:
 
 
 def write_hub_own(folder: Path) -> None:
-    """Write what Dataset.push_to_hub() leaves behind: data/SPLIT-*.parquet and a card."""
+    """Write the files that Dataset.push_to_hub() creates: data/SPLIT-*.parquet and a card."""
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=ENTITIES))})
     for seed, split in enumerate(SPLITS):
         rows = [
@@ -383,7 +383,7 @@ def test_a_base_model_of_the_hub_is_loaded_whole_and_keeps_case(start: Start, hu
     card = ModelCard.load(hub.folder("model", name) / "README.md")
     assert provenance["license"] == card.data.license
     assert not [request for request in hub.requests if "pytorch_model.bin" in request]
-    # UserError where max_length is above the model's positions.
+    # UserError if max_length is above the model's positions.
     tokenizer = load_tokenizer(folder / "data/model/tokenizer", settings["tokenize"]["max_length"])
     assert tokenizer.tokenize("Oslo") == ["Oslo"] and tokenizer.tokenize("oslo") == ["oslo"]
     train_settings = Train(**toy_settings(**PLAIN_LOSS))

@@ -38,7 +38,7 @@ stages:
     metrics:
       - metrics/metrics.json: {cache: false}
 """
-# Of each kind: what pip installs for its test.
+# Kind of remote -> the packages that pip installs for its test.
 PACKAGES = {"ssh": "dvc-ssh", "s3": "dvc-s3 moto[s3] flask flask-cors"}
 
 

@@ -339,7 +339,7 @@ def test_page_sections_are_ordered_balanced_and_have_unique_ids(html: str) -> No
         "Corpus",
         "Export",
         "Settings and provenance",
-        "Reproduce, and go on",
+        "Reproduce and continue",
     ]
     assert len(parsed.ids) == len(set(parsed.ids))
     links = [value[1:] for tag, name, value in parsed.attributes if tag == "a" and name == "href" and value]
@@ -364,7 +364,7 @@ def test_page_names_every_figure_and_table_for_screen_readers(html: str) -> None
     assert html.count("<figure") == 3
     assert len(re.findall(r'<figure[^>]* role="img" aria-label="[^"]+"', html)) == 3
     bars = re.findall(r'<svg class="bar[^>]*>', html)
-    assert bars and all('aria-hidden="true"' in bar for bar in bars)  # their numbers stand beside them
+    assert bars and all('aria-hidden="true"' in bar for bar in bars)  # their numbers are beside them
     assert html.count("<table") == html.count("<caption")
     assert '<html lang="en">' in html
 
@@ -439,7 +439,7 @@ def test_page_says_so_where_the_checks_found_nothing() -> None:
     results = make_results()
     results.concerns.clear()
     html = render(results)
-    assert "The checks found nothing" in html and 'class="warnings"' not in html
+    assert "The checks found no concerns." in html and 'class="warnings"' not in html
 
 
 def test_page_shows_provenance_settings_and_export(html: str) -> None:
@@ -490,9 +490,9 @@ def _without_best(results: Results) -> None:
         (_without_intervals, "interval<br>"),
         (_without_labels, "Share of each label"),
         (_without_best, "on validation."),
-        (lambda results: results.tables.clear(), "what was predicted"),
+        (lambda results: results.tables.clear(), "and prediction →"),
         (lambda results: results.errors.clear(), "Worst errors"),
-        (lambda results: results.history.clear(), "By update"),
+        (lambda results: results.history.clear(), "Values by update"),
         (lambda results: results.export.clear(), "parity of the exported"),
     ],
 )
@@ -665,7 +665,7 @@ def test_a_cell_knows_its_errors_whatever_prefix_a_label_has() -> None:
     (_, total, [right, wrong]), (_, _, [missed, _]) = table.rows
     assert (total, right.counted, right.is_right, right.listed) == (100, 90, True, 0)
     assert (wrong.key, wrong.share, wrong.is_right, wrong.listed) == ("0-1", 0.1, False, 1)
-    assert missed.told == "person predicted as O: 3 of 4" and missed.listed == 2
+    assert missed.title == "person predicted as O: 3 of 4" and missed.listed == 2
 
 
 def test_entities_are_shown_in_context_expected_and_predicted() -> None:
@@ -740,7 +740,7 @@ def test_slices_have_their_intervals_and_the_worse_ones_a_flag(tmp_path: Path) -
     assert results.tables["slices"] == SLICES
     html = render(results)
     Page(html)
-    assert "1 is worse than the rest, and not by chance alone" in html
+    assert "1 is worse than the rest, and the difference is significant" in html
     assert html.count('data-name="verdict">worse<') == 1 and "&lt;long&gt;" in html
     assert "0.100 to 0.300" in html and 'class="bar worse"' in html
 

@@ -113,14 +113,14 @@ LOW = {"kind": "float", "low": 0.0, "high": 0.5, "log": False}
         ({"fields": {"train.warmup": LOW | {"high": 1.5}}}, "fields.train.warmup: 1.5: recipes/text_.* less than 1"),
         ({"fields": {"batch_size": LOW | {"high": 8.0}}}, "fields.batch_size: 0.0: params.yaml: batch_size: "),
         ({"fields": {"train.schedule": {"kind": "choice", "values": ["linear", "x"]}}}, "schedule: 'x': .*'linear'"),
-        ({"fields": {"limit": {"kind": "int", "low": 1, "high": 9, "log": False}}}, "cannot be compared"),
+        ({"fields": {"limit": {"kind": "int", "low": 1, "high": 9, "log": False}}}, "are not comparable"),
         ({"fields": {"corpus.splits.seed": {"kind": "choice", "values": [1]}}}, "model, tokenize, train"),
         ({"fields": {"lr": LR, "train.lr": LR}}, "lr replaces train.lr; expected one of the two"),
         ({"fields": {"lr": LR}, "always": {"lr": 1e-4}}, "lr: it is both in always and in fields"),
         ({"fields": {"train.lr": LR}, "always": {"lr": 1e-4}}, "lr replaces train.lr"),
         ({"fields": {"lr": LR | {"low": 1.0}}}, "low is 1 and high 0.01; expected low below high"),
         ({"fields": {"lr": LR | {"low": 0.0}}}, "expected it above 0, or log false"),
-        ({"fields": {"lr": {"kind": "choice", "values": [1, 1]}}}, "values has one twice"),
+        ({"fields": {"lr": {"kind": "choice", "values": [1, 1]}}}, "values contains a value twice"),
         ({"fields": {"lr": LR | {"kind": "real"}}}, "'kind' is 'real'; expected 'float', 'int', 'choice'"),
         ({"fields": {}}, "fields: .*at least 1"),
         ({"always": {"train.epohcs": 1}}, "always: recipes/text_classification/bbc-news.yaml: train.epohcs: unknown"),
@@ -427,7 +427,7 @@ def test_two_never_have_one_place_and_a_child_keeps_it(tmp_path: Path) -> None:
     with places.taken(tmp_path, [5]) as first, places.taken(tmp_path, [5]) as second:
         assert (first.number, second.number) == (5, 0)
         child = subprocess.Popen(["sleep", "60"], pass_fds=[first.lock])
-    with places.taken(tmp_path, [5]) as third:  # the search was killed, and its trial goes on
+    with places.taken(tmp_path, [5]) as third:  # the search was killed, and its trial still runs
         assert third.number == 0
     child.kill()
     child.wait()
@@ -439,7 +439,7 @@ def test_a_recipe_that_git_has_not_is_told(repository: Path) -> None:
     places.check_tracked(repository, Path("params.yaml"))
     (repository / "mine.yaml").write_text("x")
 
-    with pytest.raises(UserError, match="mine.yaml: Git does not have it, .*: git add mine.yaml"):
+    with pytest.raises(UserError, match="mine.yaml: not tracked by Git, .*: git add mine.yaml"):
         places.check_tracked(repository, Path("mine.yaml"))
 
 
@@ -590,9 +590,7 @@ def test_a_first_trials_failure_ends_the_search_later_ones_warn(
 ) -> None:
     fields = {"lr": LR, "batch_size": {"kind": "choice", "values": [99]}}
     of = faked(trials=3, always={"batch_size": 99}, fields={"lr": LR})
-    with pytest.raises(
-        UserError, match=r"x-0000: batch_size: too large \(the whole of it: .scratch/search/x/x-0000.log\)"
-    ):
+    with pytest.raises(UserError, match=r"x-0000: batch_size: too large \(full log: .scratch/search/x/x-0000.log\)"):
         search.run(of, jobs=1)
     assert [one.state for one in of.trials.all()] == ["unfinished"]
 
@@ -606,7 +604,7 @@ def test_a_first_trials_failure_ends_the_search_later_ones_warn(
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that nobody has waited for does not."""
+    """Return True if a process runs; False for a zombie."""
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -161,10 +161,10 @@ def test_more_than_may_wait_is_refused_and_the_rest_answered(ask: Ask, model: Mo
     ("body", "status", "message"),
     [
         (b"{", 400, "the body is not JSON: it breaks off, column 2"),
-        (b'{"text": NaN}', 400, "the body is not JSON: NaN is no number of JSON"),
+        (b'{"text": NaN}', 400, "the body is not JSON: NaN is not a JSON number"),
         (b"\xff", 400, "the body is not JSON that is read here: UnicodeDecodeError"),
         (b"[" * 150 + b"]" * 40, 400, "the body is not JSON"),
-        (b" " * 201, 413, "more than 200 bytes; expected at most so many a request"),
+        (b" " * 201, 413, "the body exceeds 200 bytes"),
         (["a"] * 5, 413, "5 inputs; expected at most 4 per request"),
         ([{"text": "a"}, 3], 422, "input '1': int; expected a JSON object or a string"),
         (None, 422, "input '0': NoneType; expected a JSON object or a string"),

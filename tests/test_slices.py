@@ -1,4 +1,4 @@
-"""Scores of slices against naive ones, and what is called worse: a planted fault, and nothing where there is none."""
+"""Scores of slices compared with naive ones; a planted fault is called worse, and nothing else is."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def test_too_few_examples_are_scored_and_not_tested() -> None:
 
 
 def test_a_slice_that_is_all_wrong_by_chance_is_not_flagged() -> None:
-    """Of ten examples each, as one in ten is right everywhere: its own spread is 0, and says nothing."""
+    """One in ten is right everywhere; slices have ten examples, so that a spread of 0 says nothing."""
     right = np.array([0] * 10 + [1, *[0] * 9] * 11)
     found = scored(right, ["none right"] * 10 + ["others"] * 110)
     assert found["none right"]["p_value"] == pytest.approx(2 * 0.5 * stats.chi2.sf(0.1**2 / (0.09 / 10), 1), abs=0.1)

@@ -195,7 +195,7 @@ def test_blocks_are_sliced_by_tokens_completions_by_new_words() -> None:
     for train in (pa.table({"prompt": ["an"], "text": ["old"]}), pa.table({"messages": messages})):
         found = by_name(text_generation.slicings(units, train, {}))
         assert found["length in tokens"].slices == ["2", "4"]
-        assert found["unseen words in %"].slices == ["0"]  # what stands between the first and the last word
+        assert found["unseen words in %"].slices == ["0"]  # text between the first and the last word
     newer = pa.table({"references": [[1], [1]], "reference_texts": [["a new one"], ["an old one"]]})
     found = by_name(text_generation.slicings(newer, pa.table({"prompt": [None], "text": ["old"]}), {}))
     assert found["unseen words in %"].slices == ["0", "100"]

@@ -118,9 +118,9 @@ def test_one_split_can_be_given_and_another_carved():
             "splits.validation: there is no example in 'va'",
         ),
         ({"validation": "va", "test": "te"}, {"tr": 0, "va": 1, "te": 1}, "splits.train: there is no example in 'tr'"),
-        ({"validation": 0.1, "test": 0.5}, {"tr": 4}, "splits.validation: no example is left for it of the 4 in train"),
-        ({"validation": 0.5, "test": 0.4}, {"tr": 0}, "splits.validation: no example is left for it of the 0 in train"),
-        ({"validation": 0.48, "test": 0.48}, {"tr": 4}, "splits.train: no example is left for it of the 4 in train"),
+        ({"validation": 0.1, "test": 0.5}, {"tr": 4}, r"splits.validation: too few examples \(4\) in train's file"),
+        ({"validation": 0.5, "test": 0.4}, {"tr": 0}, r"splits.validation: too few examples \(0\) in train's file"),
+        ({"validation": 0.48, "test": 0.48}, {"tr": 4}, r"splits.train: too few examples \(4\) in train's file"),
     ],
 )
 def test_an_empty_split_is_refused(splits, counts, message):
@@ -210,7 +210,7 @@ def test_a_value_that_stands_once_stays_in_train():
 
 
 def test_neither_order_nor_repetitions_of_a_list_make_a_stratum():
-    # As they stand, the first ten would be ten strata, and each would stay in train.
+    # If order or repetitions counted, the first ten would be ten strata, and each would stay in train.
     given = [list(order) for order in islice(permutations("abcd"), 9)] + [list("abcda")] + [["e"]] * 10
     for seed in range(5):
         found = assembled(carving("label", validation=0.2, test=0.2, seed=seed), {"tr": labelled(given)})
@@ -227,7 +227,7 @@ def test_neither_order_nor_repetitions_of_a_list_make_a_stratum():
     [
         (carving("lable"), "splits.stratify: a:0 has no column 'lable'; the columns there are label$"),
         (carving("label"), "splits.stratify: train would not keep one example of each of the 8 values in the 10 ex"),
-        (carving("label", validation=0.01, test=0.01), "splits.validation: no example is left for it of the 10 in tr"),
+        (carving("label", validation=0.01, test=0.01), r"splits.validation: too few examples \(10\) in train's"),
     ],
 )
 def test_strata_that_cannot_be_are_refused(splits, message):
@@ -283,15 +283,19 @@ def test_groups_are_any_values_that_json_tells_apart(values):
     ("splits", "values", "message"),
     [
         ({"group": "fo"}, "aabbccddee", "splits.group: a:0 has no column 'fo'; the columns there are of$"),
-        ({"group": "of"}, "aaaaabbbbb", "splits.group: of the 2 values in the 10 examples of train's file none is le"),
+        (
+            {"group": "of"},
+            "aaaaabbbbb",
+            r"splits.group: the groups \(2 in 10 examples of train's file\) are too few or",
+        ),
         (
             {"group": "of"},
             "aabbb",
-            "splits.group: .* none is left for validation, or none is rare enough; ",
+            "splits.group: .* are too few or too large to give validation any; ",
         ),
-        ({"group": "of", "validation": 0.3}, "aaabbbbbbb", "splits.group: .* none is left for test, or none is rare"),
-        ({"group": "of", "validation": 0.49, "test": 0.49}, "abcdefghij", "splits.group: .* left for train, "),
-        ({"group": "of"}, "", "splits.group: of the 0 values in the 0 examples"),
+        ({"group": "of", "validation": 0.3}, "aaabbbbbbb", "splits.group: .* too large to give test any; "),
+        ({"group": "of", "validation": 0.49, "test": 0.49}, "abcdefghij", "splits.group: .* to give train any; "),
+        ({"group": "of"}, "", r"splits.group: the groups \(0 in 0 examples"),
     ],
 )
 def test_groups_that_cannot_be_are_refused(splits, values, message):

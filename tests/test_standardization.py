@@ -15,7 +15,7 @@ MEAN, STD = 1050.0, 30.0
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 OF_BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
 OF_BART |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 32}
-# Of each kind of head its configuration; those of decoders have no bias.
+# Kind of head -> its configuration; heads of decoders have no bias.
 WITH_BIAS: dict[str, dict[str, Any]] = {
     "albert": SMALL | {"embedding_size": 8},
     "bart": OF_BART,

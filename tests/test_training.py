@@ -514,7 +514,7 @@ def test_between_two_points_of_the_curve_nothing_is_read(
     # The plain AdamW reads its steps, which it keeps on the CPU.
     run(epochs=2.0, log_steps=1000, checkpoint_every="1000 updates", optimizer="adamw_torch_fused", **changes)
     assert list(reads_by_update) == list(range(1, 2 * UPDATES + 1))
-    # Before the first update of an epoch its loader begins, and the other epoch ends; behind the first is a point.
+    # Before an epoch's first update its loader begins and the other epoch ends; after the first update is a point.
     inner = reads_by_update.keys() - {1, 2, UPDATES + 1}
     assert {update: reads_by_update[update] for update in inner} == dict.fromkeys(inner, [])
 

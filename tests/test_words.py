@@ -1,4 +1,4 @@
-"""Texts are cut into words by a declared rule, which keeps where each of them stands."""
+"""Texts are split into words by a declared rule, which keeps the position of each word."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from finetrail.corpus.words import cut
 
-# By the rules of Unicode's annex 29: WB5 to WB13 keep letters, digits and what stands between two of them together.
+# By the rules of Unicode's annex 29: WB5 to WB13 keep together letters, digits and certain signs between two of them.
 UNICODE = [
     ("Dr. Roe (born 1940)", ["Dr", ".", "Roe", "(", "born", "1940", ")"]),
     ("don't 3.5 U.S. a_b", ["don't", "3.5", "U.S", ".", "a_b"]),

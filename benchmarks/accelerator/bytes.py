@@ -23,7 +23,7 @@ EXAMPLES, EXAMPLES_TINY = 270, 50
 EPOCHS, EPOCHS_TINY = 4.0, 2.0
 TASKS_TINY = ("text_classification", "masked_lm")
 KILLED = TASKS_TINY[0]
-# Of a base model that is used, so that its kernels are too: MiniLM-L6's.
+# Sizes of a base model in real use, so that the same kernels run: MiniLM-L6's.
 SIZES = models.MINILM
 CHECKPOINTS = ".scratch/train/*/checkpoint-*/complete.json"
 RESUMED = "resumes from the checkpoint"

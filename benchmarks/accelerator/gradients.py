@@ -25,7 +25,7 @@ from stages import train as train_stage
 UPDATES = 10
 SHOWN = 5
 
-# Of each update: parameter -> a sum of its gradient's bits, which no order of summing changes.
+# For each update, parameter -> a sum of its gradient's bits, which does not depend on the order of summing.
 Sums = list[dict[str, int]]
 
 

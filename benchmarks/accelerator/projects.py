@@ -29,7 +29,7 @@ Section = dict[str, Any]
 Job = tuple[Path, tuple[str, ...]]
 
 PLAIN_LOSS: Section = {"label_smoothing": 0.0, "class_weights": None}
-# Of each task: corpus, tokenize, train, evaluate.
+# Task -> its sections corpus, tokenize, train, evaluate.
 SECTIONS: dict[str, tuple[Section, Section, Section, Section]] = {
     "token_classification": (
         {

@@ -60,7 +60,7 @@ def works() -> bool:
 
 
 def measured(case: Case, side_name: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
-    """Return the figures of one side, or why there are none."""
+    """Return the figures of one side, or the reason why it has none."""
     side = SIDES[side_name]
     missing = None if side.plain else ours.lacks(side.execution, device)
     if missing:

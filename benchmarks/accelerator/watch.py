@@ -120,7 +120,7 @@ class Watch:
         if self.device == "cuda":
             found["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if self.busy is not None:
-            # Of an update that is not profiled: the profiler makes the host slower, and not the device.
+            # Measured in an update that is not profiled, because the profiler slows the host but not the device.
             found["device_busy_milliseconds"] = round(1000 * self.busy, 2)
             found["idle_share"] = round(max(0.0, 1 - self.busy / an_update), 3)
         return found

@@ -113,7 +113,7 @@ def problems_of(model: Any, combination: Recipe, task: str) -> list[str]:
     return [*params.contradictions(recipe, task), *params.contradictions(overridden, task)]
 
 
-# Of params.yaml, what has no bounds or is no setting of a run.
+# Keys of params.yaml that have no bounds or are not settings of a run.
 GIVEN: Menu = {
     (PARAMS, "task"): [],
     (PARAMS, "recipe"): [],

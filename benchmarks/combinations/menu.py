@@ -131,7 +131,7 @@ def _general(path: Path) -> Path:
 def least(
     section: type[BaseModel], path: Path, vocabulary: Vocabulary, without: type[BaseModel] = BaseModel
 ) -> dict[str, Any] | None:
-    """Return a section with null or the first value of each of its keys; None where one has no value.
+    """Return a section with null or the first value of each of its keys; None if one has no value.
 
     without: a section whose keys are left out.
     """

@@ -18,7 +18,7 @@ from finetrail import layout
 
 STAGES = ("download_corpus", "download_model", "tokenize", "teach", "train", "evaluate", "export", "report")
 BEFORE_TRAINING = ("check", "download_corpus", "download_model", "tokenize", "teach")
-# Of each stage; what a stage that fails must leave alone.
+# Outputs of each stage, which a stage that fails must not change.
 OUTPUTS = {
     "download_corpus": ("data/corpus",),
     "download_model": ("data/model",),
@@ -45,7 +45,7 @@ class Workers:
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def ask(self, numerics: str, job: dict[str, Any], limit: float | None = None) -> Ended:
-        """Return a worker's answer; where there is none in time, or it died, that."""
+        """Return a worker's answer, or a description of its time-out or death."""
         process = self.processes.get(numerics) or self._start(numerics)
         assert process.stdin and process.stdout
         process.stdin.write(json.dumps(job) + "\n")

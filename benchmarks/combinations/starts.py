@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 SENTENCES = 45
 # In a recipe that is not laid out yet.
 CORPUS, BASES, TEACHER = "CORPUS", "BASES", "TEACHER"
-# Of an encoder: all have one tokenizer, but for roberta, whose tokens are pieces of bytes.
+# Encoder architectures. All share one tokenizer except roberta, whose tokens are pieces of bytes.
 ENCODERS = ("bert", "distilbert", "electra", "albert", "roberta", "deberta-v2", "modernbert", "mpnet")
 DECODERS = ("gpt2", "llama", "gpt_neox", "opt", "qwen2")
 SPLITS = {"train": "train.*", "validation": 0.2, "test": 0.2, "seed": 0, "stratify": None, "group": None}

@@ -62,7 +62,9 @@ def _ended_with(stage: str, main: Callable[[], None]) -> int:
     from finetrail import layout
     from finetrail import stage as around
 
-    around.RUNNING = FileLock(layout.SCRATCH / "running")  # a lock of the process before the fork is none of this one
+    around.RUNNING = FileLock(
+        layout.SCRATCH / "running"
+    )  # the lock belongs to the process before the fork, not to this one
     try:
         around.run(lambda: stages.begin(stage))
         around.run(main)

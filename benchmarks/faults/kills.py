@@ -42,7 +42,7 @@ def killed(toy: Toy, stage: str, after: float, how: signal.Signals, log: Path) -
 
 
 def killed_at_move(toy: Toy, stage: str, move: int, log: Path) -> Outcome | None:
-    """Kill a stage before its os.replace of that number, and run it again; None where it has fewer."""
+    """Kill a stage before its os.replace of that number, and run it again; None if it has fewer."""
     toy.clear(stage)
     first = forked.run(stage, toy.project, log, partial(die_before_move, move))
     if first.code != -signal.SIGKILL:

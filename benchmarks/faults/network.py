@@ -24,10 +24,10 @@ GONE, SILENT, MIDWAY, WELL = "refuses", "never answers", "stops midway", "well"
 class Gate:
     """A server on loopback that hands on to another one, or does what its `mode` says; it runs in a fork."""
 
-    def __init__(self, behind: int, mode: Path) -> None:
+    def __init__(self, server: int, mode: Path) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
-        self.behind, self.mode = behind, mode
+        self.server, self.mode = server, mode
 
     def serve(self) -> None:
         kept = []
@@ -41,7 +41,7 @@ class Gate:
         if mode == GONE:
             client.close()
         elif mode != SILENT:
-            server = socket.create_connection(("127.0.0.1", self.behind))
+            server = socket.create_connection(("127.0.0.1", self.server))
             threading.Thread(target=hand_on, args=(client, server, None), daemon=True).start()
             hand_on(server, client, 600 if mode == MIDWAY else None)
 
@@ -66,12 +66,12 @@ class Quiet(SimpleHTTPRequestHandler):
 @contextmanager
 def server(folder: Path, mode: Path) -> Iterator[int]:
     """Serve a folder through a gate, in a fork; give the gate's port."""
-    behind = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    gate = Gate(behind.server_port, mode)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    gate = Gate(server.server_port, mode)
     process = os.fork()
     if not process:
         os.setsid()
-        threading.Thread(target=behind.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         gate.serve()
     try:
         yield gate.port

@@ -57,7 +57,7 @@ class Corpus(NamedTuple):
 
 
 def outcome(target: Target, data: bytes, folder: Path) -> UserError | None:
-    """Return how a target refuses bytes, None where it takes them; AssertionError for a message that is no line."""
+    """Return how a target refuses bytes, None if it accepts them; AssertionError for a message that is no line."""
     try:
         target.run(data, folder)
     except UserError as error:
@@ -147,7 +147,7 @@ def corpus_type(task: str) -> TypeAdapter[Any]:
 
 
 def section_of(task: str, recipe: dict[str, Any]) -> Any:
-    """Return the corpus section of a recipe; None where the schema refuses it."""
+    """Return the corpus section of a recipe; None if the schema refuses it."""
     try:
         return corpus_type(task).validate_python(recipe["corpus"])
     except ValidationError:

@@ -2,8 +2,8 @@
 
 python -m benchmarks.opens FOLDER [--only TOOL ...]    (FOLDER keeps the small models, and the tools' own releases)
 
-The tools come from the package indexes of Python (with pip) and of Node.js (npm); Node.js and Chromium must be there. A
-tool that cannot be had is told so in its column. torch and what else they need are this environment's.
+The tools come from the package indexes of Python (with pip) and of Node.js (npm); Node.js and Chromium must exist. The
+column of a tool that cannot be installed says so. torch and other requirements come from this environment.
 """
 
 import argparse
@@ -60,7 +60,7 @@ TOOLS = {
     "optimum int8": Tool("optimum-onnx 0.1.0, int8", python("optimum", INT8), old=True, close=CLOSE_INT8),
     "transformers.js": Tool("transformers.js 4.3.2", node("fp32")),
     "transformers.js int8": Tool("transformers.js 4.3.2, q8", node("q8"), close=CLOSE_INT8),
-    # It takes int8 there, unless it is told otherwise.
+    # It loads int8 there by default.
     "browser": Tool("transformers.js 4.3.2, in Chromium", browser, close=CLOSE_INT8),
     "sentence-transformers": Tool(
         f"sentence-transformers {version('sentence-transformers')}", python("sentence_transformers"),

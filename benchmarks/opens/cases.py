@@ -62,7 +62,7 @@ CASES = {
     "question_answering": Case("question_answering", [QUESTION]),
     "retrieval": Case("retrieval", TEXTS),
     "text_generation": Case("text_generation", [{"prompt": text, "options": EIGHT} for text in PROMPTS]),
-    # It has 48 positions, and the tools' own default is more; null is none, so that the folder's max_length counts.
+    # It has 48 positions, and the tools' default is more; null sets none, so that the folder's max_length is used.
     "text_generation, no length given": Case("text_generation", [{"prompt": PROMPTS[0], "options": {}}]),
     "text_generation, max_new_tokens null": Case(
         "text_generation", [{"prompt": PROMPTS[0], "options": {"max_new_tokens": None}}]

@@ -190,7 +190,7 @@ def _results(annotation: dict[str, Any], where: str, left_out: Counter[str]) -> 
     return spans
 
 
-# --- what they share ----------------------------------------------------------------------------------------------
+# --- shared functions ----------------------------------------------------------------------------------------------
 
 
 def _id(example: dict[str, Any], where: str) -> str | None:
@@ -198,7 +198,7 @@ def _id(example: dict[str, Any], where: str) -> str | None:
 
 
 def _about(example: dict[str, Any]) -> dict[str, Any]:
-    """Return an object's keys, and those of its `meta`, where Prodigy and doccano keep what was uploaded."""
+    """Return an object's keys, and those of its `meta`, in which Prodigy and doccano keep the uploaded fields."""
     return with_more(example, "meta")
 
 

@@ -39,7 +39,7 @@ def candidate(value: Any, where: str) -> dict[str, Any]:
 
 
 def number(value: Any, where: str) -> float:
-    """Return the number in a value, which may be text; UserError if it is none, or does not fit into 32 bits."""
+    """Return the number in a value, which may be text; UserError if it is not one, or does not fit into 32 bits."""
     is_none = isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value))
     try:
         found = math.nan if is_none else float(value)

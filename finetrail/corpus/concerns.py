@@ -19,7 +19,7 @@ ALIKE = "that differ in blanks, case or Unicode form alone"  # labels that corpu
 
 @dataclass(frozen=True)
 class Concern:
-    """One concern: where it is (a table, or certain labels), what it is, and how often, unless `what` says so."""
+    """One concern: its place (a table, or certain labels), a description, and its count, unless `what` includes it."""
 
     where: str
     what: str
@@ -61,7 +61,7 @@ def unseen(labels: Mapping[str, Mapping[str, int]]) -> list[Concern]:
 
 
 def listed(labels: Mapping[str, int]) -> str:
-    """Return labels with their counts in one line, the first of them where there are many."""
+    """Return labels with their counts in one line; only the first if there are many."""
     named = [f"{shown(label)} ({count:,})" for label, count in islice(labels.items(), NAMED_LABELS)]
     more = [f"and {len(labels) - NAMED_LABELS:,} others"] if len(labels) > NAMED_LABELS else []
     return ", ".join(named + more)

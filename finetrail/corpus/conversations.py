@@ -20,7 +20,7 @@ SAYING = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thin
 
 
 class BadConversation(Exception):
-    """A conversation is invalid; the message says what is wrong and what was expected."""
+    """A conversation is invalid; the message states the problem and what was expected."""
 
 
 def conversation(value: Any, unread: Counter[str]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Locates an answer in its context if its start or its text does not match exactly.
 
-Starts may be off by what was cut from the context before it, or count UTF-16 units, as JavaScript does; texts may have
-white space around them that the context lacks there, or another Unicode form.
+Starts may be shifted because text was cut from the beginning of the context, or may count UTF-16 units, as JavaScript
+does. Texts may be surrounded by white space that the context lacks there, or have another Unicode form.
 """
 
 import unicodedata
@@ -34,9 +34,12 @@ def from_utf16(start: int, context: str) -> int:
 def find(text: str, context: str, start: int, in_characters: bool) -> Place | None:
     """Return the location of a text that is not at its start; None if it is not in the context.
 
-    First at its start, counted in UTF-16 units unless it surely counts characters; then there, but for white space
-    around it or its Unicode form; then at the place nearest to its start, of two the earlier: as it is, or else without
-    the white space, or else in another form.
+    It is searched in this order:
+
+    1. at its start, in UTF-16 units, unless the start is known to count characters;
+    2. at its start, ignoring white space around it or its Unicode form;
+    3. at the occurrence nearest to its start, the earlier of two: as it is, else without the white space, else in
+       another Unicode form.
     """
     stripped = text.strip()
     if not stripped:
@@ -74,14 +77,14 @@ def _same_form(text: str, context: str) -> list[tuple[int, int]]:
         characters.append(characters[-1] + len(whole))
     wanted, found = normalized("NFD", text), []
     for begin in _all(wanted, "".join(decomposed)):
-        first, behind = bisect_left(borders, begin), bisect_left(borders, begin + len(wanted))
-        if borders[first] == begin and borders[behind] == begin + len(wanted):
-            found.append((characters[first], characters[behind]))
+        first, end = bisect_left(borders, begin), bisect_left(borders, begin + len(wanted))
+        if borders[first] == begin and borders[end] == begin + len(wanted):
+            found.append((characters[first], characters[end]))
     return found
 
 
 def _clusters(text: str) -> list[str]:
-    """Part a text before each character that no canonical reordering moves across: all but combining marks."""
+    """Split a text before each character that canonical reordering does not cross: all but combining marks."""
     parts: list[str] = []
     for character in text:
         if parts and unicodedata.combining(unicodedata.normalize("NFD", character)[0]):

@@ -1,4 +1,4 @@
-"""What the formats share: reading files as lines of text or JSON, and the raw example that each format yields."""
+"""Code that all formats share: reading files as lines of text or JSON, and the raw example that each format yields."""
 
 import codecs
 import json
@@ -157,7 +157,7 @@ def with_more(example: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def as_id(given: Any, where: str) -> str:
-    """Return an id as a string; UserError where it is neither a string nor a whole number."""
+    """Return an id as a string; UserError if it is neither a string nor a whole number."""
     if not isinstance(given, str | int) or isinstance(given, bool):
         raise UserError(f"{where}: the id is {given!r:.60}; expected a string or a whole number")
     if given == "":
@@ -222,7 +222,7 @@ def decoded(path: Path, name: str, declared: str | None) -> Iterator[str]:
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                # error.object ends where the file was read to, and begins with what the chunk before left over.
+                # error.object begins with the rest of the previous chunk, and ends where reading stopped.
                 offset = file.tell() - len(error.object) + error.start
                 raise UserError(
                     f"{name}: the byte 0x{error.object[error.start]:02x} at offset {offset} is not {encoding}; {hint}"

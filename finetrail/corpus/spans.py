@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from finetrail.corpus.words import characters
 from finetrail.schema import SpanRules
 
-# What may be wrong with a span; all but REPEATED are keys of the recipe, which say what is done.
+# Problems of a span; all but REPEATED are keys of the recipe, whose values choose what is done.
 EMPTY, BLANKS, INSIDE, OVERLAPPING, REPEATED = "empty", "blanks", "inside_words", "overlapping", "repeated"
-# Spans inside words that end at words if they count something else than the recipe says.
+# Spans that do not end at words, but would if their offsets counted other units than the recipe declares.
 OTHER_UNITS = "other_units"
 REFUSED = {
     EMPTY: "a span without text",
@@ -27,7 +27,7 @@ Word = tuple[int, int]
 
 
 class Span(NamedTuple):
-    """A labelled part of a text: [start, end) in the reader's units, and its text where the file states that."""
+    """A labelled part of a text: [start, end) in the reader's units, and its text if the file states it."""
 
     start: int
     end: int
@@ -36,24 +36,24 @@ class Span(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """A span that was mended or dropped: why, and what was done in words."""
+    """A span that was mended or dropped: the reason, and a description of what was done."""
 
     kind: str
     shown: str
 
 
 class Placed(NamedTuple):
-    """A span as words: [first, behind)."""
+    """A span as words: [first, end)."""
 
     first: int
-    behind: int
+    end: int
     label: str
 
 
 def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tuple[list[str], list[Misfit]]:
     """Return the IOB2 tag of each word, and the spans that did not fit as they were.
 
-    ValueError where a span is not in the text, has another text than it states, or does not fit and the recipe refuses.
+    ValueError if a span is not in the text, has another text than it states, or does not fit and the recipe refuses.
     """
     misfits: list[Misfit] = []
     placed = []
@@ -66,13 +66,13 @@ def tag(text: str, words: list[Word], spans: list[Span], rules: SpanRules) -> tu
         if is_inside and (units := _other_units(text, span, words, rules.units)):
             misfits.append(Misfit(OTHER_UNITS, f"{_shown(text, start, end, span.label)}, a word by {units}"))
     tags = ["O"] * len(words)
-    for first, behind, label in _apart(text, words, placed, rules, misfits):
-        tags[first:behind] = [f"B-{label}", *[f"I-{label}"] * (behind - first - 1)]
+    for first, end, label in _apart(text, words, placed, rules, misfits):
+        tags[first:end] = [f"B-{label}", *[f"I-{label}"] * (end - first - 1)]
     return tags, misfits
 
 
 class Borders(NamedTuple):
-    """Boundaries of units that are also boundaries of characters, in order: numbers of units and characters before."""
+    """Boundaries of units that are also boundaries of characters, in order, as the number of units and characters."""
 
     units: NDArray[np.int64]
     characters: NDArray[np.int64]
@@ -85,7 +85,7 @@ class Borders(NamedTuple):
         return int(self.characters[place]) if self.units[place] == unit else None
 
 
-# Of the text at hand, for each of its spans.
+# Cached for the current text, because each of its spans needs it.
 @lru_cache(maxsize=len(UNITS))
 def _borders(text: str, units: str) -> Borders:
     places = np.arange(len(text) + 1)
@@ -115,7 +115,7 @@ def _in_characters(text: str, span: Span, units: str) -> tuple[int, int]:
 
 
 def _hint(text: str, span: Span, declared: str) -> str:
-    """Return what to write into the recipe where a span is right in other units."""
+    """Return what to write into the recipe if a span is right in other units."""
     for units, known in _others(text, declared):
         start, end = known.get(span.start), known.get(span.end)
         if start is not None and end is not None:
@@ -127,7 +127,7 @@ def _hint(text: str, span: Span, declared: str) -> str:
 
 @lru_cache(maxsize=1)
 def _others(text: str, declared: str) -> list[tuple[str, Borders]]:
-    """Return the borders by all other units that count this text in another way."""
+    """Return the borders for each other unit that counts this text differently."""
     known = _borders(text, declared)
     found = [(units, _borders(text, units)) for units in UNITS if units != declared]
     return [(units, borders) for units, borders in found if not all(map(np.array_equal, borders, known))]
@@ -152,7 +152,7 @@ def _other_units(text: str, span: Span, words: list[Word], declared: str) -> str
 
 
 def _place(text: str, words: list[Word], span: Span, rules: SpanRules, misfits: list[Misfit]) -> Placed | None:
-    """Return the words of a span in characters; None where it is dropped. What did not fit is added to the misfits."""
+    """Return the words of a span in characters; None if it is dropped. A span that does not fit is added to misfits."""
     inside = text[span.start : span.end]
     shown = _shown(text, span.start, span.end, span.label)
     if not inside.strip():
@@ -165,35 +165,35 @@ def _place(text: str, words: list[Word], span: Span, rules: SpanRules, misfits: 
         if rules.blanks == "drop":
             return None
     first = bisect_right(words, start, key=itemgetter(1))
-    behind = bisect_left(words, end, key=itemgetter(0))
-    whole = words[first][0], words[behind - 1][1]
+    end_word = bisect_left(words, end, key=itemgetter(0))
+    whole = words[first][0], words[end_word - 1][1]
     if whole != (start, end):
         _act(rules.inside_words, INSIDE, shown, _done(text, *whole, rules.inside_words), misfits)
         if rules.inside_words == "drop":
             return None
-    return Placed(first, behind, span.label)
+    return Placed(first, end_word, span.label)
 
 
 def _apart(text: str, words: list[Word], placed: list[Placed], rules: SpanRules, misfits: list[Misfit]) -> list[Placed]:
-    """Return spans that share no word: the longest of those that do, of equals the first one."""
+    """Return spans that share no word: of overlapping ones the longest, and of equally long ones the first."""
     kept: list[Placed] = []
     taken: dict[int, Placed] = {}  # word -> the span that has it
-    for span in sorted(placed, key=lambda one: one.first - one.behind):
-        other = next((taken[word] for word in range(span.first, span.behind) if word in taken), None)
-        shown = _shown(text, words[span.first][0], words[span.behind - 1][1], span.label)
+    for span in sorted(placed, key=lambda one: one.first - one.end):
+        other = next((taken[word] for word in range(span.first, span.end) if word in taken), None)
+        shown = _shown(text, words[span.first][0], words[span.end - 1][1], span.label)
         if other == span:
             misfits.append(Misfit(REPEATED, shown))
         elif other is not None:
-            kept_one = _shown(text, words[other.first][0], words[other.behind - 1][1], other.label)
+            kept_one = _shown(text, words[other.first][0], words[other.end - 1][1], other.label)
             _act(rules.overlapping, OVERLAPPING, f"{shown} and {kept_one}", "of which the second is kept", misfits)
         else:
             kept.append(span)
-            taken.update(dict.fromkeys(range(span.first, span.behind), span))
+            taken.update(dict.fromkeys(range(span.first, span.end), span))
     return kept
 
 
 def _act(rule: str, kind: str, shown: str, done: str, misfits: list[Misfit]) -> None:
-    """Add a misfit, or raise ValueError where the recipe refuses it."""
+    """Add a misfit, or raise ValueError if the recipe refuses it."""
     if rule == "refuse":
         raise ValueError(f"{shown}: {REFUSED[kind]}; expected none, or another reader.spans.{kind} than refuse")
     misfits.append(Misfit(kind, f"{shown}, {done}"))

@@ -18,7 +18,7 @@ SETTINGS = {"seed", "stratify", "group"}
 
 
 def assemble(splits: Splits, read: Callable[[str], Iterable[Record]]) -> Iterator[tuple[str, Record]]:
-    """Yield (split, record), each split in the order of its files; `read` opens what a split of the recipe names.
+    """Yield (split, record), each split in the order of its files; `read` opens the files of a split.
 
     A task's own splits may name more than train, validation and test, such as documents, or nothing (null). Train's
     file is read twice where another split is carved out of it: once for the number of its records, and the strata or
@@ -59,7 +59,7 @@ def carve(
 
     strata [n], numbers from 0: each split has its fraction of each stratum too, rounded by largest remainder so that
     its size is the same as without; one row of each stratum stays in train whatever the fractions, so that a stratum
-    of few rows may be in no other split. Raises UserError where a split gets no row, or train not one of each stratum.
+    of few rows may be in no other split. Raises UserError if a split gets no row, or train not one of each stratum.
     """
     groups = np.zeros(n, dtype=np.int64) if strata is None else strata
     sizes: NDArray[np.int64] = np.bincount(groups).astype(np.int64)
@@ -83,7 +83,7 @@ def carve(
     parts["train"] = np.sort(order[place >= start[groups[order]]])
     for split, rows in parts.items():
         if not len(rows):
-            raise UserError(f"splits.{split}: no example is left for it of the {n} in train's file")
+            raise UserError(f"splits.{split}: too few examples ({n}) in train's file to give this split any")
     return parts
 
 
@@ -91,7 +91,7 @@ def carve_groups(groups: NDArray[np.int64], fractions: dict[str, float], seed: i
     """Draw groups for each split, as many as fit whole into round(n * fraction) rows, and leave the rest to train.
 
     groups [n], numbers from 0: groups of one row each are drawn as carve() draws rows. Returns sorted indices, each row
-    once. Raises UserError where a split gets no group, or train none.
+    once. Raises UserError if a split gets no group, or train none.
     """
     sizes = np.bincount(groups)
     room = np.array([round(len(groups) * fraction) for fraction in fractions.values()])
@@ -105,8 +105,8 @@ def carve_groups(groups: NDArray[np.int64], fractions: dict[str, float], seed: i
     for split, rows in parts.items():
         if not len(rows):
             raise UserError(
-                f"splits.group: of the {len(sizes)} values in the {len(groups)} examples of train's file none is left "
-                f"for {split}, or none is rare enough; expected a column of more values"
+                f"splits.group: the groups ({len(sizes)} in {len(groups)} examples of train's file) are too few or too "
+                f"large to give {split} any; expected a column with more distinct values"
             )
     return parts
 
@@ -126,7 +126,7 @@ def _rounded(quotas: NDArray[np.floating], most: NDArray[np.int64], total: int) 
 
 
 def _strata(records: Iterable[Record], column: str | None) -> tuple[int, NDArray[np.int64] | None]:
-    """Return the number of records and, where there is a column, the number of each one's value in sorted order."""
+    """Return the number of records and, if a column is given, the rank of each one's value in sorted order."""
     if column is None:
         return sum(1 for _ in records), None
     known: dict[str, int] = {}

@@ -118,7 +118,7 @@ def _named_in(header: list[str], rows: Iterator[Any], reader: CsvReader, where: 
 
 
 def _looks_like_data(first: list[str], second: list[str]) -> bool:
-    """Return True if a first row has what no header has: a number, a long text, or a value of the next row."""
+    """Return True if a first row has a value that no header has: a number, a long text, or a value of the next row."""
     return any(
         len(field) > LONGEST_NAME or NUMBER.fullmatch(field.strip()) or field == below
         for field, below in zip_longest(first, second[: len(first)])
@@ -190,7 +190,7 @@ def parquet(path: Path, name: str, reader: ParquetReader) -> Iterator[Raw]:
 
 
 def _require_column(columns: pa.Schema, path: str, name: str) -> None:
-    """Raise UserError where a schema has neither this column nor, in its structs, this path."""
+    """Raise UserError if a schema has neither this column nor, in its structs, this path."""
     if columns.names.count(path) > 1:
         raise UserError(f"{name}: {columns.names.count(path)} columns {path!r}; expected each name once")
     if path in columns.names:
@@ -233,7 +233,7 @@ def _as_python(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]]:
 def _class_names(metadata: dict[bytes, bytes], wanted: list[str], name: str) -> dict[str, list[str]]:
     """Return the names of the ClassLabels, and lists of them, that `datasets` describes in a file's schema.
 
-    A description of another form than that of `datasets` says nothing. UserError where a ClassLabel has no names.
+    A description of another form than that of `datasets` says nothing. UserError if a ClassLabel has no names.
     """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
@@ -257,7 +257,7 @@ def _checked_names(names: Any, where: str) -> list[str]:
 
 
 def _described(features: Any, path: str) -> Any:
-    """Return what the features say of a path; an empty description where they say nothing."""
+    """Return the description of a path in the features; an empty one if they have none."""
     for key in path.split("."):
         features = features.get(key, {}) if isinstance(features, dict) else {}
     return features

@@ -26,7 +26,7 @@ def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
     """Yield each block of lines as a sentence, with the columns that the recipe names; comments precede its tokens.
 
     What comments say as NAME=VALUE are columns too. A block of comments alone is a sentence without tokens, so that it
-    is counted: they may have been tokens. UserError where a line has another number of columns than the first one: a
+    is counted: they may have been tokens. UserError if a line has another number of columns than the first one: a
     blank in a token would cut it off.
     """
     expected = None
@@ -43,7 +43,7 @@ def conll(path: Path, name: str, reader: ConllReader) -> Iterator[Raw]:
             if len(columns) != expected:
                 raise UserError(
                     f"{name}:{number}: {len(columns)} columns, and the first line has {expected}: {line[:80]!r}; "
-                    "expected as many in each (where tokens hold blanks, columns need a separator such as a tab)"
+                    "expected the same number in each line (if tokens contain blanks, use a separator such as a tab)"
                 )
             _refuse_conllu(columns, f"{name}:{number}")
             tokens.append(columns[reader.token_column])
@@ -110,7 +110,7 @@ def conllu(path: Path, name: str, reader: ConlluReader) -> Iterator[Raw]:
 
 
 def _said(comment: str) -> dict[str, str]:
-    """Return what a comment says as NAME = VALUE; nothing where it says something else.
+    """Return the name and value of a comment NAME = VALUE; an empty dict for other comments.
 
     The name is the word before the sign: `genre = news`, GUM's `meta::genre = news`, MultiCoNER's `id 7f2 domain=en`.
     Of `newdoc id = a`, it is newdoc.

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 PREFIXES = {"iob1": "BI", "iob2": "BI", "iobes": "BIESLU", "bilou": "BILU", "io": "I"}
 ALL_PREFIXES = "BIESLU"
-# What L- and U- are called in IOBES.
+# The IOBES names of L- and U-.
 BILOU = {"L": "E", "U": "S"}
 # How most files write a label; TYPE-B and B_TYPE are other shapes.
 SHAPE = "B-TYPE"
@@ -68,7 +68,7 @@ def _parts(label: str, scheme: str, shape: str) -> tuple[str, str]:
 
 
 def _split(label: str, shape: str) -> tuple[str, str]:
-    """Return prefix and type; "" for both where the separator of the shape is not in the label."""
+    """Return prefix and type; "" for both if the label lacks the separator of the shape."""
     if shape.startswith("B"):
         prefix, found, chunk_type = label.partition(shape[1 : -len("TYPE")])
     else:

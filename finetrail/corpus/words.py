@@ -10,16 +10,16 @@ import regex
 
 Rule = Literal["unicode", "punctuation", "characters"]
 
-# What cuts raw texts for a model whose corpus was cut by whoever made it.
+# The rule by which raw texts are split into words if the corpus came as words.
 UNKNOWN_RULE: Rule = "unicode"
 
 # Default word boundaries of Unicode (UAX #29): neither 3.5 nor don't is parted, ideographs are words of their own.
 BOUNDARY = regex.compile(r"\b", regex.WORD)
 # regex (2026.11) keeps it with a vowel that follows, where Unicode separates the two: 'Oslo' in quotes.
 QUOTE = regex.compile(r"['\u2019](?=\p{L})")
-# Not all symbols: an emoji may be several of them.
+# Not all symbols, because an emoji may consist of several.
 MARK = regex.compile(r"\p{P}|[$+<=>^`|~]")
-# What people see as one character (an extended grapheme cluster of UAX #29).
+# A character as a reader perceives it (an extended grapheme cluster of UAX #29).
 CHARACTER = regex.compile(r"\X")
 
 
@@ -28,7 +28,7 @@ FLAGS, MOST_FLAGS = regex.compile("[\U0001f1e6-\U0001f1ff]{256,}"), 128
 
 
 def characters(text: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of what people see as one character (CHARACTER)."""
+    """Yield (start, end) of each perceived character (CHARACTER)."""
     return (
         (first + match.start(), first + match.end())
         for first, part in _parts(text)
@@ -50,7 +50,7 @@ def cut(text: str, rule: Rule) -> list[tuple[int, int]]:
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (start, part) of a text that is parted between flags where there are very many in a row."""
+    """Yield (start, part) of a text that is split between flags if very many follow each other."""
     start = 0
     for run in FLAGS.finditer(text):
         for border in range(run.start() + MOST_FLAGS, run.end(), MOST_FLAGS):

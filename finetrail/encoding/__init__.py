@@ -1,1 +1,1 @@
-"""What encoding shares between tasks, without torch: tokenizers, windows, and arrays of runs."""
+"""Code for encoding that tasks share, without torch: tokenizers, windows, and arrays of runs."""

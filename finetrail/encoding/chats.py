@@ -91,9 +91,9 @@ class Template:
     def spoken(self, messages: Sequence[Message], end: str) -> tuple[str, list[tuple[int, int]]]:
         """Return the text and the span of each turn of the assistant, from after its header to its token `end`.
 
-        A turn begins where the template marks it ({% generation %}), or else after what the template writes for the
-        turns before, when an answer is asked. Refused where these are not the beginning of the text, and where a turn
-        does not say what its message says, at least the end of it (templates leave out earlier thoughts).
+        A turn begins where the template marks it ({% generation %}), or else after the text that the template writes
+        for the previous turns if an answer is asked. Refused if these are not the beginning of the text, or if a turn
+        does not contain the text of its message, or at least the end of it (templates leave out earlier thoughts).
         """
         self._plain(messages)
         text, marks = self.rendered(messages)

@@ -35,14 +35,13 @@ class OrderedMap(Protocol):
 # patterns backtrack takes hours, inside Rust, where no exception reaches it.
 SECONDS, BYTES_A_SECOND = 60.0, 50_000
 UNTIMED = "untimed"
-PANIC = (
-    "PanicException"  # of Rust, a class that no module exports. Errors of tokenizers are plain instances of Exception
-)
+# A panic in Rust; no module exports this class. Other errors of tokenizers are plain instances of Exception.
+PANIC = "PanicException"
 
 # Batches in flight per process, which bounds memory.
 WAITING = 2
 
-# In a worker: the function of a batch.
+# In a worker process, the function that is applied to a batch.
 _work: Callable[[Batch], Any]
 
 
@@ -122,7 +121,7 @@ def _on_ray() -> Any:
 
 @contextmanager
 def _pool(function: Callable[[Batch], Any], num_proc: int) -> Iterator[ProcessPoolExecutor]:
-    # Not fork: the threads of tokenizers and Arrow would not be in the child, but their locks would.
+    # Not fork: a child would inherit the locks of the threads of tokenizers and Arrow, but not the threads.
     pool = ProcessPoolExecutor(
         num_proc, multiprocessing.get_context("spawn"), initializer=_start, initargs=(pickle.dumps(function),)
     )

@@ -42,7 +42,7 @@ def masking(tokenizer: Any, settings: Any) -> Masking:
 def mask(
     ids: np.ndarray, pieces: np.ndarray, how: Masking, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (input_ids, labels) of one block, int64 [length]: IGNORE_INDEX where there is nothing to predict.
+    """Return (input_ids, labels) of one block, int64 [length]: IGNORE_INDEX at positions without a prediction.
 
     Each token, or each word, is drawn with the probability on its own; where that draws none of the block, one is, so
     that its loss is a number. pieces: SPECIAL, FIRST or LATER of each token, not all SPECIAL.

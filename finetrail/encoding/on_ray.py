@@ -54,7 +54,7 @@ def _connect(num_proc: int) -> None:
     }
     try:
         ray.init(address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL, **started_here)
-    except (ConnectionError, RuntimeError, SystemExit) as error:  # ray 2.60 exits where it gives up waiting
+    except (ConnectionError, RuntimeError, SystemExit) as error:  # ray 2.60 exits when it gives up waiting
         reason = (str(error).splitlines() or ["no answer"])[0]
         raise UserError(f"RAY_ADDRESS: {address}: {reason}; expected a running cluster, or none for one here") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

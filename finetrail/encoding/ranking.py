@@ -31,7 +31,7 @@ class Bm25:
             self.index.index(tokenized, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
-        """Return the score of each document for a query: float32 [documents], 0 where they share no term."""
+        """Return the score of each document for a query: float32 [documents], 0 if they share no term."""
         words = terms(query, self.kind) if self.index else []
         # bm25s 0.3 refuses a query without terms.
         scores: np.ndarray = self.index.get_scores(words) if words else np.zeros(self.size, dtype=np.float32)
@@ -94,7 +94,7 @@ def terms(text: str, kind: str) -> list[str]:
 def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (rows, scores) of the k highest of [m] scores, the highest first, equal ones in order."""
     k = min(k, len(scores))
-    # Not argpartition alone: of equal scores at the border it takes any.
+    # argpartition alone does not suffice: it chooses arbitrarily among equal scores at the border.
     candidates = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
     return rows, scores[rows]

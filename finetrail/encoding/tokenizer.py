@@ -124,7 +124,7 @@ def _load_as_file_says(folder: Path, pre_split: bool) -> Any:
 
 
 def _pipeline(backend: Any) -> tuple[Any, ...]:
-    """Return what is applied to a text before the lookup in the vocabulary."""
+    """Return the steps that are applied to a text before the lookup in the vocabulary."""
     parts = backend.normalizer, backend.pre_tokenizer
     return type(backend.model).__name__, *(None if part is None else json.loads(part.__getstate__()) for part in parts)
 

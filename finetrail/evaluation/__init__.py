@@ -1,1 +1,1 @@
-"""What all tasks share in evaluation."""
+"""Code for evaluation that all tasks share."""

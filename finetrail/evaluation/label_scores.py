@@ -12,7 +12,7 @@ from finetrail import layout
 
 
 def compute(kind: str, references: Iterable[Any], predictions: Iterable[Any]) -> dict[str, float]:
-    """Return the scores of one split; kind: a key of label_metrics.METRICS, which says what the values are."""
+    """Return the scores of one split; kind: a key of label_metrics.METRICS, which describes the values."""
     from finetrail.evaluation.label_metrics import METRICS
 
     # evaluate 0.4.6 makes a folder even for a metric that is kept in memory; not in a home that may be read-only.

@@ -4,5 +4,5 @@ import numpy as np
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; 0 where there is nothing to divide by, as scikit-learn and conlleval have it."""
+    """Divide; the result is 0 if the divisor is 0, as in scikit-learn and conlleval."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole), dtype=np.float64), where=np.asarray(whole) > 0)

@@ -84,8 +84,8 @@ def _of_one_run(
     low, high = np.percentile(over_examples, [100 * tail, 100 * (1 - tail)])
     size = np.abs(shuffled[1] - shuffled[0])
     as_large = np.isclose(size, abs(gap), rtol=1e-9, atol=ROUNDING)
-    # Of those that are as large half count (the mid-p value): scores such as accuracy have few values, and with all of
-    # them fewer than 5 in 100 equal systems would differ at 0.05 (Lancaster 1961; Fagerland et al. 2013).
+    # Half of the equally large differences count (the mid-p value). Scores such as accuracy have few values: if all
+    # counted, fewer than 5 in 100 equal systems would differ at 0.05 (Lancaster 1961; Fagerland et al. 2013).
     larger = (size > abs(gap)) & ~as_large
     p = 1.0 if abs(gap) < ROUNDING else (1 + larger.sum() + as_large.sum() / 2) / (1 + len(size))
     reach = stats.norm.ppf(1 - tail) + stats.norm.ppf(POWER)

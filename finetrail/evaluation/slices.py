@@ -77,7 +77,8 @@ def _of_slicing(table: pa.Table, slicing: Slicing, units: Units, settings: Boots
         row = {"slicing": slicing.name, "slice": name, "examples": len(inside), "metric": units.metric, "score": score}
         row |= {"low": low, "high": high, "rest": of_rest, "p_value": None, "worse": False}
         if min(len(inside), len(rest)) >= LEAST:
-            # As many examples of the whole split: a slice in which everything is wrong has no spread of its own.
+            # The standard error of equally many examples of the whole split, because a slice in which everything is
+            # wrong has no spread of its own.
             by_chance = _resampled(everything, units, settings.seed, drawn=len(inside)).std()
             error = float(np.hypot(max(drawn.std(), by_chance), _resampled(rest, units, settings.seed).std()))
             row["p_value"] = p_worse(score, of_rest, error, units.lower_is_better)

@@ -1,1 +1,1 @@
-"""What an exported folder holds beside weights and tokenizer: ONNX models that agree with torch, and a model card."""
+"""Writes what an exported folder has besides weights and tokenizer: ONNX models equal to torch's, and a model card."""

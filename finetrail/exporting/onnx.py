@@ -29,7 +29,7 @@ KEYS_AND_VALUES = ("key", "value")  # of each layer of a decoder: [batch_size, h
 
 
 class Traced(NamedTuple):
-    """What torch.onnx.export takes."""
+    """Arguments of torch.onnx.export."""
 
     module: torch.nn.Module
     sample: dict[str, Any]

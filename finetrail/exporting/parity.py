@@ -51,7 +51,7 @@ def compare(expected: pa.Table, found: pa.Table) -> Compared:
 def continued(expected: Read, found: Read, prompts: Mapping[str, list[int]], tokens: int) -> Compared:
     """Continue prompts (by example) by so many tokens that `expected` finds likeliest, and compare with `found`.
 
-    Each reads every token once, and has the rest from what it keeps. Two tokens tie if they have the same logit.
+    Each reads every token once, and takes earlier tokens from its cache. Two tokens tie if they have the same logit.
     """
     differ: list[tuple[str, bool]] = []
     for example, prompt in prompts.items():
@@ -66,7 +66,7 @@ def continued(expected: Read, found: Read, prompts: Mapping[str, list[int]], tok
 
 
 def _compared(total: int, differ: list[tuple[str, bool]]) -> Compared:
-    """Excuse near ties where they are few; differ: example, whether it is one."""
+    """Excuse near ties if they are few; differ: example, whether it is one."""
     ties = sum(is_tie for _, is_tie in differ)
     excused = ties if ties <= MOST_TIES * total + 1 else 0
     return Compared(total, [example for example, is_tie in differ if not (is_tie and excused)], excused)

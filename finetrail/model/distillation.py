@@ -39,7 +39,7 @@ class Teaching(NamedTuple):
     asking: where each epoch draws its inputs anew. The teacher sees each batch, during training.
     """
 
-    # A finished model's folder and the target -> the model, in fp32; UserError where it does not fit.
+    # A finished model's folder and the target -> the model, in fp32; UserError if it does not fit.
     load_teacher: Callable[[Path, Any], PreTrainedModel]
     divergence: Divergence
     # A teacher's outputs of a batch, by name, and its features -> the logits of each feature: [items, choices].

@@ -12,7 +12,7 @@ def with_lm_head(folder: Path) -> tuple[PreTrainedModel, set[str]]:
     """Load a model in fp32, and return it with the names of the head's weights that the checkpoint lacks.
 
     A new head is the same each time: matrices are the identity, norms are neutral. It is tied to the word embeddings.
-    UserError where the checkpoint lacks weights of the encoder.
+    UserError if the checkpoint lacks weights of the encoder.
     """
     model, missing = checked(folder, AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING)
     if missing:

@@ -1,1 +1,1 @@
-"""What people read of a run: record.json, metrics.json, the figures and the page."""
+"""Writes what people read about a run: record.json, metrics.json, the figures and the page."""

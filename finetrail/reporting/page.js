@@ -1,5 +1,5 @@
 "use strict";
-// What makes a page answer when it is touched. Without it everything can be read: tables as they stand, charts as SVG.
+// Makes the page interactive. Without this script everything can be read: tables in their order, charts as SVG.
 (() => {
   const SEARCHED = 12; // rows from which a table can be searched
   const SHOWN = 20; // rows of a table that is folded until it is searched or opened
@@ -25,7 +25,7 @@
         ? (a, b) => direction * key(a).localeCompare(key(b), "en", { numeric: true })
         : (a, b) => {
             const [first, second] = [numberIn(key(a)), numberIn(key(b))];
-            // What is no number stands last, whichever the direction.
+            // Values that are not numbers come last in both directions.
             return Number.isNaN(first) - Number.isNaN(second) || direction * (first - second) || 0;
           };
       body.append(...rows.toSorted(compare));
@@ -51,7 +51,7 @@
     const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
     const field = make("input", { type: "search", ariaLabel: `Search ${table.caption.textContent}` });
     const button = make("button", { type: "button" });
-    const told = make("output");
+    const status = make("output");
     let [only, cell, folded] = ["", null, "folded" in table.dataset];
     const update = () => {
       const words = field.value.toLowerCase().split(/\s+/);
@@ -63,7 +63,7 @@
       for (const row of rows) row.hidden = !shown.has(row);
       button.hidden = !narrowed && shown.size === rows.length;
       button.textContent = narrowed ? "Clear" : `Show all ${rows.length}`;
-      told.textContent = `${only}${shown.size} of ${rows.length} rows`;
+      status.textContent = `${only}${shown.size} of ${rows.length} rows`;
     };
     button.addEventListener("click", () => {
       if (cell === null && field.value.trim() === "") folded = false;
@@ -78,7 +78,7 @@
     };
     field.addEventListener("input", update);
     table.addEventListener("change", update);
-    const tools = make("p", { className: "tools" }, make("label", {}, "Search ", field), button, told);
+    const tools = make("p", { className: "tools" }, make("label", {}, "Search ", field), button, status);
     (table.closest(".scroll") ?? table).before(tools);
     update();
     return select;
@@ -154,8 +154,8 @@
           stroke: color(name),
           width: 2,
           dash: kind === "guide" ? [4, 4] : undefined,
-          scale: kind === "told" ? "count" : "y",
-          paths: kind === "told" ? () => null : undefined,
+          scale: kind === "legend" ? "count" : "y",
+          paths: kind === "legend" ? () => null : undefined,
           points: { show: kind === "points", size: 7, fill: color("bg") },
         })),
       ],

@@ -34,7 +34,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
     environment = rendering.environment(Path(__file__).parent)
     environment.filters["highlighted"] = views.highlighted
     best = results.training.get("best_update")
-    charts, single = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
+    charts, sentences = views.curves(results.history, best, ["loss", results.training.get("best_metric", "loss")])
     tables, cells = _tables(results)
     shares = views.shares(results.checks)
     rendered = environment.get_template("page.html.j2").render(
@@ -52,7 +52,7 @@ def render(task: str, recipe: str, results: Results, timings: Mapping[str, Any] 
         machines=machines(results.training, results.evaluation),
         **_headline_parts(results),
         charts=charts,
-        told=single,
+        sentences=sentences,
         history=views.history_rows(results.history),
         tables=tables,
         errors=list(zip(results.errors, cells, strict=True)),
@@ -80,7 +80,7 @@ def origin(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def concerns(results: Results) -> list[str]:
-    """List what a reader should know before trusting the scores, one sentence each."""
+    """List the concerns that a reader should know before trusting the scores, one sentence each."""
     found = []
     if (limit := results.counts["settings"].get("limit")) is not None:
         found.append(f"Only a quick look: at most {limit:,} examples of each split were used (limit).")

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from finetrail.reporting.summary import Headline, Row, Series
 
-# CSS variables that the page defines for light and dark; the value is what a viewer without the page shows.
+# CSS variables that the page defines for light and dark; the value is the color in a viewer without the page.
 INK, MUTED, GRID, ON_COLOR = "#1c2430", "#5f6b7a", "#dde2e8", "#fffffe"
 BLUE, ORANGE, GREEN, GREY = "#2463c4", "#c4540a", "#0b8068", "#9aa5b1"
 CSS_NAMES = {
@@ -156,7 +156,7 @@ def reliability(rows: Sequence[Row]) -> str:
 
 
 def confusion(rows: Sequence[Row]) -> str:
-    """Draw what each reference became, as a share of its row: right in blue, wrong in orange.
+    """Draw the predictions of each reference label, as shares of its row: right in blue, wrong in orange.
 
     Shares and two colours keep the errors readable where one label (O, say) holds nearly all counts.
     """
@@ -293,7 +293,7 @@ def _tick(value: float, _: int | None = None) -> str:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return where a bar's axis begins and ends: at 0 and 1 for scores, else at the next 1, 2 or 5 of a decimal place.
+    """Return the limits of a bar's axis: 0 and 1 for scores, else the next 1, 2 or 5 of a decimal place.
 
     So runs with similar scores have the same axis, and their figures can be compared side by side.
     """

@@ -1,4 +1,4 @@
-"""Reads what all stages recorded of a run."""
+"""Reads the records of all stages of a run."""
 
 import csv
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ FLAGS = {"True": True, "False": False}
 
 
 def read_results(task: str) -> Results:
-    """Read what all earlier stages recorded; UserError where a record is missing."""
+    """Read the records of all earlier stages; UserError if one is missing."""
     checks, counts = read_json(layout.CORPUS_CHECKS), read_json(layout.TOKENIZED_COUNTS)
     concerns = tasks.module(task, "concerns")
     return Results(

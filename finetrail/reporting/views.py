@@ -42,7 +42,7 @@ class Cell(NamedTuple):
     share: float  # of its row
     is_right: bool
     listed: int  # errors of this cell that the page lists
-    told: str
+    title: str
 
 
 class Matrix(NamedTuple):
@@ -63,8 +63,8 @@ def matrix(rows: Sequence[Row], errors: Sequence[Row]) -> tuple[Matrix, list[str
         cells: list[Cell | None] = []
         for column, prediction in enumerate(counted.names):
             count, key = counted.counts.get((reference, prediction), 0), f"{row}-{column}"
-            told = f"{reference} predicted as {prediction}: {count:,} of {total:,}"
-            cell = Cell(key, count, count / total, row == column, keys.count(key), told) if count else None
+            title = f"{reference} predicted as {prediction}: {count:,} of {total:,}"
+            cell = Cell(key, count, count / total, row == column, keys.count(key), title) if count else None
             cells.append(cell)
         table.append((reference, total, cells))
     return Matrix(counted.names, table), keys
@@ -123,14 +123,16 @@ def curves(history: Mapping[str, Series], best: int | None, first: Sequence[str]
         split, _, metric = name.rpartition("/")
         by_name.setdefault(metric, {})[split] = series
     order = {name: place for place, name in enumerate(first)} | {"lr": len(first) + 1}
-    charts, told = [], []
+    charts, sentences = [], []
     for name in sorted(by_name, key=lambda name: (order.get(name, len(first)), name)):
         lines = by_name[name]
         if max(map(len, lines.values())) > 1:
             charts.append(lines_chart(name, lines, best))
         else:
-            told += [f"{split} {name}: {y:.4g} at update {x:,}" for split, points in lines.items() for x, y in points]
-    return charts, told
+            sentences += [
+                f"{split} {name}: {y:.4g} at update {x:,}" for split, points in lines.items() for x, y in points
+            ]
+    return charts, sentences
 
 
 def lines_chart(name: str, lines: Mapping[str, Series], best: int | None = None) -> Chart:
@@ -154,13 +156,13 @@ def lines_spec(lines: Mapping[str, Series], best: int | None) -> str:
 
 
 def reliability_spec(rows: Sequence[Row]) -> str:
-    """Return the accuracy of each confidence, beside the line where the two are the same."""
+    """Return the accuracy of each confidence, with the line on which the two are equal."""
     bins = sorted((row for row in rows if row["count"]), key=lambda row: row["confidence"])
     columns = [[row[name] for row in bins] for name in ("confidence", "accuracy", "count")]
     series = [
         {"label": "calibrated", "color": "muted", "kind": "guide"},
         {"label": "accuracy", "color": "blue", "kind": "points"},
-        {"label": "predictions", "color": "muted", "kind": "told"},
+        {"label": "predictions", "color": "muted", "kind": "legend"},
     ]
     # The diagonal reaches both ends.
     ends = [[0.0, *columns[0], 1.0], [None, *columns[1], None], [None, *columns[2], None]]

@@ -1,4 +1,4 @@
-"""What all sections of the schema share: strict validation, patterns, and sections with optional groups of keys."""
+"""Code that all sections of the schema share: strict validation, patterns, and sections with optional key groups."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ TAG_SHAPE = r"^(B[^A-Za-z0-9\s]+TYPE|TYPE[^A-Za-z0-9\s]+B)$"
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 DELIMITER = r"^[^\"\r\n\x00]$"
 LAUNCHER = r"^([^;&|<>`$\r\n]|\$[A-Za-z_{])+$"
-# Pattern -> what a message says was expected.
+# Pattern -> its description after "expected" in a message.
 PATTERNS = {
     SHA256: "a sha256, 64 of 0-9 and a-f",
     NAME: "a name of letters, digits and . _ - alone",

@@ -133,7 +133,7 @@ class BeirReader(Settings):
     queries: str = Field(min_length=1, description="JSON lines with _id and text; path inside the source")
 
 
-# What tasks of texts read: tables, and plain text.
+# The readers of tasks whose examples are texts: tables, and plain text.
 TableReader = Annotated[
     CsvReader | JsonLinesReader | JsonReader | ParquetReader | TextReader, Field(discriminator="format")
 ]

@@ -56,7 +56,10 @@ def _corpus(key: str, corpus: Any) -> Iterator[str]:
     if isinstance(splits.validation, str) and isinstance(splits.test, str):
         for setting in ("stratify", "group"):
             if (column := getattr(splits, setting)) is not None:
-                yield f"{key}.splits.{setting}: {column!r}, and no split is a fraction of train's file; expected null"
+                yield (
+                    f"{key}.splits.{setting}: {column!r}, but no split is drawn from train's file, so this has no "
+                    "effect; expected null"
+                )
     if corpus.sliced_by and (instead := _without_columns(reader)):
         yield f"{key}.slices: {instead}"
     columns = getattr(reader, "columns", corpus.sliced_by)  # where a format has its own, download tells
@@ -96,8 +99,8 @@ def _students(recipe: Any) -> Iterator[str]:
     layers, lora = getattr(recipe.model, "layers", None), recipe.train.lora
     if layers is not None and lora is not None and lora.keep:
         yield (
-            "train.lora.keep: adapters of a model without some of its layers do not fit the base model that others "
-            "have; expected false, or model.layers null"
+            "train.lora.keep: adapters of a model with fewer layers do not fit the original base model; "
+            "expected false, or model.layers null"
         )
 
 

@@ -118,7 +118,7 @@ class DvcSource(Settings):
         return self
 
 
-# In data/model/tokenizer of a new model, instead of a tokenizer: the settings with which tokenize trains one.
+# File in data/model/tokenizer of a new model: the settings with which tokenize trains its tokenizer.
 TOKENIZER_TO_TRAIN = "tokenizer_to_train.json"
 
 

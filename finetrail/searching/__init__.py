@@ -1,1 +1,1 @@
-"""A search: the fields and values to try, its trials, where each of them runs, and what is said at its end."""
+"""A search: the fields and values to try, its trials, the folders in which they run, and the final report."""

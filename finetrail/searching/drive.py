@@ -136,7 +136,7 @@ class Search:
         return None
 
     def _reported(self, running: Running, name: str, curve: list[float]) -> bool:
-        """Tell people and the pruner of new epochs; return whether the trial is to end."""
+        """Log new epochs and report them to the pruner; return True if the trial should end."""
         for epoch, value in enumerate(curve[running.epochs :], start=running.epochs + 1):
             stage.log(f"{name}: epoch {epoch}: {self.begun.metric} {value:.4f}")
             if running.is_hopeless(value):
@@ -147,7 +147,7 @@ class Search:
         """Record a failure; where no trial has succeeded yet, leave this one to be run again, and stop: UserError."""
         reason = processes.reason(log.read_text(encoding="utf-8", errors="replace"))
         if not any(trial.state == FINISHED for trial in self.trials.all()):
-            raise UserError(f"{name}: {reason} (the whole of it: {log.relative_to(self.root)})")
+            raise UserError(f"{name}: {reason} (full log: {log.relative_to(self.root)})")
         running.fail(reason)
         stage.log(f"{name}: failed: {reason}")
 

@@ -20,7 +20,7 @@ RELIABLE = 10  # finished trials for each field; with fewer, importances change 
 
 @dataclass(frozen=True)
 class Ending:
-    """What a search has found so far."""
+    """The results of a search so far."""
 
     name: str
     wanted: int  # trials
@@ -66,7 +66,7 @@ def importance(study: optuna.Study, fields: list[str]) -> dict[str, float]:
 
 
 def as_text(found: Ending) -> str:
-    """Return what people read."""
+    """Return the report as text."""
     return "\n\n".join([table(found), *_counts(found), *_importance(found), *_verdict(found)])
 
 

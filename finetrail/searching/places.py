@@ -16,22 +16,22 @@ from finetrail import layout, stage
 from finetrail.errors import UserError
 
 COMMIT, CHANGES = "commit", "changes.patch"
-# What a source of kind dvc may name by its revision; without DVC's refs of running experiments.
+# Refs to which a revision in a source of kind dvc may refer, without DVC's own refs of running experiments.
 REFS = (
     "+refs/heads/*:refs/heads/*",
     "+refs/tags/*:refs/tags/*",
     "+refs/exps/*:refs/exps/*",
     *(f"^refs/exps/{name}" for name in ("exec/*", "stash", "celery/*")),
 )
-# No maintenance in the background, which would keep files of a clone that is removed.
+# Disables background maintenance, which would keep files of a removed clone open.
 QUIETLY = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
-# Git does not have them, and recipes name files in them by relative paths.
+# Git does not track this folder, and recipes refer to its files by relative paths.
 LINKED = "corpora"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder of one trial at a time: its lock, and the clone."""
+    """A folder for one trial at a time, with a lock and a clone."""
 
     folder: Path
     lock: int  # file descriptor; the lock lasts as long as a process has it open
@@ -48,7 +48,7 @@ class Place:
 
 
 def note(root: Path, folder: Path) -> None:
-    """Note the commit that all trials begin with, and the changes to its files; the workspace stays as it is."""
+    """Record the commit that all trials start from, and the changes to its files; the workspace is not changed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CHANGES).write_bytes(_changes(root))
     (folder / COMMIT).write_text(_commit(root), encoding="utf-8")
@@ -60,14 +60,14 @@ def changed_since(root: Path, folder: Path) -> bool:
 
 
 def check_tracked(root: Path, file: Path) -> None:
-    """UserError where Git has not a file that each trial needs."""
+    """Raise UserError if Git does not track a file that each trial needs."""
     if not git(root, "ls-files", "--", file.as_posix()):
-        raise UserError(f"{file}: Git does not have it, and trials run in clones; expected it added: git add {file}")
+        raise UserError(f"{file}: not tracked by Git, but trials run in clones; expected: git add {file}")
 
 
 @contextmanager
 def taken(folder: Path, first: list[int]) -> Iterator[Place]:
-    """Take a slot that no process has, those named `first` before others."""
+    """Lock a slot that no process holds; the slots in `first` are tried before others."""
     for number in itertools.chain(first, itertools.count()):
         (folder / str(number)).mkdir(parents=True, exist_ok=True)
         opened = os.open(folder / str(number) / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -84,10 +84,10 @@ def taken(folder: Path, first: list[int]) -> Iterator[Place]:
 
 
 def prepare(root: Path, folder: Path, place: Place) -> None:
-    """Bring a slot's clone to what all trials begin with; what Git ignores stays there: data and checkpoints."""
+    """Reset a slot's clone to the state that all trials start from; files that Git ignores stay: data, checkpoints."""
     try:
         _reset(root, folder, place.project)
-    except (subprocess.CalledProcessError, OSError):  # there is none yet, or a kill left it half-changed
+    except (subprocess.CalledProcessError, OSError):  # there is no clone yet, or a kill left it incomplete
         stage.remove(place.project)
         git(root, "clone", "--quiet", "--no-checkout", "--local", str(root), str(place.project))
         _reset(root, folder, place.project)
@@ -101,9 +101,9 @@ def forget(place: Place) -> None:
 
 
 def bring(root: Path, folder: Path, place: Place, name: str) -> str:
-    """Bring an experiment from the clone into the project; return its name, or the commit that it does not differ from.
+    """Fetch an experiment from the clone into the project; return its name, or the commit that it is equal to.
 
-    DVC makes no experiment of a run that changes nothing.
+    DVC creates no experiment for a run that changes nothing.
     """
     commit = (folder / COMMIT).read_text()
     ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
@@ -132,7 +132,7 @@ def _reset(root: Path, folder: Path, clone: Path) -> None:
     for left in (".git/index.lock", ".git/HEAD.lock"):  # no other process works here
         stage.remove(clone / left)
     stage.remove(clone / ".dvc/tmp")
-    # Named, because Git would go up to the user's own repository from a clone that is damaged.
+    # Explicit, because in a damaged clone Git would use the user's own repository above it.
     here = ("--git-dir=.git", "--work-tree=.")
     git(clone, *here, "checkout", "--quiet", "--force", "--detach", commit)
     git(clone, *here, *QUIETLY, "fetch", "--quiet", "--prune", "--no-tags", str(root), *REFS)
@@ -153,9 +153,9 @@ def _share(root: Path, clone: Path) -> None:
 
 
 def _leave_out_missing(clone: Path) -> None:
-    """Take the stages out of dvc.lock whose outputs the cache lacks.
+    """Remove from dvc.lock the stages whose outputs are not in the cache.
 
-    DVC (3.67) looks into them at the end of `exp run`, and fails where all stages came from the run-cache.
+    DVC (3.67) reads these at the end of `exp run`, and fails if all stages were restored from the run-cache.
     """
     lock, yaml = clone / "dvc.lock", YAML()
     stages = yaml.load(lock).get("stages", {}) if lock.exists() else {}

@@ -1,4 +1,4 @@
-"""Turns a space file into the settings that a search may try, all of them checked before the first trial."""
+"""Turns a space file into the settings that a search may try; all are checked before the first trial."""
 
 import contextlib
 import re
@@ -15,19 +15,19 @@ from finetrail import layout, params, schema, tasks
 from finetrail.errors import UserError
 from finetrail.schema import Settings
 
-# What a search may try: it changes how a model is trained, and not what it is scored on.
+# Keys that a search may vary: they change how a model is trained, and not what it is scored on.
 OF_PARAMS = ("seed", "lr", "epochs", "batch_size")
 OF_RECIPE = ("model", "tokenize", "train")
-# Trials with other values of these have scores that cannot be compared.
+# Scores of trials with different values of these are not comparable.
 KEPT = ("tokenize.limit", "train.best_metric")
-# Git forbids more than these in an experiment's name, and a number is added to it.
+# Stricter than Git's rules for an experiment's name, to which a number is added.
 SEARCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 Scalar = str | int | float | bool | None
 
 
 class Range(Settings):
-    """All numbers between two, both included."""
+    """All numbers from low to high, both included."""
 
     log: bool = Field(description="whether each order of magnitude is as likely as the next")
 
@@ -42,7 +42,7 @@ class Range(Settings):
 
     @property
     def ends(self) -> list[Any]:
-        """The values that the schema is asked about."""
+        """The values that are checked against the schema."""
         return [getattr(self, name) for name in ("low", "high")]
 
     def holds(self, value: Scalar) -> bool:
@@ -52,7 +52,7 @@ class Range(Settings):
 
 
 class FloatRange(Range):
-    """Any number between two."""
+    """Any number in a range."""
 
     kind: Literal["float"]
     low: float = Field(description="the lowest value")
@@ -64,7 +64,7 @@ class FloatRange(Range):
 
 
 class IntRange(Range):
-    """Whole numbers between two."""
+    """Integers in a range."""
 
     kind: Literal["int"]
     low: int = Field(description="the lowest value")
@@ -80,20 +80,20 @@ class IntRange(Range):
 
 
 class Choice(Settings):
-    """One of several values, in no order."""
+    """One of several values, without an order."""
 
     kind: Literal["choice"]
-    values: list[Scalar] = Field(min_length=1, description="texts, numbers, truth values or null")
+    values: list[Scalar] = Field(min_length=1, description="strings, numbers, booleans or null")
 
     @model_validator(mode="after")
     def _differ(self) -> "Choice":
         if len(self.values) != len({(type(value), value) for value in self.values}):
-            raise ValueError("values has one twice; expected each once")
+            raise ValueError("values contains a value twice; expected each once")
         return self
 
     @property
     def ends(self) -> list[Any]:
-        """The values that the schema is asked about."""
+        """The values that are checked against the schema."""
         return self.values
 
     def holds(self, value: Scalar) -> bool:
@@ -110,52 +110,54 @@ KINDS = (FloatRange, IntRange, Choice)
 
 
 class MedianPruning(Settings):
-    """End a trial whose best score so far is below the median of the others' at the same epoch."""
+    """Prune a trial whose best score so far is below the median of the other trials at the same epoch."""
 
     kind: Literal["median"]
-    startup_trials: int = Field(ge=0, description="trials that must be finished before one is ended")
-    warmup_epochs: int = Field(ge=0, description="epochs that each trial has in any case")
+    startup_trials: int = Field(ge=0, description="number of finished trials before any trial may be pruned")
+    warmup_epochs: int = Field(ge=0, description="epochs before a trial may be pruned")
 
 
 class HyperbandPruning(Settings):
     """Give few epochs to many trials and many to the best of them (Li et al. 2018)."""
 
     kind: Literal["hyperband"]
-    min_epochs: int = Field(ge=1, description="epochs that each trial has in any case")
-    max_epochs: int = Field(ge=1, description="epochs of a trial that is never ended")
-    reduction_factor: int = Field(ge=2, description="one trial of so many gets so many times the epochs")
+    min_epochs: int = Field(ge=1, description="epochs before a trial may be pruned")
+    max_epochs: int = Field(ge=1, description="epochs of a trial that is not pruned")
+    reduction_factor: int = Field(
+        ge=2, description="factor by which each round reduces the number of trials and increases their epochs"
+    )
 
 
 class Space(Settings):
-    """searches/NAME.yaml: what a search tries. Its experiments are called NAME-0000, NAME-0001 and so on."""
+    """searches/NAME.yaml: the values that a search tries. Its experiments are named NAME-0000, NAME-0001 and so on."""
 
     task: schema.Name = Field(description="as in params.yaml")
-    recipe: schema.Name = Field(description="as in params.yaml: the settings of the first trial, and of all fields not "
-                                            "named here")  # fmt: skip
-    trials: int = Field(ge=2, description="all of them: the first with the recipe's settings, and those ended early")
-    seed: int = Field(ge=0, description="of what is drawn; not params.yaml's")
+    recipe: schema.Name = Field(description="as in params.yaml; it gives the settings of the first trial, and of all "
+                                            "fields not named here")  # fmt: skip
+    trials: int = Field(ge=2, description="total number of trials, including the default and pruned ones")
+    seed: int = Field(ge=0, description="random seed of the search; separate from seed in params.yaml")
     objective: str | None = Field(
-        description="validation metric to improve, by training's curve; null: the recipe's train.best_metric"
+        description="validation metric to improve, from the training curve; null: the recipe's train.best_metric"
     )
     pruning: Annotated[MedianPruning | HyperbandPruning, Field(discriminator="kind")] | None = Field(
-        description="when trials are ended early, by the validation curve; null: never"
+        description="when trials are pruned, by their validation curve; null: never"
     )
     always: dict[str, Scalar] | None = Field(
-        description="field -> its value in all trials, the first too, such as a limit; null: none"
+        description="field -> value in all trials, including the first, such as a limit; null: none"
     )
     fields: dict[str, Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]] = Field(
         min_length=1,
-        description="field -> what it may be: a key of params.yaml (lr, epochs, batch_size, seed), or the path of a "
-        "recipe's key, such as train.warmup",
+        description="field -> its possible values; the field is a key of params.yaml (lr, epochs, batch_size, seed), "
+        "or the path of a recipe's key, such as train.warmup",
     )
 
     @property
     def files(self) -> tuple[Path, Path]:
-        """The files that trials change."""
+        """The files that differ between trials."""
         return layout.PARAMS, layout.recipe_file(self.task, self.recipe)
 
     def contents(self, read: Callable[[Path], Any]) -> dict[Path, Any]:
-        """Return what the files have, the recipe with the defaults of its task; `read` gives the content of a file."""
+        """Return the content of the files, the recipe with the defaults of its task; `read` parses one file."""
         in_params, in_recipe = self.files
         defaults = layout.defaults_file(self.task)
         recipe = params.composed(read(in_recipe), in_recipe, read(defaults), defaults)
@@ -167,12 +169,12 @@ class Space(Settings):
         return (in_params, (field,)) if field in schema.Params.model_fields else (in_recipe, tuple(field.split(".")))
 
     def changes(self, settings: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Return all that differs from params.yaml and recipe in a trial with these settings, by field."""
+        """Return the values that differ from params.yaml and recipe in a trial with these settings, by field."""
         return {"task": self.task, "recipe": self.recipe} | (self.always or {}) | settings
 
 
 def load(path: Path) -> Space:
-    """Read and validate a space file; UserError with all that is wrong with it."""
+    """Read and validate a space file; UserError with all its problems."""
     space: Space = params.validated(Space, path, _problems)
     return space
 
@@ -180,7 +182,7 @@ def load(path: Path) -> Space:
 def check(space: Space, path: Path) -> dict[str, Scalar]:
     """Ask the schema about each value that the project would be given; return the recipe's own values by field.
 
-    UserError with the field. What two fields contradict each other in is seen only when a trial has both.
+    UserError with the field. A contradiction between the values of two fields is found only when a trial has both.
     """
     params.load_recipe(space.task, space.recipe)
     with _copied(space) as validate:
@@ -206,7 +208,7 @@ def lower_is_better(space: Space, metric: str) -> bool:
 
 
 def effective(space: Space, field: str, contents: dict[Path, Any]) -> Any:
-    """Return the value of a field in the contents of the space's files: of an empty override, the recipe's."""
+    """Return the value of a field in the contents of the space's files; of an empty override, the recipe's value."""
     file, keys = space.location(field)
     value = contents[file]
     for key in keys:
@@ -217,7 +219,7 @@ def effective(space: Space, field: str, contents: dict[Path, Any]) -> Any:
 
 
 def overrides(space: Space, settings: dict[str, Scalar]) -> list[str]:
-    """Return what `dvc exp run -S` takes: FILE:KEY=VALUE in Hydra's grammar, without FILE where it is params.yaml."""
+    """Return the arguments of `dvc exp run -S`: FILE:KEY=VALUE in Hydra's grammar, without FILE for params.yaml."""
     found = []
     for field, value in space.changes(settings).items():
         path, keys = space.location(field)
@@ -228,9 +230,9 @@ def overrides(space: Space, settings: dict[str, Scalar]) -> list[str]:
 
 
 def _hydra(value: Scalar) -> str:
-    """Write a value in Hydra's grammar, where a text without quotes may be taken for a number."""
+    """Write a value in Hydra's grammar, in which a string without quotes may be read as a number."""
     if isinstance(value, str):
-        # A backslash is an escape only where a quote follows.
+        # A backslash is an escape only before a quote.
         escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
         return f"'{escaped}'"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
@@ -248,7 +250,7 @@ def _problems(space: Any) -> Iterator[str]:
             )
     for field in fields:
         if field in KEPT or (field in schema.Params.model_fields and field not in OF_PARAMS):
-            yield f"fields.{field}: trials with other values of it cannot be compared; expected it below always"
+            yield f"fields.{field}: trials with different values are not comparable; expected it under always"
         if field in always:
             yield f"{field}: it is both in always and in fields; expected it in one of them"
     for shorter, place in params.OVERRIDES.items():
@@ -257,7 +259,7 @@ def _problems(space: Any) -> Iterator[str]:
 
 
 def _own(space: Space, field: str, path: Path) -> Scalar:
-    """Return the value that a field has without a search; UserError where it cannot be set."""
+    """Return the value that a field has without a search; UserError if it cannot be set."""
     file, keys = space.location(field)
     contents = space.contents(params.read_yaml)
     section = contents[file]
@@ -290,7 +292,7 @@ def _copied(space: Space) -> Iterator[Callable[[str, dict[str, Scalar]], None]]:
             file, keys = space.location(field)
             section = contents[file]
             if file == recipe:
-                section[keys[0]] = section[keys[0]] or {}  # empty where all of it is the defaults'
+                section[keys[0]] = section[keys[0]] or {}  # empty if all its values are defaults
             for key in keys[:-1]:
                 section = section.get(key) if isinstance(section, dict) else None
             if not isinstance(section, dict):

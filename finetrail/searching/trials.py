@@ -32,7 +32,7 @@ FINISHED, ENDED, FAILED, UNFINISHED = STATES.values()
 
 @dataclass(frozen=True)
 class Begun:
-    """What a search begins with, and keeps: the space but for the number of trials, and what the project had then."""
+    """The fixed part of a search: its space except for the number of trials, and the project's values at its start."""
 
     space: dict[str, Any]
     metric: str
@@ -40,21 +40,21 @@ class Begun:
 
     @classmethod
     def of(cls, space: Space, metric: str, own: dict[str, Scalar]) -> "Begun":
-        """Return what a search of this space begins with."""
+        """Return the fixed part of a search of this space."""
         return cls(space.model_dump(exclude={"trials"}), metric, own)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its number is that of its experiment, its value the score on validation."""
+    """One trial: its number is that of its experiment, and its value is the score on validation."""
 
     number: int
     state: str
     settings: dict[str, Scalar]
     is_default: bool
-    value: float | None = None  # of an ended trial: the last one
+    value: float | None = None  # the last one if the trial was ended early
     epochs: int = 0
-    revision: str | None = None  # the experiment's name, or the commit that it does not differ from
+    revision: str | None = None  # the experiment's name, or the commit that it is equal to
     reason: str | None = None  # why it failed
 
 
@@ -69,7 +69,7 @@ class Found:
 
 
 class Running:
-    """A trial that this process runs: reports go to the file, and the pruner answers."""
+    """A trial that this process runs: values are reported to the file, and the pruner decides."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial) -> None:
         self._study, self._trial = study, trial
@@ -79,13 +79,13 @@ class Running:
         self.epochs = 0  # reported
 
     def is_hopeless(self, value: float) -> bool:
-        """Report the metric after one more epoch; return True if the trial should be pruned; the first never is."""
+        """Report the metric after one more epoch; return True if the trial should be pruned (never the first trial)."""
         self.epochs += 1
         self._trial.report(value, self.epochs)
         return not self.is_default and self._trial.should_prune()
 
     def finish(self, found: Found) -> None:
-        """Record the value, and the epochs that nobody saw."""
+        """Record the value, and the epochs that were not reported yet."""
         for value in found.curve[self.epochs :]:
             self.is_hopeless(value)
         self._trial.set_user_attr("revision", found.revision)
@@ -102,7 +102,7 @@ class Running:
 
 
 class Trials:
-    """The trials of a search, in a journal of Optuna; a lock guards what several processes must not do at once."""
+    """The trials of a search, in an Optuna journal; a lock guards what only one process may do at a time."""
 
     def __init__(self, folder: Path, space: Space) -> None:
         self.folder, self.space = folder, space
@@ -110,7 +110,7 @@ class Trials:
         self._lock = folder / "lock"
         try:
             self._storage = JournalStorage(JournalFileBackend(str(folder / "journal")))
-        except (ValueError, KeyError):  # a disk that was full, or that lost its current
+        except (ValueError, KeyError):  # after a full disk or a power failure
             raise UserError(
                 f"{folder / 'journal'} is damaged; expected it whole: remove {folder}, and begin the search again, "
                 "which finds its finished experiments"
@@ -123,7 +123,7 @@ class Trials:
             yield
 
     def begun(self) -> Begun | None:
-        """Return what the search began with; None where it has not; UserError where that was another space."""
+        """Return what the search began with; None if it has not begun; UserError if it began with another space."""
         if not (self.folder / "begun.json").exists():
             return None
         begun = Begun(**json.loads((self.folder / "begun.json").read_text(encoding="utf-8")))
@@ -136,7 +136,7 @@ class Trials:
         return begun
 
     def begin(self, begun: Begun, found: dict[int, Found]) -> None:
-        """Begin a search, with experiments that are there already, by their number."""
+        """Begin a search; `found` has the experiments that exist already, by number."""
         lower = lower_is_better(self.space, begun.metric)
         study = optuna.create_study(
             storage=self._storage,
@@ -159,9 +159,9 @@ class Trials:
         (self.folder / "begun.json").write_text(json.dumps(asdict(begun)), encoding="utf-8")
 
     def claim(self, slot: int, own: dict[str, Scalar], taken: set[int]) -> Running | None:
-        """Return what to run in a slot that this process holds; None where nothing is left to begin.
+        """Return the trial to run in a slot that this process holds; None if no trial is left to begin.
 
-        That is the trial which was not finished there, or a new one with a number that no experiment has (`taken`).
+        That is the unfinished trial of the slot, or a new one with a number that no experiment has (`taken`).
         own: the recipe's values, for the first trial.
         """
         with self.alone():
@@ -170,9 +170,8 @@ class Trials:
             left = [
                 one for one in trials.values() if one.state is TrialState.RUNNING and one.user_attrs["slot"] == slot
             ]
-            waiting = any(
-                one.state is TrialState.WAITING for one in trials.values()
-            )  # the process that queued it was killed
+            # If a trial waits, the process that queued it was killed.
+            waiting = any(one.state is TrialState.WAITING for one in trials.values())
             if left and not waiting:
                 self._queue_again(study, left[0])
             elif not waiting and len(trials) >= self.space.trials:
@@ -190,12 +189,12 @@ class Trials:
         return [_shown(one) for _, one in sorted(self._latest(self.study()).items())]
 
     def slots(self) -> list[int]:
-        """Return the slots whose trial is unfinished: it runs, or its process has died."""
+        """Return the slots whose trial is unfinished: it is running, or its process has died."""
         running = (one for one in self._latest(self.study()).values() if one.state is TrialState.RUNNING)
         return [one.user_attrs["slot"] for one in running]
 
     def study(self) -> optuna.Study:
-        """Load Optuna's study; the sampler's seed depends on the number of trials, so any process draws the same."""
+        """Load Optuna's study; the sampler's seed depends on the number of trials, so all processes draw the same."""
         study = optuna.load_study(storage=self._storage, study_name=self.folder.name, pruner=pruner(self.space.pruning))
         draws = np.random.SeedSequence([self.space.seed, len(study.get_trials(deepcopy=False))])
         study.sampler = optuna.samplers.TPESampler(seed=int(draws.generate_state(1)[0]))
@@ -205,12 +204,12 @@ class Trials:
         study.enqueue_trial(settings, user_attrs=attributes)
 
     def _queue_again(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Queue a trial whose process died again under its number: Optuna itself cannot resume it."""
+        """Queue a trial again, under its number, after its process died; Optuna itself cannot resume it."""
         self._queue(study, trial.params, **trial.user_attrs)
         study.tell(trial.number, state=TrialState.FAIL)
 
     def _asked(self, study: optuna.Study, slot: int) -> optuna.Trial:
-        """Take what is queued, and draw its settings, as far as they are not given."""
+        """Take the queued trial, and draw the settings that are not given."""
         trial = study.ask()
         trial.set_user_attr("slot", slot)
         if trial.user_attrs["in_space"]:
@@ -219,7 +218,7 @@ class Trials:
         return trial
 
     def _latest(self, study: optuna.Study) -> dict[int, FrozenTrial]:
-        """Return the trials by their number: of one that was taken up, the last."""
+        """Return the trials by number; of a trial that was resumed, the last attempt."""
         return {one.user_attrs["number"]: one for one in study.get_trials(deepcopy=False)}
 
 
@@ -241,7 +240,7 @@ def pruner(settings: MedianPruning | HyperbandPruning | None) -> optuna.pruners.
 
 
 def _inside(space: Space, settings: dict[str, Scalar]) -> dict[str, Scalar]:
-    """Return the values of the fields where the space holds all of them; else none: Optuna learns from no others."""
+    """Return the values of the fields if the space contains all of them, else {}: Optuna learns from no others."""
     of_fields = {name: settings[name] for name in space.fields}
     return of_fields if all(values.holds(of_fields[name]) for name, values in space.fields.items()) else {}
 

@@ -74,7 +74,7 @@ def _copy(source: schema.DvcSource, what: str, target: Path) -> tuple[dict[str, 
         is_folder = info["type"] == "directory"
         files = system.find(source.path, detail=True).values() if is_folder else [info]
         limits.check(what, sum(file["size"] or 0 for file in files), source.max_mib)
-        # Not of the Git repository, which is cloned before.
+        # The size of the Git repository does not count, because it was cloned before.
         with (
             limits.within(what, source.max_mib),
             TqdmCallback(desc=source.path, unit="files", tqdm_cls=Bar) as progress,

@@ -9,7 +9,7 @@ import huggingface_hub
 
 from finetrail import hub_errors, schema
 from finetrail.errors import UserError
-from finetrail.hub_errors import told
+from finetrail.hub_errors import reported_as
 from finetrail.progress import working
 from finetrail.sources import limits
 from finetrail.sources.local import below
@@ -19,7 +19,7 @@ from finetrail.stage import remove
 
 
 def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scratch: Path) -> Fetched:
-    """Resolve the revision to its commit and fetch that; UserError where the Hub refuses or cannot be reached.
+    """Resolve the revision to its commit and fetch that; UserError if the Hub refuses or cannot be reached.
 
     The libraries take the Hub's address from HF_ENDPOINT when they are imported, and a token from `hf auth login`.
     """
@@ -32,7 +32,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
     if not sys.stderr.isatty():  # the libraries draw their bars into logs too
         huggingface_hub.utils.disable_progress_bars()
     what = f"{repo_type} {source.repo} at {source.revision}"
-    with told(what), limits.within(what, source.max_mib), working(source.repo, has_bar=True):
+    with reported_as(what), limits.within(what, source.max_mib), working(source.repo, has_bar=True):
         api = huggingface_hub.HfApi()
         ask = api.model_info if repo_type == "model" else api.dataset_info
         info = ask(source.repo, revision=source.revision, files_metadata=True, timeout=hub_errors.TIMEOUT)
@@ -54,7 +54,7 @@ def fetch(source: schema.HubSource, repo_type: Literal["dataset", "model"], scra
 def _write_splits(source: schema.HubSource, commit: str, sizes: dict[str, int], folder: Path) -> Path:
     """Write each split as a Parquet file with the name of the split; label names are in the metadata of its schema.
 
-    UserError where the files of the configuration have more bytes (`sizes`, by their names) than the recipe allows.
+    UserError if the files of the configuration have more bytes (`sizes`, by their names) than the recipe allows.
     """
     import datasets
 
@@ -62,7 +62,7 @@ def _write_splits(source: schema.HubSource, commit: str, sizes: dict[str, int], 
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     remove(folder)
-    # Where the Hub fails midway, datasets (5.2) takes what it cached last, of any commit: this cache starts empty.
+    # If the Hub fails midway, datasets (5.2) uses its newest cache of any commit; therefore this cache starts empty.
     cache = folder / "cache"
     try:
         builder = datasets.load_dataset_builder(source.repo, source.config, revision=commit, cache_dir=str(cache))

@@ -9,17 +9,19 @@ from finetrail.errors import UserError
 
 
 def check(what: str, size: int, max_mib: int | None) -> None:
-    """Raise UserError where so many bytes are more than the limit, which null leaves out."""
+    """Raise UserError if the size in bytes exceeds the limit; None: no limit."""
     if max_mib is not None and size > max_mib << 20:
         raise _too_large(what, max_mib, "max_mib")
 
 
 @contextmanager
 def within(what: str, max_mib: int | None, key: str = "max_mib") -> Iterator[None]:
-    """Let no file grow beyond the limit meanwhile, whatever a server said of its size; UserError where one would.
+    """Limit the size of files written in this context, even if a server reports a wrong size.
 
-    `key` is what the recipe calls it. The kernel enforces it for the whole process, because the libraries that download
-    have no limit of their own.
+    UserError if a file exceeds it.
+
+    `key` is the limit's name in the recipe. The kernel enforces it for the whole process, because the libraries that
+    download have no limit of their own.
     """
     if max_mib is None:
         yield

@@ -78,8 +78,8 @@ def locate(pattern: str) -> tuple[Path, list[str]]:
 def below(root: Path) -> list[str]:
     """Return all files below a folder, sorted, without Python's bytecode; links to folders are followed.
 
-    UserError for what is no data: pipes and devices, whose end never comes, and links to a folder around them; and for
-    links to files that are neither below the folder nor in a cache: whoever made the folder need not know of yours.
+    UserError for pipes and devices, for links that form a cycle, and for links to files outside the folder and known
+    caches.
     """
     _refuse_system(root)
     found, within = [], root.resolve()
@@ -108,7 +108,7 @@ def _regular(path: Path) -> Path:
 
 
 def _inside(path: Path, within: Path) -> Path:
-    """Return the path of a file; UserError where links lead to one that is neither below the folder nor in a cache."""
+    """Return the path of a file; UserError if links lead to one that is neither below the folder nor in a cache."""
     leads_to = os.path.realpath(path)
     if not leads_to.startswith(os.path.join(within, "")) and not CACHED.search(leads_to):
         raise UserError(

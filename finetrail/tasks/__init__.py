@@ -40,7 +40,7 @@ def module(task: str, part: Literal["card"]) -> "contract.Card": ...
 @overload
 def module(task: str, part: Literal["demo"]) -> "contract.Demo": ...
 def module(task: str, part: str) -> Any:
-    """Import one module of a task, such as "scoring"; contract.py says what is in it. UserError for an unknown task."""
+    """Import one module of a task, such as "scoring"; contract.py describes it. UserError for an unknown task."""
     if task not in names():
         raise UserError(f"params.yaml: task: there is no {task!r}; expected one of {', '.join(names())}")
     return import_module(f"finetrail.tasks.{task}.{part}")

@@ -1,8 +1,8 @@
-"""What the pipeline calls of each task: a Protocol for each of its modules. Imported for typing only.
+"""The functions of a task that the pipeline calls: a Protocol for each module. Imported for typing only.
 
 `tasks.module(task, "scoring")` has the type Scoring. conformance.py holds the modules of every task to these protocols,
 so mypy reports a member that a task lacks, or that has other parameters. A member that may be None is optional, and a
-task that does without it says so. Docstrings here hold for all tasks; a task's own docstring adds what is particular.
+task that does without it says so. Docstrings here hold for all tasks; a task's own docstring adds its particulars.
 
 The type variables differ between tasks, and the modules of one task agree on them. Sections are the task's classes in
 settings.py. Target is what data/tokenized/target.json holds: what training and prediction have to know of train, such
@@ -87,7 +87,7 @@ class Settings(Protocol[Corpus_co, Tokenize_co, Train_co, Evaluate_co]):
 
     @property
     def lacking(self) -> Callable[[Any], Iterator[str]] | None:
-        """The function that yields what a recipe needs and this machine lacks, such as an optional package."""
+        """The function that yields requirements of a recipe that this machine lacks, such as an optional package."""
 
     @property
     def misfits(self) -> Callable[[Any, Any], Iterator[str]] | None:
@@ -110,7 +110,7 @@ class Corpus(Protocol[Corpus_contra, Counted]):
         """
 
     def tables(self, settings: Corpus_contra) -> dict[str, pa.Schema]:
-        """Return the columns of each table: the splits, and what the splits share, such as documents."""
+        """Return the columns of each table: the splits, and tables that they share, such as documents."""
 
     def rows(
         self, table: str, record: Record, settings: Corpus_contra, counts: dict[str, Counted]
@@ -124,7 +124,7 @@ class Corpus(Protocol[Corpus_contra, Counted]):
     def checks(self, counts: dict[str, Counted], settings: Corpus_contra) -> dict[str, Any]:
         """Return checks.json: the counts of each table under "splits", and comparisons of tables, such as leakage.
 
-        UserError for what the recipe refuses.
+        UserError for records that the recipe refuses.
         """
 
     def summary(self, counts: Counted, settings: Corpus_contra) -> str:
@@ -205,7 +205,7 @@ class Modeling(Protocol[Target_contra, Train_contra]):
 
     @property
     def TEACHING(self) -> Teaching | None:
-        """How a model learns from a teacher; None where settings have no TaughtTrain."""
+        """How a model learns from a teacher; None if settings have no TaughtTrain."""
 
     def notes(self, base_model: Path) -> list[str]:
         """Return what users should know about the base model, one sentence each."""
@@ -274,7 +274,7 @@ class Metrics(Protocol):
 
 
 class Outcome(TypedDict):
-    """What a run made of one unit: a score, the higher the better, and input, reference and prediction as text."""
+    """The result for one unit: a score, the higher the better, and input, reference and prediction as text."""
 
     score: float
     input: str
@@ -289,7 +289,7 @@ Settle = Callable[
 
 
 class Candidates(Protocol[Target_contra, Evaluate_contra]):
-    """What a model leaves to later runs."""
+    """Results of a model that later runs use."""
 
     def __call__(
         self,
@@ -301,7 +301,7 @@ class Candidates(Protocol[Target_contra, Evaluate_contra]):
         settings: Evaluate_contra,
         to_learn: bool,
     ) -> pa.Table | None:
-        """Return a split's candidates; None where the settings ask for none. to_learn: of train, for a later train."""
+        """Return a split's candidates; None if the settings ask for none. to_learn: of train, for a later train."""
 
 
 class Scoring(Protocol[Target_contra, Evaluate_contra]):
@@ -378,14 +378,14 @@ class Scoring(Protocol[Target_contra, Evaluate_contra]):
 
     @property
     def settle(self) -> Settle[Target_contra, Evaluate_contra] | None:
-        """The function that chooses what the recipe leaves to validation, from the predictions of each split.
+        """The function that chooses the settings that the recipe leaves to validation, from each split's predictions.
 
         (predictions by split, target, settings) -> values of settings, predictions with these, and notes for people.
         """
 
     @property
     def candidates(self) -> Candidates[Target_contra, Evaluate_contra] | None:
-        """The function that gives what a model leaves to later runs, such as a reranker's."""
+        """The function that returns a model's results for later runs, such as those of a reranker."""
 
     @property
     def alone(self) -> Callable[[pa.Table, str, Target_contra], pa.Table] | None:
@@ -399,21 +399,21 @@ class Serving(Protocol[Target_contra]):
         """Return an input that every model of this target answers."""
 
     def text_input(self, text: str) -> dict[str, Any]:
-        """Return the input that a text alone stands for."""
+        """Return the input that corresponds to a bare text."""
 
     def examples(self, inputs: list[dict[str, Any]]) -> pa.Table:
-        """Return inputs as rows of the corpus, without what is to be predicted.
+        """Return inputs as rows of the corpus, without the values to predict.
 
         An input without an id gets its number. UserError names the input and the key that is wrong.
         """
 
     @property
     def examples_for(self) -> Callable[[Target_contra], Callable[[list[dict[str, Any]]], pa.Table]] | None:
-        """The function from a target to what takes the place of examples(), where that depends on the target."""
+        """The function from a target to a replacement of examples(), if examples depend on the target."""
 
     @property
     def documents(self) -> Callable[[list[dict[str, Any]]], pa.Table] | None:
-        """The function from a collection to rows of the table documents, where there is one to search."""
+        """The function from a collection to rows of the table documents; None if the task searches none."""
 
     def answers(self, predictions: pa.Table) -> list[dict[str, Any]]:
         """Return the answer of each input, in order, with its id."""
@@ -424,7 +424,7 @@ class Serving(Protocol[Target_contra]):
 
 
 class Card(Protocol[Target_contra]):
-    """card.py: what the model card says of a task."""
+    """card.py: the parts of the model card that depend on the task."""
 
     @property
     def PIPELINE_TAG(self) -> str:
@@ -435,7 +435,7 @@ class Card(Protocol[Target_contra]):
         """The library that loads the exported folder, as the Hub names it."""
 
     def labels(self, target: Target_contra) -> list[str]:
-        """Return the labels that the model gives; [] where it gives none."""
+        """Return the labels that the model predicts; [] if it predicts none."""
 
     def usage(self, model: str, target: Target_contra) -> str:
         """Return Python code that runs the exported model; model: a Hub id or a folder."""
@@ -449,7 +449,7 @@ class Card(Protocol[Target_contra]):
 
 
 class Demo(Protocol[Target_contra]):
-    """demo.py: what the page to try a model asks for and shows."""
+    """demo.py: inputs and outputs of the demo page."""
 
     def fields(self, target: Target_contra) -> dict[str, str]:
         """Return the keys of an input with their titles."""
@@ -461,4 +461,4 @@ class Demo(Protocol[Target_contra]):
         """Return the parts of an answer to show."""
 
     def shown(self, given: dict[str, str], answer: dict[str, Any], target: Target_contra) -> list[Any]:
-        """Return a value per view, as views.Kind describes it. UserError where the folder is too old to tell."""
+        """Return a value per view, as views.Kind describes it. UserError if the folder is too old to tell."""

@@ -1,4 +1,4 @@
-"""What inputs of all tasks have in common: an id, known keys, texts, and their name in messages."""
+"""Checks that inputs of all tasks share: an id, known keys, texts, and their name in messages."""
 
 from typing import Any
 

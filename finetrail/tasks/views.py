@@ -1,4 +1,4 @@
-"""What a task's demo.py shows of an answer: the kinds of values that the page has a component for."""
+"""The kinds of values that a task's demo.py shows of an answer; the page has a component for each."""
 
 from typing import Any, Literal, NamedTuple
 

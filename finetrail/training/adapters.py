@@ -41,7 +41,7 @@ def add(model: PreTrainedModel, lora: schema.Lora) -> None:
     )
     trained = [p for name, p in base.named_parameters() if name.startswith(POOLER) and p.requires_grad]
     inject_adapter_in_model(config, base)  # freezes everything else in it
-    del base.peft_config  # what is left is a plain model of transformers with other layers
+    del base.peft_config  # the rest is a plain transformers model with other layers
     for parameter in trained:
         parameter.requires_grad_(True)
     projection = model.get_output_embeddings()

@@ -1,7 +1,7 @@
 """Turns features into the batches of training: their order, and their micro-batches.
 
 1. `Batches` orders the rows of an epoch, at random or by similar length, and cuts the order into batches. Each row
-   gets a seed for what the collator draws for it. Processes take the batches in turn.
+   gets a seed for the collator's random draws. Processes take the batches in turn.
 2. `Rows` reads the features of a batch as an Arrow table, with a column `row_seed`.
 3. `split_batch` splits a batch into micro-batches of similar length, so that little of each is padding.
 4. The collator pads each micro-batch and makes tensors of it. The task counts the items over which its loss is a mean.
@@ -124,7 +124,7 @@ def train_loader(
 ) -> "TrainLoader":
     """Return the loader of one process's batches, each split into micro-batches.
 
-    columns: what the collator needs of the features and of "row_seed".
+    columns: the features, and "row_seed", that the collator needs.
     micro_batch_size: the largest number of features in one; None does not split batches.
     most_padding: the largest share of padding in one.
     """
@@ -140,7 +140,7 @@ def train_loader(
             "num_items": torch.stack([num_items(micro_batch) * counted for micro_batch in collated]),
         }
 
-    # Without a generator of its own, each epoch would take a number from the one that dropout draws from.
+    # Without its own generator, each epoch would draw a number from the generator of dropout.
     own = torch.Generator()
     pinned = torch.cuda.is_available()  # from there it is copied while the device computes
     return TrainLoader(Rows(features), batch_sampler=batches, collate_fn=collate, generator=own, pin_memory=pinned)

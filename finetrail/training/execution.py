@@ -40,20 +40,20 @@ class Execution:
 
 
 def chosen(model: PreTrainedModel, settings: Train, precision: str, updates: int) -> Execution:
-    """Return how a run of so many updates is executed; UserError if the settings ask for what is impossible here."""
+    """Return how a run with this number of updates is executed; UserError if the settings are impossible here."""
     packs = settings.speedups and packing.applies(model, precision)
     padding: Literal["buckets", "none"] = "none" if packs else "buckets"
     if settings.execution in ("eager", "compile"):
         return Execution(padding, settings.execution)
     hindrances = list(_hindrances(model, settings, precision, packs))
     if settings.execution == "graphs" and hindrances:
-        raise UserError(f"train.execution: graphs needs {hindrances[0]}; expected auto or eager, or that")
+        raise UserError(f"train.execution: graphs needs {hindrances[0]}; otherwise expected auto or eager")
     records = not hindrances and (settings.execution == "graphs" or updates >= UPDATES_WORTH_RECORDING)
     return Execution(padding, "graphs" if records else "eager")
 
 
 def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Iterable[str]:
-    """Yield what CUDA graphs need and this run lacks."""
+    """Yield the requirements of CUDA graphs that this run does not meet."""
     if not torch.cuda.is_available():
         yield "a CUDA device"
     if not settings.speedups:
@@ -67,7 +67,7 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     if getattr(config, "sparse_prediction", False) or rope.get("rope_type", "default") in READ_BY_ROPE:
-        yield "a model that reads no numbers from the device"
+        yield "a model whose forward pass does not copy values to the CPU"
     if hasattr(settings, "distillation"):  # its loss searches for the tokens with labels on the device
         yield "no teacher"
     if settings.lora is not None and settings.lora.quantize is not None:
@@ -75,13 +75,13 @@ def _hindrances(model: Any, settings: Train, precision: str, packs: bool) -> Ite
     if settings.gradient_checkpointing or settings.unfreeze_layers is not None:
         yield "gradient_checkpointing false and unfreeze_layers null"
     if getattr(model, "micro_batch_size", None) not in (None, settings.batch_size):
-        yield "batches that are encoded as a whole"  # parts that are computed again read the generator's state
+        yield "micro_batch null"  # recomputing parts of a batch reads the generator's state
 
 
 def raise_compiler_error(error: BaseException, execution: Execution) -> None:
     """Raise UserError if torch.compile itself raised an error, and not the code that it compiled.
 
-    Which layers and settings it supports is not known before.
+    The layers and settings that it supports are not known in advance.
     """
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
     if execution.execution == "compile" and any(f"/torch/{part}/" in innermost for part in COMPILER):

@@ -55,7 +55,7 @@ def prepare(accelerator: Accelerator, model: PreTrainedModel) -> PreTrainedModel
     # Accelerate's own choice (1.15) may contain the embeddings twice, which torch refuses.
     if plugin.transformer_cls_names_to_wrap is None:
         plugin.transformer_cls_names_to_wrap = [type(layer_stack(model)[1][0]).__name__]
-    # With a policy everything is computed in bf16, the loss and norms too. autocast() below computes as with DDP.
+    # With a mixed-precision policy everything is computed in bf16, also loss and norms. autocast() is as in DDP.
     plugin.mixed_precision_policy = None
     whole = copy.deepcopy(model)
     forget_second_names(model)

@@ -51,7 +51,7 @@ class CudaGraphs:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Of this thread alone, because another thread pins the memory of later batches meanwhile.
+        # Only unsafe calls of this thread are errors: meanwhile another thread pins the memory of later batches.
         with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             result = run()
         self.pool = graph.pool()

@@ -1,4 +1,4 @@
-"""Logs what an engine reports: a progress bar, one line per epoch, and curves of DVCLive and of trackers."""
+"""Logs the progress of an engine: a progress bar, one line per epoch, and curves of DVCLive and of trackers."""
 
 import math
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ class TrainingLogger:
         if self.main:
             self.run.trackers.report(update, curves(report))
             self.live.step = update
-            # Sorted, because the Trainer sorts what it keeps in a checkpoint.
+            # Sorted, because the Trainer sorts the values that it keeps in a checkpoint.
             for name, value in sorted(curve_points(report).items()):
                 self.live.log_metric(name, value)
 

@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from finetrail.errors import UserError
 
-# As Trainer.get_decay_parameter_names has them (transformers 5.23): biases and norms do not decay.
+# Same as Trainer.get_decay_parameter_names (transformers 5.23): biases and norms do not decay.
 WITHOUT_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
 
 

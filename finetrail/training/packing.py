@@ -46,7 +46,7 @@ HEAD_WIDTHS = range(8, 193, 8)  # wider ones have gradients on some GPUs only
 STEPS, STEPS_OF_FEW = 16, 4
 LENGTHS = 64
 
-# What the head reads of the base model's states.
+# The part of the base model's hidden states that the head reads.
 FIRST, LABELLED, NEXT, ALL = "first", "labelled", "next", "all"
 
 Batch = dict[str, Any]
@@ -101,7 +101,7 @@ def use(model: PreTrainedModel, rounds: bool, compiles: bool) -> "Packer":
 
 
 def _reads(model: PreTrainedModel) -> str:
-    """Return what the model's head reads."""
+    """Return the part of the hidden states that the model's head reads."""
     config = model.config
     if has_head(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING) and config.model_type in ENCODERS:
         return FIRST if getattr(config, "classifier_pooling", "cls") == "cls" else ALL
@@ -118,7 +118,7 @@ def _first_position(config: Any) -> int:
 class Packer:
     """Packs the tokens of a padded batch.
 
-    reads: what the head reads. first_position: the position id of a feature's first token. rounds: see `use`.
+    reads: states that the head reads. first_position: the position id of a feature's first token. rounds: see `use`.
     """
 
     reads: str
@@ -246,7 +246,7 @@ def _replace_inputs(packer: Packer, inside: list[Any], base: Any, args: Any, inp
 
 
 def _take_inputs(packer: Packer, module: Any, states: tuple[torch.Tensor, ...]) -> Any:
-    """Keep what the head reads of the attention's output and of the layer's input, both [1, tokens, width]."""
+    """Keep the part of the attention's output and of the layer's input that the head reads, both [1, tokens, width]."""
     packing = module.packing
     return (
         tuple(_select_kept(packer, part, packing) for part in states)
@@ -262,7 +262,7 @@ def _take_first(pooler: Any, states: tuple[torch.Tensor, ...]) -> Any:
 
 
 def _take_output(packer: Packer, early: bool, base: Any, args: Any, inputs: Batch, output: Any) -> None:
-    """Keep what the head reads of the base model's output."""
+    """Keep the part of the base model's output that the head reads."""
     packing, states = inputs["packing"], output.last_hidden_state
     if not _keeps_some(packer, base, packing):
         output.last_hidden_state = padded(states, packing)

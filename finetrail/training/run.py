@@ -1,4 +1,4 @@
-"""What the two engines share: their inputs, and how a batch becomes gradients."""
+"""Code that the two engines share: their inputs, and the computation of gradients from a batch."""
 
 import math
 from collections.abc import Callable, Collection

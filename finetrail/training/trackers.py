@@ -1,4 +1,4 @@
-"""Sends what an engine reports to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
+"""Sends the metrics of an engine to TensorBoard, Weights & Biases or MLflow, by the Trainer's own callbacks.
 
 Their files are not outputs of a stage, because they contain times and names of machines.
 """
@@ -20,7 +20,7 @@ from finetrail.errors import UserError
 
 FOLDER = Path("logs")  # in the project's root; Git ignores it
 PROJECT = "finetrail"
-# Where DVC copies the project for a queued experiment, and a search for its trials. Both remove their copies.
+# Folders into which DVC copies the project for queued experiments, and a search for its trials. The copies are removed.
 COPIES = ((".dvc", "tmp", "exps"), (".scratch", "search"))
 # For each tracker: the variable that says where its data goes, and the command that shows the data if it is not set.
 LOOK = {
@@ -32,7 +32,7 @@ LOOK = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the callbacks use of TrainingArguments: a run's name, and its settings as JSON values."""
+    """The part of TrainingArguments that the callbacks use: a run's name, and its settings as JSON values."""
 
     run_name: str
     settings: dict[str, Any]
@@ -138,7 +138,7 @@ def set_defaults(folder: Path) -> dict[str, str]:
 
 
 def close(tracker: str) -> None:
-    """Close what a callback leaves open until the process ends, because another training may follow."""
+    """Close files that a callback leaves open until the process ends, because another training may follow."""
     if tracker == "wandb":
         import_module("wandb").finish()
 

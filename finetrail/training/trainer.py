@@ -86,7 +86,7 @@ class MicroBatchTrainer(Trainer):
         return self.run.loader(self.accelerator)
 
     def get_batch_samples(self, epoch_iterator: Any, *args: Any) -> tuple[list[Any], torch.Tensor]:
-        # Here and not in the loader, which the Trainer (5.23) replaces where it resumes within an epoch.
+        # Here and not in the loader, which the Trainer (5.23) replaces if it resumes within an epoch.
         if self.batches is None:
             self.batches = prefetched(epoch_iterator)
         batches, _ = super().get_batch_samples(self.batches, *args)

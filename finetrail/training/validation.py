@@ -27,7 +27,7 @@ def scores(model: Any, accelerator: Accelerator, run: Run) -> dict[str, float]:
     features, size = run.validation.with_format("arrow"), run.settings.eval_batch_size
     losses, items = [torch.zeros((), device=accelerator.device)], [0]
     kept: list[tuple[np.ndarray, ...]] = []
-    # Of the previous batch, by process, while the device computes this one.
+    # Functions that fetch the previous batch's results, one per process, while the device computes this batch.
     fetched: list[Callable[[], list[np.ndarray]]] = []
     batches = list(turns(len(features), size, accelerator))
     for start, counted in Bar(batches, desc="validate", unit="batches"):

@@ -23,7 +23,7 @@ class Case(NamedTuple):
     name: str
     files: dict[str, Content]
     changes: Changes  # "section.key" of the recipe -> its value
-    says: str  # the line on stderr, behind "error: "; where `through` ends well: what its log has in it
+    says: str  # the line on stderr, after "error: "; if `through` ends well, a part of its log
     task: str = "text_classification"
     through: str = "download@corpus"
     ends_well: bool = False

@@ -1,4 +1,4 @@
-"""Base models: folders that are none, configurations that choose code or fit no model, damaged weights."""
+"""Base models: folders that are not models, configurations that choose code or fit no model, damaged weights."""
 
 import json
 import os

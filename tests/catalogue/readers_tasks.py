@@ -128,13 +128,13 @@ CASES = [
         "conll: nothing",
         *conll(b""),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "conll: blank lines alone",
         *conll(b"\n\n\n"),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "conll: one column",
@@ -446,7 +446,7 @@ CASES = [
         says="a.json, item 0: no key 'text'; the keys there are 'body'; reader.text names the one that holds the text",
     ),
     Case(
-        "label studio: annotations that are none",
+        "label studio: invalid annotations",
         *of("a.json", b'[{"id": 1, "data": {"text": "Ada"}, "annotations": 7}]', STUDIO),
         task=TAGGING,
         says="a.json, item 0: annotations is 7; expected a list",
@@ -455,7 +455,7 @@ CASES = [
         "label studio: an empty file",
         *of("a.json", b"[]", STUDIO),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "label studio: two annotations of one task",
@@ -471,7 +471,7 @@ CASES = [
         "prodigy: nothing accepted",
         *of("a.jsonl", lines({"text": "Ada", "answer": "reject", "spans": []}), PRODIGY),
         task=TAGGING,
-        says="splits.validation: no example is left for it of the 1 in train's file",
+        says="splits.validation: too few examples (1) in train's file to give this split any",
     ),
     Case(
         "brat: no .ann beside the .txt",
@@ -480,7 +480,7 @@ CASES = [
         says="a.txt: there is no a.ann; expected it beside, empty if there are no spans",
     ),
     Case(
-        "brat: a line that is none",
+        "brat: an invalid line",
         {"a.txt": b"Ada", "a.ann": b"T1 PER 0 3 Ada\n"},
         BRATS,
         task=TAGGING,
@@ -509,7 +509,7 @@ CASES = [
         "squad: no questions",
         *questions(paragraphs=0),
         task=ASKING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "squad: an answer elsewhere",
@@ -727,7 +727,7 @@ CASES = [
         "beir: judgements alone",
         *beir("query-id\tcorpus-id\tscore\n"),
         task=FINDING,
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "beir: nothing relevant",
@@ -743,7 +743,7 @@ CASES = [
         says="a.jsonl:21: example '20': [] is no conversation; expected a list of messages with role and content; or corpus.bad_conver",
     ),
     Case(
-        "chat: a role that is none",
+        "chat: an unknown role",
         *chat([{"role": "robot", "content": "x"}]),
         task=WRITING,
         says="a.jsonl:21: example '20': messages[0] has the role 'robot'; expected one of system, user, human, assistant, gpt, tool; o",

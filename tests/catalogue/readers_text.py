@@ -30,7 +30,7 @@ def csv(content: Content, **changes: object) -> tuple[dict[str, Content], Change
 
 
 def rows(*given: object) -> list[object]:
-    """Objects, with enough good ones behind them."""
+    """Objects, followed by enough valid ones."""
     return [*given, *({"text": f"a text number {n}", "label": "xy"[n % 2]} for n in range(20))]
 
 
@@ -89,17 +89,17 @@ CASES = [
     Case(
         "csv: a header alone",
         *csv(b"text,label\n"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "csv: one example",
         *csv(b"text,label\na,x\n"),
-        says="splits.validation: no example is left for it of the 1 in train's file",
+        says="splits.validation: too few examples (1) in train's file to give this split any",
     ),
     Case(
         "csv: two examples",
         *csv(b"text,label\na,x\nb,y\n"),
-        says="splits.validation: no example is left for it of the 2 in train's file",
+        says="splits.validation: too few examples (2) in train's file to give this split any",
     ),
     Case(
         "csv: one class",
@@ -138,12 +138,12 @@ CASES = [
         says="a.csv:22: 1 fields; expected 2 as in the header, or reader.quoting: none if quotes are text",
     ),
     Case(
-        "csv: a quote that nothing closes",
+        "csv: a quote that is not closed",
         *csv(GOOD + b'"b,x\n'),
         says="a.csv:22: not CSV: a field in quotes never ends; expected its quote before the delimiter, quotes in it doubled; or reade",
     ),
     Case(
-        "csv: text behind a closing quote",
+        "csv: text after a closing quote",
         *csv(GOOD + b'"b"c,x\n'),
         says="a.csv:22: not CSV: a field in quotes does not end where it should, in line 22; expected its quote before the delimiter, ",
     ),
@@ -165,7 +165,7 @@ CASES = [
         says="a.csv: the byte 0xe9 at offset 384 is not utf-8; expected text in that encoding; a recipe may name another as reader.enc",
     ),
     Case(
-        "csv: an encoding that is none",
+        "csv: an unknown encoding",
         *csv(GOOD, corpus__reader=CSV | {"encoding": "utf-9"}),
         says="reader.encoding: Python knows no encoding 'utf-9'; expected such as utf-8",
     ),
@@ -208,7 +208,7 @@ CASES = [
     Case(
         "csv: 100,000 columns",
         *csv(b"text,label" + b",c" * 100_000 + b"\n"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "csv: lone carriage returns",
@@ -437,7 +437,7 @@ CASES = [
     Case(
         "json: an empty array",
         *json_array(b"[]"),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "json: objects one a line",
@@ -494,7 +494,7 @@ CASES = [
     Case(
         "parquet: no rows",
         *table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "parquet: no such column",
@@ -573,12 +573,12 @@ CASES = [
     Case(
         "text: an empty file",
         *of("a.txt", b"", TEXT),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "text: blank lines alone",
         *of("a.txt", b"\n \n\t\n", TEXT),
-        says="splits.validation: no example is left for it of the 0 in train's file",
+        says="splits.validation: too few examples (0) in train's file to give this split any",
     ),
     Case(
         "text: bytes that are no text",
@@ -606,7 +606,7 @@ CASES = [
         says="a.parquet: a value that Python cannot hold (",
     ),
     Case(
-        "parquet: a time zone that is none",
+        "parquet: an unknown time zone",
         *table({"text": pa.array([1] * 20, pa.timestamp("us", tz="Mars/Base")), "label": TWENTY["label"]}),
         says="a.parquet: a value that Python cannot hold ('Mars/Base'); expected texts, numbers and lists of them",
     ),

@@ -1,4 +1,4 @@
-"""Recipes and params.yaml: YAML that is none, values that are none, and settings that contradict each other."""
+"""Recipes and params.yaml: invalid YAML, invalid values, and settings that contradict each other."""
 
 from catalogue.case import Case
 
@@ -99,13 +99,13 @@ CASES = [
         says="recipes/text_classification/toy.yaml: train.engine: should be 'trainer' or 'accelerate', got None",
     ),
     setting(
-        "an engine that is none",
+        "an unknown engine",
         "train.engine",
         "trainer2",
         says="recipes/text_classification/toy.yaml: train.engine: should be 'trainer' or 'accelerate', got 'trainer2'",
     ),
     setting(
-        "a metric that is none",
+        "an unknown metric",
         "train.best_metric",
         "bleu",
         says="recipes/text_classification/toy.yaml: train.best_metric: 'bleu' does not go with corpus.problem single_label; expected o",
@@ -129,7 +129,7 @@ CASES = [
         says="recipes/text_classification/toy.yaml: corpus.source: 'kind' is missing; expected the key that says which form it has",
     ),
     setting(
-        "a hash that is none",
+        "an invalid hash",
         "corpus.source.sha256",
         "abc",
         says="recipes/text_classification/toy.yaml: corpus.source.sha256: 'abc'; expected a sha256, 64 of 0-9 and a-f",
@@ -159,13 +159,13 @@ CASES = [
         says="recipes/text_classification/toy.yaml: corpus.splits.test: should be a valid string, got nan; corpus.splits.test: should ",
     ),
     setting(
-        "stratified by a column that is none",
+        "stratified by an unknown column",
         "corpus.splits.stratify",
         "colour",
         says="recipes/text_classification/toy.yaml: corpus: splits.stratify: 'colour' is not one of reader.columns",
     ),
     setting(
-        "grouped by a column that is none",
+        "grouped by an unknown column",
         "corpus.splits.group",
         "author",
         says="splits.group: toy.jsonl:1 has no column 'author'; the columns there are text, label",
@@ -195,7 +195,7 @@ CASES = [
         says="recipes/text_classification/toy.yaml: corpus.reader: 'format' is 'squad'; expected 'csv', 'jsonl', 'json', 'parquet', 't",
     ),
     setting(
-        "a format that is none",
+        "an unknown format",
         "corpus.reader",
         {"format": "xlsx"},
         says="recipes/text_classification/toy.yaml: corpus.reader: 'format' is 'xlsx'; expected 'csv', 'jsonl', 'json', 'parquet', 'te",
@@ -231,7 +231,7 @@ CASES = [
         says="recipes/text_classification/toy.yaml: train.warmup: should be less than 1, got 1.5",
     ),
     setting(
-        "a schedule that is none",
+        "an unknown schedule",
         "train.schedule",
         "cosinus",
         says="recipes/text_classification/toy.yaml: train.schedule: should be 'linear', 'cosine' or 'constant_with_warmup', got 'cosin",
@@ -255,7 +255,7 @@ CASES = [
         says="recipes/text_classification/toy.yaml: train.layer_decay: should be greater than 0, got 0.0",
     ),
     setting(
-        "a positive label that is none",
+        "an unknown positive label",
         "evaluate.positive_label",
         7,
         says="recipes/text_classification/toy.yaml: evaluate.positive_label: should be a valid string, got 7",
@@ -297,7 +297,7 @@ CASES = [
         says="corpus.license: 'MIT\\nGPL'; expected text of one line, without control characters",
     ),
     setting(
-        "a scheme that is none",
+        "an unknown scheme",
         "corpus.tags.scheme",
         "bio",
         "token_classification",
@@ -311,7 +311,7 @@ CASES = [
         says="recipes/question_answering/toy.yaml: tokenize: max_question_length 30 and stride 2 leave windows of max_length 20 no roo",
     ),
     setting(
-        "a script that is none",
+        "an unknown script",
         "evaluate.script",
         "squad3",
         "question_answering",
@@ -367,7 +367,7 @@ CASES = [
         says="recipes/retrieval/toy.yaml: train.scale: should be greater than 0, got 0.0",
     ),
     setting(
-        "an index that is none",
+        "an unknown index",
         "evaluate.index",
         "hnsw",
         "retrieval",
@@ -419,17 +419,17 @@ CASES += [
     file(
         "an open quote",
         b"corpus: 'x\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: a quote that nothing closes",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: a quote that is not closed",
     ),
     file(
         "an open bracket",
         b"corpus: [x\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: neither a comma nor the end of the brackets where one must stand",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: a missing comma or closing bracket",
     ),
     file(
         "a key twice",
         b"corpus: 1\ncorpus: 2\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: the key corpus stands there a second time; expected it once",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: the key corpus occurs twice; expected it once",
     ),
     file(
         "nested 10,000 deep",
@@ -501,10 +501,10 @@ CASES += [
     file(
         "two documents",
         b"a: 1\n---\na: 2\n",
-        says="recipes/text_classification/toy.yaml:2: not valid YAML: something that YAML has no meaning for there",
+        says="recipes/text_classification/toy.yaml:2: not valid YAML: something that is not valid YAML at this place",
     ),
     file(
-        "a directive that is none",
+        "an invalid directive",
         b"%FOO bar\n---\na: 1\n",
         says="recipes/text_classification/toy.yaml: numerics: required key is missing (without a value it takes the defaults); corpus: req",
     ),
@@ -526,7 +526,7 @@ CASES += [
         says="params.yaml: recipe: '../../secret'; expected a name of letters, digits and . _ - alone; seed: required key is missing (",
     ),
     file(
-        "params: a task that is none",
+        "params: an unknown task",
         b"task: translation\nrecipe: toy\n",
         "params.yaml",
         says="params.yaml: seed: required key is missing (write it without a value for null); launcher: required key is missing (write",
@@ -552,27 +552,27 @@ CASES += [
     file(
         "an empty number",
         b"corpus: !!int ''\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "an empty number with a point",
         b"corpus: !!float ''\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
-        "a truth that is none",
+        "an invalid boolean",
         b"corpus: !!bool x\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "a character beyond Unicode",
         b'corpus: "\\UFFFFFFFF"\n',
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "a list as a key",
         b"[[]]: 1\n",
-        says="recipes/text_classification/toy.yaml: not valid YAML: something that YAML has no meaning for there (",
+        says="recipes/text_classification/toy.yaml: not valid YAML: something that is not valid YAML at this place (",
     ),
     file(
         "braces 2,000 deep",

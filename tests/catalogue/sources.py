@@ -313,7 +313,7 @@ CASES = [
         says="archive source ../corpus/a.tar.gz: nothing matches 'a.csv'; the files there: f/0, f/1, f/10, f/100, f/1000 and 1995 more",
     ),
     archive(
-        "a zip that is none",
+        "an invalid zip",
         GOOD,
         "a.zip",
         says="a.zip: a damaged or truncated archive, or not an archive; expected the format of its extension",
@@ -356,19 +356,19 @@ CASES = [
         says="a.csv.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
-        "a gzip with other bytes behind",
+        "a gzip followed by other bytes",
         packed(GOOD) + b"xxxx",
         "a.csv.gz",
         says="a.csv.gz: a damaged or truncated archive, or not an archive; expected the format of its extension",
     ),
     archive(
-        "an ending that is none",
+        "an unknown ending",
         GOOD,
         "a.rar",
         says="archive source ../corpus/a.rar: a.rar is no archive; expected .tar, .tar.gz, .tgz, .zip, .gz, or kind: file",
     ),
     Case(
-        "dvc: a repository that is none",
+        "dvc: not a repository",
         {},
         CORPUS
         | {
@@ -441,7 +441,7 @@ CASES = [
         says="a.csv: FileNotFoundError: [Errno 2] No such file or directory: 'FOLDER/project/a.csv'; expected a file that can be read",
     ),
     Case(
-        "url: a protocol that is none",
+        "url: an unknown protocol",
         {},
         CORPUS
         | {"corpus.source": {"kind": "url", "urls": ["gopher://x/a.csv"], "sha256": None, "max_unpacked_mib": 1}},
@@ -476,7 +476,7 @@ CASES = [
         says="recipes/text_classification/toy.yaml: corpus.source: a URL to 127.0.0.1 has a user name in it; expected it in ~/.netrc",
     ),
     Case(
-        "url: a port that is none",
+        "url: an invalid port",
         {},
         CORPUS
         | {
@@ -662,7 +662,7 @@ CASES = [
         says="a.zip: member '' has no name; expected files and folders",
     ),
     archive(
-        "slashes that are none",
+        "invalid slashes",
         zipped(("..\uff0fa.csv", GOOD), ("\u2215etc\u2044passwd", GOOD)),
         "a.zip",
         says="archive source ../corpus/a.zip: nothing matches 'a.csv'; the files there: ..\uff0fa.csv, \u2215etc\u2044passwd",

@@ -12,7 +12,7 @@ HERE = ("", "localhost", "localhost.localdomain", "ip6-localhost")
 
 
 def is_here(host: object) -> bool:
-    """Tell whether a host, a name or an address, is this machine; what is no host (None, numbers) is."""
+    """Return True if a host (a name or an address) is this machine, or if the value is no host (None, numbers)."""
     if isinstance(host, bytes):
         host = host.decode("latin-1")
     if not isinstance(host, str) or host in HERE:
@@ -25,7 +25,7 @@ def is_here(host: object) -> bool:
 
 
 def refuse(event: str, arguments: tuple[object, ...]) -> None:
-    """Raise OSError where a socket is about to reach another host, or its name is to be looked up."""
+    """Raise OSError if a socket is about to reach another host, or its name is to be looked up."""
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0]
     elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):

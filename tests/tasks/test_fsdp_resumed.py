@@ -1,4 +1,4 @@
-"""Training whose weights FSDP spreads over two processes (gloo, CPU): killed, it goes on to the same bytes."""
+"""Training whose weights FSDP spreads over two processes (gloo, CPU): killed, it resumes to the same bytes."""
 
 from collections.abc import Callable
 from pathlib import Path

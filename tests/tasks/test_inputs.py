@@ -1,4 +1,4 @@
-"""What people may give to a model, and what they are told where they give something else, is alike in all tasks."""
+"""Valid inputs of a model, and the messages for invalid ones, are alike in all tasks."""
 
 from typing import Any
 

@@ -205,7 +205,7 @@ def test_mixtures_train_alike_by_both_engines_and_resume(mixed: str, monkeypatch
     undisturbed = {engine: trained(mixed, engine=engine, checkpoint_every="2 updates") for engine in ENGINES}
     one, other = (curve(files, "train/loss") for files in undisturbed.values())
     assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
-    last = len(one) - 1  # in the second epoch, which goes on in each part where the first one ended
+    last = len(one) - 1  # in the second epoch, which continues in each part where the first one ended
     for engine, files in undisturbed.items():
         with monkeypatch.context() as patch:
             patch.setattr(TrainingLogger, "updated", kill)

@@ -139,7 +139,7 @@ CAFE = "Zoë's cafe\u0301, the Cafe\u0301 Zoë; 서울 \u1109\u1165\u110b\u116e\
 @pytest.mark.parametrize(
     ("text", "start", "found", "mended"),
     [
-        (" the ", 12, "the", None),  # it stands so
+        (" the ", 12, "the", None),  # it occurs exactly so
         ("the  ", 13, "the", places.BLANKS),
         ("\tthe", 12, "the", places.BLANKS),
         ("\u00a0the\n", 0, "the", places.BLANKS),
@@ -151,7 +151,7 @@ CAFE = "Zoë's cafe\u0301, the Cafe\u0301 Zoë; 서울 \u1109\u1165\u110b\u116e\
             CAFE.index("서울"),
             "서울",
             places.FORM,
-        ),  # and not where it stands as it is, behind
+        ),  # and not at its exact occurrence later
         ("서울", CAFE.index("서울") + 3, "\u1109\u1165\u110b\u116e\u11af", places.FORM),
         ("cafe", 40, "cafe", places.MOVED),
         ("caf", 6, "caf", None),

@@ -59,7 +59,7 @@ def encode(tokenizer: Any, examples: pa.Table, how: Tokenize) -> list[dict[str, 
 def text_of(context: str, start: int, end: int) -> tuple[int, str]:
     """Return where a token's text begins, and the text, without white space around it; nothing begins nowhere.
 
-    Accents before and behind it belong to it: no answer begins or ends within a character.
+    Accents before and after it belong to it: no answer begins or ends within a character.
     """
     text = context[start:end].strip()
     if not text:

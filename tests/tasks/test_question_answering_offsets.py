@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from finetrail.tasks.question_answering import card, corpus, encoding
 from finetrail.tasks.question_answering.settings import Tokenize
 
-# Parts between which an answer begins and ends, with what stands between them.
+# Parts at whose borders an answer begins and ends, with the text between them.
 TEXTS = {
     "english": (" ", ["The", "quiet", "river", "(", "the", "old", "one", ")", "was", "1822", "built", ".", "It's"]),
     "no blanks": ("", ["(", "The", ",", "quiet", "-", "river", ",", "1822", ";", "1823", ".", ")"]),
@@ -159,9 +159,9 @@ def test_each_run_of_words_is_decoded_as_it_was(kind: str) -> None:
     for name, (between, parts) in TEXTS.items():
         context = between.join(parts)
         spans = [
-            (between.join(parts[first:behind]), len(between.join([*parts[:first], ""])) if first else 0)
+            (between.join(parts[first:end]), len(between.join([*parts[:first], ""])) if first else 0)
             for first in range(len(parts))
-            for behind in range(first + 1, len(parts) + 1)
+            for end in range(first + 1, len(parts) + 1)
         ]
         pairs = zip(spans, decoded(encoder, context, spans), strict=True)
         assert [(answer, found) for (answer, _), found in pairs if answer != found] == [], name

@@ -60,7 +60,7 @@ def test_a_longest_answer_beyond_the_window_takes_no_memory() -> None:
 def encoded(
     folder: Path, examples: list[tuple[str, str, list[str] | None]], max_length: int, stride: int
 ) -> tuple[Any, Encoded]:
-    """Return the tokenizer, and the examples with their features; answers stand where they are first found."""
+    """Return the tokenizer, and the examples with their features; answers are at their first occurrence."""
     settings = Tokenize.model_construct(max_length=max_length, stride=stride, max_question_length=6, limit=None)
     tokenizer = encoding.load_tokenizer(folder, settings, lambda: iter([]))
     rows = [

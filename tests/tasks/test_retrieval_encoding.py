@@ -346,7 +346,7 @@ def given_mining(tokenizer: Any, scores: pa.Table, **changes: Any) -> encoding.E
 
 def test_given_scores_of_bm25_choose_what_bm25_chooses(tokenizer: Any) -> None:
     asked = dict(zip(ASKED["id"].to_pylist(), ASKED["query"].to_pylist(), strict=True))
-    asked["2"] = "unable"  # of other scores: the text is that of the first row, whose scores stand for both
+    asked["2"] = "unable"  # of other scores: the text is that of the first row, whose scores are used for both
     scores = rankings(*((row, name, score) for row, query in asked.items() for name, score in weights(query).items()))
 
     (of_given,) = given_mining(tokenizer, scores).encode_table("train", [(np.arange(4), ASKED)])

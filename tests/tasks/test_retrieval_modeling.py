@@ -290,7 +290,7 @@ def test_validation_ranks_the_documents_of_all_queries(tokenizer: Any) -> None:
     documents = np.array([vectors[name] for name in "abcc"], dtype=np.float16)
     asked = np.array([[0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.9, 0.8, 0.7], [1, 1, 1]], dtype=np.float16)
 
-    # b first; c third behind a and b; c as near as the others, so third too.
+    # b first; c third after a and b; c as near as the others, so third too.
     assert validation.validate((asked, documents), features, {}) == {"mrr@10": pytest.approx((1 + 1 / 3 + 1 / 3) / 3)}
     # The same query twice is one, to which both documents are right.
     twice = features_of(

@@ -100,7 +100,7 @@ def test_bbc_headlines_find_their_articles(enter: Enter) -> None:
 
     download_corpus.main()
 
-    assert sizes() == [1558, 222, 445, 2092]  # 133 of the 2,225 articles stand there twice
+    assert sizes() == [1558, 222, 445, 2092]  # 133 of the 2,225 articles occur twice
     assert counts("documents") == {"documents": 2092, "duplicates": 0, "empty_examples": 0}
     texts = {document["id"]: document["text"] for document in table("documents")}
     for row in table("test"):

@@ -138,7 +138,7 @@ def test_every_word_with_subwords_is_scored_exactly_once(
         for word, text in enumerate(sentence)
         if tokenizer([text], is_split_into_words=True, add_special_tokens=False)["input_ids"]
     ]
-    # A word that stands alone and has no subwords may have some behind another one (SentencePiece's ▁), never less.
+    # A word that has no subwords alone may have some after another word (SentencePiece's ▁), never fewer.
     assert set(seen) <= set(scored)
     assert len(scored) == len(set(scored))
     assert all(len(feature["input_ids"]) <= max_length for feature in features)

@@ -352,7 +352,7 @@ def test_an_entity_spans_a_word_without_subwords_in_a_sentence(
     examples = table([["Oslo", NO_SUBWORDS, "Oslo", NO_SUBWORDS], [NO_SUBWORDS, "Oslo"]])
 
     def by_place(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Label the first word `first`, and all behind it `later`."""
+        """Label the first word `first`, and all later words `later`."""
         size, length = inputs["input_ids"].shape
         labels = [NAMES.index(first)] * 2 + [NAMES.index(later)] * (length - 2)
         return {"logits": np.tile(np.eye(len(NAMES), dtype=np.float32)[labels], (size, 1, 1))}

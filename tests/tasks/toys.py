@@ -38,7 +38,7 @@ def tagged(sentences: list[str]) -> Rows:
 
 
 def questions(sentences: list[str]) -> Rows:
-    """Ask for the word behind the first blank of a context."""
+    """Ask for the word after the first blank of a context."""
     rows = []
     for text in sentences:
         start = text.index(" ") + 1

@@ -30,7 +30,7 @@ def keep_layers(folder: Path, layers: list[int]) -> None:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config["model_type"] not in STACKS:
         raise UserError(
-            f"model.layers: {config['model_type']} is none of the architectures whose layers can be left out; "
+            f"model.layers: {config['model_type']} is not an architecture whose layers can be left out; "
             f"expected {', '.join(sorted(STACKS))}, or layers null"
         )
     stack, key = STACKS[config["model_type"]]

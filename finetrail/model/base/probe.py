@@ -62,7 +62,7 @@ def _reason(error: Exception, config: dict[str, Any]) -> str:
 
 
 def _problems(config: Any) -> Iterator[str]:
-    """Yield what is wrong with numbers with which a model can be built but not trained."""
+    """Yield problems of numbers with which a model can be built but not trained."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
     if not 1 <= layers <= DEEPEST:
         yield f"it has {layers:,} layers; expected 1 to {DEEPEST:,}"

@@ -1,4 +1,4 @@
-"""What a model card says about a model that fills masks."""
+"""The text of the model card of a model that fills masks."""
 
 # Optional in tasks/contract.py, and not used here.
 folders = None

@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: filled masks, and the best tokens of each."""
+"""Inputs of the demo page, and the parts of an answer that it shows: filled masks, and the best tokens of each."""
 
 import json
 from pathlib import Path

@@ -46,7 +46,7 @@ TEXTS_A_CALL = 256
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer; UserError where it has no mask token."""
+    """Load the base model's tokenizer; UserError if it has no mask token."""
     tokenizer = tokenizers.load_tokenizer(folder, settings.block_size)
     if tokenizer.mask_token is None:
         raise UserError(f"{folder}: the tokenizer has no mask token; expected that of a masked language model")
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 
 
 def target(train: Iterator[pa.Table], settings: Tokenize) -> None:
-    """Return what the model has to know of the corpus: nothing."""
+    """Return the target: None, because the model needs nothing from the corpus."""
 
 
 class Tokens(NamedTuple):
@@ -127,7 +127,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Tokenize texts (column text), without special tokens: TEXTS.
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         texts = examples["text"].to_pylist()
         starts = range(0, max(len(texts), 1), TEXTS_A_CALL)
@@ -226,7 +226,7 @@ class Encoder:
         """Turn people's questions into FEATURES, one block or more each; their labels are the mask token.
 
         A text asks at its mask tokens; input_ids, which are a whole block, at `positions`, or at their mask tokens.
-        UserError where there is nothing to predict or what is given is no block.
+        UserError if there is nothing to predict, or if the input is not a block.
         """
         blocks = []
         for row, question in zip(rows, examples.to_pylist(), strict=True):
@@ -277,7 +277,7 @@ def _flat(texts: pa.Table) -> tuple[Tokens, np.ndarray]:
 
 
 def beginnings(backend: "Tokenizer", size: int) -> np.ndarray | None:
-    """Return which tokens begin a word, bool [size of the vocabulary]; None where a token does not tell it.
+    """Return which tokens begin a word, bool [size of the vocabulary]; None if tokens do not show it.
 
     WordPiece puts "##" before all but a word's first piece, and BERT's pre-tokenizer, which parts words at punctuation,
     lets no word begin so. Other tokenizers go without a sign at least at punctuation.

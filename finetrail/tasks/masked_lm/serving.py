@@ -14,7 +14,7 @@ KEYS = ("text", "input_ids", "positions")
 QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
-        ("text", pa.string()),  # with mask tokens, or null where the question is a block of input_ids
+        ("text", pa.string()),  # with mask tokens, or null if the input is a block of input_ids
         ("input_ids", pa.list_(pa.int32())),
         ("positions", pa.list_(pa.int32())),  # in input_ids, what to predict; null: their mask tokens
     ]

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss", "perplexity")
 
 

@@ -1,4 +1,4 @@
-"""What a model card says about a model that answers questions from a context."""
+"""The text of the model card of a model that answers questions from a context."""
 
 from finetrail.tasks.question_answering.settings import Target
 

@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: its place in the context, and other candidates."""
+"""Inputs of the demo page, and the parts of an answer that it shows: its place in the context, and other candidates."""
 
 from pathlib import Path
 from typing import Any

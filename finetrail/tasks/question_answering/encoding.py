@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
 
-# Of a table at a time: whole web pages as contexts then still fit into memory.
+# Examples of a table that are encoded at once, few enough that whole web pages as contexts fit into memory.
 EXAMPLES_A_CALL = 512
-# Of each character of the first two planes: white space, or what continues the character before it, such as an accent
-# of its own or the later parts of a Hangul syllable that is not composed. Beyond: the selectors of Han variants.
+# KINDS has an entry for each character of the first two planes: white space, or a character that continues the one
+# before it, such as a combining accent or the later parts of a decomposed Hangul syllable. SELECTORS, which select
+# variants of Han characters, are beyond these planes.
 BLANK, CONTINUES = 1, 2
 SELECTORS = 0xE0100, 0xE01EF
 KINDS = np.array(
@@ -58,7 +59,7 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
 
 
 def features_schema(types: bool) -> pa.Schema:
-    """Return the columns of the features, with token_type_ids where the model takes them."""
+    """Return the columns of the features, with token_type_ids if the model takes them."""
     ids = pa.list_(pa.int32())
     return pa.schema(
         [
@@ -96,7 +97,7 @@ class Encoder:
         self.tables = dict.fromkeys(layout.SPLITS, features_schema("token_type_ids" in tokenizer.model_input_names))
 
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
-        """Return the features of some examples at a time, and what was counted on the way."""
+        """Yield the features of some examples at a time, and their counts."""
         return chain.from_iterable(ordered_map(self.part, batches))
 
     def part(self, batch: Batch) -> list[Features]:
@@ -111,7 +112,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples (question, context, answers: null where they are not known) into features_schema().
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         return self._encode(examples, rows)[0]
 
@@ -273,8 +274,8 @@ def _joined(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return sizes of the features, and flat their ids and token types, from runs of questions' and contexts' ids."""
     special, before, inside = len(frame.ids), frame.before, frame.before + frame.between
-    behind = special + len(questions)
-    starts = np.broadcast_arrays(0, special + question_start, before, behind + window_start, inside)
+    context = special + len(questions)
+    starts = np.broadcast_arrays(0, special + question_start, before, context + window_start, inside)
     lengths = np.broadcast_arrays(before, question_size, frame.between, window_size, special - inside)
     runs = np.stack(starts, axis=1).ravel(), np.stack(lengths, axis=1).ravel()
     ids = np.concatenate([frame.ids, questions, contexts]).astype(np.int64)
@@ -283,7 +284,7 @@ def _joined(
 
 
 def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last token of each example's first answer, -1 where it has none: [examples, 2].
+    """Return first and last token of each example's first answer, -1 if it has none: [examples, 2].
 
     And whether these tokens hold more than the answer, which then cannot be given exactly: a particle after a Korean
     noun, the end of a number. bool [examples].
@@ -295,7 +296,7 @@ def _answer_tokens(answers: pa.ChunkedArray, contexts: Tokens, context: np.ndarr
             start, end = of_row[0]["start"], of_row[0]["start"] + len(of_row[0]["text"])
             starts, ends = contexts.starts[part], contexts.ends[part]
             covering = np.flatnonzero((starts < end) & (ends > start) & (starts < ends))
-            if len(covering):  # none where the tokenizer drops all of its characters
+            if len(covering):  # empty if the tokenizer drops all of its characters
                 spans[row] = covering[0], covering[-1]
                 wider[row] = starts[covering[0]] < start or ends[covering[-1]] > end
     return spans, wider

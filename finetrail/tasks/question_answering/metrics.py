@@ -33,7 +33,7 @@ def per_question(
 
 
 def normalized(text: str, script: str) -> str:
-    """Return what the official script compares: lower case, without punctuation, (English) articles, double blanks."""
+    """Normalize as the official script does: lower case, no punctuation, no (English) articles, no double blanks."""
     if script == "korquad":
         text = text.translate(KORQUAD_BLANKS)
     text = text.lower().translate(PUNCTUATION)

@@ -27,7 +27,7 @@ finish = None
 COLUMNS = ("input_ids", "token_type_ids", "start_positions", "end_positions", distillation.TAUGHT)
 SEPARABLE = True
 
-# The logit of what is no choice. Not infinity: probability times logarithm would be no number.
+# Logit of positions that cannot be chosen. Not -inf: 0 * log 0 is nan.
 NEVER = -1e9
 
 

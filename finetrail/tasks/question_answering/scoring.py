@@ -178,7 +178,7 @@ def _choice(n_best: list[dict[str, Any]], null_score: float, null_threshold: flo
 def settle(
     predictions: dict[str, pa.Table], target: Target, settings: Evaluate
 ) -> tuple[dict[str, float | None], dict[str, pa.Table], list[str]]:
-    """Choose null_threshold if it is auto; the notes say what does not fit the corpus.
+    """Choose null_threshold if it is auto; the notes state which settings do not fit the corpus.
 
     The choice is that of evaluate-v2.0.py (best_f1_thresh) on validation: the lowest threshold with the best F1.
     """

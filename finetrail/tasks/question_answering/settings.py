@@ -23,7 +23,7 @@ METRICS = ("loss", "span_accuracy")
 
 
 class Target(TypedDict):
-    """What the model has to know of the corpus."""
+    """What the model needs to know about the corpus."""
 
     unanswerable: bool  # train has questions without an answer
 

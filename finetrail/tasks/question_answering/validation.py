@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from finetrail.tasks.question_answering.settings import NULL_POSITION, Target
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss",)
 
 

@@ -1,4 +1,4 @@
-"""What a model card says about a model that embeds queries and documents."""
+"""The text of the model card of a model that embeds queries and documents."""
 
 from finetrail.tasks.retrieval.settings import Target
 

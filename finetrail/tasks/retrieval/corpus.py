@@ -22,7 +22,7 @@ records = None
 DOCUMENT = [("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 DOCUMENTS = pa.schema(DOCUMENT)
 RANKINGS = pa.schema([("query", pa.string()), ("document", pa.string()), ("score", pa.float32())])
-# With texts beside ids, so that a row is all that its encoding needs.
+# Rows have texts in addition to ids, so that a row can be encoded alone.
 QUERIES = pa.schema(
     [
         ("id", pa.string()),
@@ -60,7 +60,7 @@ def tables(settings: Corpus) -> dict[str, pa.Schema]:
 
 
 def rows(table: str, record: Record, settings: Corpus, counts: dict[str, Counts]) -> Iterator[tuple[str, Row]]:
-    """Yield (table, row) and count it: a document, or a query with a pair's documents where they are new.
+    """Yield (table, row) and count it: a document, or a query with a pair's documents if they are new.
 
     A query that is empty, or has no relevant document, yields nothing and is also counted. UserError with place and id
     if a text is not a string.
@@ -105,7 +105,7 @@ def summary(counts: Counts, settings: Corpus) -> str:
 def _pair(
     split: str, record: Record, where: str, settings: Corpus, counts: dict[str, Counts]
 ) -> Iterator[tuple[str, Row]]:
-    """Yield what one row of a file of pairs gives: a query if the row is a pair, and its documents."""
+    """Yield the records of one row of a file of pairs: a query if the row is a pair, and its documents."""
     query, text = (string(record.values[column], column, where) for column in ("query", "document"))
     given = record.values.get("negatives")
     given = [given] if isinstance(given, str) else given if given is not None else []
@@ -146,7 +146,7 @@ def _query(
 
 
 def _ranked(record: Record, counts: dict[str, Counts]) -> Row:
-    """Return a document's score for a query; UserError where the collection, which is read before, lacks it."""
+    """Return a document's score for a query; UserError if the collection, which is read before, lacks it."""
     own, where = counts[layout.RANKINGS], record.where
     own.known = own.known or set(counts["documents"].ids)
     query, document = (as_id(record.values[column], where) for column in ("query", "document"))

@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: the documents found for a query."""
+"""Inputs of the demo page, and the parts of an answer that it shows: the documents found for a query."""
 
 from pathlib import Path
 from typing import Any

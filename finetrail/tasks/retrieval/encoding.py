@@ -39,7 +39,7 @@ PAIRS = pa.schema(
 
 
 class Texts(NamedTuple):
-    """Concatenated tokens of texts, and what was truncated."""
+    """Concatenated tokens of texts, and the truncated counts."""
 
     ids: np.ndarray
     sizes: np.ndarray
@@ -115,7 +115,7 @@ class Encoder:
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn queries into PAIRS, documents into TEXTS; a query without relevant documents has empty lists there.
 
-        rows: int [len(examples)], what the column `example` says of each.
+        rows: int [len(examples)], values of the column `example`.
         """
         return self.part((rows, examples))[0]
 
@@ -171,12 +171,12 @@ class Encoder:
         return features, counts | mined.counts | _counts([queries, documents])
 
     def _documents(self, examples: pa.Table) -> Texts:
-        # As BEIR joins them: a title is the beginning of its text.
+        # As in BEIR, a title is put before its text.
         joined = pc.utf8_trim_whitespace(pc.binary_join_element_wise(examples["title"], examples["text"], " "))
         return self._texts(joined, self.settings.document_prefix, self.settings.max_length)
 
     def _texts(self, texts: pa.ChunkedArray, prefix: str, most: int) -> Texts:
-        """Tokenize distinct texts once, cut what is beyond `most` tokens, and put the special tokens around."""
+        """Tokenize distinct texts once, truncate them to `most` tokens, and add the special tokens around."""
         distinct = texts.combine_chunks().dictionary_encode()
         encodings = self.backend.encode_batch_fast(
             [prefix + text for text in distinct.dictionary.to_pylist()], add_special_tokens=False
@@ -226,7 +226,7 @@ class Miner:
 
 
 def given_ranker(train: pa.Table, documents: pa.Table, rankings: pa.Table) -> Given:
-    """Return the scores of a ranking for train's queries; UserError where it has none for any of them, or above 0.
+    """Return the scores of a ranking for train's queries; UserError if it has none for any of them, or above 0.
 
     Rows of train with the same text are one query, with the ranking of the first row that has one.
     """

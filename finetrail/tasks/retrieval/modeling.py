@@ -55,9 +55,8 @@ class BiEncoder(PreTrainedModel):
     def __init__(self, encoder: PreTrainedModel, target: Target, scale: float) -> None:
         super().__init__(encoder.config)
         self.encoder, self.target, self.scale = encoder, target, scale
-        self.micro_batch_size: int | None = (
-            None  # of a batch in training, so many features are encoded at once; None: all
-        )
+        # Number of features of a training batch that are encoded at once; None: all.
+        self.micro_batch_size: int | None = None
 
     def forward(
         self,
@@ -181,7 +180,7 @@ def in_batch_loss(
     negatives of a query; own: the index of its document. MultipleNegativesRankingLoss where nothing is excluded.
     """
     similarity = queries @ documents.T * scale
-    # To set the own document's element would copy a number to the device, and wait for it.
+    # Setting the element of the own document would copy a number to the device and wait for the copy.
     others = torch.arange(excluded.shape[1], device=own.device) != own[:, None]
     return functional.cross_entropy(similarity.masked_fill(excluded & others, -torch.inf), own)
 

@@ -372,7 +372,7 @@ def _candidate_rows(queries: pa.Table, documents: pa.Table, found: Found, judged
 
 
 def _rankings(examples: pa.Table, documents: pa.Table, found: Found, left_out: list[set[str]]) -> pa.Table:
-    """Return what was found for each query, without the excluded documents."""
+    """Return the documents found for each query, without the excluded ones."""
     ids = documents["id"].to_numpy()
     found = _without_those(ids, found, left_out, DEPTH)
     shown = [rows[:SHOWN] for rows, _ in found]
@@ -396,7 +396,7 @@ def _texts(documents: pa.Table, rows: np.ndarray) -> pa.Table:
     distinct, place = np.unique(rows, return_inverse=True)
     wanted = np.zeros(len(documents), dtype=bool)
     wanted[distinct] = True
-    # Not take() of the whole, which would need all of it in one chunk.
+    # Not take() on the whole column, which would need it in one chunk.
     return documents.select(["title", "text"]).filter(pa.array(wanted)).cast(LARGE_TEXTS).take(place)
 
 

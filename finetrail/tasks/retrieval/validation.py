@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from finetrail.tasks.retrieval.settings import Target
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss",)
 
 CUTOFF = 10  # of mrr

@@ -1,4 +1,4 @@
-"""What a model card says about a model that labels or scores texts."""
+"""The text of the model card of a model that labels or scores texts."""
 
 import json
 
@@ -10,7 +10,7 @@ LIBRARY = "transformers"
 TEXT, PAIR = '"One text."', '{"text": "One text.", "text_pair": "Another."}'
 ENCODED = {False: '["One text."]', True: '["One text."], ["Another."]'}
 SOFTMAX = "np.exp({0} - {0}.max()) / np.exp({0} - {0}.max()).sum()"
-# What becomes of the logits of one text.
+# Code that turns the logits of one text into predictions.
 ANSWERS = {
     "single_label": f"dict(zip(config.id2label.values(), ({SOFTMAX.format('logits')}).tolist()))",
     "multi_label": "dict(zip(config.id2label.values(), (1 / (1 + np.exp(-logits))).tolist()))",

@@ -61,7 +61,7 @@ def rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the row of one record and count it; none for a blank text (or one of a pair), which is counted too.
 
-    Raises UserError with place and id where a text or its target is not what the recipe says.
+    Raises UserError with place and id if a text or its target does not match the recipe.
     """
     where, of_split = record.place, counts[table]
     texts = [_text(record.values[column], column, settings, where) for column in _text_columns(settings)]

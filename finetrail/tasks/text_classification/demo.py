@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: the probabilities of the labels, or the score."""
+"""Inputs of the demo page, and the parts of an answer that it shows: the probabilities of the labels, or the score."""
 
 from pathlib import Path
 from typing import Any

@@ -73,24 +73,24 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
         raise UserError(
             f"train: candidates have the labels {', '.join(sorted(found))}; expected one, whose probability ranks them"
         )
-    told: Target = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts}
+    target: Target = {"problem": problem, "label_names": sorted(found, key=sort_key(found)), "texts": texts}
     if b"normalize" in metadata:
-        told["normalize"] = metadata[b"normalize"].decode()
+        target["normalize"] = metadata[b"normalize"].decode()
     if b"heads" in metadata:
-        told["heads"] = metadata[b"heads"].decode()
+        target["heads"] = metadata[b"heads"].decode()
     if are_candidates:
-        told["candidates"] = True
+        target["candidates"] = True
     if scores:
-        told["mean"], told["std"] = _spread(np.concatenate(scores))
-    for head, outputs in heads_of(told).items():
+        target["mean"], target["std"] = _spread(np.concatenate(scores))
+    for head, outputs in heads_of(target).items():
         if len(outputs) == 1:
-            label = told["label_names"][outputs[0]]
+            label = target["label_names"][outputs[0]]
             raise UserError(f"train: {label!r} is the only label of {head}; expected two or more")
-    return told
+    return target
 
 
 def _spread(scores: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of scores, float64 [texts]; UserError where all are equal in fp32."""
+    """Return mean and standard deviation of scores, float64 [texts]; UserError if all are equal in fp32."""
     if len(np.unique(scores.astype(np.float32))) == 1:
         raise UserError(
             f"train: {scores[0]:g} is the score of all its texts (in 32 bits); expected two or more, so that there is "
@@ -139,7 +139,7 @@ class Encoder:
         """Return the features of one batch, and their counts."""
         rows, examples = batch
         given = [name for name in TEXTS if name in examples.column_names]
-        if given != (known := self.target.get("texts", given)):  # what is exported by earlier versions does not tell
+        if given != (known := self.target.get("texts", given)):  # exports of earlier versions lack it
             raise UserError(
                 f"the model was trained on {' and '.join(known)}; expected as much, got {' and '.join(given)}"
             )
@@ -178,7 +178,7 @@ class Encoder:
     def _tokenize(self, texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
         """Return the concatenated subword ids of all texts, and the bounds of each."""
         strings = texts.to_pylist()
-        if self.target.get("normalize") == "nfc":  # what people ask has to be as the corpus, which is so already
+        if self.target.get("normalize") == "nfc":  # inputs are normalized as the corpus already is
             strings = [normalized("NFC", string) for string in strings]
         ids, lengths = [np.empty(0, dtype=np.int64)], []
         for start in range(0, len(strings), TEXTS_A_CALL):
@@ -188,7 +188,7 @@ class Encoder:
         return np.concatenate(ids), ragged.bounds(np.array(lengths, dtype=np.int64))
 
     def _pieces(self, lengths: list[np.ndarray], capacity: int) -> tuple[np.ndarray, list[list[np.ndarray]]]:
-        """Return the row of each feature, and what it keeps of each text: start, size, start, size ..., [features]."""
+        """Return the row of each feature, and the kept part of each text: start, size, start, size ..., [features]."""
         rows, overflow = np.arange(len(lengths[0])), self.settings.overflow
         if overflow == "windows":
             windows = Windows(lengths[0], capacity, capacity - int(self.settings.stride or 0))
@@ -206,7 +206,7 @@ class Encoder:
         return rows, [list(piece) for piece in zip(starts, kept, strict=True)]
 
     def _framed(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, pa.Array]:
-        """Put the special tokens around the texts' ids and, where the model takes them, their types beside them."""
+        """Put the special tokens around the texts' ids, and add token types if the model takes them."""
         one, sizes = self.frames[len(parts)], [sizes for _, sizes in parts]
         ids = _interleaved(one.ids, [ids for ids, _ in parts], sizes)
         columns = {"input_ids": ids}
@@ -216,7 +216,7 @@ class Encoder:
         return columns
 
     def _labels(self, examples: pa.Table) -> pa.Array:
-        """Return what the loss takes: nothing to learn of a label that train lacks, or without a target (inference)."""
+        """Return labels for the loss; those that train lacks, and missing targets (inference), are ignored."""
         problem = self.target["problem"]
         column = TARGETS[problem]
         given: list[Any] = [None] * len(examples)
@@ -234,7 +234,7 @@ class Encoder:
 
 
 def frame(backend: Any, count: int) -> Frame:
-    """Return what the tokenizer puts around one text, or around two."""
+    """Return the special tokens that the tokenizer puts around one text, or around two."""
     encoding = backend.encode(*["a"] * count)
     ids: list[list[int]] = [[] for _ in range(count + 1)]
     types: list[list[int]] = [[] for _ in range(count + 1)]

@@ -49,9 +49,8 @@ def build_model(base_model: Path, target: Target, settings: Train, train: Datase
         target["label_names"] or [TARGETS[problem]],
         problem_type=PROBLEM_TYPES[problem],
     )
-    if (
-        model.config.pad_token_id is None
-    ):  # GPT-2: its head looks for the last token that is none, as its tokenizer pads
+    # GPT-2's head reads the last token that is not padding, and its tokenizer pads with eos.
+    if model.config.pad_token_id is None:
         model.config.pad_token_id = model.config.eos_token_id
     if heads := heads_of(target):
         losses.separate(model, list(heads.values()))

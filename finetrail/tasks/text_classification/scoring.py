@@ -97,7 +97,7 @@ def _logits(
 def own_outputs(examples: pa.Table, target: Target) -> np.ndarray:
     """Return which outputs are a text's, those of its part's head: bool [texts, labels]; all, [1, 1], of one head.
 
-    UserError where nothing says which part a text belongs to.
+    UserError if nothing says which part a text belongs to.
     """
     heads = heads_of(target)
     if not heads:
@@ -201,7 +201,8 @@ def score(predictions: pa.Table, target: Target, settings: Evaluate) -> dict[str
                 f"expected one of {', '.join(target['label_names'])}"
             )
         is_it = [[label == settings.positive_label for label in labels] for labels in (references, predicted)]
-        from sklearn.metrics import f1_score  # seconds to import, as below: not for who only predicts
+        # It takes seconds to import, as below, and prediction does not need it.
+        from sklearn.metrics import f1_score
 
         scores["f1"] = float(f1_score(*is_it, zero_division=0))
     if target["problem"] != "regression":
@@ -339,7 +340,7 @@ def _label_statistic(references: list[str], predicted: list[str], settings: Eval
         return np.stack([np.bincount(column, row, minlength=len(names)) for row in weights])
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        # Not the whole confusion matrix, which has a number for each pair of labels.
+        # The whole confusion matrix is not computed, because it has a number for each pair of labels.
         expected, found = (counts(column, weights) for column in columns)
         right = counts(columns[0][is_right], weights[:, is_right])
         total, all_right = expected.sum(-1), right.sum(-1)

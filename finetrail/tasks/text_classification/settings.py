@@ -17,7 +17,7 @@ AUTO_CLASS = "AutoModelForSequenceClassification"
 
 Problem = Literal["single_label", "multi_label", "regression"]
 
-# Problem -> column of the corpus with what is to be predicted.
+# Problem -> column of the corpus with the values to predict.
 TARGETS: dict[Problem, str] = {"single_label": "label", "multi_label": "labels", "regression": "score"}
 
 
@@ -133,7 +133,7 @@ class Corpus(schema.Corpus):
         return self._head
 
     def common(self) -> dict[str, Any]:
-        """Return what all parts of a mixture must have in common."""
+        """Return the settings that all parts of a mixture must have in common."""
         names = {"candidate": "candidates", "text_pair": "pairs"}
         kind = next((words for column, words in names.items() if column in self.reader.columns), "texts")
         return {

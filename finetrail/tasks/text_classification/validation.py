@@ -7,7 +7,7 @@ from scipy.special import expit
 from finetrail.evaluation.label_scores import chosen, compute, pool
 from finetrail.tasks.text_classification.settings import Target
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss", "mae", "rmse")
 
 THRESHOLD = 0.5  # of validation; the recipe's is in evaluate, which training does not see

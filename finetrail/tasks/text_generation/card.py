@@ -1,4 +1,4 @@
-"""What a model card says about a model that continues text."""
+"""The text of the model card of a model that continues text."""
 
 import json
 
@@ -33,7 +33,7 @@ def prompted(target: Target) -> str:
 
 
 def new_tokens(target: Target) -> int:
-    """Return how many tokens the examples ask for: half of what the model was trained on leaves room for the prompt."""
+    """Return the number of tokens that the examples request: half the training length, so that the prompt has room."""
     return min(NEW_TOKENS, int(target["block_size"]) // 2)
 
 

@@ -30,7 +30,7 @@ class Counts(TableCounts):
 
     turns: int = 0  # of the assistant
     bad_conversations: int = 0
-    first_bad: dict[str, str] = field(default_factory=dict)  # its place, and what is wrong with it
+    first_bad: dict[str, str] = field(default_factory=dict)  # its place and its problem
     turns_behind: int = 0  # turns after the assistant's last one, which are not learned
     unread: Counter[str] = field(default_factory=Counter)  # keys of messages
 

@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: how it continues a prompt, or answers it."""
+"""Inputs of the demo page, and the parts of an answer that it shows: how it continues a prompt, or answers it."""
 
 from pathlib import Path
 from typing import Any

@@ -33,17 +33,17 @@ from finetrail.tasks.text_generation.settings import PLACE, Chat, Target, Tokeni
 # Optional in tasks/contract.py, and not used here.
 TOGETHER = needed = None
 
-# Of a block: what is left of a prompt before a completion that is too long.
+# Share of a block that is left to the prompt if the completion is too long.
 LEAST_PROMPT = 4  # a quarter
 
-# What encode() makes of a text: all its tokens. Labels are the tokens themselves; the model shifts them.
+# Result of encode(): all tokens of a text. Labels are the tokens themselves; the model shifts them.
 TOKENS = pa.schema([("example", pa.int32()), ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
-# example: row in data/corpus of the text that the first token is of. bytes: UTF-8 that the labels stand for.
+# example: row in data/corpus of the first token's text. bytes: number of UTF-8 bytes of the labels' text.
 FEATURES = TOKENS.append(pa.field("bytes", pa.int32()))
 
 
 def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterator[pa.Table]]) -> Any:
-    """Load the base model's tokenizer, or train the new model's; UserError where it does not go with the model."""
+    """Load the base model's tokenizer, or train the new model's; UserError if it does not fit the model."""
     from transformers import AutoConfig  # seconds to import, and encode() does not need it
 
     require_folder(folder)
@@ -88,7 +88,7 @@ class Encoder:
     def encode_table(self, name: str, batches: Iterable[Batch], ordered_map: OrderedMap = map) -> Iterator[Features]:
         """Yield the features of each batch of (rows, examples) with their counts.
 
-        Joined documents leave to the next batch what does not fill a block, so that batches do not show.
+        Tokens of joined documents that do not fill a block go to the next batch, so blocks do not depend on batches.
         """
         rest = TOKENS.empty_table()
         for texts, are_documents, examples in ordered_map(self.part, batches):
@@ -107,22 +107,22 @@ class Encoder:
     def part(self, batch: Batch) -> tuple[pa.Table, bool, int]:
         """Return the TOKENS of one batch, whether its texts are documents, and how many examples it has."""
         rows, examples = batch
-        # A prompt that is "" and not null: a text on its own, which people want scored whole.
+        # A null prompt means a document. A prompt "" means a text on its own, which is scored as a whole.
         are_documents = "messages" not in examples.column_names and examples["prompt"].null_count > 0
         return self.encode(examples, rows), are_documents, len(examples)
 
     def encode(self, examples: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn examples into TOKENS, one row each: a conversation, or a prompt, the text after it, and eos.
 
-        A null text, which the model is to continue, is none and has no eos. A conversation that the chat template
-        refuses has no row, where the recipe leaves it out, or is a UserError.
+        A null text, which the model will continue, contributes no tokens and no eos. A conversation that the chat
+        template refuses has no row if the recipe leaves it out; otherwise it is a UserError.
         """
         spoken = np.array([bool(messages) for messages in conversations(examples, self.chats is not None)])
         if not spoken.any():
             return self._texts(examples, rows)
         if spoken.all():
             return self._talks(examples, rows)
-        # Inputs may have conversations and texts that are only scored in one table.
+        # Inputs may mix conversations, and texts that are only scored, in one table.
         talks = self._talks(examples.filter(spoken), rows[spoken])
         return pa.concat_tables([talks, self._texts(examples.filter(~spoken), rows[~spoken])]).sort_by("example")
 
@@ -133,7 +133,7 @@ class Encoder:
         places = examples["place"].to_pylist() if "place" in examples.column_names else [None] * len(rows)
 
         def refused(number: int, reason: str) -> None:
-            learned = talks[number][-1]["role"] == chats.ASSISTANT  # an input is to be answered
+            learned = talks[number][-1]["role"] == chats.ASSISTANT  # an input ends with another role
             if not learned or self.settings.chat is None or self.settings.chat.bad_conversations == "refuse":
                 place = f"{places[number]}: " if places[number] else ""
                 hint = "; or tokenize.chat.bad_conversations: leave_out" if learned else ""
@@ -149,14 +149,14 @@ class Encoder:
             None if prompt is None else self.template.replace(PLACE, prompt) for prompt in _column(examples, "prompt")
         ]
         texts = _column(examples, "text")
-        # A special token's name is one in a template; in a text it is text, which ends no document.
+        # The name of a special token is that token in a template; in a text it is plain text and ends no document.
         self.backend.encode_special_tokens = False
         before = self.backend.encode_batch_fast([prompt or "" for prompt in prompts], add_special_tokens=False)
         self.backend.encode_special_tokens = True
-        behind = self.backend.encode_batch_fast([text or "" for text in texts], add_special_tokens=False)
+        after = self.backend.encode_batch_fast([text or "" for text in texts], add_special_tokens=False)
         self.backend.encode_special_tokens = False
         ids, labels = [], []
-        for prompt, text, encoding in zip(before, texts, behind, strict=True):
+        for prompt, text, encoding in zip(before, texts, after, strict=True):
             body = [] if text is None else [*encoding.ids, self.eos]
             start = prompt.ids or ([self.eos] if text is None else [])  # the model needs something to continue
             ids.append(start + body)
@@ -174,7 +174,7 @@ class Encoder:
         return blocks, _tokens(example[whole:][:1], left, ids[whole:], labels[whole:])
 
     def _cut(self, texts: pa.Table, keep: bool) -> Features:
-        """Cut documents into blocks, and shorten what is too long beside: prompts, then completions.
+        """Cut documents into blocks, and shorten other texts that are too long: first prompts, then completions.
 
         A prompt loses its beginning, down to a quarter of a block; then the completion loses its end. Of a conversation
         the assistant's last turn is the completion, and all before it the prompt.
@@ -218,7 +218,7 @@ class Encoder:
 
 
 def conversations(examples: pa.Table, prompts_are_turns: bool) -> list[list[chats.Message]]:
-    """Return the messages of each example, with those that a prompt and its completion are; [] where it is a text."""
+    """Return the messages of each example; a prompt and its completion become messages, and a text gives []."""
     count = len(examples)
     given = examples["messages"].to_pylist() if "messages" in examples.column_names else [None] * count
     if not prompts_are_turns or "prompt" not in examples.column_names:
@@ -327,8 +327,8 @@ def _before_last_run(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the number of tokens before the last run of labels of each text: 0 if all tokens have labels."""
     ignored = np.flatnonzero(labels == IGNORE_INDEX)
     # The last ignored token before each text's end, or one before the text.
-    behind = np.searchsorted(ignored, starts[1:])
-    last = np.concatenate([[-1], ignored])[behind]
+    end = np.searchsorted(ignored, starts[1:])
+    last = np.concatenate([[-1], ignored])[end]
     return np.maximum(last + 1 - starts[:-1], 0)
 
 

@@ -249,7 +249,7 @@ def tables(predictions: pa.Table, target: Target, settings: Evaluate) -> "dict[s
 
 
 def worst_errors(predictions: pa.Table, most: int, target: Target, settings: Evaluate) -> "list[Row]":
-    """Return the tokens where the model was most confident of another one, in context."""
+    """Return, in context, the tokens for which the model was most confident of another token."""
     blocks = units(predictions)
     references, found, sure = (
         pc.list_flatten(blocks[name]).to_numpy() for name in ("references", "predictions", "confidences")

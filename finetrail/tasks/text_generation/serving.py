@@ -61,7 +61,7 @@ def _asked(value: Any, where: str) -> list[dict[str, str]]:
 
 
 def answers(predictions: pa.Table) -> list[dict[str, Any]]:
-    """Return answers: a text for a prompt or messages, namely what the model says; losses for a text.
+    """Return answers: the generated text for a prompt or messages; losses for a text.
 
     Of a text its loss per token, perplexity, and the tokens they are of.
     """

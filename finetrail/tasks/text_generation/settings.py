@@ -53,7 +53,7 @@ class Corpus(schema.Corpus):
         return self
 
     def common(self) -> dict[str, Any]:
-        """Return what all parts of a mixture must have in common."""
+        """Return the settings that all parts of a mixture must have in common."""
         kinds = {"prompt": "prompts", "messages": "conversations", "text": "documents"}
         return {"reader.columns": next(kind for column, kind in kinds.items() if column in self.reader.columns)}
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from finetrail.labels import IGNORE_INDEX
 from finetrail.tasks.text_generation.settings import Target
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss", "perplexity")
 
 

@@ -1,4 +1,4 @@
-"""What a model card says about a model that labels words."""
+"""The text of the model card of a model that labels words."""
 
 from finetrail.tasks.token_classification.settings import Target, label_names
 

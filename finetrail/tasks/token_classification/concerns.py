@@ -40,7 +40,7 @@ def _of_single(labels: dict[str, int]) -> list[Concern]:
 
 
 def _kinds(checks: dict[str, Any]) -> Counter[str]:
-    """Return how many tokens of all splits have each label; where there are tags, each entity type."""
+    """Return how many tokens of all splits have each label, or each entity type if labels are tags."""
     kinds: Counter[str] = Counter()
     for of_split in checks["splits"].values():
         for label, count in of_split["labels"].items():

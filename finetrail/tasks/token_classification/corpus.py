@@ -51,7 +51,7 @@ class Counts(LabelCounts):
     spans: int = 0  # as the files have them
     misfits: Counter[str] = field(default_factory=Counter)  # by MISFITS
     shown: dict[str, str] = field(default_factory=dict)  # misfit -> the first one
-    left_out: Counter[str] = field(default_factory=Counter)  # what a tagger does not learn, by its name
+    left_out: Counter[str] = field(default_factory=Counter)  # annotations that a tagger does not learn, by name
     skipped: Counter[str] = field(default_factory=Counter)  # examples, by the reason
 
 
@@ -114,7 +114,7 @@ def _of_words(record: Record, settings: Corpus, where: str, counts: Counts) -> d
 
 
 def _of_spans(record: Record, rules: SpanRules, where: str, counts: Counts) -> dict[str, Any] | None:
-    """Return the words of a text with a tag each; None where the reader skips the example."""
+    """Return the words of a text with a tag each; None if the reader skips the example."""
     values = record.values
     counts.left_out.update(values["left_out"])
     if values["skipped"] is not None:
@@ -176,7 +176,7 @@ def _normalised(labels: list[str], tags: Tags, where: str) -> tuple[list[str], i
 
 
 def _notes(split: str, counts: Counts) -> list[str]:
-    """Return one line for each thing that spans or their annotation lost, with an example where there is one."""
+    """Return one line for each kind of lost or changed annotation, with an example if there is one."""
     lines = [f"{split}: examples {why}, left out: {count:,}" for why, count in sorted(counts.skipped.items())]
     lines += [f"{split}: {what}, left out: {count:,}" for what, count in sorted(counts.left_out.items())]
     for kind, meaning in MISFITS.items():

@@ -1,4 +1,4 @@
-"""What the page to try a model asks for, and shows of an answer: entities, or the label of each word, in their text."""
+"""Inputs of the demo page, and the parts of an answer it shows: entities, or the label of each word, in their text."""
 
 from pathlib import Path
 from typing import Any

@@ -60,7 +60,7 @@ def load_tokenizer(folder: Path, settings: Tokenize, train: Callable[[], Iterato
 def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
     """Return the label set of train in the order of the model's outputs: O, then by type, B- before I-.
 
-    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is none.
+    With label_subwords "all", I-X is added for every B-X, because later subwords need it, unless the scheme is "none".
     UserError if there is only one label.
     """
     found: set[str] = set()
@@ -76,8 +76,8 @@ def target(train: Iterator[pa.Table], settings: Tokenize) -> Target:
         found |= {"I-" + label[2:] for label in found if label.startswith("B-")}
     by_kind = sort_key(_kind(label) for label in found if label != "O")
     names = sorted(found, key=lambda label: (True, by_kind(_kind(label)), label) if label != "O" else (False,))
-    told = (NO_SCHEME if without_scheme and has_entities(names) else {}) | words
-    return {"label_names": names, **told} if told else names
+    rules = (NO_SCHEME if without_scheme and has_entities(names) else {}) | words
+    return {"label_names": names, **rules} if rules else names
 
 
 def _kind(label: str) -> str:
@@ -122,7 +122,7 @@ class Encoder:
     def encode(self, sentences: pa.Table, rows: np.ndarray) -> pa.Table:
         """Turn sentences (columns tokens, labels: lists of strings) into FEATURES; without labels, they are ignored.
 
-        rows: int [len(sentences)], what the column `example` says of each.
+        rows: int [len(sentences)], values of the column `example`.
         """
         if len(self.subwords.starts) > MAX_CACHED_WORDS:
             self.subwords.clear()
@@ -219,7 +219,7 @@ class SubwordCache:
         return np.fromiter(map(self.known.__getitem__, words), dtype=np.int64, count=len(words))
 
     def _add(self, words: list[str]) -> None:
-        # Many words in one call are one Encoding to unpack, which is where the time goes.
+        # Many words in one call give one Encoding to unpack; unpacking takes most of the time.
         groups = [words[start : start + WORDS_A_CALL] for start in range(0, len(words), WORDS_A_CALL)]
         ids, lengths = [self.ids], [self.lengths]
         encodings = self.backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)

@@ -30,7 +30,7 @@ def compute(references: Labels, predictions: Labels, target: Target) -> dict[str
 
 
 def units(references: Labels, predictions: Labels, target: Target) -> list[str]:
-    """Return what is scored: entity types, or labels, that occur in the references or the predictions; sorted."""
+    """Return the scored entity types, or labels: those in the references or the predictions, sorted."""
     labels = {label for sentences in (references, predictions) for sentence in sentences for label in sentence}
     return sorted({label[2:] for label in labels if label != "O"} if has_entities(target) else labels)
 

@@ -123,7 +123,7 @@ def slicings(units: pa.Table, train: pa.Table, target: Target) -> list[Slicing]:
     known = {token.lower() for token in _distinct(train["tokens"])}
     counts = _counted(train["labels"])
     if metrics.has_entities(target):
-        # In the corpus, which is IOB2, each entity has one B-.
+        # The corpus is IOB2, so each entity has one B-.
         counts = Counter({label[2:]: count for label, count in counts.items() if label.startswith("B-")})
         kinds = {label[2:] for name in ("references", "predictions") for label in _distinct(units[name])} - {""}
         name, unseen, take = "entity type", ("all words in train", "a word that train lacks"), _of_entities

@@ -30,7 +30,7 @@ AUTO_CLASS = "AutoModelForTokenClassification"
 COLUMNS = {"tokens", "labels"}
 
 # The target: the names of the labels in the order of the model's outputs. If they look like IOB2 although the recipe's
-# scheme is none, {"label_names": [...], "scheme": "none"}. If texts were split into words, also the rule:
+# scheme is "none", {"label_names": [...], "scheme": "none"}. If texts were split into words, also the rule:
 # {"label_names": [...], "words": "unicode"}.
 Target = Sequence[str] | Mapping[str, Any]
 # Metadata of tables of the corpus and of predictions whose labels are no entities.

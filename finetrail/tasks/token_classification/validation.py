@@ -6,7 +6,7 @@ import pyarrow as pa
 from finetrail.evaluation import label_scores
 from finetrail.tasks.token_classification.settings import Target, has_entities, label_names
 
-# Of the loss and of validate()'s scores: train.best_metric and a search may ask for any of them.
+# Names among the loss and validate()'s scores, any of which train.best_metric and a search may name.
 LOWER_IS_BETTER = ("loss",)
 
 UNSEEN = ""  # a label that train lacks; labels of train are never empty
