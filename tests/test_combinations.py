@@ -119,7 +119,15 @@ def test_a_combination_runs_or_is_refused_before_training(
 
 @pytest.mark.slow  # all stages of two combinations take a minute
 def test_the_benchmark_runs_combinations_through_all_stages(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.combinations", "run", str(tmp_path), "4", "token_classification"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.combinations",
+        "run",
+        str(tmp_path),
+        "4",
+        "text_classification of pairs",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ended = [json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines()]

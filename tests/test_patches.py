@@ -215,5 +215,7 @@ def test_without_speedups_a_gpu_has_padding_and_no_graphs(packs: bool, monkeypat
     monkeypatch.setattr(packing, "applies", lambda model, precision: packs)
     own = Train(**toy_settings(speedups=False))
     assert execution.chosen(model, own, "bf16", 5000) == execution.Execution("buckets", "eager")
-    with pytest.raises(UserError, match=r"^train.execution: graphs needs speedups true; expected auto or eager, or"):
+    with pytest.raises(
+        UserError, match=r"^train.execution: graphs needs speedups true; otherwise expected auto or eager"
+    ):
         execution.chosen(model, Train(**toy_settings(speedups=False, execution="graphs")), "bf16", 5000)
