@@ -74,14 +74,11 @@ def text_of(context: str, start: int, end: int) -> tuple[int, str]:
 
 
 def continues(character: str) -> bool:
-    return (
-        unicodedata.category(character).startswith("M")
-        and ord(character) < 0x10000
-        or 0x1160 <= ord(character) < 0x1200
-    )
+    return unicodedata.category(character).startswith("M") or 0x1160 <= ord(character) < 0x1200
 
 
 WORDS = [
+    "0\U00016f4f",
     "Anna",
     "lives",
     "New",
