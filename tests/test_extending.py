@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import ROOT
+from conftest import ROOT, toy_settings
+from pydantic import ValidationError
+from transformers import AutoModel
 
-from finetrail import schema
+from finetrail import schema, upgrades
 from finetrail.errors import UserError
-from finetrail.schema import readers, sources
+from finetrail.schema import readers, sources, training
 from finetrail.tasks.token_classification import scoring
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -81,12 +83,20 @@ def test_the_source_gives_the_same_files_twice(tmp_path: Path, monkeypatch: pyte
         fetch(section(kind="git", repo=str(tmp_path), rev="0" * 40, sha256=None), tmp_path / "scratch")
 
 
-def test_the_option_is_a_field_and_a_version() -> None:
-    from finetrail import upgrades
-    from finetrail.schema import training
+def test_the_option_is_a_required_setting_that_is_used(tiny_checkpoint: Path) -> None:
+    names = dict(vars(training))
+    exec("class Option(Train):\n" + textwrap.indent(block("freeze_embeddings: bool"), "    "), names)
+    section: dict[str, Any] = toy_settings()
+    with pytest.raises(ValidationError, match="freeze_embeddings\n  Field required"):
+        names["Option"](**section)
+    settings = names["Option"](**section, freeze_embeddings=True)
+    model = AutoModel.from_pretrained(tiny_checkpoint)
+    run("if settings.freeze_embeddings", {"settings": settings, "model": model})
+    assert not model.get_input_embeddings().weight.requires_grad
+    assert any(parameter.requires_grad for parameter in model.parameters())
 
-    fields = {"freeze_embeddings"} & set(block("freeze_embeddings: bool").split(":")[0].split())
-    assert fields and "Field(" in block("freeze_embeddings: bool") and hasattr(training, "Field")
+
+def test_the_options_version_is_the_next_one() -> None:
     version = eval(block('"train.freeze_embeddings"'), vars(upgrades))
     assert version.number == upgrades.VERSION + 1, "the example of the page has the next version's number"
     assert version.added == {"train.freeze_embeddings": False}
